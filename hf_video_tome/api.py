@@ -1,0 +1,170 @@
+"""Token merging for model instances that exist already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from .configuration import TokenMergingConfigMixin, token_counts_of_config
+from .models import ARCHITECTURES, Architecture
+from .models.base import convert_modules
+
+
+def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
+    """The outermost supported model inside a module (a peft or DDP wrapper, say), its architecture, and if it can merge."""
+    for module in model.modules():
+        for architecture in ARCHITECTURES.values():
+            for stock_class in (architecture.stock_head_class, architecture.stock_model_class):
+                if type(module) is stock_class:
+                    return module, architecture, False
+            if type(module) in (architecture.head_class, architecture.model_class):
+                return module, architecture, True
+    names = ", ".join(architecture.stock_head_class.__name__ for architecture in ARCHITECTURES.values())
+    raise ValueError(f"model must be or contain one of {names} (or its base model), got {type(model).__name__}")
+
+
+def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
+    """Makes an existing model merge tokens, in place: its weights, hooks and adapters stay.
+
+    The attention implementation stays as well: a stock TimeSformer runs eager attention, and
+    `model.set_attn_implementation("sdpa")` makes it faster afterwards.
+
+    Args:
+        model: A stock model of transformers, a model of this package, or a wrapper around one (peft, DDP).
+        **settings: r, schedule, mode, threshold, head_aggregation, proportional_attention, pooling and scope: see
+            `TokenMergingConfigMixin`.
+
+    Returns:
+        The same object.
+
+    Raises:
+        ValueError: If the model is not supported, or a setting is unknown or out of range; nothing is changed then.
+
+    Example:
+        >>> import transformers, hf_video_tome
+        >>> config = transformers.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16,
+        ...                                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        >>> model = transformers.VideoMAEForVideoClassification(config)
+        >>> model = hf_video_tome.apply_token_merging(model, r=8)
+        >>> hf_video_tome.token_counts(model)
+        [32, 24, 16]
+    """
+    found, architecture, merges = _find(model)
+    if merges:
+        found.set_token_merging(**settings)
+        return model
+    config = architecture.config_class.from_stock(found.config)
+    config.update_token_merging(**settings)
+    _replace_config(found, config)
+    convert_modules(found, architecture.merging_classes)
+    for module in found.modules():
+        if isinstance(module, (architecture.model_class, architecture.head_class)):
+            # transformers learns which outputs a class can record when an instance of it is made.
+            PreTrainedModel.__init__(type(module).__new__(type(module)), config)
+    return model
+
+
+def remove_token_merging(model: nn.Module) -> nn.Module:
+    """Turns a model that can merge tokens back into the stock model of transformers, in place.
+
+    Args:
+        model: A model of this package, or one that `apply_token_merging` was called on. A stock model stays as it is.
+
+    Returns:
+        The same object. Its config has lost the token merging fields; an attention implementation that the stock model does
+        not know becomes "eager".
+
+    Raises:
+        ValueError: If the model is not supported.
+
+    Example:
+        >>> import hf_video_tome
+        >>> config = hf_video_tome.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16,
+        ...                                       num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        >>> model = hf_video_tome.VideoMAEForVideoClassification(config)
+        >>> type(remove_token_merging(model)).__module__
+        'transformers.models.videomae.modeling_videomae'
+    """
+    found, architecture, merges = _find(model)
+    if not merges:
+        return model
+    config = found.config.to_stock(architecture.stock_config_class)
+    known = architecture.stock_attn_implementations
+    if known is not None and config._attn_implementation not in known:
+        config._attn_implementation = known[0]
+    _replace_config(found, config)
+    convert_modules(found, {merging: stock for stock, merging in architecture.merging_classes.items()})
+    return model
+
+
+def set_token_merging(model: nn.Module, **settings: Any) -> None:
+    """Changes how a model merges tokens, at any time and without reloading.
+
+    Args:
+        model: A model that can merge tokens, or a wrapper around one.
+        **settings: What to change, as for `apply_token_merging`; what is not named stays as it is.
+
+    Raises:
+        ValueError: If the model is not one that can merge tokens, or a setting is unknown or out of range.
+    """
+    found, _, merges = _find(model)
+    if not merges:
+        raise ValueError(
+            f"model must be able to merge tokens, got a stock {type(found).__name__}: call apply_token_merging"
+        )
+    found.set_token_merging(**settings)
+
+
+def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[int]:
+    """Tokens in the sequence before the first and after each layer, known without running the model.
+
+    Args:
+        model_or_config: A model that can merge tokens, or its config.
+
+    Returns:
+        L + 1 ints; entry i is the length of `hidden_states[i]`.
+
+    Raises:
+        ValueError: If the model or config has no token merging fields.
+
+    Example:
+        >>> import hf_video_tome
+        >>> hf_video_tome.token_counts(hf_video_tome.VivitConfig(token_merging_r=300))[-1]
+        99
+    """
+    config = _find(model_or_config)[0].config if isinstance(model_or_config, nn.Module) else model_or_config
+    if not isinstance(config, TokenMergingConfigMixin):
+        raise ValueError(f"model_or_config must have token merging fields, got {type(model_or_config).__name__}")
+    return token_counts_of_config(config)
+
+
+def paper_settings(model_type: str) -> dict[str, Any]:
+    """The settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025) for the base size of an architecture.
+
+    Args:
+        model_type: As in the config: "videomae", "vivit" or "timesformer".
+
+    Returns:
+        Settings for `apply_token_merging` and `set_token_merging`.
+
+    Raises:
+        ValueError: If the architecture is not known.
+
+    Example:
+        >>> paper_settings("timesformer")["scope"]
+        'frame'
+    """
+    if model_type not in ARCHITECTURES:
+        allowed = ", ".join(repr(name) for name in ARCHITECTURES)
+        raise ValueError(f"model_type must be one of {allowed}, got {model_type!r}")
+    return dict(ARCHITECTURES[model_type].paper_settings)
+
+
+def _replace_config(model: PreTrainedModel, config: Any) -> None:
+    """Gives all modules that share the model's config another one."""
+    old = model.config
+    for module in model.modules():
+        if getattr(module, "config", None) is old:
+            module.config = config

@@ -1,0 +1,269 @@
+"""The token merging fields of a model config: defined once, validated on load and on set."""
+
+from __future__ import annotations
+
+import copy
+import numbers
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from transformers import PreTrainedConfig
+
+from .merging import (
+    MODES,
+    SCOPES,
+    MergeSettings,
+    TokenLayout,
+    TokenMergingPlan,
+    check_r,
+    check_schedule,
+    requested_removals,
+    token_counts,
+)
+
+PREFIX = "token_merging_"
+HEAD_AGGREGATIONS = ("mean", "concat")
+POOLINGS = ("weighted", "mean")
+
+ConfigT = TypeVar("ConfigT", bound="TokenMergingConfigMixin")
+
+
+def _one_of(allowed: Iterable[str], optional: bool = False) -> Callable[[object], object]:
+    def check(value: object) -> object:
+        if (optional and value is None) or (isinstance(value, str) and value in allowed):
+            return value
+        names = ", ".join(repr(name) for name in allowed) + (", or None" if optional else "")
+        raise ValueError(f"must be one of {names}, got {value!r}")
+
+    return check
+
+
+def _check_threshold(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and -1 <= float(value) <= 1:
+        return float(value)
+    raise ValueError(f"must be a cosine similarity in [-1, 1] or None, got {value!r}")
+
+
+def _check_optional_bool(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise ValueError(f"must be True, False, or None for the architecture's default, got {value!r}")
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "token_merging_r": check_r,
+    "token_merging_schedule": check_schedule,
+    "token_merging_mode": _one_of(MODES),
+    "token_merging_threshold": _check_threshold,
+    "token_merging_head_aggregation": _one_of(HEAD_AGGREGATIONS),
+    "token_merging_proportional_attention": _check_optional_bool,
+    "token_merging_pooling": _one_of(POOLINGS),
+    "token_merging_scope": _one_of(SCOPES, optional=True),
+}
+
+
+def image_grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
+    """Patches along the height and the width of a frame.
+
+    Args:
+        image_size: Pixels, one int for both sides or (height, width).
+        patch_size: Pixels, one int for both sides or (height, width).
+
+    Returns:
+        (rows, columns).
+
+    Example:
+        >>> image_grid(224, (16, 32))
+        (14, 7)
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    return height // patch_height, width // patch_width
+
+
+@dataclass(kw_only=True, repr=False)
+class TokenMergingConfigMixin:
+    """Adds token merging to a transformers config.
+
+    From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which advises r = 150 for VideoMAE-B,
+    300 for ViViT-B, and 18 per frame for TimeSformer-B.
+
+    Args:
+        token_merging_r: Tokens that each layer removes: an int >= 0, a share of the initial tokens in (0, 0.5], or a list of
+            ints, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame. A layer removes at
+            most half of its tokens. 0, the default, is the stock model.
+        token_merging_schedule: How r is spread over the layers: "constant" (default), "decreasing" (2r to 0, fastest),
+            "increasing" (0 to 2r, most careful), or an inflection in [-1, 1] between the two.
+        token_merging_mode: "merge" (default), "drop", "hybrid", "random_merge", "random_drop", or any registered mode.
+        token_merging_threshold: Cosine similarity in [-1, 1] under which "hybrid" drops instead of merging (paper: 0.8 for
+            VideoMAE, 0.4 for ViViT). Other modes do not read it.
+        token_merging_head_aggregation: Whether keys are averaged over the heads ("mean", default) or lined up ("concat")
+            before tokens are compared.
+        token_merging_proportional_attention: Whether a token that stands for s tokens weighs like s tokens in the
+            attention. None (default): the architecture's own choice.
+        token_merging_pooling: Whether mean-pooled heads weigh tokens by size ("weighted", default) or not ("mean").
+        token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, or those of a frame by
+            one matching shared by all frames ("tube"). None (default): the architecture's own choice.
+    """
+
+    token_merging_r: Any = 0
+    token_merging_schedule: Any = "constant"
+    token_merging_mode: str = "merge"
+    token_merging_threshold: float | None = None
+    token_merging_head_aggregation: str = "mean"
+    token_merging_proportional_attention: bool | None = None
+    token_merging_pooling: str = "weighted"
+    token_merging_scope: str | None = None
+
+    default_token_merging_scope: ClassVar[str] = "clip"
+    default_proportional_attention: ClassVar[bool] = True
+    supported_token_merging_scopes: ClassVar[tuple[str, ...]] = SCOPES
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CHECKS:
+            try:
+                value = _CHECKS[name](value)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+        super().__setattr__(name, value)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)  # type: ignore[misc]
+        self.check_token_merging()
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """Where the tokens of a clip lie in the sequence of this model."""
+        raise NotImplementedError
+
+    def check_token_merging(self) -> None:
+        """Validates the fields against each other and against the architecture.
+
+        Raises:
+            ValueError: Naming the field, its value and what is allowed.
+        """
+        mode, scope = self.token_merging_mode, self.token_merging_scope
+        if MODES[mode].needs_threshold and self.token_merging_threshold is None:
+            raise ValueError(
+                f"token_merging_threshold must be a number in [-1, 1] for token_merging_mode={mode!r}, got None"
+            )
+        if scope is not None and scope not in self.supported_token_merging_scopes:
+            allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
+            raise ValueError(
+                f"token_merging_scope must be one of {allowed} for {self.model_type}, got {scope!r}"  # type: ignore[attr-defined]
+            )
+        try:
+            self._requested_removals()
+        except ValueError as error:
+            raise ValueError(f"token_merging_r: {error}") from None
+
+    def _scope(self) -> str:
+        return self.token_merging_scope or self.default_token_merging_scope
+
+    def _requested_removals(self) -> list[int]:
+        layout, scope = self.token_layout, self._scope()
+        set_tokens, num_protected = layout.set_size(scope)
+        return requested_removals(
+            self.token_merging_r,
+            self.token_merging_schedule,
+            self.num_hidden_layers,  # type: ignore[attr-defined]
+            set_tokens - num_protected,
+        )
+
+    def token_merging_plan(self) -> TokenMergingPlan:
+        """What each layer will do: made once per forward call."""
+        proportional = self.token_merging_proportional_attention
+        settings = MergeSettings(
+            mode=self.token_merging_mode,
+            threshold=self.token_merging_threshold,
+            scope=self._scope(),
+            head_aggregation=self.token_merging_head_aggregation,
+            proportional_attention=self.default_proportional_attention if proportional is None else proportional,
+        )
+        return TokenMergingPlan(self._requested_removals(), self.token_layout, settings)
+
+    def update_token_merging(self, **changes: Any) -> None:
+        """Sets token merging fields, all or none of them.
+
+        Args:
+            **changes: Field names with or without the prefix `token_merging_`, and their new values.
+
+        Raises:
+            ValueError: If a name is unknown, or a value is out of range or does not go with the others; nothing is changed then.
+        """
+        candidate = copy.copy(self)
+        changes = {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in changes.items()}
+        for name, value in changes.items():
+            if name not in _CHECKS:
+                allowed = ", ".join(field.removeprefix(PREFIX) for field in _CHECKS)
+                raise ValueError(f"{name.removeprefix(PREFIX)!r} is no token merging setting, allowed are: {allowed}")
+            setattr(candidate, name, value)
+        candidate.check_token_merging()
+        for name in changes:
+            setattr(self, name, getattr(candidate, name))
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The config as it is saved: token merging fields only where they differ from their defaults."""
+        output = super().to_diff_dict()  # type: ignore[misc]
+        for field in fields(TokenMergingConfigMixin):
+            if field.name in output and output[field.name] == field.default:
+                del output[field.name]
+        return output
+
+    @classmethod
+    def from_stock(cls: type[ConfigT], config: PreTrainedConfig) -> ConfigT:
+        """A copy of a config of transformers that has the token merging fields.
+
+        Fields that a JSON file brought along are kept and validated.
+
+        Args:
+            config: The stock config, or one of this class (then it is copied).
+
+        Returns:
+            A new config of this class; attention implementation, dtype and labels included.
+
+        Raises:
+            ValueError: If a token merging field that came along is out of range.
+        """
+        converted = copy.deepcopy(config)
+        converted.__class__ = cls
+        for field in fields(TokenMergingConfigMixin):
+            setattr(converted, field.name, converted.__dict__.get(field.name, field.default))
+        converted.check_token_merging()
+        return converted
+
+    def to_stock(self, stock_class: type[PreTrainedConfig]) -> PreTrainedConfig:
+        """A copy of this config without the token merging fields.
+
+        Args:
+            stock_class: The class of transformers that this class extends.
+
+        Returns:
+            A new config of that class.
+        """
+        converted = copy.deepcopy(self)
+        for field in fields(TokenMergingConfigMixin):
+            converted.__dict__.pop(field.name, None)
+        converted.__class__ = stock_class  # type: ignore[assignment]
+        return converted  # type: ignore[return-value]
+
+
+def token_counts_of_config(config: TokenMergingConfigMixin) -> list[int]:
+    """Tokens in the sequence before the first and after each layer, known without running the model.
+
+    Args:
+        config: A config with token merging fields.
+
+    Returns:
+        L + 1 ints; entry i is the length of `hidden_states[i]`.
+
+    Example:
+        >>> from hf_video_tome import VideoMAEConfig
+        >>> token_counts_of_config(VideoMAEConfig(token_merging_r=150))
+        [1568, 1418, 1268, 1118, 968, 818, 668, 518, 368, 218, 109, 55, 28]
+    """
+    plan = config.token_merging_plan()
+    return token_counts(plan.requested, plan.layout, plan.settings.scope)

@@ -1,0 +1,57 @@
+"""Token merging in plain PyTorch: nothing here knows of transformers."""
+
+from .assignment import Assignment, assign, keep_states, merge_sizes, merge_states
+from .attention import append_size_channel, size_bias
+from .functional import MergeSettings, TokenMergingPlan, TokenMergingStep, mean_pool, merge_tokens, token_counts
+from .layout import SCOPES, TokenLayout
+from .matching import Matching, aggregate_heads, bipartite_soft_matching, cosine_scores, random_scores
+from .modes import MODES, Mode, ModeInputs, register_mode
+from .schedule import (
+    MAX_SHARE,
+    SCHEDULE_INFLECTIONS,
+    check_r,
+    check_schedule,
+    max_removable,
+    removals_per_layer,
+    requested_removals,
+)
+from .state import TokenMergingState, TokenMergingTrace, build_trace, initial_state, unmerge
+
+__all__ = [
+    "MAX_SHARE",
+    "MODES",
+    "SCHEDULE_INFLECTIONS",
+    "SCOPES",
+    "Assignment",
+    "Matching",
+    "MergeSettings",
+    "Mode",
+    "ModeInputs",
+    "TokenLayout",
+    "TokenMergingPlan",
+    "TokenMergingState",
+    "TokenMergingStep",
+    "TokenMergingTrace",
+    "aggregate_heads",
+    "append_size_channel",
+    "assign",
+    "bipartite_soft_matching",
+    "build_trace",
+    "check_r",
+    "check_schedule",
+    "cosine_scores",
+    "initial_state",
+    "keep_states",
+    "max_removable",
+    "mean_pool",
+    "merge_sizes",
+    "merge_states",
+    "merge_tokens",
+    "random_scores",
+    "register_mode",
+    "removals_per_layer",
+    "requested_removals",
+    "size_bias",
+    "token_counts",
+    "unmerge",
+]

@@ -1,0 +1,61 @@
+"""Proportional attention: a token that stands for s tokens weighs like s equal tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+HEAD_DIM_MULTIPLE = 8
+"""Fused attention kernels want head dimensions that are a multiple of this."""
+
+
+def size_bias(size: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bias that is added to the attention logits of each key, for every query and head.
+
+    From "Token Merging: Your ViT But Faster" (ICLR 2023), section 3.
+
+    Args:
+        size: (B, N) float token sizes.
+        dtype: Dtype of the queries.
+
+    Returns:
+        (B, 1, 1, N): log(size).
+
+    Example:
+        >>> size_bias(torch.tensor([[1.0, 2.0]]), torch.float32).squeeze().tolist()
+        [0.0, 0.6931471824645996]
+    """
+    return size.log().to(dtype)[:, None, None, :]
+
+
+def append_size_channel(
+    query: Tensor, key: Tensor, value: Tensor, size: Tensor, scaling: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Carries the size bias in one more channel of queries and keys, for attention kernels that take no mask.
+
+    q' = [q, 1 / scaling] and k' = [k, log size], so scaling * q'.k' = scaling * q.k + log size: exact on any kernel. All three
+    are zero-padded to a head dimension that is a multiple of 8; crop the output to the old one.
+
+    Args:
+        query: (B, H, N, D) float.
+        key: (B, H, N, D) float.
+        value: (B, H, N, D) float.
+        size: (B, N) float token sizes.
+        scaling: The factor that the kernel multiplies the logits with.
+
+    Returns:
+        Query, key and value, each (B, H, N, D') with D' > D.
+
+    Example:
+        >>> q = k = v = torch.randn(1, 2, 5, 16)
+        >>> [x.shape[-1] for x in append_size_channel(q, k, v, torch.ones(1, 5), 0.25)]
+        [24, 24, 24]
+    """
+    head_dim = query.shape[-1]
+    padded = (head_dim // HEAD_DIM_MULTIPLE + 1) * HEAD_DIM_MULTIPLE
+    one = query.new_full((*query.shape[:-1], 1), 1.0 / scaling)
+    log_size = size.log().to(key.dtype)[:, None, :, None].expand(*key.shape[:-1], 1)
+    query = pad(torch.cat((query, one), dim=-1), (0, padded - head_dim - 1))
+    key = pad(torch.cat((key, log_size), dim=-1), (0, padded - head_dim - 1))
+    return query, key, pad(value, (0, padded - head_dim))

@@ -1,0 +1,212 @@
+"""One merging step on the sequence of a layer, and the pooling that follows the last one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .assignment import Assignment, keep_states, merge_sizes, merge_states
+from .layout import TokenLayout
+from .matching import aggregate_heads
+from .modes import MODES, ModeInputs
+from .schedule import max_removable, removals_per_layer
+from .state import TokenMergingState
+
+
+class MergeSettings(NamedTuple):
+    """How tokens are merged, apart from how many.
+
+    Attributes:
+        mode: Name of an entry of `MODES`.
+        threshold: Threshold of the mode, or None.
+        scope: "clip", "frame" or "tube".
+        head_aggregation: "mean" or "concat" of the heads' keys.
+        proportional_attention: Whether log(size) is added to the attention logits.
+    """
+
+    mode: str = "merge"
+    threshold: float | None = None
+    scope: str = "clip"
+    head_aggregation: str = "mean"
+    proportional_attention: bool = True
+
+
+def merge_tokens(
+    hidden_states: Tensor,
+    metric: Tensor,
+    r: int,
+    state: TokenMergingState,
+    layout: TokenLayout,
+    settings: MergeSettings,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, TokenMergingState]:
+    """Removes r tokens from each matched set of a sequence.
+
+    Args:
+        hidden_states: (B, N, C) float.
+        metric: Float metric per token in float32 or better: (B, N, D) in the order of the sequence, or (B, S, n, D) where it is
+            taken apart into the matched sets already.
+        r: Tokens to remove from each set; capped at half of those that are not protected. 0 changes nothing.
+        state: The state before.
+        layout: Where the tokens lie.
+        settings: How to merge.
+        generator: Source of randomness of the random modes; the global one when None.
+
+    Returns:
+        The states (B, M, C), differentiable in `hidden_states`, and the new state.
+
+    Example:
+        >>> x = torch.randn(2, 17, 8)
+        >>> layout = TokenLayout(num_prefix_tokens=1, num_frames=4, num_patches=4)
+        >>> merged, state = merge_tokens(x, x, 5, TokenMergingState(), layout, MergeSettings())
+        >>> merged.shape, state.size.sum(dim=1).tolist()
+        (torch.Size([2, 12, 8]), [17.0, 17.0])
+    """
+    scope = settings.scope
+    prefix, sets = layout.split(hidden_states, scope)
+    if metric.ndim == 3:
+        _, metric = layout.split(metric, scope)
+    num_protected = layout.num_prefix_tokens if scope == "clip" else 0
+    r = min(r, max_removable(sets.shape[2], num_protected))
+    if r == 0:
+        return hidden_states, state
+    prefix_size, size = (None, None) if state.size is None else layout.split(state.size, scope)
+    with torch.no_grad():
+        assignment = MODES[settings.mode].assign(
+            ModeInputs(
+                metric=metric,
+                hidden_states=sets,
+                size=size,
+                r=r,
+                num_protected=num_protected,
+                shared=scope == "tube",
+                threshold=settings.threshold,
+                generator=generator,
+            )
+        )
+        # One assignment for all frames of a clip ("tube") is expanded, not copied.
+        shape = (-1, sets.shape[1], -1)
+        assignment = Assignment(
+            *(index.expand(shape) for index in (assignment.slot, assignment.owner, assignment.moved)),
+            averaged=assignment.averaged,
+        )
+    if assignment.averaged:
+        size, weight = merge_sizes(size, assignment, dtype=metric.dtype)
+        sets = merge_states(sets, weight, assignment)
+        if prefix_size is None and prefix is not None:
+            prefix_size = size.new_ones(prefix.shape[:2])
+        new_size = layout.join(prefix_size, size)
+    else:
+        sets = keep_states(sets, assignment)
+        new_size = None if size is None else layout.join(prefix_size, size.gather(-1, assignment.owner))
+    source = None if state.source is None else _follow(state.source, assignment, layout, scope)
+    return layout.join(prefix, sets), TokenMergingState(new_size, source)
+
+
+def _follow(source: Tensor, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
+    """Updates the map from original to current tokens by one assignment: (B, N0) -> (B, N0), O(N)."""
+    slot = layout.sequence_index(assignment.slot, assignment.owner.shape[-1], scope)
+    prefix = None
+    if scope != "clip":
+        prefix = torch.arange(layout.num_prefix_tokens, device=slot.device).expand(slot.shape[0], -1)
+    moved_to = layout.join(prefix, slot)
+    return torch.where(source < 0, source, moved_to.gather(1, source.clamp_min(0)))
+
+
+def token_counts(requested: list[int], layout: TokenLayout, scope: str) -> list[int]:
+    """Tokens of the sequence before the first and after each layer, known before anything runs.
+
+    Args:
+        requested: Tokens that each layer is asked to remove from each matched set.
+        layout: Where the tokens lie.
+        scope: "clip", "frame" or "tube".
+
+    Returns:
+        L + 1 ints; entry i is the length of `hidden_states[i]`.
+
+    Example:
+        >>> token_counts([150] * 12, TokenLayout(0, 8, 196), "clip")[-4:]
+        [218, 109, 55, 28]
+    """
+    left, num_protected = layout.set_size(scope)
+    counts = [layout.sequence_length(left, scope)]
+    for removed in removals_per_layer(requested, left, num_protected):
+        left -= removed
+        counts.append(layout.sequence_length(left, scope))
+    return counts
+
+
+def mean_pool(x: Tensor, size: Tensor | None = None) -> Tensor:
+    """Mean over tokens, weighted by their sizes where given.
+
+    The weighted mean of merged tokens is the plain mean of the tokens that they stand for.
+
+    Args:
+        x: (B, N, C) float states.
+        size: (B, N) float sizes, or None for a plain mean.
+
+    Returns:
+        (B, C) in the dtype of x.
+
+    Example:
+        >>> mean_pool(torch.tensor([[[1.0], [4.0]]]), torch.tensor([[2.0, 1.0]])).tolist()
+        [[2.0]]
+    """
+    if size is None:
+        return x.mean(1)
+    weight = size / size.sum(dim=1, keepdim=True)
+    return (x * weight.unsqueeze(-1).to(x.dtype)).sum(dim=1)
+
+
+class TokenMergingStep(NamedTuple):
+    """What one layer needs to know: how many tokens to remove, and of what.
+
+    Attributes:
+        r: Tokens to remove from each matched set.
+        state: The tokens that come into the layer.
+        layout: Where they lie.
+        settings: How to merge.
+    """
+
+    r: int
+    state: TokenMergingState
+    layout: TokenLayout
+    settings: MergeSettings
+
+    @property
+    def attention_size(self) -> Tensor | None:
+        """(B, N) sizes for proportional attention; None where it adds nothing."""
+        return self.state.size if self.settings.proportional_attention else None
+
+    def metric(self, keys: Tensor) -> Tensor:
+        """What tokens are compared by: the keys (B, H, N, D), heads aggregated to (B, N, D')."""
+        return aggregate_heads(keys, self.settings.head_aggregation)
+
+    def merge(self, hidden_states: Tensor, metric: Tensor) -> tuple[Tensor, TokenMergingState]:
+        """Merges the tokens of the layer: see `merge_tokens`."""
+        return merge_tokens(hidden_states, metric, self.r, self.state, self.layout, self.settings)
+
+
+class TokenMergingPlan(NamedTuple):
+    """What all layers of one forward call will do, decided before the first of them runs.
+
+    Attributes:
+        requested: Tokens that each layer is asked to remove from each matched set.
+        layout: Where the tokens lie.
+        settings: How to merge.
+    """
+
+    requested: list[int]
+    layout: TokenLayout
+    settings: MergeSettings
+
+    @property
+    def merges(self) -> bool:
+        """Whether any layer removes anything."""
+        return any(self.requested)
+
+    def step(self, layer: int, state: TokenMergingState) -> TokenMergingStep:
+        """The step of one layer, given the tokens that come into it."""
+        return TokenMergingStep(self.requested[layer], state, self.layout, self.settings)

@@ -1,0 +1,20 @@
+"""What to do with redundant tokens: one file per mode, each a pure function and its entry in the registry."""
+
+from .drop import drop
+from .hybrid import hybrid
+from .merge import merge
+from .random_drop import random_drop
+from .random_merge import random_merge
+from .registry import MODES, Mode, ModeInputs, register_mode
+
+__all__ = [
+    "MODES",
+    "Mode",
+    "ModeInputs",
+    "drop",
+    "hybrid",
+    "merge",
+    "random_drop",
+    "random_merge",
+    "register_mode",
+]

@@ -1,0 +1,17 @@
+"""`random_merge`: the control for `merge`, with random pairs."""
+
+from __future__ import annotations
+
+from ..assignment import Assignment, assign
+from ..matching import bipartite_soft_matching, random_scores
+from .registry import ModeInputs, register_mode
+
+
+@register_mode("random_merge")
+def random_merge(inputs: ModeInputs) -> Assignment:
+    """Merges r random pairs.
+
+    From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
+    """
+    scores = random_scores(inputs.metric, inputs.shared, inputs.generator)
+    return assign(bipartite_soft_matching(scores, inputs.r, inputs.num_protected), keep_sources=True)

@@ -1,0 +1,144 @@
+"""How many tokens each layer removes: all of it is known before the model runs."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+
+SCHEDULE_INFLECTIONS = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
+"""The named schedules and the inflection each of them stands for."""
+
+MAX_SHARE = 0.5
+"""The largest share of its tokens that one layer can remove: bipartite matching pairs each token at most once."""
+
+
+def check_r(r: object) -> int | float | list[int]:
+    """Validates the number of tokens to remove per layer and returns it in its JSON-safe form.
+
+    Args:
+        r: An int >= 0, a share of the initial tokens in (0, 0.5], or a sequence of ints >= 0, one per layer.
+
+    Returns:
+        The same value as a plain int, float or list of ints.
+
+    Raises:
+        ValueError: If `r` is none of these.
+
+    Example:
+        >>> check_r((4, 2, 0))
+        [4, 2, 0]
+    """
+    allowed = f"an int >= 0, a share in (0, {MAX_SHARE}], or a list of ints >= 0, one per layer"
+    if isinstance(r, numbers.Integral) and not isinstance(r, bool):
+        if int(r) >= 0:
+            return int(r)
+    elif isinstance(r, numbers.Real) and not isinstance(r, bool):
+        if 0 < float(r) <= MAX_SHARE:
+            return float(r)
+    elif isinstance(r, Sequence) and not isinstance(r, str):
+        if all(isinstance(x, numbers.Integral) and not isinstance(x, bool) and int(x) >= 0 for x in r):
+            return [int(x) for x in r]
+    raise ValueError(f"must be {allowed}, got {r!r}")
+
+
+def check_schedule(schedule: object) -> str | float:
+    """Validates a schedule and returns it in its JSON-safe form.
+
+    Args:
+        schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
+
+    Returns:
+        The name as it is, or the inflection as a float.
+
+    Raises:
+        ValueError: If `schedule` is none of these.
+
+    Example:
+        >>> check_schedule("decreasing"), check_schedule(-1)
+        ('decreasing', -1.0)
+    """
+    if isinstance(schedule, str):
+        if schedule in SCHEDULE_INFLECTIONS:
+            return schedule
+    elif isinstance(schedule, numbers.Real) and not isinstance(schedule, bool) and -1 <= float(schedule) <= 1:
+        return float(schedule)
+    names = ", ".join(repr(name) for name in SCHEDULE_INFLECTIONS)
+    raise ValueError(f"must be one of {names}, or an inflection in [-1, 1], got {schedule!r}")
+
+
+def requested_removals(
+    r: int | float | Sequence[int], schedule: str | float, num_layers: int, num_tokens: int
+) -> list[int]:
+    """Tokens that each layer is asked to remove, before the limit of half the tokens is applied.
+
+    With an inflection f, layer l of L removes int(lo + (hi - lo) / (L - 1) * l) tokens, where lo = int(r * (1 - f)) and
+    hi = 2r - lo: f = 0 is constant, f = -1 falls from 2r to 0, f = +1 rises from 0 to 2r. All of them remove about r * L
+    tokens in total.
+
+    Args:
+        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5], or one int per layer (padded with zeros).
+        schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
+        num_layers: Number of layers L.
+        num_tokens: Tokens that take part in one matching before the first layer (without protected tokens).
+
+    Returns:
+        A list of `num_layers` ints.
+
+    Raises:
+        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a schedule
+            other than "constant" are given.
+
+    Example:
+        >>> requested_removals(10, "decreasing", num_layers=5, num_tokens=100)
+        [20, 15, 10, 5, 0]
+    """
+    r = check_r(r)
+    inflection = check_schedule(schedule)
+    if isinstance(inflection, str):
+        inflection = SCHEDULE_INFLECTIONS[inflection]
+    if isinstance(r, list):
+        if len(r) > num_layers:
+            raise ValueError(f"a list of r per layer must have at most {num_layers} entries (layers), got {len(r)}")
+        if inflection != 0:
+            raise ValueError(f"a list of r per layer goes with the 'constant' schedule only, got {schedule!r}")
+        return r + [0] * (num_layers - len(r))
+    if isinstance(r, float):
+        r = int(r * num_tokens)
+    if num_layers == 1:
+        return [r]
+    low = int(r * (1 - inflection))
+    high = 2 * r - low
+    return [int(low + (high - low) / (num_layers - 1) * layer) for layer in range(num_layers)]
+
+
+def max_removable(num_tokens: int, num_protected: int = 0) -> int:
+    """Most tokens that one layer can remove from a set: half of those that are not protected.
+
+    Example:
+        >>> max_removable(1569, num_protected=1)
+        784
+    """
+    return max(num_tokens - num_protected, 0) // 2
+
+
+def removals_per_layer(requested: Sequence[int], num_tokens: int, num_protected: int = 0) -> list[int]:
+    """Tokens that each layer really removes, given that a layer removes at most half of what it has.
+
+    Args:
+        requested: Tokens that each layer is asked to remove.
+        num_tokens: Tokens in the set before the first layer, protected ones included.
+        num_protected: Tokens that are never merged away (such as CLS).
+
+    Returns:
+        One int per layer.
+
+    Example:
+        >>> removals_per_layer([150] * 12, num_tokens=1568)
+        [150, 150, 150, 150, 150, 150, 150, 150, 150, 109, 54, 27]
+    """
+    removals = []
+    for r in requested:
+        removed = min(r, max_removable(num_tokens, num_protected))
+        removals.append(removed)
+        num_tokens -= removed
+    return removals

@@ -1,0 +1,74 @@
+"""The registry of architectures: each folder of `models/` ends in one entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is to be known of an architecture from outside of its folder.
+
+    Attributes:
+        model_type: As in transformers.
+        config_class: Config with the token merging fields; has the name of the stock class.
+        stock_config_class: The config of transformers.
+        model_class: Base model that merges tokens; has the name of the stock class.
+        stock_model_class: The base model of transformers.
+        head_class: Classifier that merges tokens; has the name of the stock class.
+        stock_head_class: The classifier of transformers.
+        module_classes: From each stock module class inside the base model to the one that merges.
+        weight_conversions: Keys of transformers' checkpoint conversions that the model needs for older checkpoints.
+        paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size.
+        stock_attn_implementations: Attention implementations that the stock model can be put back to.
+    """
+
+    model_type: str
+    config_class: type
+    stock_config_class: type
+    model_class: type[nn.Module]
+    stock_model_class: type[nn.Module]
+    head_class: type[nn.Module]
+    stock_head_class: type[nn.Module]
+    module_classes: dict[type[nn.Module], type[nn.Module]]
+    weight_conversions: tuple[str, ...] = ()
+    paper_settings: dict[str, Any] = field(default_factory=dict)
+    stock_attn_implementations: tuple[str, ...] | None = None
+
+    @property
+    def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
+        """From every stock class, head and base model included, to the one that merges."""
+        return {
+            **self.module_classes,
+            self.stock_model_class: self.model_class,
+            self.stock_head_class: self.head_class,
+        }
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+"""All architectures by model type."""
+
+
+def register_architecture(architecture: Architecture) -> Architecture:
+    """Adds an architecture to the registry.
+
+    Args:
+        architecture: The entry.
+
+    Returns:
+        The same entry.
+
+    Raises:
+        ValueError: If the model type is taken, or class names differ from the stock ones (transformers goes by them).
+    """
+    if architecture.model_type in ARCHITECTURES:
+        raise ValueError(f"the architecture {architecture.model_type!r} is registered already")
+    pairs = [(architecture.stock_config_class, architecture.config_class), *architecture.merging_classes.items()]
+    for stock_class, merging_class in pairs:
+        if stock_class.__name__ != merging_class.__name__:
+            raise ValueError(f"{merging_class.__name__} must have the name of its stock class {stock_class.__name__}")
+    ARCHITECTURES[architecture.model_type] = architecture
+    return architecture

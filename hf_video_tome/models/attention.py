@@ -1,0 +1,56 @@
+"""Attention with exact proportional weights on every attention implementation of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ..merging import append_size_channel, size_bias
+
+MASKED_IMPLEMENTATIONS = ("eager", "sdpa")
+"""Implementations that add a float mask (B, 1, 1, N) to the logits. All others get the bias as one more channel."""
+
+
+def attend(
+    module: nn.Module,
+    implementation: str | None,
+    eager_attention_forward: Callable[..., tuple[Tensor, Tensor | None]],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    size: Tensor | None,
+    scaling: float,
+    dropout: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Runs an attention implementation of transformers, with log(size) added to the logits of each key.
+
+    Args:
+        module: The attention module, as the implementations want it.
+        implementation: `config._attn_implementation`.
+        eager_attention_forward: The eager attention of the architecture.
+        query: (B, H, N, D) float.
+        key: (B, H, N, D) float.
+        value: (B, H, N, D) float.
+        size: (B, N) float token sizes; None adds nothing, not even a mask.
+        scaling: Factor of the logits.
+        dropout: Dropout probability of the attention weights, 0 outside of training.
+        **kwargs: Passed on to the implementation.
+
+    Returns:
+        The context (B, N, H, D) and the attention weights (B, H, N, N), or None where the implementation has none.
+    """
+    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+    mask, head_dim = None, query.shape[-1]
+    if size is not None:
+        if implementation in MASKED_IMPLEMENTATIONS:
+            mask = size_bias(size, query.dtype)
+        else:
+            query, key, value = append_size_channel(query, key, value, size, scaling)
+    context, weights = interface(
+        module, query, key, value, mask, scaling=scaling, dropout=dropout, is_causal=False, **kwargs
+    )
+    return context[..., :head_dim], weights

@@ -1,0 +1,155 @@
+"""What the models of all architectures share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from ..configuration import TokenMergingConfigMixin
+from ..merging import (
+    TokenMergingPlan,
+    TokenMergingState,
+    TokenMergingTrace,
+    build_trace,
+    initial_state,
+)
+
+
+def check_pixel_values(pixel_values: Tensor | None, config: Any) -> None:
+    """Refuses clips that do not fit the checkpoint.
+
+    Args:
+        pixel_values: (B, T, C, H, W).
+        config: The model's config, which says what is expected.
+
+    Raises:
+        ValueError: Saying what the model expects and what it got.
+    """
+    if pixel_values is None:
+        raise ValueError("pixel_values must be given: a tensor of shape (batch, frames, channels, height, width)")
+    image_size = config.image_size
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    expected = {"frames": config.num_frames, "channels": config.num_channels, "height": height, "width": width}
+    wanted = ", ".join(f"{name}={value}" for name, value in expected.items())
+    if pixel_values.ndim != 5:
+        raise ValueError(
+            f"pixel_values must have 5 dimensions (batch, {wanted}) for this {config.model_type} checkpoint, "
+            f"got shape {tuple(pixel_values.shape)}"
+        )
+    wrong = [
+        f"{name}={actual}"
+        for (name, value), actual in zip(expected.items(), pixel_values.shape[1:])
+        if actual != value
+    ]
+    if wrong:
+        raise ValueError(
+            f"pixel_values do not fit this {config.model_type} checkpoint: it expects {wanted}, got {', '.join(wrong)} "
+            f"in shape {tuple(pixel_values.shape)}"
+        )
+
+
+def convert_modules(root: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> None:
+    """Turns modules into those of another class, in place: parameters, hooks and names stay.
+
+    Args:
+        root: Where to look, itself included.
+        classes: From the exact class of a module to its new one.
+    """
+    for module in root.modules():
+        new_class = classes.get(type(module))
+        if new_class is not None:
+            module.__class__ = new_class
+
+
+def run_layers(
+    layers: Iterable[nn.Module], hidden_states: Tensor, plan: TokenMergingPlan, track: bool, **kwargs: Any
+) -> tuple[Tensor, TokenMergingState, TokenMergingTrace | None]:
+    """Runs layers that return `(hidden_states, state)`, handing the state of this call from one to the next.
+
+    Args:
+        layers: The layers.
+        hidden_states: (B, N, C) embeddings.
+        plan: What each layer removes.
+        track: Whether to build a trace.
+        **kwargs: Passed to each layer.
+
+    Returns:
+        The last states (B, M, C), the last state and the trace (None unless tracked).
+    """
+    recorder = StateRecorder(hidden_states, plan, track)
+    for index, layer in enumerate(layers):
+        hidden_states, state = layer(hidden_states, token_merging=plan.step(index, recorder.state), **kwargs)
+        recorder.append(state, hidden_states.shape[1])
+    return hidden_states, recorder.state, recorder.trace()
+
+
+class StateRecorder:
+    """Holds the state of one forward call between its layers, and all of them if a trace was asked for.
+
+    Args:
+        hidden_states: (B, N, C) embeddings.
+        plan: What each layer removes.
+        track: Whether to build a trace.
+    """
+
+    def __init__(self, hidden_states: Tensor, plan: TokenMergingPlan, track: bool) -> None:
+        batch_size, num_tokens = hidden_states.shape[:2]
+        if plan.settings.scope != "clip" and num_tokens != plan.layout.num_tokens:
+            raise ValueError(
+                f"token_merging_scope={plan.settings.scope!r} needs all {plan.layout.num_tokens} tokens of the clip, "
+                f"got {num_tokens}; use 'clip' for masked inputs"
+            )
+        self.state = initial_state(batch_size, num_tokens, hidden_states.device, track)
+        self._track = track
+        self._dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        self._states, self._counts = [self.state], [num_tokens]
+
+    def append(self, state: TokenMergingState, num_tokens: int) -> None:
+        """Takes the state after one more layer, and the tokens that are left."""
+        self.state = state
+        self._states.append(state)
+        self._counts.append(num_tokens)
+
+    def trace(self) -> TokenMergingTrace | None:
+        """The trace of all layers so far, or None if it is not tracked."""
+        return build_trace(self._states, self._counts, self._dtype) if self._track else None
+
+
+class TokenMergingModelMixin:
+    """What heads and base models that merge tokens have in common."""
+
+    config: Any
+    config_class: ClassVar[Any]
+
+    @classmethod
+    def _token_merging_config(cls, config: PreTrainedConfig, changes: dict[str, Any]) -> TokenMergingConfigMixin:
+        """The config that a model is built from: one with the token merging fields, validated.
+
+        The caller's config stays untouched, unless it has the fields already and nothing is to be changed.
+        """
+        if not isinstance(config, TokenMergingConfigMixin):
+            config = cls.config_class.from_stock(config)
+        elif changes:
+            config = copy.deepcopy(config)
+        unknown = [name for name in changes if not name.startswith("token_merging_")]
+        if unknown:
+            raise TypeError(f"{cls.__name__}.__init__() got an unexpected keyword argument {unknown[0]!r}")
+        config.update_token_merging(**changes)
+        return config
+
+    def set_token_merging(self, **changes: Any) -> None:
+        """Changes how the model merges tokens, at any time and without reloading.
+
+        Args:
+            **changes: Any of `r`, `schedule`, `mode`, `threshold`, `head_aggregation`, `proportional_attention`, `pooling` and
+                `scope`: see `TokenMergingConfigMixin`. What is not named stays as it is. r = 0 is the stock model.
+
+        Raises:
+            ValueError: If a name or a value is not allowed; nothing is changed then.
+        """
+        self.config.update_token_merging(**changes)

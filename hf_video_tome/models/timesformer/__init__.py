@@ -1,0 +1,24 @@
+"""TimeSformer (https://arxiv.org/abs/2102.05095): divided space-time attention, tokens merged inside frames, CLS head."""
+
+from transformers.models.timesformer import modeling_timesformer as stock
+
+from ..architecture import Architecture, register_architecture
+from .configuration_timesformer import TimesformerConfig
+from .modeling_timesformer import MODULE_CLASSES, TimesformerForVideoClassification, TimesformerModel
+
+register_architecture(
+    Architecture(
+        model_type="timesformer",
+        config_class=TimesformerConfig,
+        stock_config_class=stock.TimesformerConfig,
+        model_class=TimesformerModel,
+        stock_model_class=stock.TimesformerModel,
+        head_class=TimesformerForVideoClassification,
+        stock_head_class=stock.TimesformerForVideoClassification,
+        module_classes=MODULE_CLASSES,
+        paper_settings={"r": 18, "pooling": "mean", "scope": "frame", "proportional_attention": True},
+        stock_attn_implementations=("eager",),
+    )
+)
+
+__all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "TimesformerModel"]

@@ -1,0 +1,42 @@
+"""TimeSformer configuration with token merging."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import transformers
+
+from ...configuration import TokenMergingConfigMixin, image_grid
+from ...merging import TokenLayout
+
+
+class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig):
+    """`transformers.TimesformerConfig` and the token merging fields of `TokenMergingConfigMixin`.
+
+    Space and time are attended to in turn, so tokens are matched inside each frame and r counts per frame. By default one matching
+    serves all frames of a clip ("tube"): temporal attention then still pairs what shows the same place. The paper matches each frame
+    alone ("frame", r = 18). Proportional attention is on, in the spatial attention.
+
+    Example:
+        >>> TimesformerConfig(token_merging_r=18).token_layout.num_tokens
+        1569
+    """
+
+    default_token_merging_scope: ClassVar[str] = "tube"
+    default_proportional_attention: ClassVar[bool] = True
+    supported_token_merging_scopes: ClassVar[tuple[str, ...]] = ("frame", "tube")
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """CLS, then the tokens place by place, all frames of a place together."""
+        rows, columns = image_grid(self.image_size, self.patch_size)
+        return TokenLayout(1, self.num_frames, rows * columns, patch_major=True)
+
+    def check_token_merging(self) -> None:
+        """See `TokenMergingConfigMixin.check_token_merging`; only divided space-time attention can merge."""
+        super().check_token_merging()
+        if any(self._requested_removals()) and self.attention_type != "divided_space_time":
+            raise ValueError(
+                f"token_merging_r must be 0 for attention_type={self.attention_type!r}: tokens are merged with "
+                f"'divided_space_time' only, got {self.token_merging_r!r}"
+            )

@@ -1,0 +1,340 @@
+"""TimeSformer with token merging and fused attention: the stock modules of transformers, subclassed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
+from transformers.models.timesformer import modeling_timesformer as stock
+
+from ...merging import TokenMergingPlan, TokenMergingStep
+from ..attention import attend
+from ..base import StateRecorder, TokenMergingModelMixin, check_pixel_values, convert_modules
+from ..outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
+from .configuration_timesformer import TimesformerConfig
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """The stock attention of TimeSformer in the form that attention implementations have: (B, H, N, D) -> (B, N, H, D)."""
+    weights = (query @ key.transpose(-2, -1)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.dropout(weights.softmax(dim=-1), p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class TimesformerSelfAttention(stock.TimesformerSelfAttention):
+    """Self-attention that runs on any attention implementation, weighs keys by token size and hands out its keys."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        output_attentions: bool = False,
+        attn_implementation: str | None = None,
+        size: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Attends.
+
+        Args:
+            hidden_states: (B, N, C).
+            output_attentions: Whether to return the weights; they are computed eagerly then.
+            attn_implementation: Attention implementation; the stock computation when None.
+            size: (B, N) float token sizes for proportional attention, or None.
+
+        Returns:
+            The context (B, N, C), the weights (B, H, N, N) if asked for, and with an implementation the keys (B, H, N, D).
+        """
+        if attn_implementation is None:
+            return super().forward(hidden_states, output_attentions)
+        qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        context, weights = attend(
+            self,
+            "eager" if output_attentions else attn_implementation,
+            eager_attention_forward,
+            query,
+            key,
+            value,
+            size=size,
+            scaling=self.scale,
+            dropout=self.attn_drop.p if self.training else 0.0,
+        )
+        context = context.flatten(2)
+        return (context, weights, key) if output_attentions else (context, key)  # type: ignore[return-value]
+
+
+class TimeSformerAttention(stock.TimeSformerAttention):
+    """Attention and its output projection, handing weights and keys through."""
+
+    def forward(self, hidden_states: Tensor, output_attentions: bool = False, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Returns the output (B, N, C) and whatever the self-attention returns with it."""
+        context, *others = self.attention(hidden_states, output_attentions, **kwargs)
+        return (self.output(context), *others)
+
+
+class TimesformerLayer(stock.TimesformerLayer):
+    """Divided space-time layer on any attention implementation, which merges tokens between spatial attention and MLP."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        output_attentions: bool = False,
+        token_merging: TokenMergingStep | None = None,
+    ) -> tuple[Any, ...]:
+        """Attends over time, then over space, merges, and applies the MLP.
+
+        Args:
+            hidden_states: (B, 1 + P * T, C): CLS, then the patch tokens, all frames of a place together.
+            output_attentions: Whether to return the spatial attention weights.
+            token_merging: How to merge, or None.
+
+        Returns:
+            The states (B, 1 + P' * T, C), the weights if asked for, and the new merging state where one came in.
+        """
+        implementation = self.config._attn_implementation or "eager"
+        if token_merging is None and implementation == "eager":
+            return super().forward(hidden_states, output_attentions)
+        if self.attention_type != "divided_space_time":
+            attention_output, *others = self.attention(
+                self.layernorm_before(hidden_states), output_attentions, attn_implementation=implementation
+            )
+            hidden_states = hidden_states + self.drop_path(attention_output)
+            return (self._feed_forward(hidden_states), *others[:-1])
+
+        num_frames = self.config.num_frames
+        cls_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
+        num_patches = patches.shape[1] // num_frames
+
+        # Time: every place by itself, (B * P, T, C).
+        temporal = patches.unflatten(1, (num_patches, num_frames)).flatten(0, 1)
+        temporal_output = self.temporal_attention(
+            self.temporal_layernorm(temporal), attn_implementation=implementation
+        )[0]
+        patches = patches + self.temporal_dense(self.drop_path(temporal_output).view_as(patches))
+
+        # Space: every frame by itself with a copy of CLS, (B * T, 1 + P, C).
+        frames = patches.unflatten(1, (num_patches, num_frames)).transpose(1, 2)
+        spatial = torch.cat((cls_token.unsqueeze(1).expand(-1, num_frames, -1, -1), frames), dim=2).flatten(0, 1)
+        size = None if token_merging is None else self._spatial_size(token_merging)
+        spatial_output, *others = self.attention(
+            self.layernorm_before(spatial), output_attentions, attn_implementation=implementation, size=size
+        )
+        keys = others.pop()
+        residual = self.drop_path(spatial_output).unflatten(0, (-1, num_frames))
+        cls_residual = residual[:, :, 0].mean(1, keepdim=True)
+        patch_residual = residual[:, :, 1:].transpose(1, 2).flatten(1, 2)
+        hidden_states = torch.cat((cls_token + cls_residual, patches + patch_residual), dim=1)
+
+        if token_merging is None:
+            return (self._feed_forward(hidden_states), *others)
+        # The keys of the CLS copies are left out: CLS takes no part in the matching.
+        metric = token_merging.metric(keys[:, :, 1:]).unflatten(0, (-1, num_frames))
+        hidden_states, state = token_merging.merge(hidden_states, metric)
+        return (self._feed_forward(hidden_states), *others, state)
+
+    def _feed_forward(self, hidden_states: Tensor) -> Tensor:
+        layer_output = self.output(self.intermediate(self.layernorm_after(hidden_states)))
+        return hidden_states + self.drop_path(layer_output)
+
+    def _spatial_size(self, token_merging: TokenMergingStep) -> Tensor | None:
+        """Sizes of the tokens of each frame behind those of its CLS copy: (B * T, 1 + P)."""
+        if token_merging.attention_size is None:
+            return None
+        cls_size, sizes = token_merging.layout.split(token_merging.attention_size, token_merging.settings.scope)
+        assert cls_size is not None
+        return torch.cat((cls_size.unsqueeze(1).expand(-1, sizes.shape[1], -1), sizes), dim=2).flatten(0, 1)
+
+
+class TimesformerEncoder(stock.TimesformerEncoder):
+    """Encoder that hands the merging state of one call from layer to layer."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        token_merging: TokenMergingPlan | None = None,
+        output_token_merging: bool = False,
+    ) -> tuple | BaseModelOutput:
+        """Returns the last states, and sizes and trace where tokens are merged."""
+        if token_merging is None:
+            return super().forward(hidden_states, output_attentions, output_hidden_states, return_dict)
+        recorder = StateRecorder(hidden_states, token_merging, output_token_merging)
+        all_hidden_states: tuple[Tensor, ...] = (hidden_states,)
+        all_attentions: tuple[Tensor, ...] = ()
+        for index, layer in enumerate(self.layer):
+            hidden_states, *attentions, state = layer(
+                hidden_states, output_attentions, token_merging=token_merging.step(index, recorder.state)
+            )
+            recorder.append(state, hidden_states.shape[1])
+            all_hidden_states += (hidden_states,)
+            all_attentions += tuple(attentions)
+        return BaseModelOutputWithTokenMerging(
+            last_hidden_state=hidden_states,
+            hidden_states=all_hidden_states if output_hidden_states else None,
+            attentions=all_attentions if output_attentions else None,
+            token_sizes=recorder.state.size,
+            token_merging=recorder.trace(),
+        )
+
+
+MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    stock.TimesformerSelfAttention: TimesformerSelfAttention,
+    stock.TimeSformerAttention: TimeSformerAttention,
+    stock.TimesformerLayer: TimesformerLayer,
+    stock.TimesformerEncoder: TimesformerEncoder,
+}
+
+
+class _FusedAttentionMixin:
+    """The stock model knows eager attention only; ours runs on every implementation of transformers."""
+
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+
+class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.TimesformerModel):
+    """`transformers.TimesformerModel` with fused attention, which merges tokens when its config says so.
+
+    Args:
+        config: A TimeSformer config, of transformers or of this package.
+        **token_merging: Token merging fields that replace those of the config.
+    """
+
+    config_class = TimesformerConfig
+
+    def __init__(self, config: TimesformerConfig, **token_merging: Any) -> None:
+        super().__init__(self._token_merging_config(config, token_merging))
+        convert_modules(self, MODULE_CLASSES)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> tuple | BaseModelOutput:
+        """Encodes clips.
+
+        Args:
+            pixel_values: (B, T, C, H, W) float, normalised.
+            output_attentions: Whether to return the spatial attention weights (computed eagerly then).
+            output_hidden_states: Whether to return the states of all layers.
+            return_dict: Whether to return an output object rather than a tuple.
+            output_token_merging: Whether to return the trace of the merging.
+            **kwargs: As for `transformers.TimesformerModel`.
+
+        Returns:
+            The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` come with it.
+        """
+        plan = self.config.token_merging_plan()
+        if not plan.merges and not output_token_merging:
+            return super().forward(pixel_values, output_attentions, output_hidden_states, return_dict, **kwargs)
+        config = self.config
+        outputs = self.encoder(
+            self.embeddings(pixel_values),
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            token_merging=plan,
+            output_token_merging=output_token_merging,
+        )
+        outputs.last_hidden_state = self.layernorm(outputs.last_hidden_state)
+        return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
+
+
+class TimesformerForVideoClassification(
+    _FusedAttentionMixin, TokenMergingModelMixin, stock.TimesformerForVideoClassification
+):
+    """`transformers.TimesformerForVideoClassification` with fused attention, which merges tokens when its config says so.
+
+    Args:
+        config: A TimeSformer config, of transformers or of this package.
+        **token_merging: Token merging fields that replace those of the config.
+
+    Example:
+        >>> config = TimesformerConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                            num_attention_heads=2, intermediate_size=32, num_labels=5, token_merging_r=4)
+        >>> model = TimesformerForVideoClassification(config).eval()
+        >>> out = model(torch.zeros(1, 4, 3, 32, 32), output_token_merging=True)
+        >>> out.logits.shape, out.token_merging.token_counts
+        (torch.Size([1, 5]), (65, 49, 33))
+    """
+
+    config_class = TimesformerConfig
+
+    def __init__(self, config: TimesformerConfig, **token_merging: Any) -> None:
+        # The stock head would build the stock base model: its own __init__ is skipped.
+        super(stock.TimesformerForVideoClassification, self).__init__(
+            self._token_merging_config(config, token_merging)
+        )
+        config = self.config
+        self.num_labels = config.num_labels
+        self.timesformer = TimesformerModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> tuple | ImageClassifierOutput:
+        """Classifies clips.
+
+        Args:
+            pixel_values: (B, T, C, H, W) float, normalised.
+            labels: (B,) int64 class indices, for the loss.
+            output_attentions: Whether to return the spatial attention weights (computed eagerly then).
+            output_hidden_states: Whether to return the states of all layers.
+            return_dict: Whether to return an output object rather than a tuple.
+            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            **kwargs: As for `transformers.TimesformerForVideoClassification`.
+
+        Returns:
+            The output of transformers, with `token_merging` where it was asked for.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint.
+        """
+        check_pixel_values(pixel_values, self.config)
+        if not self.config.token_merging_plan().merges and not output_token_merging:
+            return super().forward(
+                pixel_values, labels, output_attentions, output_hidden_states, return_dict, **kwargs
+            )
+        outputs = self.timesformer(
+            pixel_values,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            output_token_merging=output_token_merging,
+        )
+        logits = self.classifier(outputs.last_hidden_state[:, 0])
+        output = VideoClassifierOutputWithTokenMerging(
+            loss=None if labels is None else self.loss_function(labels, logits, self.config, **kwargs),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            token_merging=outputs.token_merging,
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -1,0 +1,24 @@
+"""VideoMAE (https://arxiv.org/abs/2203.12602): all tokens of a clip are one set, mean-pooled head."""
+
+from transformers.models.videomae import modeling_videomae as stock
+
+from ..architecture import Architecture, register_architecture
+from .configuration_videomae import VideoMAEConfig
+from .modeling_videomae import MODULE_CLASSES, VideoMAEForVideoClassification, VideoMAEModel
+
+register_architecture(
+    Architecture(
+        model_type="videomae",
+        config_class=VideoMAEConfig,
+        stock_config_class=stock.VideoMAEConfig,
+        model_class=VideoMAEModel,
+        stock_model_class=stock.VideoMAEModel,
+        head_class=VideoMAEForVideoClassification,
+        stock_head_class=stock.VideoMAEForVideoClassification,
+        module_classes=MODULE_CLASSES,
+        weight_conversions=("videomae",),
+        paper_settings={"r": 150, "pooling": "mean", "scope": "clip", "proportional_attention": False},
+    )
+)
+
+__all__ = ["VideoMAEConfig", "VideoMAEForVideoClassification", "VideoMAEModel"]

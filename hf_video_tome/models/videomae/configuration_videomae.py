@@ -1,0 +1,34 @@
+"""VideoMAE configuration with token merging."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import transformers
+
+from ...configuration import TokenMergingConfigMixin, image_grid
+from ...merging import TokenLayout
+
+
+class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
+    """`transformers.VideoMAEConfig` and the token merging fields of `TokenMergingConfigMixin`.
+
+    All tokens of a clip are matched together, and proportional attention is off, as the paper found best for models that were
+    pre-trained as masked autoencoders. Paper: r = 150 at base size, where it needs 2.43 times fewer operations.
+
+    Example:
+        >>> VideoMAEConfig(token_merging_r=150).token_layout.num_tokens
+        1568
+    """
+
+    default_token_merging_scope: ClassVar[str] = "clip"
+    default_proportional_attention: ClassVar[bool] = False
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """Tokens lie frame by frame. Without mean pooling the head reads token 0, which is then protected."""
+        rows, columns = image_grid(self.image_size, self.patch_size)
+        num_slots = self.num_frames // self.tubelet_size
+        if self.use_mean_pooling:
+            return TokenLayout(0, num_slots, rows * columns)
+        return TokenLayout(num_prefix_tokens=1, num_frames=1, num_patches=num_slots * rows * columns - 1)

@@ -1,0 +1,24 @@
+"""ViViT, the joint space-time variant (https://arxiv.org/abs/2103.15691): all tokens are one set, CLS head."""
+
+from transformers.models.vivit import modeling_vivit as stock
+
+from ..architecture import Architecture, register_architecture
+from .configuration_vivit import VivitConfig
+from .modeling_vivit import MODULE_CLASSES, VivitForVideoClassification, VivitModel
+
+register_architecture(
+    Architecture(
+        model_type="vivit",
+        config_class=VivitConfig,
+        stock_config_class=stock.VivitConfig,
+        model_class=VivitModel,
+        stock_model_class=stock.VivitModel,
+        head_class=VivitForVideoClassification,
+        stock_head_class=stock.VivitForVideoClassification,
+        module_classes=MODULE_CLASSES,
+        weight_conversions=("VivitModel",),
+        paper_settings={"r": 300, "pooling": "mean", "scope": "clip", "proportional_attention": True},
+    )
+)
+
+__all__ = ["VivitConfig", "VivitForVideoClassification", "VivitModel"]

@@ -1,0 +1,225 @@
+"""ViViT with token merging: the stock modules of transformers, subclassed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.models.vivit import modeling_vivit as stock
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep
+from ..attention import attend
+from ..base import TokenMergingModelMixin, check_pixel_values, convert_modules, run_layers
+from ..outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
+from .configuration_vivit import VivitConfig
+
+
+class VivitAttention(stock.VivitAttention):
+    """Self-attention that weighs keys by token size and hands out its keys."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        token_merging: TokenMergingStep | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+        """Returns (output (B, N, C), weights), and the keys (B, H, N, D) where tokens are to be merged."""
+        if token_merging is None:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        queries = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        keys = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        context, weights = attend(
+            self,
+            self.config._attn_implementation,
+            stock.eager_attention_forward,
+            queries,
+            keys,
+            values,
+            size=token_merging.attention_size,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.o_proj(context.flatten(2)), weights, keys
+
+
+class VivitLayer(stock.VivitLayer):
+    """Transformer layer that merges tokens between attention and MLP."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        token_merging: TokenMergingStep | None = None,
+        **kwargs: Any,
+    ) -> Tensor | tuple[Tensor, TokenMergingState]:
+        """Returns the states (B, M, C), and the new merging state where one came in."""
+        if token_merging is None:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        attention_output, _, keys = self.attention(
+            self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
+        )
+        hidden_states = self.dropout(attention_output) + hidden_states
+        hidden_states, state = token_merging.merge(hidden_states, token_merging.metric(keys))
+        layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+        return layer_output + hidden_states, state
+
+
+MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    stock.VivitAttention: VivitAttention,
+    stock.VivitLayer: VivitLayer,
+}
+
+
+class VivitModel(TokenMergingModelMixin, stock.VivitModel):
+    """`transformers.VivitModel` that merges tokens when its config says so.
+
+    Args:
+        config: A ViViT config, of transformers or of this package.
+        add_pooling_layer: Whether to add a pooling layer.
+        **token_merging: Token merging fields that replace those of the config.
+    """
+
+    config_class = VivitConfig
+
+    def __init__(self, config: VivitConfig, add_pooling_layer: bool = True, **token_merging: Any) -> None:
+        super().__init__(self._token_merging_config(config, token_merging), add_pooling_layer)
+        convert_modules(self, MODULE_CLASSES)
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        attention_mask: Tensor | None = None,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple:
+        """Encodes clips.
+
+        Args:
+            pixel_values: (B, T, C, H, W) float, normalised.
+            interpolate_pos_encoding: As for `transformers.VivitModel`.
+            attention_mask: As for `transformers.VivitModel`; not with merging.
+            output_token_merging: Whether to return the trace of the merging.
+            **kwargs: As for `transformers.VivitModel`.
+
+        Returns:
+            The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` come with it.
+
+        Raises:
+            ValueError: If an attention mask is given together with merging.
+        """
+        plan = self.config.token_merging_plan()
+        if not plan.merges and not output_token_merging:
+            return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
+        if attention_mask is not None:
+            raise ValueError("attention_mask must be None when tokens are merged: merged tokens have no place in it")
+        return self._forward_merging(pixel_values, interpolate_pos_encoding, plan, output_token_merging, **kwargs)
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def _forward_merging(
+        self,
+        pixel_values: Tensor,
+        interpolate_pos_encoding: bool,
+        plan: TokenMergingPlan,
+        output_token_merging: bool,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithTokenMerging:
+        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        hidden_states, state, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
+        sequence_output = self.layernorm(hidden_states)
+        return BaseModelOutputWithTokenMerging(
+            last_hidden_state=sequence_output,
+            pooler_output=self.pooler(sequence_output) if self.pooler is not None else None,
+            token_sizes=state.size,
+            token_merging=trace,
+        )
+
+
+class VivitForVideoClassification(TokenMergingModelMixin, stock.VivitForVideoClassification):
+    """`transformers.VivitForVideoClassification` that merges tokens when its config says so.
+
+    Args:
+        config: A ViViT config, of transformers or of this package.
+        **token_merging: Token merging fields that replace those of the config.
+
+    Example:
+        >>> import torch
+        >>> config = VivitConfig(image_size=32, tubelet_size=[2, 8, 8], num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                      num_attention_heads=2, intermediate_size=32, num_labels=5, token_merging_r=8)
+        >>> model = VivitForVideoClassification(config).eval()
+        >>> out = model(torch.zeros(1, 4, 3, 32, 32), output_token_merging=True)
+        >>> out.logits.shape, out.token_merging.token_counts
+        (torch.Size([1, 5]), (33, 25, 17))
+    """
+
+    config_class = VivitConfig
+
+    def __init__(self, config: VivitConfig, **token_merging: Any) -> None:
+        # The stock head would build the stock base model: its own __init__ is skipped.
+        super(stock.VivitForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
+        config = self.config
+        self.num_labels = config.num_labels
+        self.vivit = VivitModel(config, add_pooling_layer=False)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput | tuple:
+        """Classifies clips.
+
+        Args:
+            pixel_values: (B, T, C, H, W) float, normalised.
+            labels: (B,) int64 class indices, for the loss.
+            interpolate_pos_encoding: As for `transformers.VivitForVideoClassification`.
+            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            **kwargs: As for `transformers.VivitForVideoClassification`.
+
+        Returns:
+            The output of transformers, with `token_merging` where it was asked for.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint.
+        """
+        check_pixel_values(pixel_values, self.config)
+        if not self.config.token_merging_plan().merges and not output_token_merging:
+            return super().forward(pixel_values, labels, interpolate_pos_encoding, **kwargs)
+        return self._forward_merging(pixel_values, labels, interpolate_pos_encoding, output_token_merging, **kwargs)
+
+    @can_return_tuple
+    def _forward_merging(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None,
+        interpolate_pos_encoding: bool,
+        output_token_merging: bool,
+        **kwargs: Any,
+    ) -> VideoClassifierOutputWithTokenMerging:
+        outputs = self.vivit(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_token_merging=output_token_merging,
+            **{**kwargs, "return_dict": True},
+        )
+        logits = self.classifier(outputs.last_hidden_state[:, 0])
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return VideoClassifierOutputWithTokenMerging(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            token_merging=outputs.token_merging,
+        )

@@ -1,0 +1,46 @@
+"""Makes the Auto classes of transformers build models that can merge tokens, and undoes it."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from .models import ARCHITECTURES, Architecture
+
+
+def _auto_entries(architecture: Architecture) -> list[tuple[type, type, type]]:
+    """(Auto class, config class, model class): ours and stock config objects both lead to our models."""
+    return [
+        (auto_class, config_class, model_class)
+        for auto_class, model_class in (
+            (AutoModel, architecture.model_class),
+            (AutoModelForVideoClassification, architecture.head_class),
+        )
+        for config_class in (architecture.config_class, architecture.stock_config_class)
+    ]
+
+
+def register() -> None:
+    """Registers all architectures with transformers; called by `import hf_video_tome`, and harmless when repeated.
+
+    A model whose config sets no token merging field computes what the stock model computes.
+    """
+    for architecture in ARCHITECTURES.values():
+        AutoConfig.register(architecture.model_type, architecture.config_class, exist_ok=True)
+        for auto_class, config_class, model_class in _auto_entries(architecture):
+            auto_class.register(config_class, model_class, exist_ok=True)
+        # transformers converts older checkpoints for classes outside of it only when told so.
+        for key in architecture.weight_conversions:
+            mapping = get_checkpoint_conversion_mapping(key)
+            if mapping is None:
+                raise RuntimeError(f"transformers has no checkpoint conversion {key!r}: its version is not supported")
+            register_checkpoint_conversion_mapping(key, mapping, overwrite=True)
+
+
+def unregister() -> None:
+    """Gives the Auto classes back to the stock models; models that exist are not touched."""
+    for architecture in ARCHITECTURES.values():
+        CONFIG_MAPPING._extra_content.pop(architecture.model_type, None)
+        for auto_class, config_class, _ in _auto_entries(architecture):
+            auto_class._model_mapping._extra_content.pop(config_class, None)
