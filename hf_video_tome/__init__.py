@@ -1,7 +1,7 @@
 """Training-free token merging for Hugging Face video classification models.
 
-Importing this package registers it with the Auto classes of transformers: from then on, `from_pretrained(..., token_merging_r=...)`
-makes a stock checkpoint merge tokens. Nothing else changes.
+Importing this package registers it with the Auto classes of transformers: from then on, `from_pretrained(...,
+token_merging_r=...)` makes a stock checkpoint merge tokens. Nothing else changes.
 """
 
 from .api import apply_token_merging, paper_settings, remove_token_merging, set_token_merging, token_counts

@@ -13,7 +13,7 @@ from .models.base import convert_modules
 
 
 def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
-    """The outermost supported model inside a module (a peft or DDP wrapper, say), its architecture, and if it can merge."""
+    """The outermost supported model in a module (a peft or DDP wrapper, say), its architecture, if it can merge."""
     for module in model.modules():
         for architecture in ARCHITECTURES.values():
             for stock_class in (architecture.stock_head_class, architecture.stock_model_class):
@@ -73,8 +73,8 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
         model: A model of this package, or one that `apply_token_merging` was called on. A stock model stays as it is.
 
     Returns:
-        The same object. Its config has lost the token merging fields; an attention implementation that the stock model does
-        not know becomes "eager".
+        The same object. Its config has lost the token merging fields; an attention implementation that the stock model
+        does not know becomes "eager".
 
     Raises:
         ValueError: If the model is not supported.

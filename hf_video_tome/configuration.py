@@ -88,25 +88,25 @@ def image_grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
 class TokenMergingConfigMixin:
     """Adds token merging to a transformers config.
 
-    From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which advises r = 150 for VideoMAE-B,
-    300 for ViViT-B, and 18 per frame for TimeSformer-B.
+    From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which advises r = 150 for
+    VideoMAE-B, 300 for ViViT-B, and 18 per frame for TimeSformer-B.
 
     Args:
-        token_merging_r: Tokens that each layer removes: an int >= 0, a share of the initial tokens in (0, 0.5], or a list of
-            ints, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame. A layer removes at
-            most half of its tokens. 0, the default, is the stock model.
+        token_merging_r: Tokens that each layer removes: an int >= 0, a share of the initial tokens in (0, 0.5], or a
+            list of ints, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame. A layer
+            removes at most half of its tokens. 0, the default, is the stock model.
         token_merging_schedule: How r is spread over the layers: "constant" (default), "decreasing" (2r to 0, fastest),
             "increasing" (0 to 2r, most careful), or an inflection in [-1, 1] between the two.
         token_merging_mode: "merge" (default), "drop", "hybrid", "random_merge", "random_drop", or any registered mode.
-        token_merging_threshold: Cosine similarity in [-1, 1] under which "hybrid" drops instead of merging (paper: 0.8 for
-            VideoMAE, 0.4 for ViViT). Other modes do not read it.
-        token_merging_head_aggregation: Whether keys are averaged over the heads ("mean", default) or lined up ("concat")
-            before tokens are compared.
+        token_merging_threshold: Cosine similarity in [-1, 1] under which "hybrid" drops instead of merging (paper: 0.8
+            for VideoMAE, 0.4 for ViViT). Other modes do not read it.
+        token_merging_head_aggregation: Whether keys are averaged over the heads ("mean", default) or lined up
+            ("concat") before tokens are compared.
         token_merging_proportional_attention: Whether a token that stands for s tokens weighs like s tokens in the
             attention. None (default): the architecture's own choice.
         token_merging_pooling: Whether mean-pooled heads weigh tokens by size ("weighted", default) or not ("mean").
-        token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, or those of a frame by
-            one matching shared by all frames ("tube"). None (default): the architecture's own choice.
+        token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, or those of a
+            frame by one matching shared by all frames ("tube"). None (default): the architecture's own choice.
     """
 
     token_merging_r: Any = 0
@@ -192,7 +192,8 @@ class TokenMergingConfigMixin:
             **changes: Field names with or without the prefix `token_merging_`, and their new values.
 
         Raises:
-            ValueError: If a name is unknown, or a value is out of range or does not go with the others; nothing is changed then.
+            ValueError: If a name is unknown, or a value is out of range or does not go with the others; nothing is
+                changed then.
         """
         candidate = copy.copy(self)
         changes = {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in changes.items()}
@@ -247,8 +248,8 @@ class TokenMergingConfigMixin:
         converted = copy.deepcopy(self)
         for field in fields(TokenMergingConfigMixin):
             converted.__dict__.pop(field.name, None)
-        converted.__class__ = stock_class  # type: ignore[assignment]
-        return converted  # type: ignore[return-value]
+        converted.__class__ = stock_class
+        return converted
 
 
 def token_counts_of_config(config: TokenMergingConfigMixin) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -9,7 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from .models import ARCHITECTURES, Architecture
 
 
-def _auto_entries(architecture: Architecture) -> list[tuple[type, type, type]]:
+def _auto_entries(architecture: Architecture) -> list[tuple[Any, Any, type]]:
     """(Auto class, config class, model class): ours and stock config objects both lead to our models."""
     return [
         (auto_class, config_class, model_class)

@@ -27,6 +27,13 @@ class Assignment(NamedTuple):
     moved: Tensor
     averaged: bool
 
+    def expand_sets(self, num_sets: int) -> Assignment:
+        """The same assignment for each of `num_sets` sets, without copying."""
+        shape = (-1, num_sets, -1)
+        return Assignment(
+            self.slot.expand(shape), self.owner.expand(shape), self.moved.expand(shape), averaged=self.averaged
+        )
+
 
 def assign(matching: Matching, *, keep_sources: bool, discarded: Tensor | None = None) -> Assignment:
     """Builds the assignment that a matching leads to.

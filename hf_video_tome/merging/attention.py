@@ -34,8 +34,8 @@ def append_size_channel(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Carries the size bias in one more channel of queries and keys, for attention kernels that take no mask.
 
-    q' = [q, 1 / scaling] and k' = [k, log size], so scaling * q'.k' = scaling * q.k + log size: exact on any kernel. All three
-    are zero-padded to a head dimension that is a multiple of 8; crop the output to the old one.
+    q' = [q, 1 / scaling] and k' = [k, log size], so scaling * q'.k' = scaling * q.k + log size: exact on any kernel.
+    All three are zero-padded to a head dimension that is a multiple of 8; crop the output to the old one.
 
     Args:
         query: (B, H, N, D) float.

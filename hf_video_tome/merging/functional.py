@@ -46,8 +46,8 @@ def merge_tokens(
 
     Args:
         hidden_states: (B, N, C) float.
-        metric: Float metric per token in float32 or better: (B, N, D) in the order of the sequence, or (B, S, n, D) where it is
-            taken apart into the matched sets already.
+        metric: Float metric per token in float32 or better: (B, N, D) in the order of the sequence, or (B, S, n, D)
+            where it is taken apart into the matched sets already.
         r: Tokens to remove from each set; capped at half of those that are not protected. 0 changes nothing.
         state: The state before.
         layout: Where the tokens lie.
@@ -86,21 +86,18 @@ def merge_tokens(
                 generator=generator,
             )
         )
-        # One assignment for all frames of a clip ("tube") is expanded, not copied.
-        shape = (-1, sets.shape[1], -1)
-        assignment = Assignment(
-            *(index.expand(shape) for index in (assignment.slot, assignment.owner, assignment.moved)),
-            averaged=assignment.averaged,
-        )
+        assignment = assignment.expand_sets(sets.shape[1])
+    new_size: Tensor | None = None
     if assignment.averaged:
-        size, weight = merge_sizes(size, assignment, dtype=metric.dtype)
+        slot_size, weight = merge_sizes(size, assignment, dtype=metric.dtype)
         sets = merge_states(sets, weight, assignment)
         if prefix_size is None and prefix is not None:
-            prefix_size = size.new_ones(prefix.shape[:2])
-        new_size = layout.join(prefix_size, size)
+            prefix_size = slot_size.new_ones(prefix.shape[:2])
+        new_size = layout.join(prefix_size, slot_size)
     else:
         sets = keep_states(sets, assignment)
-        new_size = None if size is None else layout.join(prefix_size, size.gather(-1, assignment.owner))
+        if size is not None:
+            new_size = layout.join(prefix_size, size.gather(-1, assignment.owner))
     source = None if state.source is None else _follow(state.source, assignment, layout, scope)
     return layout.join(prefix, sets), TokenMergingState(new_size, source)
 

@@ -38,7 +38,8 @@ class TokenLayout(NamedTuple):
     def set_size(self, scope: str) -> tuple[int, int]:
         """Tokens in one matched set, and how many of them are protected.
 
-        With scope "clip" the set is the whole sequence; else it is the patches of one frame, and prefix tokens stay out.
+        With scope "clip" the set is the whole sequence; else it is the patches of one frame, and prefix tokens stay
+        out.
         """
         return (self.num_tokens, self.num_prefix_tokens) if scope == "clip" else (self.num_patches, 0)
 
@@ -54,8 +55,8 @@ class TokenLayout(NamedTuple):
             scope: "clip", "frame" or "tube".
 
         Returns:
-            The prefix (B, num_prefix_tokens, ...), or None where it is part of the set, and the sets (B, S, n, ...), where
-            S is 1 for "clip" and the number of frames otherwise.
+            The prefix (B, num_prefix_tokens, ...), or None where it is part of the set, and the sets (B, S, n, ...),
+            where S is 1 for "clip" and the number of frames otherwise.
         """
         if scope == "clip":
             return None, x.unsqueeze(1)

@@ -15,7 +15,8 @@ class Matching(NamedTuple):
 
     Attributes:
         source: (..., r) int64, positions of the tokens that are merged away.
-        destination: (..., r) int64, position of the token that each source is merged into. Several sources may share one.
+        destination: (..., r) int64, position of the token that each source is merged into. Several sources may share
+            one.
         score: (..., r) float, the similarity of each pair.
         kept: (..., M) int64, positions of the tokens that are kept, in the order of the output.
     """
@@ -93,7 +94,8 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
     The kept tokens come out as: the unmatched even ones, then all odd ones. With protected tokens the even ones are in
     ascending position (so that CLS stays first); without, they are in descending order of their best score.
 
-    From "Token Merging: Your ViT But Faster" (ICLR 2023), section 3, as used by "Video, How Do Your Tokens Merge?" (CVPRW 2025).
+    From "Token Merging: Your ViT But Faster" (ICLR 2023), section 3, as used by "Video, How Do Your Tokens Merge?"
+    (CVPRW 2025).
 
     Args:
         scores: (..., ceil(N / 2), floor(N / 2)) float, similarity of the tokens at even to those at odd positions.

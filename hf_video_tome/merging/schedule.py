@@ -35,9 +35,12 @@ def check_r(r: object) -> int | float | list[int]:
     elif isinstance(r, numbers.Real) and not isinstance(r, bool):
         if 0 < float(r) <= MAX_SHARE:
             return float(r)
-    elif isinstance(r, Sequence) and not isinstance(r, str):
-        if all(isinstance(x, numbers.Integral) and not isinstance(x, bool) and int(x) >= 0 for x in r):
-            return [int(x) for x in r]
+    elif (
+        isinstance(r, Sequence)
+        and not isinstance(r, str)
+        and all(isinstance(x, numbers.Integral) and not isinstance(x, bool) and int(x) >= 0 for x in r)
+    ):
+        return [int(x) for x in r]
     raise ValueError(f"must be {allowed}, got {r!r}")
 
 
@@ -71,12 +74,13 @@ def requested_removals(
 ) -> list[int]:
     """Tokens that each layer is asked to remove, before the limit of half the tokens is applied.
 
-    With an inflection f, layer l of L removes int(lo + (hi - lo) / (L - 1) * l) tokens, where lo = int(r * (1 - f)) and
-    hi = 2r - lo: f = 0 is constant, f = -1 falls from 2r to 0, f = +1 rises from 0 to 2r. All of them remove about r * L
-    tokens in total.
+    With an inflection f, layer l of L removes int(lo + (hi - lo) / (L - 1) * l) tokens, where lo = int(r * (1 - f))
+    and hi = 2r - lo: f = 0 is constant, f = -1 falls from 2r to 0, f = +1 rises from 0 to 2r. All of them remove about
+    r * L tokens in total.
 
     Args:
-        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5], or one int per layer (padded with zeros).
+        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5], or one int per layer (padded with
+            zeros).
         schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
         num_layers: Number of layers L.
         num_tokens: Tokens that take part in one matching before the first layer (without protected tokens).
@@ -85,8 +89,8 @@ def requested_removals(
         A list of `num_layers` ints.
 
     Raises:
-        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a schedule
-            other than "constant" are given.
+        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a
+            schedule other than "constant" are given.
 
     Example:
         >>> requested_removals(10, "decreasing", num_layers=5, num_tokens=100)

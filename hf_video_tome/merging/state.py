@@ -13,8 +13,8 @@ class TokenMergingState(NamedTuple):
 
     Attributes:
         size: (B, N) float, how many original tokens each token stands for; None while all are one.
-        source: (B, N0) int64, the position of the token that holds each original token, -1 if dropped; None if no trace
-            was asked for.
+        source: (B, N0) int64, the position of the token that holds each original token, -1 if dropped; None if no
+            trace was asked for.
     """
 
     size: Tensor | None = None
@@ -24,10 +24,12 @@ class TokenMergingState(NamedTuple):
 class TokenMergingTrace(NamedTuple):
     """What happened to the tokens of a forward call: O(tokens) memory per layer, never tokens x tokens.
 
-    Entry i of the per-layer tuples belongs to `hidden_states[i]`: entry 0 to the embeddings, entry i to the output of layer i.
+    Entry i of the per-layer tuples belongs to `hidden_states[i]`: entry 0 to the embeddings, entry i to the output of
+    layer i.
 
     Attributes:
-        layer_sources: L + 1 tensors (B, N0) int64: the position of the token that holds each original token, -1 if dropped.
+        layer_sources: L + 1 tensors (B, N0) int64: the position of the token that holds each original token, -1 if
+            dropped.
         layer_sizes: L + 1 tensors (B, N_i) float: how many original tokens each token stands for.
 
     Example:
@@ -58,7 +60,8 @@ class TokenMergingTrace(NamedTuple):
         """Scatters values of merged tokens back to all original positions.
 
         Args:
-            x: (B, N_i, ...) values per token of any of the `hidden_states`; the layer is known by its number of tokens.
+            x: (B, N_i, ...) values per token of any of the `hidden_states`; the layer is known by its number of
+                tokens.
             fill_value: Value at original tokens that were dropped.
 
         Returns:
@@ -67,7 +70,7 @@ class TokenMergingTrace(NamedTuple):
         Raises:
             ValueError: If no layer has that many tokens.
         """
-        for source, size in zip(self.layer_sources, self.layer_sizes):
+        for source, size in zip(self.layer_sources, self.layer_sizes, strict=True):
             if size.shape[1] == x.shape[1]:
                 return unmerge(x, source, fill_value)
         raise ValueError(
@@ -126,7 +129,7 @@ def build_trace(states: list[TokenMergingState], token_counts: list[int], dtype:
     """
     sources: list[Tensor] = []
     sizes: list[Tensor] = []
-    for state, count in zip(states, token_counts):
+    for state, count in zip(states, token_counts, strict=True):
         if state.source is None:
             raise ValueError("a trace can only be built from states that were tracked from the start")
         sources.append(state.source)

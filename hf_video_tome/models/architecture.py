@@ -27,8 +27,8 @@ class Architecture:
     """
 
     model_type: str
-    config_class: type
-    stock_config_class: type
+    config_class: Any
+    stock_config_class: Any
     model_class: type[nn.Module]
     stock_model_class: type[nn.Module]
     head_class: type[nn.Module]

@@ -43,13 +43,13 @@ def check_pixel_values(pixel_values: Tensor | None, config: Any) -> None:
         )
     wrong = [
         f"{name}={actual}"
-        for (name, value), actual in zip(expected.items(), pixel_values.shape[1:])
+        for (name, value), actual in zip(expected.items(), pixel_values.shape[1:], strict=True)
         if actual != value
     ]
     if wrong:
         raise ValueError(
-            f"pixel_values do not fit this {config.model_type} checkpoint: it expects {wanted}, got {', '.join(wrong)} "
-            f"in shape {tuple(pixel_values.shape)}"
+            f"pixel_values do not fit this {config.model_type} checkpoint: it expects {wanted}, "
+            f"got {', '.join(wrong)} in shape {tuple(pixel_values.shape)}"
         )
 
 
@@ -146,8 +146,9 @@ class TokenMergingModelMixin:
         """Changes how the model merges tokens, at any time and without reloading.
 
         Args:
-            **changes: Any of `r`, `schedule`, `mode`, `threshold`, `head_aggregation`, `proportional_attention`, `pooling` and
-                `scope`: see `TokenMergingConfigMixin`. What is not named stays as it is. r = 0 is the stock model.
+            **changes: Any of `r`, `schedule`, `mode`, `threshold`, `head_aggregation`, `proportional_attention`,
+                `pooling` and `scope`: see `TokenMergingConfigMixin`. What is not named stays as it is. r = 0 is the
+                stock model.
 
         Raises:
             ValueError: If a name or a value is not allowed; nothing is changed then.

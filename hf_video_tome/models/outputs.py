@@ -15,8 +15,8 @@ class BaseModelOutputWithTokenMerging(BaseModelOutputWithPooling):
     """What a base model returns when it merges tokens.
 
     Args:
-        token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while all
-            are one.
+        token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while
+            all are one.
         token_merging: The trace, if `output_token_merging=True` was asked for.
     """
 

@@ -17,6 +17,8 @@ def hybrid(inputs: ModeInputs) -> Assignment:
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """
+    if inputs.threshold is None:
+        raise ValueError("threshold must be a cosine similarity in [-1, 1] for the mode 'hybrid', got None")
     matching = bipartite_soft_matching(cosine_scores(inputs.metric, inputs.shared), inputs.r, inputs.num_protected)
     weak = (matching.score < inputs.threshold).to(torch.int64)
     num_tokens = inputs.metric.shape[2]

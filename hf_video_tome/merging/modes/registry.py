@@ -15,8 +15,8 @@ class ModeInputs(NamedTuple):
     """All that a mode may look at.
 
     Attributes:
-        metric: (B, S, N, D) float, what similarity is measured on (keys of the self-attention, heads aggregated), for N
-            tokens in each of S sets per sample.
+        metric: (B, S, N, D) float, what similarity is measured on (keys of the self-attention, heads aggregated), for
+            N tokens in each of S sets per sample.
         hidden_states: (B, S, N, C) float, the states that will be merged.
         size: (B, S, N) float, original tokens that each token stands for; None while all are one.
         r: Tokens to remove from each set, already capped.

@@ -1,4 +1,4 @@
-"""TimeSformer (https://arxiv.org/abs/2102.05095): divided space-time attention, tokens merged inside frames, CLS head."""
+"""TimeSformer (https://arxiv.org/abs/2102.05095): divided space-time attention, merging inside frames, CLS head."""
 
 from transformers.models.timesformer import modeling_timesformer as stock
 

@@ -13,9 +13,9 @@ from ...merging import TokenLayout
 class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig):
     """`transformers.TimesformerConfig` and the token merging fields of `TokenMergingConfigMixin`.
 
-    Space and time are attended to in turn, so tokens are matched inside each frame and r counts per frame. By default one matching
-    serves all frames of a clip ("tube"): temporal attention then still pairs what shows the same place. The paper matches each frame
-    alone ("frame", r = 18). Proportional attention is on, in the spatial attention.
+    Space and time are attended to in turn, so tokens are matched inside each frame and r counts per frame. By default
+    one matching serves all frames of a clip ("tube"): temporal attention then still pairs what shows the same place.
+    The paper matches each frame alone ("frame", r = 18). Proportional attention is on, in the spatial attention.
 
     Example:
         >>> TimesformerConfig(token_merging_r=18).token_layout.num_tokens

@@ -26,7 +26,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The stock attention of TimeSformer in the form that attention implementations have: (B, H, N, D) -> (B, N, H, D)."""
+    """The stock attention of TimeSformer as attention implementations have it: (B, H, N, D) -> (B, N, H, D)."""
     weights = (query @ key.transpose(-2, -1)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -53,7 +53,8 @@ class TimesformerSelfAttention(stock.TimesformerSelfAttention):
             size: (B, N) float token sizes for proportional attention, or None.
 
         Returns:
-            The context (B, N, C), the weights (B, H, N, N) if asked for, and with an implementation the keys (B, H, N, D).
+            The context (B, N, C), the weights (B, H, N, N) if asked for, and with an implementation the keys (B, H, N,
+            D).
         """
         if attn_implementation is None:
             return super().forward(hidden_states, output_attentions)
@@ -84,7 +85,7 @@ class TimeSformerAttention(stock.TimeSformerAttention):
 
 
 class TimesformerLayer(stock.TimesformerLayer):
-    """Divided space-time layer on any attention implementation, which merges tokens between spatial attention and MLP."""
+    """Divided space-time layer on any attention implementation; merges between spatial attention and MLP."""
 
     def forward(
         self,
@@ -262,7 +263,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
 class TimesformerForVideoClassification(
     _FusedAttentionMixin, TokenMergingModelMixin, stock.TimesformerForVideoClassification
 ):
-    """`transformers.TimesformerForVideoClassification` with fused attention, which merges tokens when its config says so.
+    """`transformers.TimesformerForVideoClassification` with fused attention; merges tokens when its config says so.
 
     Args:
         config: A TimeSformer config, of transformers or of this package.

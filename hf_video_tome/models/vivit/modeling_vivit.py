@@ -152,8 +152,9 @@ class VivitForVideoClassification(TokenMergingModelMixin, stock.VivitForVideoCla
 
     Example:
         >>> import torch
-        >>> config = VivitConfig(image_size=32, tubelet_size=[2, 8, 8], num_frames=4, hidden_size=16, num_hidden_layers=2,
-        ...                      num_attention_heads=2, intermediate_size=32, num_labels=5, token_merging_r=8)
+        >>> config = VivitConfig(image_size=32, tubelet_size=[2, 8, 8], num_frames=4, hidden_size=16,
+        ...                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        ...                      num_labels=5, token_merging_r=8)
         >>> model = VivitForVideoClassification(config).eval()
         >>> out = model(torch.zeros(1, 4, 3, 32, 32), output_token_merging=True)
         >>> out.logits.shape, out.token_merging.token_counts
