@@ -1,0 +1,34 @@
+# Everything here sets itself up: only Python 3.10+ and make are needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Worker processes of the test suite.
+JOBS ?= 2
+
+.PHONY: demo test lint types docs clean
+
+demo: $(VENV)/.installed-demo  ## Merge tokens on real clips, offline: a table and a picture.
+	$(BIN)/hf-video-tome demo
+
+test: $(VENV)/.installed-dev  ## The whole test suite.
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist site demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
