@@ -1,0 +1,82 @@
+"""Small real video files, written with PyAV, whose frames carry their own number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HEIGHT, WIDTH = 64, 96
+_BITS = 8
+
+
+def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A moving texture under a row of black and white blocks that spell `number` in binary."""
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 256, (height // 8 + 8, width // 8 + 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    frame = np.roll(texture, (number, 2 * number), (0, 1))[:height, :width].copy()
+    step = width // _BITS
+    for bit in range(_BITS):
+        frame[:16, bit * step : (bit + 1) * step] = 255 * (number >> bit & 1)
+    return frame
+
+
+def frame_number(frame: torch.Tensor) -> int:
+    """Reads the number back from a decoded (3, H, W) frame."""
+    step = frame.shape[-1] // _BITS
+    bits = [int(frame[:, 4:12, bit * step + 3 : (bit + 1) * step - 3].float().mean() > 127) for bit in range(_BITS)]
+    return sum(bit << position for position, bit in enumerate(bits))
+
+
+def encode(
+    path: Path,
+    frames: list[np.ndarray],
+    codec: str,
+    fps: int = 25,
+    options: Mapping[str, str] | None = None,
+    container_options: Mapping[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
+    display_rotation: tuple[float, bool, bool] | None = None,
+) -> Path:
+    import av
+
+    with av.open(str(path), "w", options=dict(container_options or {})) as container:
+        stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        if display_rotation is not None:
+            degrees, hflip, vflip = display_rotation
+            stream.set_display_rotation(degrees, hflip=hflip, vflip=vflip)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+# One per container and codec; groups of 30 pictures, with B-frames or hidden reference frames where there are such.
+FORMATS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
+    "h264.mp4": ("libx264", {"g": "30", "bf": "3", "preset": "fast"}, {}),
+    "long_gop.mp4": ("libx264", {"g": "250", "bf": "3", "preset": "fast"}, {"movflags": "faststart"}),
+    "open_gop.mp4": (
+        "libx264",
+        {"x264-params": "open-gop=1:keyint=30:bframes=4:b-adapt=0:b-pyramid=normal:scenecut=0"},
+        {},
+    ),
+    "open_gop_first.mp4": (
+        "libx264",
+        {"x264-params": "open-gop=1:keyint=30:bframes=4:b-adapt=0:b-pyramid=normal:scenecut=0"},
+        {"movflags": "faststart"},
+    ),
+    "fragmented.mp4": ("libx264", {"g": "30", "bf": "3"}, {"movflags": "frag_keyframe+empty_moov"}),
+    "open_gop.mkv": (
+        "libx264",
+        {"x264-params": "open-gop=1:keyint=30:bframes=4:b-adapt=0:b-pyramid=normal:scenecut=0"},
+        {},
+    ),
+    "intra_refresh.mkv": ("libx264", {"x264-params": "intra-refresh=1:keyint=30:scenecut=0:bframes=2"}, {}),
+    "vp9.webm": ("libvpx-vp9", {"g": "30", "deadline": "realtime", "cpu-used": "8", "b": "500k"}, {}),
+    "mpeg4.avi": ("mpeg4", {"g": "30", "bf": "2", "b": "2M"}, {}),
+}
+NUM_FRAMES = 120
