@@ -1,0 +1,51 @@
+"""Small trained checkpoints that come with the package, so that everything can be tried without a network.
+
+They are trained on Moving Digits, a synthetic data set; each folder holds a model card and a training log.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DEFAULT_CHECKPOINT = "videomae-moving-digits"
+"""The checkpoint that commands use when none is named."""
+
+
+def available() -> list[str]:
+    """Names of the checkpoints that come with the package.
+
+    Returns:
+        The names, sorted.
+
+    Example:
+        >>> all(checkpoint_path(name).is_dir() for name in available())
+        True
+    """
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.json"))
+
+
+def checkpoint_path(name: str = DEFAULT_CHECKPOINT) -> Path:
+    """The folder of a checkpoint that comes with the package, for `from_pretrained`.
+
+    Args:
+        name: One of `available()`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If there is no such checkpoint; names those that there are.
+
+    Example:
+        >>> checkpoint_path("resnet")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: name must be one of the shipped checkpoints (...), got 'resnet'
+    """
+    names = available()
+    if name not in names:
+        raise ValueError(f"name must be one of the shipped checkpoints ({', '.join(names) or 'none'}), got {name!r}")
+    return Path(__file__).parent / name
+
+
+__all__ = ["DEFAULT_CHECKPOINT", "available", "checkpoint_path"]

@@ -1,0 +1,81 @@
+"""The `hf-video-tome` command.
+
+Bad input ends in one line on stderr, `error: ...`, and exit code 2. Anything that is not foreseen keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from . import classify, demo
+from .common import InputError, print_error
+
+PROGRAM = "hf-video-tome"
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Token merging for video classification models: faster, without training.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # panels leave a narrow column for the text and cut long option names,
+)
+for _name, _module in (("classify", classify), ("demo", demo)):
+    app.command(_name, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from ..version import __version__
+
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        arguments: Its words, without the name of the program; those of this process when None.
+
+    Returns:
+        The exit code: 0, or 2 for bad input.
+    """
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    except InputError as error:
+        print_error(error)
+        return 2
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        # Unknown options and the like. Their class comes from click or from Typer's own copy of it, depending on the
+        # version of Typer, so they are known by what they have.
+        if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
+            raise
+        context = getattr(error, "ctx", None)
+        path = PROGRAM if context is None else context.command_path
+        print_error(f"{error.format_message().rstrip('.')} (see {path} --help)")
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point of `hf-video-tome` and `python -m hf_video_tome`."""
+    sys.exit(run())

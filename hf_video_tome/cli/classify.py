@@ -1,0 +1,224 @@
+"""`hf-video-tome classify`: what is going on in these videos?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import (
+    Classifier,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    HeadAggregationOption,
+    InputError,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    PoolingOption,
+    ProportionalAttentionOption,
+    ROption,
+    SamplingRateOption,
+    ScheduleOption,
+    ScopeOption,
+    Strategy,
+    StrategyOption,
+    ThresholdOption,
+    console,
+    describe_counts,
+    describe_merging,
+    load_classifier,
+    merging_settings,
+    merging_summary,
+    print_error,
+    progress_bar,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+HELP = """Classify video files with any checkpoint, merging tokens as you say.
+
+A file that cannot be read is reported, the others are still classified, and the exit code is 2.
+
+\b
+Examples:
+  hf-video-tome classify demo-output/clips/*.mp4 --r 38
+  hf-video-tome classify clip.mp4 --r 150 --model MCG-NJU/videomae-base-finetuned-kinetics
+"""
+SHORT_HELP = "Classify video files with any checkpoint."
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One label of a clip.
+
+    Attributes:
+        index: Class index.
+        label: Class name.
+        probability: Its probability, 0 to 1.
+    """
+
+    index: int
+    label: str
+    probability: float
+
+
+def command(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Video files: mp4, webm, mkv, avi, mov.")],
+    model: ModelOption = None,
+    r: ROption = None,
+    mode: ModeOption = None,
+    threshold: ThresholdOption = None,
+    schedule: ScheduleOption = None,
+    scope: ScopeOption = None,
+    pooling: PoolingOption = None,
+    head_aggregation: HeadAggregationOption = None,
+    proportional_attention: ProportionalAttentionOption = None,
+    dtype: DtypeOption = Dtype.float32,
+    device: DeviceOption = "cpu",
+    top_k: Annotated[int, typer.Option("--top-k", metavar="N", min=1, help="Labels to print for each file.")] = 5,
+    strategy: StrategyOption = Strategy.uniform,
+    sampling_rate: SamplingRateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    if sampling_rate is not None and strategy is Strategy.uniform:
+        raise InputError(
+            "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
+        )
+    settings = merging_settings(
+        r,
+        schedule,
+        mode=mode,
+        threshold=threshold,
+        scope=scope,
+        pooling=pooling,
+        head_aggregation=head_aggregation,
+        proportional_attention=proportional_attention,
+    )
+    classifier = load_classifier(model, settings, dtype.value, device)
+    decided = _decided(classifier, dtype, strategy, sampling_rate)
+    if not as_json:
+        _print_decided(decided)
+
+    results: list[dict[str, Any]] = []
+    failed = 0
+    with progress_bar(f"classifying {len(files)} files", len(files), enabled=len(files) > 1) as advance:
+        for file in files:
+            try:
+                predictions = _classify_file(classifier, file, strategy, sampling_rate or 1, top_k)
+                results.append({"file": file, "top": [vars(prediction) for prediction in predictions]})
+            except InputError as error:
+                failed += 1
+                print_error(error)
+                results.append({"file": file, "error": str(error)})
+            advance()
+
+    if as_json:
+        write_json({**decided, "results": results})
+    elif failed < len(files):
+        console().print(_table(results))
+    if failed:
+        raise typer.Exit(2)
+
+
+def _classify_file(
+    classifier: Classifier, file: str, strategy: Strategy, sampling_rate: int, top_k: int
+) -> list[Prediction]:
+    """Decodes one file, samples a clip and classifies it.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    import torch
+
+    from ..data.decoding import VideoDecodingError, probe_video, read_frames
+    from ..data.sampling import sample_frame_indices
+
+    model = classifier.model
+    try:
+        info = probe_video(Path(file))
+        indices = sample_frame_indices(info.num_frames, model.config.num_frames, sampling_rate, strategy.value)
+        # What a container says of its length can be a frame off: a clip then ends with its last frame twice.
+        frames = read_frames(Path(file), indices, pad=True)
+    except VideoDecodingError as error:
+        raise InputError(str(error)) from error
+    pixel_values = classifier.transform(frames)[None].to(classifier.device, model.dtype)
+    try:
+        with torch.inference_mode():
+            probabilities = model(pixel_values).logits[0].float().softmax(-1).cpu()
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"{file}: {classifier.device} has too little memory for this clip: {error}") from error
+    best = probabilities.topk(min(top_k, len(probabilities)))
+    return [
+        Prediction(index, model.config.id2label.get(index, str(index)), round(probability, 6))
+        for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+
+
+def _decided(classifier: Classifier, dtype: Dtype, strategy: Strategy, sampling_rate: int | None) -> dict[str, Any]:
+    """What the command will do, JSON-safe."""
+    from ..api import token_counts
+
+    model = classifier.model
+    return {
+        "model": classifier.name,
+        "location": classifier.location,
+        "architecture": model.config.model_type,
+        "labels": model.config.num_labels,
+        "dtype": dtype.value,
+        "device": str(classifier.device),
+        "token_merging": merging_summary(model),
+        "token_counts": token_counts(model),
+        "clip": {
+            "frames": model.config.num_frames,
+            "strategy": strategy.value,
+            "sampling_rate": None if strategy is Strategy.uniform else sampling_rate or 1,
+        },
+        "transform": {"source": classifier.transform_source, **classifier.transform.to_dict()},
+    }
+
+
+def _print_decided(decided: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    clip, transform = decided["clip"], decided["transform"]
+    places = {"center": "in the middle of the video", "start": "from the first frame on"}
+    spacing = (
+        "spread over the video"
+        if clip["sampling_rate"] is None
+        else f"{clip['sampling_rate']} apart, {places[clip['strategy']]}"
+    )
+    size = "x".join(map(str, transform["crop"] or transform["resize"]))
+    location = "" if decided["location"] == decided["model"] else f"  ({decided['location']})"
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", f"{decided['model']}{location}")
+    table.add_row("architecture", f"{decided['architecture']}, {decided['labels']} labels")
+    table.add_row("merging", describe_merging(decided["token_merging"]))
+    table.add_row("tokens", describe_counts(decided["token_counts"]))
+    table.add_row("clip", f"{clip['frames']} frames, {spacing}; {size} pixels, transform {transform['source']}")
+    table.add_row("runs on", f"{decided['device']}, {decided['dtype']}")
+    console().print(table)
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("label", overflow="fold")
+    table.add_column("probability", justify="right")
+    for result in results:
+        for position, prediction in enumerate(result.get("top", [])):
+            table.add_row(
+                "" if position else result["file"], prediction["label"], f"{100 * prediction['probability']:.1f} %"
+            )
+        if "top" in result:
+            table.add_section()
+    return table

@@ -1,0 +1,571 @@
+"""What the commands share: options, the loading of checkpoints, errors, and printing.
+
+torch and transformers are imported inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_path
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from transformers import PreTrainedModel
+
+    from ..data.transforms import ClipTransform
+
+
+class InputError(Exception):
+    """Bad input: its message is for the person who typed it, and becomes the only line that is printed."""
+
+
+class Dtype(Enum):
+    """Values of `--dtype`."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Strategy(Enum):
+    """Values of `--strategy`."""
+
+    uniform = "uniform"
+    center = "center"
+    start = "start"
+
+
+# --- options
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="ID_OR_FOLDER",
+        help="Checkpoint: a folder, a model id on the Hub such as MCG-NJU/videomae-base-finetuned-kinetics, or the "
+        "name of a checkpoint that comes with the package.",
+        show_default=f"{DEFAULT_CHECKPOINT}, which comes with the package",
+    ),
+]
+ROption = Annotated[
+    str | None,
+    typer.Option(
+        "--r",
+        metavar="R",
+        help="Tokens that each layer removes: a number (150), a share of the tokens up to 0.5 (0.1), or a list with "
+        "one number per layer (8,8,4). 0 merges nothing.",
+        show_default="as saved with the checkpoint, else 0",
+    ),
+]
+ModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        metavar="MODE",
+        help="What becomes of redundant tokens: merge, drop, hybrid (needs --threshold), random_merge or random_drop.",
+        show_default="merge",
+    ),
+]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        metavar="COSINE",
+        help="Cosine similarity, -1 to 1, under which hybrid drops a token instead of merging it.",
+    ),
+]
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        metavar="SCHEDULE",
+        help="How the removal is spread over the layers: constant, decreasing (most in early layers: fastest), "
+        "increasing, or a number from -1 (decreasing) to 1 (increasing).",
+        show_default="constant",
+    ),
+]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scope",
+        metavar="SCOPE",
+        help="Which tokens may merge with each other: those of the whole clip (clip), of each frame alone (frame), or "
+        "of each frame with one matching shared by all frames (tube).",
+        show_default="chosen by the architecture",
+    ),
+]
+PoolingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        metavar="POOLING",
+        help="How a head that averages the tokens counts a merged one: by what is in it (weighted), or as one (mean).",
+        show_default="weighted",
+    ),
+]
+HeadAggregationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--head-aggregation",
+        metavar="HOW",
+        help="Compare tokens by their keys averaged over the attention heads (mean) or side by side (concat).",
+        show_default="mean",
+    ),
+]
+ProportionalAttentionOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--proportional-attention/--no-proportional-attention",
+        help="Let a token that stands for several count as several in the attention.",
+        show_default="chosen by the architecture",
+    ),
+]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Precision that the model runs in.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, mps.")
+]
+StrategyOption = Annotated[
+    Strategy,
+    typer.Option(
+        "--strategy",
+        help="Which frames make the clip: spread over the whole video (uniform), or a run of frames in its middle "
+        "(center) or from its first frame on (start).",
+    ),
+]
+SamplingRateOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sampling-rate",
+        metavar="N",
+        min=1,
+        help="Distance between two frames of the clip, in frames of the video; for center and start.",
+        show_default="1",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of tables.")]
+
+
+# --- errors
+def one_line(message: object) -> str:
+    """A message without line breaks."""
+    if isinstance(message, OSError) and message.strerror:
+        message = f"{message.strerror}: {message.filename}" if message.filename else message.strerror
+    return " ".join(str(message).split())
+
+
+def print_error(message: object) -> None:
+    """Prints one line, `error: ...`, on stderr."""
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def print_note(message: object) -> None:
+    """Prints one line, `note: ...`, on stderr."""
+    print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def input_errors(*kinds: type[Exception], rewrite: Callable[[str], str] = str) -> Iterator[None]:
+    """Turns exceptions that bad input is known to cause into an `InputError`; wrap as little code as possible in it.
+
+    Args:
+        *kinds: What to turn; all else passes.
+        rewrite: Applied to the message.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise InputError(rewrite(one_line(error))) from error
+
+
+def require_packages(packages: Mapping[str, str], extra: str) -> None:
+    """Refuses to go on without the packages of an extra.
+
+    Args:
+        packages: From the name of each package to the module that it brings.
+        extra: Extra of this package that installs them.
+
+    Raises:
+        InputError: Naming what is missing and how to install it.
+    """
+    missing = [package for package, module in packages.items() if find_spec(module) is None]
+    if missing:
+        raise InputError(f'this command needs {" and ".join(missing)}: pip install "hf-video-tome[{extra}]"')
+
+
+# --- values of options
+def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
+    """Reads a value of `--r`.
+
+    Args:
+        text: Such as "150", "0.1" or "8,8,4".
+        option: What the error calls it.
+
+    Returns:
+        Tokens per layer, a share, or tokens of each layer.
+
+    Raises:
+        InputError: If it is none of these.
+
+    Example:
+        >>> parse_r("150"), parse_r("0.1"), parse_r("8,8,4")
+        (150, 0.1, [8, 8, 4])
+    """
+    from ..merging import check_r
+
+    try:
+        if "," in text:
+            return check_r([int(part) for part in text.split(",")])
+        return check_r(float(text) if re.search(r"[.eE]", text) else int(text))
+    except ValueError:
+        raise InputError(
+            f"{option} must be a number of tokens >= 0 (150), a share in (0, 0.5] (0.1), or a list of numbers >= 0, "
+            f"one per layer (8,8,4), got {text!r}"
+        ) from None
+
+
+def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict[str, Any]:
+    """Gathers the merging options that were given.
+
+    Args:
+        r: Value of `--r`.
+        schedule: Value of `--schedule`.
+        **others: Values of the other options by the name of the setting; None where not given.
+
+    Returns:
+        Settings for `set_token_merging`; not checked, but for `r`.
+    """
+    settings = {name: value for name, value in others.items() if value is not None}
+    if r is not None:
+        settings["r"] = parse_r(r)
+    if schedule is not None:
+        try:
+            settings["schedule"] = float(schedule)
+        except ValueError:
+            settings["schedule"] = schedule
+    return settings
+
+
+def option_names(message: str) -> str:
+    """Calls settings by the names of their options: "token_merging_head_aggregation" becomes "--head-aggregation"."""
+    return re.sub(r"token_merging_(\w+)", lambda match: "--" + match[1].replace("_", "-"), message)
+
+
+def check_device(name: str) -> torch.device:
+    """Checks a value of `--device` by using it.
+
+    Args:
+        name: Such as "cpu" or "cuda:1".
+
+    Returns:
+        The device.
+
+    Raises:
+        InputError: If there is no such device here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        names = ["cpu"]
+        names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        names += ["mps"] if torch.backends.mps.is_available() else []
+        raise InputError(f"--device must be a device of this machine ({', '.join(names)}), got {name!r}") from error
+    return device
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Lets torch use that many CPU threads for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- checkpoints
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded checkpoint.
+
+    Attributes:
+        name: What the user called it.
+        location: Folder or Hub id that it came from.
+        model: The model, ready to run.
+        transform: How frames become its input.
+        transform_source: Where the transform came from.
+        device: Where the model lies.
+    """
+
+    name: str
+    location: str
+    model: PreTrainedModel
+    transform: ClipTransform
+    transform_source: str
+    device: torch.device
+
+
+def find_checkpoint(name: str | None) -> str:
+    """Says what to load for a value of `--model`.
+
+    A folder comes before a shipped checkpoint of the same name, as it does before a Hub id in transformers.
+
+    Args:
+        name: The value; None for the default checkpoint.
+
+    Returns:
+        A folder, or an id of the Hub.
+
+    Raises:
+        InputError: If it can only be meant as a folder and is not there or holds no checkpoint.
+    """
+    if name is None:
+        with input_errors(ValueError):
+            return str(checkpoint_path())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(
+                f"--model {name}: this folder has no config.json; a checkpoint folder holds config.json and "
+                "model.safetensors, as save_pretrained writes them"
+            )
+        return str(path)
+    if name in available():
+        return str(checkpoint_path(name))
+    allowed = f"--model takes a folder, a model id on the Hub, or one of: {', '.join(available())}"
+    if path.exists():
+        raise InputError(f"--model {name}: is a file; {allowed}")
+    if path.is_absolute() or name.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise InputError(f"--model {name}: no such folder; {allowed}")
+    return name
+
+
+def load_classifier(
+    name: str | None, settings: Mapping[str, Any], dtype: str = "float32", device: str = "cpu"
+) -> Classifier:
+    """Loads a checkpoint with its transform.
+
+    Args:
+        name: Value of `--model`.
+        settings: Merging settings, from `merging_settings`.
+        dtype: Name of a torch dtype.
+        device: Value of `--device`.
+
+    Returns:
+        The classifier, in eval mode.
+
+    Raises:
+        InputError: If the checkpoint cannot be loaded, is of another kind, or does not go with the settings.
+    """
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForVideoClassification, PretrainedConfig
+
+    from ..data.transforms import ClipTransform
+    from ..models import ARCHITECTURES
+
+    location, target = find_checkpoint(name), check_device(device)
+    shown = name or DEFAULT_CHECKPOINT
+    is_folder = Path(location).is_dir()
+    if not is_folder:
+        print_note(f"{shown} is no folder here: looking for it on the Hub")
+
+    def explain(message: str) -> str:
+        if is_folder:
+            return f"--model {shown}: {message}"
+        return (
+            f"--model {shown}: neither a folder here, nor one of the shipped checkpoints ({', '.join(available())}), "
+            f"nor could it be loaded from the Hub: {message}"
+        )
+
+    with _quiet_transformers():
+        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=explain):
+            content, _ = PretrainedConfig.get_config_dict(location)
+        model_type = content.get("model_type")
+        if model_type not in ARCHITECTURES:
+            raise InputError(
+                f"--model {shown}: the architecture {model_type!r} is not supported; supported are "
+                f"{', '.join(ARCHITECTURES)}"
+            )
+        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=lambda text: f"--model {shown}: {text}"):
+            config = AutoConfig.from_pretrained(location)
+        with input_errors(ValueError, StrictDataclassError, rewrite=option_names):
+            config.update_token_merging(**settings)
+        # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
+        fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
+        with input_errors(OSError, SafetensorError, rewrite=lambda text: f"--model {shown}: {text}"):
+            model, report = AutoModelForVideoClassification.from_pretrained(
+                location,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                **fields,
+            )
+        for key, found, expected in sorted(report["mismatched_keys"]):
+            raise InputError(
+                f"--model {shown}: its weights do not fit its config.json: {key} has shape {tuple(found)}, expected "
+                f"{tuple(expected)}"
+            )
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise InputError(
+                f"--model {shown}: {len(missing)} of the weights of a {model_type} video classifier are missing "
+                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); its config says it is a "
+                f"{', '.join(content.get('architectures') or ['?'])}"
+            )
+        transform, source = _load_transform(ClipTransform, location, config, shown)
+    with input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"):
+        model.to(target)
+    return Classifier(shown, location, model.eval(), transform, source, target)
+
+
+def _load_transform(transform_class: type[ClipTransform], location: str, config: Any, shown: str) -> tuple[Any, str]:
+    """The transform saved with a checkpoint; for a folder without one the architecture's usual one, with a note."""
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--model {shown}: {text}"):
+        try:
+            return transform_class.from_pretrained(location, config=config), "saved with the checkpoint"
+        except FileNotFoundError:
+            if not Path(location).is_dir():
+                raise
+        transform = transform_class.from_config(config)
+    source = f"the usual one of {config.model_type}"
+    print_note(
+        f"{shown} has no preprocessor_config.json: frames are resized and normalised as is usual for "
+        f"{config.model_type}; save the processor beside the checkpoint if it was trained otherwise"
+    )
+    return transform, source
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hides progress bars and warnings of the loading: what matters of it is checked and said by the commands."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
+    """What was decided about the merging, with the architecture's choices filled in; JSON-safe."""
+    config: Any = model.config
+    plan = config.token_merging_plan()
+    return {
+        "r": config.token_merging_r,
+        "schedule": config.token_merging_schedule,
+        "mode": config.token_merging_mode,
+        "threshold": config.token_merging_threshold,
+        "scope": plan.settings.scope,
+        "pooling": config.token_merging_pooling,
+        "head_aggregation": config.token_merging_head_aggregation,
+        "proportional_attention": plan.settings.proportional_attention,
+    }
+
+
+def describe_merging(summary: Mapping[str, Any]) -> str:
+    """The same in words."""
+    r = summary["r"]
+    if not (any(r) if isinstance(r, list) else r):
+        return "off (r = 0): the stock model"
+    if isinstance(r, list):
+        amount = f"r = {','.join(map(str, r))}"
+    else:
+        per = "layer" if summary["scope"] == "clip" else "layer and frame"
+        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
+    mode = summary["mode"] + (f" (threshold {summary['threshold']})" if summary["threshold"] is not None else "")
+    attention = "with" if summary["proportional_attention"] else "without"
+    return (
+        f"{mode}, {amount}, {summary['schedule']} schedule, scope {summary['scope']}, {summary['pooling']} pooling, "
+        f"{attention} proportional attention"
+    )
+
+
+def describe_counts(counts: list[int]) -> str:
+    """Tokens from layer to layer, in words."""
+    if counts[0] == counts[-1]:
+        return f"{counts[0]} in all {len(counts) - 1} layers"
+    removed = 1 - counts[-1] / counts[0]
+    return f"{' → '.join(map(str, counts))}  ({removed:.0%} removed)"
+
+
+# --- printing
+def console(stderr: bool = False) -> Console:
+    """A rich console that never reads markup into names of files and labels."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+@contextmanager
+def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator[Callable[[], None]]:
+    """Shows a progress bar on stderr; where stderr is no terminal, one line.
+
+    Args:
+        description: What is going on.
+        total: Number of steps.
+        enabled: Whether to show anything.
+
+    Yields:
+        The function to call after each step.
+    """
+    screen = console(stderr=True)
+    if not enabled or not screen.is_terminal:
+        if enabled:
+            print(f"{description} ...", file=sys.stderr, flush=True)
+        yield lambda: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    # stdout stays as it is: it may be read by a machine.
+    with Progress(*columns, console=screen, redirect_stdout=False) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
+
+
+def write_json(content: Mapping[str, Any]) -> None:
+    """Prints one JSON object on stdout."""
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=False))
