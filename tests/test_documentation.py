@@ -1,0 +1,122 @@
+"""The snippets of the README and of the docs run as they stand, and print what they say they print.
+
+Only the Hub ids are replaced, by local checkpoints of the same geometry (frames, image and patch size, layers) but of
+little width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from hf_video_tome.data.encoding import write_video
+from hf_video_tome.merging import MODES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(python|text|bash)\n(.*?)```", re.DOTALL)
+NARROW = {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 48, "num_labels": 400}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text())
+
+
+PAGES_WITH_PYTHON = [page for page in PAGES if any(language == "python" for language, _ in blocks(page))]
+COMMANDS = [
+    (page, line.split("#")[0].strip())
+    for page in PAGES
+    for language, code in blocks(page)
+    if language == "bash"
+    for line in code.splitlines()
+    if line.startswith("hf-video-tome ") and "demo" not in line.split()[:2]
+]
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """From the Hub ids that the pages name to local folders."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    videomae = transformers.models.videomae.modeling_videomae.VideoMAEForVideoClassification(
+        transformers.models.videomae.VideoMAEConfig(**NARROW)
+    )
+    vivit = transformers.models.vivit.modeling_vivit.VivitForVideoClassification(
+        transformers.models.vivit.VivitConfig(**NARROW)
+    )
+    folders = {}
+    for name, model in {
+        "MCG-NJU/videomae-base-finetuned-kinetics": videomae,
+        "google/vivit-b-16x2-kinetics400": vivit,
+    }.items():
+        folders[name] = str(folder / name.replace("/", "--"))
+        model.save_pretrained(folders[name])
+    transformers.VideoMAEImageProcessor().save_pretrained(folders["MCG-NJU/videomae-base-finetuned-kinetics"])
+    transformers.VivitImageProcessor().save_pretrained(folders["google/vivit-b-16x2-kinetics400"])
+    return folders
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a real clip.mp4 of 40 frames, which is the working directory."""
+    frames = np.random.default_rng(0).integers(0, 255, (40, 120, 160, 3), dtype=np.uint8)
+    write_video(tmp_path / "clip.mp4", frames, fps=25)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """A mode that a page registers is gone after its test."""
+    before = dict(MODES)
+    yield
+    MODES.clear()
+    MODES.update(before)
+
+
+def replace_hub_ids(code: str, stand_ins: dict[str, str]) -> str:
+    for name, folder in stand_ins.items():
+        code = code.replace(name, folder)
+    return code
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: page.name)
+def test_python_snippets_run_and_print_what_they_say(page: Path, stand_ins: dict[str, str], workplace: Path) -> None:
+    namespace: dict[str, object] = {}
+    printed = ""
+    for language, code in blocks(page):
+        if language == "python":
+            stdout = io.StringIO()
+            with contextlib.redirect_stdout(stdout):
+                exec(compile(replace_hub_ids(code, stand_ins), f"{page.name}", "exec"), namespace)
+            printed = stdout.getvalue()
+        elif language == "text" and printed:
+            assert printed == code
+            printed = ""
+    assert not printed, f"{page.name} does not show what its last snippet prints: {printed}"
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: getattr(value, "name", None))
+def test_commands_run(page: Path, command: str, stand_ins: dict[str, str], workplace: Path) -> None:
+    arguments = shlex.split(replace_hub_ids(command, stand_ins))
+    result = subprocess.run([sys.executable, "-m", "hf_video_tome", *arguments[1:]], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_pages_link_to_pages_that_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
