@@ -1,4 +1,4 @@
-# Everything here sets itself up: only Python 3.10+ and make are needed.
+# Everything here sets itself up: only Python 3.11+ and make are needed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
