@@ -1,7 +1,7 @@
 """How much faster is a base-size model that merges tokens? Random weights, random clips, this machine.
 
-Variants run in turn (A B C A B C ...), so that whatever else the machine does hits all of them alike; the ratio of medians is
-reported against stock transformers with sdpa and with eager attention.
+Variants run in turn (A B C A B C ...), so that whatever else the machine does hits all of them alike; the ratio of
+medians is reported against stock transformers with sdpa and with eager attention.
 
     python examples/measure_speed.py --architecture videomae --r 150 --dtype bfloat16
 """
@@ -24,7 +24,7 @@ MODELS = {
 }
 
 
-def build(architecture: str, dtype: torch.dtype, attention: str, r: int | None) -> torch.nn.Module:
+def build(architecture: str, dtype: torch.dtype, attention: str, r: int | None) -> transformers.PreTrainedModel:
     """Builds a base-size model with 400 labels and random weights: stock if r is None, else one that can merge."""
     config_class, stock_class = MODELS[architecture]
     config = config_class(num_labels=400, attn_implementation=attention)

@@ -58,8 +58,6 @@ CLIP = VARIANTS["standard"]
 # Mean and standard deviation of the pixels, as shares of 255; measured on 100 training clips and the same for all
 # channels.
 PIXEL_MEAN, PIXEL_STD = 0.29, 0.17
-# Largest shear, and largest change of a side, that the augmentation makes, as a share.
-WARP = 0.2
 CHUNK = 200
 DIGITS_SOURCE = "https://doi.org/10.24432/C50P49"
 
@@ -143,13 +141,16 @@ def augment(
     return frames, torch.stack([verbs, labels[:, 1]], dim=1)
 
 
-def warp(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def warp(frames: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
     """Shear, stretch, turn and shift each clip a little, all its frames alike, as other handwriting would look.
 
-    The digits are few (1250 for training); without this a model learns them by heart.
+    The digits are few (1250 for training); without this a model learns them by heart. `strength` is the largest shear
+    and the largest change of a side, as a share.
     """
+    if not strength:
+        return frames
     theta = torch.eye(2, 3).repeat(len(frames), 1, 1)
-    theta += (2 * torch.rand(theta.shape, generator=generator) - 1) * torch.tensor([WARP, WARP, WARP / 2])
+    theta += (2 * torch.rand(theta.shape, generator=generator) - 1) * torch.tensor([strength, strength, strength / 2])
     grid = F.affine_grid(theta, [len(frames), 1, *frames.shape[-2:]], align_corners=False)
     warped = F.grid_sample(frames.flatten(1, 2), grid, padding_mode="reflection", align_corners=False)
     return warped.view_as(frames)
@@ -278,7 +279,7 @@ def train(
         clips, targets = augment(frames[chosen], labels[chosen], generator)
         if args.single_frame_baseline:
             clips = freeze_time(clips, generator)
-        pixels = warp(normalize(clips[:, :: recipe.frame_step]), generator)
+        pixels = warp(normalize(clips[:, :: recipe.frame_step]), args.warp, generator)
         keep = recipe.subset if on_subset else recipe.slots
         with (
             random_temporal_slots(model, keep, recipe.slots, generator),
@@ -443,7 +444,7 @@ The weights are stored in float16 and load in float32; pass `dtype=torch.float16
 Moving Digits, rendered by `hf_video_tome.data.moving_digits` (version {VERSION}): {CLIP.num_frames} frames of
 {CLIP.size} x {CLIP.size} pixels at {CLIP.fps} frames per second, encoded as H.264 and decoded again. The digits are
 real handwriting from scikit-learn's `load_digits`, which is the test part of *Optical Recognition of Handwritten
-Digits* (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, [{DIGITS_SOURCE}]({DIGITS_SOURCE}),
+Digits* (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, <{DIGITS_SOURCE}>,
 CC BY 4.0). Training, validation and test use different digits (numbers {digit_numbers} of the set).
 The motion, the colours and the backgrounds are computer-generated. Five pairs of motions are exact time reversals of
 each other, so that no single frame tells them apart.
@@ -455,7 +456,7 @@ weight decay {args.weight_decay:g}), seed {args.seed}, {seconds / 60:.0f} minute
 The first {args.subset_share:.0%} of the steps see {recipe.subset} random ones of the {recipe.slots} temporal slots
 of a clip, in batches of {recipe.subset_batch}; the others see full clips in batches of {args.batch_size}.
 Clips are reversed in time (with the label changed accordingly), their colour channels permuted and their picture
-distorted a little (affine, all frames alike), at random.
+distorted (affine, all frames of a clip alike, strength {args.warp:g}), at random.
 `training_log.jsonl` holds the curve. To make this checkpoint again:
 
 ```
@@ -486,7 +487,7 @@ fine detail; it does not predict numbers on natural video.
 def training_arguments(args: argparse.Namespace) -> list[str]:
     """Return the command line arguments that determine the weights."""
     names = ["architecture", "steps", "num_train_clips", "batch_size", "learning_rate", "weight_decay", "subset_share"]
-    names += ["seed", "threads"]
+    names += ["warp", "seed", "threads"]
     arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", f"{getattr(args, name)}")]
     arguments += [] if args.bf16 else ["--no-bf16"]
     return [*arguments, "--output", f"hf_video_tome/checkpoints/{args.architecture}-moving-digits"]
@@ -510,6 +511,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak of the schedule")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--subset-share", type=float, default=0.62, help="share of the steps in the first stage")
+    parser.add_argument("--warp", type=float, default=0.2, help="strength of the affine augmentation, 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")
     parser.add_argument("--workers", type=int, default=2, help="processes that render clips")
