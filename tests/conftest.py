@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import hypothesis
+import pytest
+import torch
+
+# One profile for all property tests: the same examples in every run, and no verdict that depends on a busy machine.
+hypothesis.settings.register_profile(
+    "hf-video-tome",
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("hf-video-tome")
+
+# Tiny models gain nothing from more threads, and lose much of their speed to them when the machine is busy.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same random numbers, whichever ran before it."""
+    torch.manual_seed(0)

@@ -1,0 +1,437 @@
+"""The token merging fields: what each of them takes, and that everything else is refused by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForVideoClassification
+
+import hf_video_tome
+from hf_video_tome.merging import MODES, register_mode
+from hf_video_tome.models import ARCHITECTURES
+from tests.tiny import PIXEL_SHAPE, TINY_CONFIGS
+
+DEFAULTS: dict[str, Any] = {
+    "r": 0,
+    "schedule": "constant",
+    "mode": "merge",
+    "threshold": None,
+    "head_aggregation": "mean",
+    "proportional_attention": None,
+    "pooling": "weighted",
+    "scope": None,
+}
+
+ACCEPTED: dict[str, list[Any]] = {
+    "r": [0, 1, 150, 10**9, 0.01, 0.5, [], [0], [4, 2], [4, 2, 0]],
+    "schedule": ["constant", "decreasing", "increasing", -1.0, -0.3, 0.0, 1.0],
+    "mode": ["merge", "drop", "random_merge", "random_drop"],
+    "threshold": [None, -1.0, 0.0, 0.8, 1.0],
+    "head_aggregation": ["mean", "concat"],
+    "proportional_attention": [None, True, False],
+    "pooling": ["mean", "weighted"],
+    "scope": [None, "clip", "frame", "tube"],
+}
+
+REFUSED: dict[str, list[Any]] = {
+    "r": [-1, 0.0, -0.2, 0.51, 1.5, math.nan, math.inf, True, None, "8", [1, -1], [1, 0.5], [True], ["1"], {"r": 1}],
+    "schedule": ["linear", "", 1.01, -2, math.nan, True, None, [0.5]],
+    "mode": ["merging", "", "MERGE", None, 1, ["merge"]],
+    "threshold": [1.01, -1.01, math.nan, math.inf, True, "0.8", [0.8]],
+    "head_aggregation": ["max", "", None, 2],
+    "proportional_attention": [0, 1, "true", "None", 0.5],
+    "pooling": ["max", "cls", "", None, True],
+    "scope": ["video", "", "CLIP", 3, True, ["clip"]],
+}
+
+# Something of what is allowed, which the message has to say
+ALLOWED: dict[str, list[str]] = {
+    "r": ["int >= 0", "(0, 0.5]", "list"],
+    "schedule": ["constant", "decreasing", "increasing", "[-1, 1]"],
+    "mode": ["merge", "drop", "hybrid", "random_merge", "random_drop"],
+    "threshold": ["[-1, 1]", "None"],
+    "head_aggregation": ["mean", "concat"],
+    "proportional_attention": ["True", "False", "None"],
+    "pooling": ["mean", "weighted"],
+    "scope": ["clip", "frame", "tube", "None"],
+}
+
+ACCEPTED_CASES = [(name, value) for name, values in ACCEPTED.items() for value in values]
+REFUSED_CASES = [(name, value) for name, values in REFUSED.items() for value in values]
+
+
+def make_config(model_type: str = "videomae", **fields: Any):
+    return ARCHITECTURES[model_type].config_class(
+        **TINY_CONFIGS[model_type], **{f"token_merging_{name}": value for name, value in fields.items()}
+    )
+
+
+def make_model(model_type: str = "videomae", **fields: Any):
+    torch.manual_seed(0)
+    return ARCHITECTURES[model_type].head_class(make_config(model_type, **fields)).eval()
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    return {name: getattr(config, f"token_merging_{name}") for name in DEFAULTS}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder per architecture, saved by stock transformers."""
+    folders = {}
+    for model_type, architecture in ARCHITECTURES.items():
+        folders[model_type] = tmp_path_factory.mktemp(model_type)
+        config = architecture.stock_config_class(**TINY_CONFIGS[model_type])
+        architecture.stock_head_class(config).save_pretrained(folders[model_type])
+    return folders
+
+
+def assert_refusal(error: pytest.ExceptionInfo[ValueError], name: str, value: Any) -> None:
+    message = str(error.value)
+    assert f"token_merging_{name}" in message
+    assert f"got {value!r}" in message
+    for allowed in ALLOWED[name]:
+        assert allowed in message
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_defaults(model_type):
+    assert fields_of(make_config(model_type)) == DEFAULTS
+
+
+def test_this_file_knows_all_fields():
+    fields = {name for name in make_config().to_dict() if name.startswith("token_merging_")}
+    assert fields == {f"token_merging_{name}" for name in DEFAULTS}
+    assert ACCEPTED.keys() == REFUSED.keys() == ALLOWED.keys() == DEFAULTS.keys()
+
+
+class TestAcceptedValues:
+    @pytest.mark.parametrize(("name", "value"), ACCEPTED_CASES)
+    def test_in_the_constructor_and_when_set(self, name, value):
+        config = make_config(**{name: value})
+        assert getattr(config, f"token_merging_{name}") == value
+        config = make_config()
+        setattr(config, f"token_merging_{name}", value)
+        assert getattr(config, f"token_merging_{name}") == value
+        config = make_config()
+        config.update_token_merging(**{name: value})
+        assert fields_of(config) == {**DEFAULTS, name: value}
+
+    @pytest.mark.parametrize(("name", "value"), ACCEPTED_CASES)
+    def test_survive_json(self, name, value, tmp_path):
+        config = make_config(**{name: value})
+        config.save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "config.json").read_text())
+        changed = {key: v for key, v in saved.items() if key.startswith("token_merging_")}
+        assert changed == ({} if value == DEFAULTS[name] else {f"token_merging_{name}": value})
+        for loaded in (
+            type(config).from_pretrained(tmp_path),
+            AutoConfig.from_pretrained(tmp_path),
+            type(config).from_dict(json.loads(config.to_json_string())),
+            type(config).from_dict(json.loads(config.to_json_string(use_diff=False))),
+            type(config).from_dict(config.to_dict()),
+        ):
+            assert fields_of(loaded) == {**DEFAULTS, name: value}
+
+    def test_hybrid_with_its_threshold(self):
+        config = make_config(mode="hybrid", threshold=0.8)
+        assert (config.token_merging_mode, config.token_merging_threshold) == ("hybrid", 0.8)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "stored"),
+        [
+            ("r", np.int64(8), 8),
+            ("r", np.float32(0.25), 0.25),
+            ("r", (4, 2), [4, 2]),
+            ("r", [np.int32(3), 0], [3, 0]),
+            ("r", range(3), [0, 1, 2]),
+            ("schedule", np.float64(0.5), 0.5),
+            ("schedule", -1, -1.0),
+            ("threshold", np.float32(0.5), 0.5),
+            ("threshold", 1, 1.0),
+        ],
+        ids=str,
+    )
+    def test_numbers_and_sequences_of_other_kinds_become_plain_ones(self, name, value, stored):
+        config = make_config(**{name: value})
+        kept = getattr(config, f"token_merging_{name}")
+        assert kept == stored
+        assert type(kept) is type(stored)
+        assert not isinstance(kept, list) or all(type(item) is int for item in kept)
+        json.dumps(config.to_dict())
+
+    def test_a_list_is_copied(self):
+        r = [4, 2]
+        config = make_config(r=r)
+        r.append(-1)
+        assert config.token_merging_r == [4, 2]
+
+    def test_a_registered_mode_is_a_value(self):
+        with pytest.raises(ValueError, match="token_merging_mode"):
+            make_config(mode="test_mode")
+        register_mode("test_mode")(MODES["drop"].assign)
+        try:
+            model = make_model(mode="test_mode", r=4)
+            pixel_values = torch.randn(PIXEL_SHAPE)
+            with torch.no_grad():
+                assert torch.equal(model(pixel_values).logits, make_model(mode="drop", r=4)(pixel_values).logits)
+        finally:
+            del MODES["test_mode"]
+
+
+class TestRefusedValues:
+    """Whichever way a value out of range comes in: the error has the field, the value and what is allowed."""
+
+    @pytest.mark.parametrize(("name", "value"), REFUSED_CASES)
+    def test_in_the_constructor(self, name, value):
+        with pytest.raises(ValueError, match="token_merging") as error:
+            make_config(**{name: value})
+        assert_refusal(error, name, value)
+
+    @pytest.mark.parametrize(("name", "value"), REFUSED_CASES)
+    def test_when_set_on_the_config(self, name, value):
+        config = make_config()
+        with pytest.raises(ValueError, match="token_merging") as error:
+            setattr(config, f"token_merging_{name}", value)
+        assert_refusal(error, name, value)
+        assert fields_of(config) == DEFAULTS
+
+    @pytest.mark.parametrize(("name", "value"), REFUSED_CASES)
+    def test_in_set_token_merging_which_then_changes_nothing(self, name, value):
+        config = make_config(mode="drop", scope="frame")
+        before = fields_of(config)
+        others = {"pooling": "mean", "head_aggregation": "concat", "r": 4}
+        with pytest.raises(ValueError, match="token_merging") as error:
+            config.update_token_merging(**{**others, name: value})
+        assert_refusal(error, name, value)
+        assert fields_of(config) == before
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values[:3]]
+    )
+    def test_in_from_pretrained(self, checkpoints, name, value):
+        for model_class in (AutoModelForVideoClassification, hf_video_tome.VideoMAEForVideoClassification):
+            with pytest.raises(ValueError, match="token_merging") as error:
+                model_class.from_pretrained(checkpoints["videomae"], **{f"token_merging_{name}": value})
+            assert_refusal(error, name, value)
+
+    @pytest.mark.parametrize(("name", "value"), [("r", -1), ("mode", "nonsense"), ("schedule", 7), ("scope", "video")])
+    def test_in_the_file(self, checkpoints, tmp_path, name, value):
+        contents = json.loads((checkpoints["videomae"] / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**contents, f"token_merging_{name}": value}))
+        with pytest.raises(ValueError, match="token_merging") as error:
+            AutoConfig.from_pretrained(tmp_path)
+        assert_refusal(error, name, value)
+
+    @pytest.mark.parametrize(("name", "value"), [(name, values[0]) for name, values in REFUSED.items()])
+    def test_in_the_functions_and_the_method(self, name, value):
+        model = make_model()
+        stock = ARCHITECTURES["videomae"].stock_head_class(
+            model.config.to_stock(ARCHITECTURES["videomae"].stock_config_class)
+        )
+        for change in (
+            model.set_token_merging,
+            lambda **s: hf_video_tome.set_token_merging(model, **s),
+            lambda **s: hf_video_tome.apply_token_merging(model, **s),
+            lambda **s: hf_video_tome.apply_token_merging(stock, **s),
+        ):
+            with pytest.raises(ValueError, match="token_merging") as error:
+                change(**{name: value})
+            assert_refusal(error, name, value)
+        assert fields_of(model.config) == DEFAULTS
+
+
+# Values that are fine alone and wrong together, or with the architecture: settings, and what the message has to say
+WRONG_TOGETHER = [
+    pytest.param("videomae", {"r": [1, 2, 3, 4]}, ["token_merging_r", "3", "got 4"], id="list longer than layers"),
+    pytest.param(
+        "videomae",
+        {"r": [1, 2], "schedule": "decreasing"},
+        ["token_merging_r", "'decreasing'"],
+        id="list and schedule",
+    ),
+    pytest.param("videomae", {"r": [1, 2], "schedule": 0.5}, ["token_merging_r", "0.5"], id="list and inflection"),
+    pytest.param(
+        "videomae", {"mode": "hybrid"}, ["token_merging_threshold", "'hybrid'", "[-1, 1]", "None"], id="no threshold"
+    ),
+    pytest.param(
+        "timesformer",
+        {"scope": "clip"},
+        ["token_merging_scope", "'frame', 'tube'", "timesformer", "got 'clip'"],
+        id="scope clip for TimeSformer",
+    ),
+]
+
+
+class TestValuesThatDoNotGoTogether:
+    @pytest.mark.parametrize(("model_type", "settings", "message"), WRONG_TOGETHER)
+    def test_in_the_constructor(self, model_type, settings, message):
+        with pytest.raises(ValueError, match="token_merging") as error:
+            make_config(model_type, **settings)
+        assert all(part in str(error.value) for part in message)
+
+    @pytest.mark.parametrize(("model_type", "settings", "message"), WRONG_TOGETHER)
+    def test_in_set_token_merging_which_then_changes_nothing(self, model_type, settings, message):
+        model = make_model(model_type, r=2)
+        before = fields_of(model.config)
+        with pytest.raises(ValueError, match="token_merging") as error:
+            model.set_token_merging(**settings)
+        assert all(part in str(error.value) for part in message)
+        assert fields_of(model.config) == before
+
+    @pytest.mark.parametrize(("model_type", "settings", "message"), WRONG_TOGETHER)
+    def test_in_from_pretrained(self, checkpoints, model_type, settings, message):
+        with pytest.raises(ValueError, match="token_merging") as error:
+            AutoModelForVideoClassification.from_pretrained(
+                checkpoints[model_type], **{f"token_merging_{name}": value for name, value in settings.items()}
+            )
+        assert all(part in str(error.value) for part in message)
+
+    @pytest.mark.parametrize(("model_type", "settings", "message"), WRONG_TOGETHER)
+    def test_set_on_the_config_one_by_one_they_are_refused_before_anything_runs(self, model_type, settings, message):
+        model = make_model(model_type, r=2)
+
+        @torch.no_grad()
+        def set_and_run() -> None:
+            for name, value in settings.items():
+                setattr(model.config, f"token_merging_{name}", value)
+            model(torch.zeros(PIXEL_SHAPE))
+
+        with pytest.raises(ValueError, match="token_merging") as error:
+            set_and_run()
+        assert all(part in str(error.value) for part in message)
+
+    def test_in_the_file(self, checkpoints, tmp_path):
+        contents = json.loads((checkpoints["timesformer"] / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**contents, "token_merging_scope": "clip"}))
+        with pytest.raises(ValueError, match="token_merging_scope"):
+            AutoConfig.from_pretrained(tmp_path)
+
+    def test_what_becomes_right_together_can_be_set_together(self):
+        config = make_config()
+        config.update_token_merging(threshold=0.4, mode="hybrid")
+        config.update_token_merging(mode="merge", threshold=None)
+        config.update_token_merging(schedule="decreasing", r=3)
+        config.update_token_merging(r=[1, 2], schedule="constant")
+        assert config.token_merging_r == [1, 2]
+
+    def test_a_list_as_long_as_the_layers_is_right(self):
+        assert make_config(r=[1, 2, 3]).token_merging_r == [1, 2, 3]
+
+
+class TestUnknownSettings:
+    @pytest.mark.parametrize("name", ["speed", "token_merging_speed", "R", "merge_mode"])
+    def test_are_refused_by_name_with_those_that_exist(self, name):
+        model = make_model()
+        for change in (model.set_token_merging, model.config.update_token_merging):
+            with pytest.raises(ValueError, match=repr(name.removeprefix("token_merging_"))) as error:
+                change(r=4, **{name: 1})
+            assert all(known in str(error.value) for known in DEFAULTS)
+        assert fields_of(model.config) == DEFAULTS
+
+    def test_names_with_the_prefix_are_known_too(self):
+        model = make_model()
+        model.set_token_merging(token_merging_r=4, mode="drop")
+        assert fields_of(model.config) == {**DEFAULTS, "r": 4, "mode": "drop"}
+
+
+class TestLoading:
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_keywords_reach_the_config(self, checkpoints, model_type):
+        settings = {"r": [3, 1], "mode": "hybrid", "threshold": 0.5, "pooling": "mean", "scope": "frame"}
+        model = AutoModelForVideoClassification.from_pretrained(
+            checkpoints[model_type], **{f"token_merging_{name}": value for name, value in settings.items()}
+        )
+        assert fields_of(model.config) == {**DEFAULTS, **settings}
+        # All modules look at the same config: a change reaches them all.
+        assert all(
+            module.config is model.config for module in model.modules() if hasattr(module, "token_merging_plan")
+        )
+
+    @pytest.mark.parametrize("kind", ["stock", "ours"])
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_a_config_and_a_keyword(self, checkpoints, model_type, kind):
+        architecture = ARCHITECTURES[model_type]
+        config_class = architecture.stock_config_class if kind == "stock" else architecture.config_class
+        config = config_class.from_pretrained(checkpoints[model_type])
+        before = copy.deepcopy(config.to_dict())
+        for model_class in (AutoModelForVideoClassification, architecture.head_class):
+            model = model_class.from_pretrained(checkpoints[model_type], config=config, token_merging_r=8)
+            assert type(model) is architecture.head_class
+            assert type(model.config) is architecture.config_class
+            assert model.config.token_merging_r == 8
+            model.set_token_merging(mode="drop")
+            assert type(config) is config_class
+            assert config.to_dict() == before
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_a_stock_config_object_alone(self, model_type):
+        architecture = ARCHITECTURES[model_type]
+        config = architecture.stock_config_class(**TINY_CONFIGS[model_type])
+        before = copy.deepcopy(config.to_dict())
+        for model in (
+            AutoModelForVideoClassification.from_config(config),
+            architecture.head_class(config),
+            architecture.head_class(config, token_merging_r=4),
+        ):
+            assert type(model) is architecture.head_class
+            assert type(model.config) is architecture.config_class
+            model.set_token_merging(r=8)
+            assert type(config) is architecture.stock_config_class
+            assert {k: v for k, v in config.to_dict().items() if k != "dtype"} == {
+                k: v for k, v in before.items() if k != "dtype"
+            }
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_a_keyword_of_the_class_leaves_the_config_alone(self, model_type):
+        for class_name in ("head_class", "model_class"):
+            config = make_config(model_type, mode="drop")
+            model = getattr(ARCHITECTURES[model_type], class_name)(config, token_merging_r=4)
+            assert fields_of(model.config) == {**DEFAULTS, "r": 4, "mode": "drop"}
+            assert fields_of(config) == {**DEFAULTS, "mode": "drop"}
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_labels_dtype_and_attention_of_a_stock_config_are_kept(self, checkpoints, model_type):
+        architecture = ARCHITECTURES[model_type]
+        config = architecture.stock_config_class.from_pretrained(checkpoints[model_type])
+        config.id2label = {0: "running", 1: "walking"}
+        converted = architecture.config_class.from_stock(config)
+        assert converted.id2label == config.id2label
+        assert converted.num_labels == 2
+        assert converted.dtype == config.dtype
+        assert converted.to_stock(architecture.stock_config_class).to_dict() == config.to_dict()
+
+    def test_a_folder_of_our_own_reaches_stock_config_classes(self, tmp_path):
+        """A stock config object read from a merged checkpoint still carries the fields; they count."""
+        make_config(r=5, mode="drop").save_pretrained(tmp_path)
+        stock = ARCHITECTURES["videomae"].stock_config_class.from_pretrained(tmp_path)
+        assert fields_of(hf_video_tome.VideoMAEConfig.from_stock(stock)) == {**DEFAULTS, "r": 5, "mode": "drop"}
+        stock.token_merging_r = -1
+        with pytest.raises(ValueError, match="token_merging_r"):
+            hf_video_tome.VideoMAEConfig.from_stock(stock)
+
+
+class TestTokenCounts:
+    def test_of_configs_at_base_size(self):
+        counts = hf_video_tome.token_counts(hf_video_tome.VideoMAEConfig(token_merging_r=150))
+        assert counts == [1568, 1418, 1268, 1118, 968, 818, 668, 518, 368, 218, 109, 55, 28]
+        assert hf_video_tome.token_counts(hf_video_tome.VivitConfig())[0] == 3137
+        counts = hf_video_tome.token_counts(hf_video_tome.TimesformerConfig(token_merging_r=18))
+        assert counts[:2] == [1569, 1569 - 8 * 18]
+
+    def test_a_share_is_one_of_the_matched_patches(self):
+        assert hf_video_tome.token_counts(hf_video_tome.VideoMAEConfig(token_merging_r=0.1))[1] == 1568 - 156
+        assert hf_video_tome.token_counts(hf_video_tome.VivitConfig(token_merging_r=0.1))[1] == 3137 - 313
+        assert hf_video_tome.token_counts(hf_video_tome.TimesformerConfig(token_merging_r=0.1))[1] == 1569 - 8 * 19
+
+    def test_without_the_fields_they_are_refused(self):
+        stock = ARCHITECTURES["videomae"].stock_config_class()
+        with pytest.raises(ValueError, match="token merging fields, got VideoMAEConfig"):
+            hf_video_tome.token_counts(stock)

@@ -1,0 +1,382 @@
+"""What `import hf_video_tome` does to transformers, and what it does not."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import av
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    VideoMAEImageProcessor,
+    VivitImageProcessor,
+    pipeline,
+)
+
+import hf_video_tome
+from hf_video_tome import registration
+from hf_video_tome.models import ARCHITECTURES, Architecture, register_architecture
+from tests.tiny import NUM_LABELS, PIXEL_SHAPE, TINY_CONFIGS
+
+PACKAGE = Path(hf_video_tome.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def save_stock(model_type: str, folder: Path) -> Path:
+    """A checkpoint of transformers with the image processor that the Hub's checkpoints of this kind have."""
+    architecture = ARCHITECTURES[model_type]
+    torch.manual_seed(0)
+    architecture.stock_head_class(architecture.stock_config_class(**TINY_CONFIGS[model_type])).save_pretrained(folder)
+    size = TINY_CONFIGS[model_type]["image_size"]
+    processor_class = VivitImageProcessor if model_type == "vivit" else VideoMAEImageProcessor
+    processor_class(size={"shortest_edge": size}, crop_size={"height": size, "width": size}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {model_type: save_stock(model_type, tmp_path_factory.mktemp(model_type)) for model_type in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real mp4 file: twelve frames of moving colours, 64 x 48."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    rows, columns = np.mgrid[:48, :64]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(12):
+            picture = np.stack((rows * 5, columns * 3 + index * 9, rows + columns + index * 15), axis=-1) % 256
+            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read_frames(path: Path, count: int) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:count]
+
+
+class TestRegister:
+    def test_is_harmless_when_repeated(self, checkpoints):
+        for _ in range(2):
+            registration.register()
+        for model_type, architecture in ARCHITECTURES.items():
+            model = AutoModelForVideoClassification.from_pretrained(checkpoints[model_type], token_merging_r=1)
+            assert type(model) is architecture.head_class
+
+    def test_a_second_import_changes_nothing(self):
+        before = AutoModelForVideoClassification._model_mapping._extra_content.copy()
+        importlib.reload(hf_video_tome)
+        assert before == AutoModelForVideoClassification._model_mapping._extra_content
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_auto_classes_lead_here(self, checkpoints, model_type):
+        architecture, folder = ARCHITECTURES[model_type], checkpoints[model_type]
+        assert type(AutoConfig.from_pretrained(folder)) is architecture.config_class
+        assert type(AutoConfig.for_model(model_type)) is architecture.config_class
+        assert type(AutoModel.from_pretrained(folder)) is architecture.model_class
+        assert type(AutoModelForVideoClassification.from_pretrained(folder)) is architecture.head_class
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_direct_classes_are_exported_under_the_stock_names(self, model_type):
+        architecture = ARCHITECTURES[model_type]
+        for stock_class, our_class in (
+            (architecture.stock_config_class, architecture.config_class),
+            (architecture.stock_model_class, architecture.model_class),
+            (architecture.stock_head_class, architecture.head_class),
+        ):
+            name = stock_class.__name__
+            assert getattr(transformers, name) is stock_class
+            assert getattr(hf_video_tome, name) is our_class
+            assert issubclass(our_class, stock_class)
+            assert name in hf_video_tome.__all__
+
+    def test_every_public_name_is_there(self):
+        for name in hf_video_tome.__all__:
+            assert hasattr(hf_video_tome, name), name
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_the_image_processor_is_still_found(self, checkpoints, model_type):
+        expected = VivitImageProcessor if model_type == "vivit" else VideoMAEImageProcessor
+        assert isinstance(AutoImageProcessor.from_pretrained(checkpoints[model_type]), expected)
+
+    def test_other_heads_of_the_same_architecture_still_load(self, tmp_path):
+        config = transformers.VideoMAEConfig(
+            **TINY_CONFIGS["videomae"],
+            decoder_hidden_size=16,
+            decoder_num_attention_heads=2,
+            decoder_num_hidden_layers=1,
+            decoder_intermediate_size=16,
+        )
+        stock = transformers.VideoMAEForPreTraining(config)
+        stock.save_pretrained(tmp_path)
+        model = AutoModelForPreTraining.from_pretrained(tmp_path)
+        assert type(model) is transformers.VideoMAEForPreTraining
+        assert all(torch.equal(model.state_dict()[name], value) for name, value in stock.state_dict().items())
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_stock_classes_stay_stock(self, checkpoints, model_type):
+        architecture = ARCHITECTURES[model_type]
+        model = architecture.stock_head_class.from_pretrained(checkpoints[model_type])
+        assert type(model) is architecture.stock_head_class
+        assert type(model.config) is architecture.stock_config_class
+        assert all("hf_video_tome" not in type(module).__module__ for module in model.modules())
+        with pytest.raises(TypeError, match="token_merging_r"):
+            architecture.stock_head_class.from_pretrained(checkpoints[model_type], token_merging_r=1)
+
+    def test_architectures_that_are_not_supported_are_as_before(self, tmp_path):
+        config = transformers.ViTConfig(
+            image_size=32,
+            patch_size=8,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+        transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+        model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
+        assert type(model) is transformers.ViTForImageClassification
+
+
+class TestUnregister:
+    @pytest.fixture
+    def unregistered(self) -> Iterator[None]:
+        registration.unregister()
+        yield
+        registration.register()
+
+    @pytest.mark.usefixtures("unregistered")
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_gives_the_auto_classes_back(self, checkpoints, model_type):
+        architecture, folder = ARCHITECTURES[model_type], checkpoints[model_type]
+        assert type(AutoConfig.from_pretrained(folder)) is architecture.stock_config_class
+        assert type(AutoModel.from_pretrained(folder)) is architecture.stock_model_class
+        assert type(AutoModelForVideoClassification.from_pretrained(folder)) is architecture.stock_head_class
+        registration.unregister()  # harmless when repeated
+        registration.register()
+        assert type(AutoModelForVideoClassification.from_pretrained(folder)) is architecture.head_class
+
+    def test_leaves_models_that_exist_alone(self, checkpoints):
+        model = AutoModelForVideoClassification.from_pretrained(checkpoints["videomae"], token_merging_r=4).eval()
+        pixel_values = torch.randn(PIXEL_SHAPE)
+        with torch.no_grad():
+            before = model(pixel_values).logits
+            registration.unregister()
+            try:
+                after = model(pixel_values).logits
+            finally:
+                registration.register()
+        assert torch.equal(before, after)
+
+
+class TestArchitectureRegistry:
+    def test_a_model_type_can_be_taken_once_only(self):
+        with pytest.raises(ValueError, match="'videomae' is registered already"):
+            register_architecture(ARCHITECTURES["videomae"])
+
+    def test_class_names_must_be_those_of_transformers(self):
+        class Renamed(ARCHITECTURES["videomae"].head_class):
+            pass
+
+        fields = {**ARCHITECTURES["videomae"].__dict__, "model_type": "other", "head_class": Renamed}
+        with pytest.raises(ValueError, match="Renamed must have the name of its stock class VideoMAEForVideoClass"):
+            register_architecture(Architecture(**fields))
+        assert "other" not in ARCHITECTURES
+
+
+class TestPipeline:
+    @pytest.mark.parametrize("r", [0, 2])
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_classifies_a_real_file_as_the_model_does_by_hand(self, checkpoints, clip, model_type, r):
+        classify = pipeline(
+            "video-classification",
+            str(checkpoints[model_type]),
+            model_kwargs={"token_merging_r": r},
+            device="cpu",
+        )
+        assert type(classify.model) is ARCHITECTURES[model_type].head_class
+        assert classify.model.config.token_merging_r == r
+        answers = classify(str(clip), top_k=NUM_LABELS)
+
+        model = AutoModelForVideoClassification.from_pretrained(checkpoints[model_type], token_merging_r=r).eval()
+        processor = AutoImageProcessor.from_pretrained(checkpoints[model_type])
+        frames = read_frames(clip, model.config.num_frames)
+        with torch.no_grad():
+            scores = model(**processor(frames, return_tensors="pt")).logits[0].softmax(-1)
+        order = scores.argsort(descending=True).tolist()
+        assert [answer["label"] for answer in answers] == [model.config.id2label[index] for index in order]
+        assert [answer["score"] for answer in answers] == pytest.approx(scores[order].tolist(), abs=1e-5)
+
+    def test_merging_in_the_pipeline_changes_its_scores(self, checkpoints, clip):
+        scores = []
+        for r in (0, 8):
+            classify = pipeline(
+                "video-classification", str(checkpoints["videomae"]), model_kwargs={"token_merging_r": r}, device="cpu"
+            )
+            answers = classify(str(clip), top_k=NUM_LABELS)
+            scores.append({answer["label"]: answer["score"] for answer in answers})
+        assert scores[0] != pytest.approx(scores[1], abs=1e-4)
+
+
+class TestUnsupportedModels:
+    MODELS = (
+        nn.Linear(2, 2),
+        transformers.ViTForImageClassification(
+            transformers.ViTConfig(
+                image_size=32,
+                patch_size=8,
+                hidden_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=16,
+            )
+        ),
+    )
+
+    @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+    @pytest.mark.parametrize(
+        "function", ["apply_token_merging", "remove_token_merging", "set_token_merging", "token_counts"]
+    )
+    def test_are_refused_with_what_they_are_and_what_is_supported(self, function, model):
+        with pytest.raises(ValueError, match=f"got {type(model).__name__}") as error:
+            getattr(hf_video_tome, function)(model)
+        for architecture in ARCHITECTURES.values():
+            assert architecture.stock_head_class.__name__ in str(error.value)
+
+    def test_paper_settings_of_unknown_architectures_are_refused(self):
+        with pytest.raises(ValueError, match=r"'videomae', .*got 'swin'"):
+            hf_video_tome.paper_settings("swin")
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_paper_settings_are_a_copy(self, model_type):
+        hf_video_tome.paper_settings(model_type)["r"] = -1
+        assert hf_video_tome.paper_settings(model_type)["r"] > 0
+
+
+class TestImports:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def imported(cls) -> dict[str, list[str]]:
+        """Modules that are loaded after importing transformers' Auto classes, and those that the package adds."""
+        code = (
+            "import json, sys\n"
+            "from transformers import AutoModelForVideoClassification\n"
+            "before = sorted(sys.modules)\n"
+            "import hf_video_tome\n"
+            "json.dump({'before': before, 'after': sorted(sys.modules)}, sys.stdout)\n"
+        )
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return json.loads(process.stdout)
+
+    @pytest.mark.parametrize("module", ["matplotlib", "datasets", "evaluate", "av", "sklearn", "typer", "gradio"])
+    def test_importing_the_package_does_not_load(self, imported, module):
+        """Beyond what transformers loads by itself."""
+        added = set(imported["after"]) - set(imported["before"])
+        assert not {name for name in added if name == module or name.startswith(f"{module}.")}
+
+    @pytest.mark.parametrize("module", ["data", "cli", "visualization"])
+    def test_importing_the_package_does_not_load_its_own(self, imported, module):
+        assert not [name for name in imported["after"] if name.startswith(f"hf_video_tome.{module}")]
+
+    def test_importing_the_package_says_nothing(self):
+        process = subprocess.run(
+            [sys.executable, "-W", "error", "-c", "import hf_video_tome"], capture_output=True, text=True
+        )
+        assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+    def test_merging_runs_without_transformers(self):
+        """The core is plain torch: with everything else of the package left out, and transformers not installed."""
+        code = f"""
+import importlib.util, sys
+sys.modules["transformers"] = None
+spec = importlib.util.spec_from_file_location("merging", {str(PACKAGE / "merging" / "__init__.py")!r})
+merging = sys.modules["merging"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(merging)
+import torch
+x = torch.randn(1, 8, 4)
+out, state = merging.merge_tokens(
+    x, x, 2, merging.TokenMergingState(), merging.TokenLayout(0, 2, 4), merging.MergeSettings()
+)
+assert out.shape == (1, 6, 4)
+assert not [name for name in sys.modules if name.startswith("hf_video_tome")]
+"""
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    # Folder -> what its files may import: the package's own parts, and nothing above them
+    ALLOWED: ClassVar[dict[str, set[str]]] = {
+        "merging": {"merging"},
+        "models": {"merging", "models", "configuration"},
+        "configuration": {"merging", "configuration"},
+        "registration": {"models", "registration"},
+        "api": {"api", "merging", "models", "configuration"},
+    }
+
+    @pytest.mark.parametrize("path", FILES, ids=module_name)
+    def test_imports_point_downwards_only(self, path):
+        part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        own, others = imported_names(path)
+        if part in self.ALLOWED:
+            assert own <= self.ALLOWED[part]
+        if part == "merging":
+            assert others <= {"__future__", "torch", *sys.stdlib_module_names}
+
+
+def imported_names(path: Path) -> tuple[set[str], set[str]]:
+    """Parts of this package and top-level names of other packages that a file imports, inside functions included."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    own, others = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "hf_video_tome":
+                own.add(rest[0] if rest else top)
+            else:
+                others.add(top)
+    return own, others
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_examples_in_docstrings_run(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(module_name(path))
+    assert isinstance(module, types.ModuleType)
+    torch.manual_seed(0)
+    results = doctest.testmod(module)
+    assert results.failed == 0
+    examples = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    assert bool(examples) == (">>> " in path.read_text()), "examples that doctest does not find"
