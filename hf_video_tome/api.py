@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .models import ARCHITECTURES, Architecture
@@ -13,16 +13,36 @@ from .models.base import convert_modules
 
 
 def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
-    """The outermost supported model in a module (a peft or DDP wrapper, say), its architecture, if it can merge."""
-    for module in model.modules():
-        for architecture in ARCHITECTURES.values():
-            for stock_class in (architecture.stock_head_class, architecture.stock_model_class):
-                if type(module) is stock_class:
-                    return module, architecture, False
-            if type(module) in (architecture.head_class, architecture.model_class):
-                return module, architecture, True
+    """The supported model in a module (a peft or DDP wrapper, say), its architecture, and if it can merge.
+
+    Raises:
+        ValueError: If there is none, more than one, or it is part of a model that is not supported.
+    """
     names = ", ".join(architecture.stock_head_class.__name__ for architecture in ARCHITECTURES.values())
-    raise ValueError(f"model must be or contain one of {names} (or its base model), got {type(model).__name__}")
+    allowed = f"model must be or contain one of {names} (or its base model)"
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{allowed}, got {type(model).__name__}")
+    found: list[tuple[str, PreTrainedModel, Architecture, bool]] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}." if outer else "") for outer, *_ in found):
+            continue
+        for architecture in ARCHITECTURES.values():
+            if type(module) in (architecture.stock_head_class, architecture.stock_model_class):
+                found.append((name, module, architecture, False))
+            elif type(module) in (architecture.head_class, architecture.model_class):
+                found.append((name, module, architecture, True))
+    if not found:
+        raise ValueError(f"{allowed}, got {type(model).__name__}")
+    if len(found) > 1:
+        raise ValueError(f"{allowed}, got {type(model).__name__} with {len(found)} of them: pass one at a time")
+    name, match, architecture, merges = found[0]
+    for outer_name, outer in model.named_modules():
+        inside = name != outer_name and name.startswith(f"{outer_name}." if outer_name else "")
+        if inside and isinstance(outer, PreTrainedModel):
+            raise ValueError(
+                f"{allowed}, got {type(outer).__name__}, which uses {type(match).__name__} in its own way"
+            )
+    return match, architecture, merges
 
 
 def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
@@ -40,9 +60,10 @@ def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
         The same object.
 
     Raises:
-        ValueError: If the model is not supported, or a setting is unknown or out of range; nothing is changed then.
+        ValueError: If the model is not supported, is more than one, or had its `forward` replaced on the instance (by
+            accelerate's `prepare`: apply first), or a setting is unknown or out of range; nothing is changed then.
 
-    Example:
+    Examples:
         >>> import transformers, hf_video_tome
         >>> config = transformers.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16,
         ...                                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -57,12 +78,8 @@ def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
         return model
     config = architecture.config_class.from_stock(found.config)
     config.update_token_merging(**settings)
-    _replace_config(found, config)
     convert_modules(found, architecture.merging_classes)
-    for module in found.modules():
-        if isinstance(module, (architecture.model_class, architecture.head_class)):
-            # transformers learns which outputs a class can record when an instance of it is made.
-            PreTrainedModel.__init__(type(module).__new__(type(module)), config)
+    _replace_config(model, found.config, config)
     return model
 
 
@@ -79,7 +96,7 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: If the model is not supported.
 
-    Example:
+    Examples:
         >>> import hf_video_tome
         >>> config = hf_video_tome.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16,
         ...                                       num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -94,8 +111,8 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
     known = architecture.stock_attn_implementations
     if known is not None and config._attn_implementation not in known:
         config._attn_implementation = known[0]
-    _replace_config(found, config)
     convert_modules(found, {merging: stock for stock, merging in architecture.merging_classes.items()})
+    _replace_config(model, found.config, config)
     return model
 
 
@@ -129,10 +146,10 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
     Raises:
         ValueError: If the model or config has no token merging fields.
 
-    Example:
+    Examples:
         >>> import hf_video_tome
         >>> hf_video_tome.token_counts(hf_video_tome.VivitConfig(token_merging_r=300))[-1]
-        99
+        56
     """
     config = _find(model_or_config)[0].config if isinstance(model_or_config, nn.Module) else model_or_config
     if not isinstance(config, TokenMergingConfigMixin):
@@ -152,7 +169,7 @@ def paper_settings(model_type: str) -> dict[str, Any]:
     Raises:
         ValueError: If the architecture is not known.
 
-    Example:
+    Examples:
         >>> paper_settings("timesformer")["scope"]
         'frame'
     """
@@ -162,9 +179,8 @@ def paper_settings(model_type: str) -> dict[str, Any]:
     return dict(ARCHITECTURES[model_type].paper_settings)
 
 
-def _replace_config(model: PreTrainedModel, config: Any) -> None:
-    """Gives all modules that share the model's config another one."""
-    old = model.config
+def _replace_config(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
+    """Gives all modules that share a config another one, wrappers included."""
     for module in model.modules():
-        if getattr(module, "config", None) is old:
-            module.config = config
+        if module.__dict__.get("config") is old:
+            module.config = new

@@ -6,7 +6,7 @@ import copy
 import numbers
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from transformers import PreTrainedConfig
 
@@ -75,7 +75,7 @@ def image_grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
     Returns:
         (rows, columns).
 
-    Example:
+    Examples:
         >>> image_grid(224, (16, 32))
         (14, 7)
     """
@@ -120,7 +120,15 @@ class TokenMergingConfigMixin:
 
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
-    supported_token_merging_scopes: ClassVar[tuple[str, ...]] = SCOPES
+
+    if TYPE_CHECKING:  # fields of the configs that this is mixed into
+        model_type: ClassVar[str]
+        num_hidden_layers: int
+
+    @property
+    def supported_token_merging_scopes(self) -> tuple[str, ...]:
+        """Values of `token_merging_scope` that the architecture can do."""
+        return SCOPES
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _CHECKS:
@@ -139,8 +147,11 @@ class TokenMergingConfigMixin:
         """Where the tokens of a clip lie in the sequence of this model."""
         raise NotImplementedError
 
-    def check_token_merging(self) -> None:
+    def check_token_merging(self) -> list[int]:
         """Validates the fields against each other and against the architecture.
+
+        Returns:
+            Tokens that each layer is asked to remove from each matched set.
 
         Raises:
             ValueError: Naming the field, its value and what is allowed.
@@ -152,38 +163,36 @@ class TokenMergingConfigMixin:
             )
         if scope is not None and scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
-            raise ValueError(
-                f"token_merging_scope must be one of {allowed} for {self.model_type}, got {scope!r}"  # type: ignore[attr-defined]
-            )
+            raise ValueError(f"token_merging_scope must be one of {allowed} for this {self.model_type}, got {scope!r}")
+        set_tokens, num_protected = self.token_layout.set_size(self._scope)
         try:
-            self._requested_removals()
+            return requested_removals(
+                self.token_merging_r, self.token_merging_schedule, self.num_hidden_layers, set_tokens - num_protected
+            )
         except ValueError as error:
             raise ValueError(f"token_merging_r: {error}") from None
 
+    @property
     def _scope(self) -> str:
         return self.token_merging_scope or self.default_token_merging_scope
 
-    def _requested_removals(self) -> list[int]:
-        layout, scope = self.token_layout, self._scope()
-        set_tokens, num_protected = layout.set_size(scope)
-        return requested_removals(
-            self.token_merging_r,
-            self.token_merging_schedule,
-            self.num_hidden_layers,  # type: ignore[attr-defined]
-            set_tokens - num_protected,
-        )
-
     def token_merging_plan(self) -> TokenMergingPlan:
-        """What each layer will do: made once per forward call."""
+        """What each layer will do: made once per forward call.
+
+        Raises:
+            ValueError: If the fields do not go with each other.
+        """
+        requested = self.check_token_merging()
         proportional = self.token_merging_proportional_attention
         settings = MergeSettings(
             mode=self.token_merging_mode,
             threshold=self.token_merging_threshold,
-            scope=self._scope(),
+            scope=self._scope,
             head_aggregation=self.token_merging_head_aggregation,
             proportional_attention=self.default_proportional_attention if proportional is None else proportional,
+            pooling=self.token_merging_pooling,
         )
-        return TokenMergingPlan(self._requested_removals(), self.token_layout, settings)
+        return TokenMergingPlan(requested, self.token_layout, settings)
 
     def update_token_merging(self, **changes: Any) -> None:
         """Sets token merging fields, all or none of them.
@@ -203,8 +212,8 @@ class TokenMergingConfigMixin:
                 raise ValueError(f"{name.removeprefix(PREFIX)!r} is no token merging setting, allowed are: {allowed}")
             setattr(candidate, name, value)
         candidate.check_token_merging()
-        for name in changes:
-            setattr(self, name, getattr(candidate, name))
+        # One step, so that a forward call in another thread sees either all of it or nothing.
+        self.__dict__.update({name: getattr(candidate, name) for name in changes})
 
     def to_diff_dict(self) -> dict[str, Any]:
         """The config as it is saved: token merging fields only where they differ from their defaults."""
@@ -261,7 +270,7 @@ def token_counts_of_config(config: TokenMergingConfigMixin) -> list[int]:
     Returns:
         L + 1 ints; entry i is the length of `hidden_states[i]`.
 
-    Example:
+    Examples:
         >>> from hf_video_tome import VideoMAEConfig
         >>> token_counts_of_config(VideoMAEConfig(token_merging_r=150))
         [1568, 1418, 1268, 1118, 968, 818, 668, 518, 368, 218, 109, 55, 28]

@@ -218,7 +218,7 @@ def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
     Raises:
         InputError: If it is none of these.
 
-    Example:
+    Examples:
         >>> parse_r("150"), parse_r("0.1"), parse_r("8,8,4")
         (150, 0.1, [8, 8, 4])
     """

@@ -2,7 +2,7 @@
 
 The names below are imported on first use, so that `import hf_video_tome` pulls in neither PyAV nor `datasets`.
 
-Example:
+Examples:
     >>> from hf_video_tome.data import sample_frame_indices
     >>> sample_frame_indices(total_frames=100, num_frames=4, sampling_rate=2)
     [46, 48, 50, 52]

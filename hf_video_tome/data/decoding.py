@@ -42,7 +42,7 @@ class VideoDecodingError(ValueError):
         source: The video: its path, or a description where there is none.
         reason: What is wrong with it, without the name, for counting reasons over a data set.
 
-    Example:
+    Examples:
         >>> try:
         ...     probe_video("missing.mp4")
         ... except VideoDecodingError as error:
@@ -93,7 +93,7 @@ def probe_video(source: VideoSource) -> VideoInfo:
     Raises:
         VideoDecodingError: If it is not a readable video, or is cut short as far as can be told without decoding it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import torch
@@ -158,7 +158,7 @@ def read_frames(source: VideoSource, indices: Sequence[int], *, pad: bool = Fals
         ValueError: If `indices` is empty or has a negative one.
         TypeError: If an index is not an integer or `source` is nothing that can be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import torch

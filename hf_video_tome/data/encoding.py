@@ -47,7 +47,7 @@ def write_video(
         TypeError: If `frames` is not an array or tensor.
         FileNotFoundError: If the parent folder of `path` does not exist.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> from hf_video_tome.data.encoding import write_video

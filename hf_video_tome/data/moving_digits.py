@@ -92,7 +92,7 @@ class MovingDigitsConfig:
         codec: FFmpeg encoder of the video file.
         crf: Constant rate factor of the encoder, 0 (lossless or nearly so) to 63; a higher one compresses harder.
 
-    Example:
+    Examples:
         >>> from dataclasses import replace
         >>> from hf_video_tome.data.moving_digits import VARIANTS
         >>> replace(VARIANTS["standard"], noise=0.0).noise
@@ -134,6 +134,9 @@ class MovingDigitsConfig:
     def encoder_options(self) -> dict[str, str]:
         """Options for `write_video`. One thread, so that the same frames give the same file on every machine."""
         options = {"crf": str(self.crf), "threads": "1"}
+        if self.codec == "libx264":
+            # With its macroblock tree, x264 gave one of several files for the same small frames, at random (AVX-512).
+            options |= {"mbtree": "0"}
         if "vp9" in self.codec:
             # VP9 takes crf as a quality target only without a bit rate; the speed setting keeps a clip in the tens of
             # ms.
@@ -193,7 +196,7 @@ class MovingDigitsClip:
 def variant(name: str) -> MovingDigitsConfig:
     """Return the named variant, or raise a `ValueError` that lists the names.
 
-    Example:
+    Examples:
         >>> from hf_video_tome.data.moving_digits import variant
         >>> variant("vp9").codec
         'libvpx-vp9'
@@ -217,7 +220,7 @@ def clip_label(split: str, index: int, seed: int = 0) -> ClipLabel:
     Returns:
         The indices of verb, noun and action.
 
-    Example:
+    Examples:
         >>> from hf_video_tome.data.moving_digits import ACTIONS, clip_label
         >>> ACTIONS[clip_label("test", 1).action]
         'turn_ccw 7'
@@ -252,7 +255,7 @@ def render_clip(
         ValueError: If an argument is not allowed; the message names it.
         ImportError: If scikit-learn, which holds the digits, is not installed.
 
-    Example:
+    Examples:
         >>> from hf_video_tome.data.moving_digits import render_clip
         >>> clip = render_clip("test", 0)
         >>> clip.name, clip.frames.shape, clip.frames.dtype
@@ -292,7 +295,7 @@ def write_clips(
     Returns:
         For each clip its absolute path, such as `test-000001-turn_ccw-7.mp4`, and its class.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from hf_video_tome.data.moving_digits import write_clips
         >>> [(path.name, label.action) for path, label in write_clips(tempfile.mkdtemp(), "test", range(2))]

@@ -60,7 +60,7 @@ class MovingDigits(datasets.GeneratorBasedBuilder):
         config_name: A name of `moving_digits.VARIANTS`; `"standard"` by default.
         **config_kwargs: Fields of `MovingDigitsBuilderConfig`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from hf_video_tome.data.moving_digits_builder import MovingDigits
         >>> builder = MovingDigits(cache_dir=tempfile.mkdtemp(), num_train=0, num_validation=0, num_test=4)

@@ -40,7 +40,7 @@ def sample_frame_indices(
         TypeError: If a count is not an integer.
         ValueError: If a count is below 1 or the strategy is unknown.
 
-    Example:
+    Examples:
         >>> sample_frame_indices(10, 4, strategy="start")
         [0, 1, 2, 3]
         >>> sample_frame_indices(10, 4, sampling_rate=2, strategy="center")

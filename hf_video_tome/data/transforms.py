@@ -56,7 +56,7 @@ class ClipTransform:
     Raises:
         ValueError: If a field is not as described; the message names the field, the value and what is allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> transform = ClipTransform(resize=32, crop=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         >>> pixel_values = transform(torch.zeros(16, 3, 48, 64, dtype=torch.uint8))
@@ -112,7 +112,7 @@ class ClipTransform:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a JSON-safe dictionary.
 
-        Example:
+        Examples:
             >>> ClipTransform(resize=256).to_dict()["crop"]
             [224, 224]
         """
@@ -173,7 +173,7 @@ class ClipTransform:
         Raises:
             ValueError: If a key is missing, malformed or asks for a step that this transform does not have.
 
-        Example:
+        Examples:
             >>> ClipTransform.from_dict({"image_processor_type": "VivitImageProcessor"}).rescale_offset
             -1.0
         """
@@ -279,7 +279,7 @@ class ClipTransform:
                 be used with `ClipTransform.from_config(config)`.
             ValueError: If the file cannot be understood or does not fit `config`.
 
-        Example:
+        Examples:
             >>> import json, pathlib, tempfile
             >>> folder = pathlib.Path(tempfile.mkdtemp())
             >>> settings = {"image_processor_type": "VideoMAEImageProcessor", "size": {"shortest_edge": 64},
@@ -373,7 +373,7 @@ class ClipTransform:
         Raises:
             ValueError: If the model type is not in the table or the config states no frame size.
 
-        Example:
+        Examples:
             >>> from transformers import VideoMAEConfig
             >>> ClipTransform.from_config(VideoMAEConfig(image_size=96)).crop
             (96, 96)

@@ -83,6 +83,8 @@ def merge_sizes(size: Tensor | None, assignment: Assignment, dtype: torch.dtype)
 def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
     """Weighted mean of the tokens of each slot; differentiable in x.
 
+    Sums are taken in float32 or better: in half precision, hundreds of small terms would get lost.
+
     Args:
         x: (B, S, N, C) float states.
         weight: (B, S, N) float, weights that sum to one in each slot.
@@ -91,11 +93,15 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
     Returns:
         (B, S, M, C) in the dtype of x.
     """
-    weighted = x * weight.unsqueeze(-1).to(x.dtype)
-    merged = _gather_tokens(weighted, assignment.owner)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    weight = weight.to(dtype).unsqueeze(-1)
+
+    def weighted(index: Tensor) -> Tensor:
+        return _gather_tokens(x, index).to(dtype) * _gather_tokens(weight, index)
+
     target = assignment.slot.clamp_min(0).gather(-1, assignment.moved)
     index = target.unsqueeze(-1).expand(*target.shape, x.shape[-1])
-    return merged.scatter_add(2, index, _gather_tokens(weighted, assignment.moved))
+    return weighted(assignment.owner).scatter_add(2, index, weighted(assignment.moved)).to(x.dtype)
 
 
 def keep_states(x: Tensor, assignment: Assignment) -> Tensor:

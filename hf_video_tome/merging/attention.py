@@ -22,7 +22,7 @@ def size_bias(size: Tensor, dtype: torch.dtype) -> Tensor:
     Returns:
         (B, 1, 1, N): log(size).
 
-    Example:
+    Examples:
         >>> size_bias(torch.tensor([[1.0, 2.0]]), torch.float32).squeeze().tolist()
         [0.0, 0.6931471824645996]
     """
@@ -32,10 +32,11 @@ def size_bias(size: Tensor, dtype: torch.dtype) -> Tensor:
 def append_size_channel(
     query: Tensor, key: Tensor, value: Tensor, size: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Carries the size bias in one more channel of queries and keys, for attention kernels that take no mask.
+    """Carries the size bias in more channels of queries and keys, for attention kernels that take no mask.
 
-    q' = [q, 1 / scaling] and k' = [k, log size], so scaling * q'.k' = scaling * q.k + log size: exact on any kernel.
-    All three are zero-padded to a head dimension that is a multiple of 8; crop the output to the old one.
+    q' = [q, 1 / scaling] and k' = [k, log size], so scaling * q'.k' = scaling * q.k + log size on any kernel. What
+    log size loses by rounding to the dtype of the keys goes into a second such channel. All three are zero-padded to a
+    head dimension that is a multiple of 8; crop the output to the old one.
 
     Args:
         query: (B, H, N, D) float.
@@ -47,15 +48,17 @@ def append_size_channel(
     Returns:
         Query, key and value, each (B, H, N, D') with D' > D.
 
-    Example:
+    Examples:
         >>> q = k = v = torch.randn(1, 2, 5, 16)
         >>> [x.shape[-1] for x in append_size_channel(q, k, v, torch.ones(1, 5), 0.25)]
         [24, 24, 24]
     """
     head_dim = query.shape[-1]
-    padded = (head_dim // HEAD_DIM_MULTIPLE + 1) * HEAD_DIM_MULTIPLE
-    one = query.new_full((*query.shape[:-1], 1), 1.0 / scaling)
-    log_size = size.log().to(key.dtype)[:, None, :, None].expand(*key.shape[:-1], 1)
-    query = pad(torch.cat((query, one), dim=-1), (0, padded - head_dim - 1))
-    key = pad(torch.cat((key, log_size), dim=-1), (0, padded - head_dim - 1))
-    return query, key, pad(value, (0, padded - head_dim))
+    padded = -(-(head_dim + 2) // HEAD_DIM_MULTIPLE) * HEAD_DIM_MULTIPLE
+    log_size = size.log()
+    rounded = log_size.to(key.dtype)
+    bias = torch.stack((rounded, (log_size - rounded).to(key.dtype)), dim=-1)[:, None].expand(*key.shape[:-1], 2)
+    query = torch.cat((query, query.new_full((*query.shape[:-1], 2), 1.0 / scaling)), dim=-1)
+    key = torch.cat((key, bias), dim=-1)
+    padding = (0, padded - head_dim - 2)
+    return pad(query, padding), pad(key, padding), pad(value, (0, padded - head_dim))

@@ -24,6 +24,7 @@ class MergeSettings(NamedTuple):
         scope: "clip", "frame" or "tube".
         head_aggregation: "mean" or "concat" of the heads' keys.
         proportional_attention: Whether log(size) is added to the attention logits.
+        pooling: "weighted" or "mean": whether a mean over the last tokens weighs them by size.
     """
 
     mode: str = "merge"
@@ -31,6 +32,7 @@ class MergeSettings(NamedTuple):
     scope: str = "clip"
     head_aggregation: str = "mean"
     proportional_attention: bool = True
+    pooling: str = "weighted"
 
 
 def merge_tokens(
@@ -57,7 +59,7 @@ def merge_tokens(
     Returns:
         The states (B, M, C), differentiable in `hidden_states`, and the new state.
 
-    Example:
+    Examples:
         >>> x = torch.randn(2, 17, 8)
         >>> layout = TokenLayout(num_prefix_tokens=1, num_frames=4, num_patches=4)
         >>> merged, state = merge_tokens(x, x, 5, TokenMergingState(), layout, MergeSettings())
@@ -123,7 +125,7 @@ def token_counts(requested: list[int], layout: TokenLayout, scope: str) -> list[
     Returns:
         L + 1 ints; entry i is the length of `hidden_states[i]`.
 
-    Example:
+    Examples:
         >>> token_counts([150] * 12, TokenLayout(0, 8, 196), "clip")[-4:]
         [218, 109, 55, 28]
     """
@@ -147,14 +149,14 @@ def mean_pool(x: Tensor, size: Tensor | None = None) -> Tensor:
     Returns:
         (B, C) in the dtype of x.
 
-    Example:
+    Examples:
         >>> mean_pool(torch.tensor([[[1.0], [4.0]]]), torch.tensor([[2.0, 1.0]])).tolist()
         [[2.0]]
     """
     if size is None:
         return x.mean(1)
     weight = size / size.sum(dim=1, keepdim=True)
-    return (x * weight.unsqueeze(-1).to(x.dtype)).sum(dim=1)
+    return (x.to(weight.dtype) * weight.unsqueeze(-1)).sum(dim=1).to(x.dtype)
 
 
 class TokenMergingStep(NamedTuple):

@@ -20,7 +20,7 @@ class TokenLayout(NamedTuple):
         num_patches: Patch tokens of each frame, P, before any merging.
         patch_major: Whether patch p of frame t is at prefix + p * T + t (TimeSformer) rather than prefix + t * P + p.
 
-    Example:
+    Examples:
         >>> TokenLayout(num_prefix_tokens=1, num_frames=8, num_patches=196).num_tokens
         1569
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ def aggregate_heads(keys: Tensor, aggregation: str) -> Tensor:
     Returns:
         (B, N, D) or (B, N, H * D), without gradient, in float32 (float64 for float64 keys).
 
-    Example:
+    Examples:
         >>> aggregate_heads(torch.randn(2, 3, 10, 4), "concat").shape
         torch.Size([2, 10, 12])
     """
@@ -58,11 +59,13 @@ def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
     Returns:
         (B, S, ceil(N / 2), floor(N / 2)) float scores in [-1, 1]; S is 1 when shared.
 
-    Example:
+    Examples:
         >>> cosine_scores(torch.randn(2, 4, 9, 16), shared=True).shape
         torch.Size([2, 1, 5, 4])
     """
-    with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
+    # Autocast would compare in half precision. Meta tensors have none.
+    meta = metric.device.type == "meta"
+    with torch.no_grad(), nullcontext() if meta else torch.autocast(metric.device.type, enabled=False):
         metric = metric / metric.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(metric.dtype).tiny)
         scores = metric[..., ::2, :] @ metric[..., 1::2, :].transpose(-1, -2)
         return scores.mean(dim=1, keepdim=True) if shared else scores
@@ -79,7 +82,7 @@ def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generat
     Returns:
         (B, S, ceil(N / 2), floor(N / 2)) float scores in [0, 1); S is 1 when shared.
 
-    Example:
+    Examples:
         >>> random_scores(torch.randn(2, 4, 9, 16)).shape
         torch.Size([2, 4, 5, 4])
     """
@@ -108,7 +111,7 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
     Raises:
         ValueError: If `num_protected` is neither 0 nor 1.
 
-    Example:
+    Examples:
         >>> matching = bipartite_soft_matching(torch.tensor([[0.1, 0.9], [0.3, 0.2]]), r=1)
         >>> matching.source.tolist(), matching.destination.tolist(), matching.kept.tolist()
         ([0], [3], [2, 1, 3])

@@ -24,7 +24,7 @@ def check_r(r: object) -> int | float | list[int]:
     Raises:
         ValueError: If `r` is none of these.
 
-    Example:
+    Examples:
         >>> check_r((4, 2, 0))
         [4, 2, 0]
     """
@@ -56,7 +56,7 @@ def check_schedule(schedule: object) -> str | float:
     Raises:
         ValueError: If `schedule` is none of these.
 
-    Example:
+    Examples:
         >>> check_schedule("decreasing"), check_schedule(-1)
         ('decreasing', -1.0)
     """
@@ -89,10 +89,10 @@ def requested_removals(
         A list of `num_layers` ints.
 
     Raises:
-        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a
-            schedule other than "constant" are given.
+        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, both a list and a schedule
+            other than "constant" are given, or a share is less than one token.
 
-    Example:
+    Examples:
         >>> requested_removals(10, "decreasing", num_layers=5, num_tokens=100)
         [20, 15, 10, 5, 0]
     """
@@ -107,7 +107,11 @@ def requested_removals(
             raise ValueError(f"a list of r per layer goes with the 'constant' schedule only, got {schedule!r}")
         return r + [0] * (num_layers - len(r))
     if isinstance(r, float):
-        r = int(r * num_tokens)
+        share, r = r, int(r * num_tokens + 1e-9)  # 0.29 * 100 is a little less than 29
+        if r == 0:
+            raise ValueError(
+                f"a share of {share!r} is less than one of {num_tokens} tokens; 0 (an int) merges nothing"
+            )
     if num_layers == 1:
         return [r]
     low = int(r * (1 - inflection))
@@ -118,7 +122,7 @@ def requested_removals(
 def max_removable(num_tokens: int, num_protected: int = 0) -> int:
     """Most tokens that one layer can remove from a set: half of those that are not protected.
 
-    Example:
+    Examples:
         >>> max_removable(1569, num_protected=1)
         784
     """
@@ -136,7 +140,7 @@ def removals_per_layer(requested: Sequence[int], num_tokens: int, num_protected:
     Returns:
         One int per layer.
 
-    Example:
+    Examples:
         >>> removals_per_layer([150] * 12, num_tokens=1568)
         [150, 150, 150, 150, 150, 150, 150, 150, 150, 109, 54, 27]
     """

@@ -32,7 +32,7 @@ class TokenMergingTrace(NamedTuple):
             dropped.
         layer_sizes: L + 1 tensors (B, N_i) float: how many original tokens each token stands for.
 
-    Example:
+    Examples:
         >>> trace = TokenMergingTrace((torch.tensor([[0, 1, 0, -1]]),), (torch.tensor([[2.0, 1.0]]),))
         >>> trace.unmerge(torch.tensor([[[5.0], [7.0]]])).squeeze().tolist()
         [5.0, 7.0, 5.0, 0.0]
@@ -60,8 +60,8 @@ class TokenMergingTrace(NamedTuple):
         """Scatters values of merged tokens back to all original positions.
 
         Args:
-            x: (B, N_i, ...) values per token of any of the `hidden_states`; the layer is known by its number of
-                tokens.
+            x: (B, N_i, ...) values per token of any of the `hidden_states`. The layer is known by its number of tokens:
+                layers with equally many have the same tokens.
             fill_value: Value at original tokens that were dropped.
 
         Returns:
@@ -89,7 +89,7 @@ def unmerge(x: Tensor, source: Tensor, fill_value: float = 0.0) -> Tensor:
     Returns:
         (B, N0, ...).
 
-    Example:
+    Examples:
         >>> unmerge(torch.tensor([[1.0, 2.0]]), torch.tensor([[1, 1, -1]])).tolist()
         [[2.0, 2.0, 0.0]]
     """

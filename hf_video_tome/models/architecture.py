@@ -48,6 +48,29 @@ class Architecture:
         }
 
 
+def paper_settings(r: int, scope: str, proportional_attention: bool) -> dict[str, Any]:
+    """Settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025): all of them, so that nothing set before is left.
+
+    Args:
+        r: The r that the paper calls roughly optimal, at base size.
+        scope: What the paper matches together.
+        proportional_attention: Whether the paper uses it for the architecture.
+
+    Returns:
+        Settings for `set_token_merging`.
+    """
+    return {
+        "r": r,
+        "schedule": "constant",
+        "mode": "merge",
+        "threshold": None,
+        "head_aggregation": "mean",
+        "proportional_attention": proportional_attention,
+        "pooling": "mean",
+        "scope": scope,
+    }
+
+
 ARCHITECTURES: dict[str, Architecture] = {}
 """All architectures by model type."""
 

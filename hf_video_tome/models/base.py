@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from types import MethodType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from ..configuration import TokenMergingConfigMixin
 from ..merging import (
@@ -18,14 +21,16 @@ from ..merging import (
     build_trace,
     initial_state,
 )
+from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
 
 
-def check_pixel_values(pixel_values: Tensor | None, config: Any) -> None:
+def check_pixel_values(pixel_values: Tensor | None, config: Any, any_size: bool = False) -> None:
     """Refuses clips that do not fit the checkpoint.
 
     Args:
         pixel_values: (B, T, C, H, W).
         config: The model's config, which says what is expected.
+        any_size: Whether other heights and widths are fine, because position embeddings are interpolated.
 
     Raises:
         ValueError: Saying what the model expects and what it got.
@@ -35,6 +40,8 @@ def check_pixel_values(pixel_values: Tensor | None, config: Any) -> None:
     image_size = config.image_size
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     expected = {"frames": config.num_frames, "channels": config.num_channels, "height": height, "width": width}
+    if any_size and pixel_values.ndim == 5:
+        expected |= {"height": pixel_values.shape[3], "width": pixel_values.shape[4]}
     wanted = ", ".join(f"{name}={value}" for name, value in expected.items())
     if pixel_values.ndim != 5:
         raise ValueError(
@@ -56,14 +63,33 @@ def check_pixel_values(pixel_values: Tensor | None, config: Any) -> None:
 def convert_modules(root: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> None:
     """Turns modules into those of another class, in place: parameters, hooks and names stay.
 
+    Hooks of accelerate (offloading) keep the old `forward` of their module; they are given the new one.
+
     Args:
         root: Where to look, itself included.
         classes: From the exact class of a module to its new one.
+
+    Raises:
+        ValueError: If the `forward` of a module was replaced in a way that its class has no part in; nothing is
+            changed then.
     """
-    for module in root.modules():
-        new_class = classes.get(type(module))
-        if new_class is not None:
-            module.__class__ = new_class
+    chosen = [(module, classes[type(module)]) for module in root.modules() if type(module) in classes]
+    for module, _ in chosen:
+        replaced = "_old_forward" if "_old_forward" in module.__dict__ else "forward"
+        forward = module.__dict__.get(replaced)
+        if forward is not None and getattr(forward, "__func__", None) is not type(module).forward:
+            raise ValueError(
+                f"{type(module).__name__}.forward must be that of its class, but was replaced on the instance "
+                "(by accelerate's prepare?): apply or remove token merging first"
+            )
+    for module, new_class in chosen:
+        module.__class__ = new_class
+        for name in ("forward", "_old_forward"):
+            if getattr(module.__dict__.get(name), "__self__", None) is module:
+                setattr(module, name, MethodType(new_class.forward, module))
+        if isinstance(module, PreTrainedModel):
+            # transformers looks up by class what a model can record, and fills that in when a model is built.
+            _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
 
 def run_layers(
@@ -102,7 +128,7 @@ class StateRecorder:
         if plan.settings.scope != "clip" and num_tokens != plan.layout.num_tokens:
             raise ValueError(
                 f"token_merging_scope={plan.settings.scope!r} needs all {plan.layout.num_tokens} tokens of the clip, "
-                f"got {num_tokens}; use 'clip' for masked inputs"
+                f"got {num_tokens}; use 'clip' for masked inputs and other sizes"
             )
         self.state = initial_state(batch_size, num_tokens, hidden_states.device, track)
         self._track = track
@@ -121,7 +147,11 @@ class StateRecorder:
 
 
 class TokenMergingModelMixin:
-    """What heads and base models that merge tokens have in common."""
+    """What heads and base models that merge tokens have in common.
+
+    Models that are built from one config object of this package share its settings, as they share the attention
+    implementation in transformers.
+    """
 
     config: Any
     config_class: ClassVar[Any]
@@ -154,3 +184,34 @@ class TokenMergingModelMixin:
             ValueError: If a name or a value is not allowed; nothing is changed then.
         """
         self.config.update_token_merging(**changes)
+
+
+class TokenMergingHeadMixin(TokenMergingModelMixin):
+    """What heads that merge tokens have in common."""
+
+    def _classify(
+        self, pooled: Tensor, outputs: BaseModelOutputWithTokenMerging, labels: Tensor | None, **loss_kwargs: Any
+    ) -> ImageClassifierOutput:
+        """Logits and loss as the stock heads compute them.
+
+        Args:
+            pooled: (B, C) what the classifier reads.
+            outputs: What the base model returned.
+            labels: Labels for the loss, or None.
+            **loss_kwargs: For the loss function.
+
+        Returns:
+            The output of transformers, with the trace if there is one.
+        """
+        head: Any = self
+        logits = head.classifier(pooled)
+        fields = {
+            "loss": None if labels is None else head.loss_function(labels, logits, head.config, **loss_kwargs),
+            "logits": logits,
+            "hidden_states": outputs.hidden_states,
+            "attentions": outputs.attentions,
+        }
+        trace = getattr(outputs, "token_merging", None)
+        if trace is None:
+            return ImageClassifierOutput(**fields)
+        return VideoClassifierOutputWithTokenMerging(**fields, token_merging=trace)

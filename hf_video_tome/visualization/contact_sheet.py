@@ -52,7 +52,7 @@ def save_contact_sheet(
         ImportError: If matplotlib is missing.
         ValueError: If frames, traces and geometry do not fit each other, or there is nothing to draw.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from hf_video_tome import VideoMAEConfig, VideoMAEForVideoClassification
         >>> config = VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,

@@ -29,7 +29,7 @@ class ClipGeometry(NamedTuple):
         rows: Patches along the height of a frame.
         columns: Patches along the width of a frame.
 
-    Example:
+    Examples:
         >>> from hf_video_tome import VivitConfig
         >>> geometry = ClipGeometry.from_config(VivitConfig())
         >>> geometry.layout.num_frames, geometry.rows, geometry.columns
@@ -100,7 +100,7 @@ def token_map(trace: TokenMergingTrace, layout: TokenLayout, *, layer: int = -1,
     Returns:
         (T, P) int64: the position in the sequence of the token that holds patch p of slot t, -1 where it was dropped.
 
-    Example:
+    Examples:
         >>> trace = TokenMergingTrace((torch.tensor([[0, 1, 2, 1, -1]]),), (torch.ones(1, 3),))
         >>> token_map(trace, TokenLayout(num_prefix_tokens=1, num_frames=2, num_patches=2)).tolist()
         [[1, 2], [1, -1]]
@@ -121,7 +121,7 @@ def model_view(frames: torch.Tensor, transform: ClipTransform) -> torch.Tensor:
     Returns:
         (T, 3, h, w) uint8.
 
-    Example:
+    Examples:
         >>> model_view(torch.zeros(2, 3, 48, 64, dtype=torch.uint8), ClipTransform(resize=32, crop=(32, 32))).shape
         torch.Size([2, 3, 32, 32])
     """
@@ -160,7 +160,7 @@ def merged_tokens_image(
     Raises:
         ValueError: If frames, trace and geometry do not fit each other.
 
-    Example:
+    Examples:
         >>> frames = torch.zeros(2, 3, 4, 8, dtype=torch.uint8)
         >>> frames[1] = 200
         >>> trace = TokenMergingTrace((torch.tensor([[0, 1, 0, 2]]),), (torch.tensor([[2.0, 1.0, 1.0]]),))

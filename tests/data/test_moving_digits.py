@@ -190,11 +190,15 @@ def test_written_clips_are_real_video_close_to_the_render(tmp_path: Path, name: 
         assert psnr(decoded, render_clip("test", index, noise_free(name)).frames) > floor
 
 
-def test_write_clips_gives_the_same_files_again(tmp_path: Path) -> None:
-    first, second = (write_clips(tmp_path / name, "test", [7]) for name in ("a", "b"))
-    np.testing.assert_array_equal(
-        read_frames(first[0].path, range(16)).numpy(), read_frames(second[0].path, range(16)).numpy()
-    )
+@pytest.mark.parametrize("name", ["standard", "vp9"])
+def test_write_clips_gives_the_same_video_every_time(tmp_path: Path, name: str) -> None:
+    # Many times: x264 with its default options failed this once in five to fifty files.
+    videos = [
+        read_frames(write_clips(tmp_path, "test", [7], variant(name))[0].path, range(16)).numpy()
+        for _ in range(25 if name == "standard" else 3)
+    ]
+    for video in videos[1:]:
+        np.testing.assert_array_equal(video, videos[0])
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def register_mode(name: str, *, needs_threshold: bool = False) -> Callable[[Call
     Raises:
         ValueError: If the name is taken by another function.
 
-    Example:
+    Examples:
         >>> from hf_video_tome.merging import assign, bipartite_soft_matching
         >>> @register_mode("keep_first_halves")
         ... def keep_first_halves(inputs):

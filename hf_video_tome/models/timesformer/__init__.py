@@ -2,7 +2,7 @@
 
 from transformers.models.timesformer import modeling_timesformer as stock
 
-from ..architecture import Architecture, register_architecture
+from ..architecture import Architecture, paper_settings, register_architecture
 from .configuration_timesformer import TimesformerConfig
 from .modeling_timesformer import MODULE_CLASSES, TimesformerForVideoClassification, TimesformerModel
 
@@ -16,7 +16,7 @@ register_architecture(
         head_class=TimesformerForVideoClassification,
         stock_head_class=stock.TimesformerForVideoClassification,
         module_classes=MODULE_CLASSES,
-        paper_settings={"r": 18, "pooling": "mean", "scope": "frame", "proportional_attention": True},
+        paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
         stock_attn_implementations=("eager",),
     )
 )

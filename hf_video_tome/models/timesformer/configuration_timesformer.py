@@ -17,14 +17,18 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
     one matching serves all frames of a clip ("tube"): temporal attention then still pairs what shows the same place.
     The paper matches each frame alone ("frame", r = 18). Proportional attention is on, in the spatial attention.
 
-    Example:
+    Examples:
         >>> TimesformerConfig(token_merging_r=18).token_layout.num_tokens
         1569
     """
 
     default_token_merging_scope: ClassVar[str] = "tube"
     default_proportional_attention: ClassVar[bool] = True
-    supported_token_merging_scopes: ClassVar[tuple[str, ...]] = ("frame", "tube")
+
+    @property
+    def supported_token_merging_scopes(self) -> tuple[str, ...]:
+        """Matching across frames would break the grid that attention over time runs on."""
+        return ("frame", "tube")
 
     @property
     def token_layout(self) -> TokenLayout:
@@ -32,11 +36,12 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
         rows, columns = image_grid(self.image_size, self.patch_size)
         return TokenLayout(1, self.num_frames, rows * columns, patch_major=True)
 
-    def check_token_merging(self) -> None:
+    def check_token_merging(self) -> list[int]:
         """See `TokenMergingConfigMixin.check_token_merging`; only divided space-time attention can merge."""
-        super().check_token_merging()
-        if any(self._requested_removals()) and self.attention_type != "divided_space_time":
+        requested = super().check_token_merging()
+        if any(requested) and self.attention_type != "divided_space_time":
             raise ValueError(
                 f"token_merging_r must be 0 for attention_type={self.attention_type!r}: tokens are merged with "
                 f"'divided_space_time' only, got {self.token_merging_r!r}"
             )
+        return requested

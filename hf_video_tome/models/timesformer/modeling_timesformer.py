@@ -11,8 +11,14 @@ from transformers.models.timesformer import modeling_timesformer as stock
 
 from ...merging import TokenMergingPlan, TokenMergingStep
 from ..attention import attend
-from ..base import StateRecorder, TokenMergingModelMixin, check_pixel_values, convert_modules
-from ..outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
+from ..base import (
+    StateRecorder,
+    TokenMergingHeadMixin,
+    TokenMergingModelMixin,
+    check_pixel_values,
+    convert_modules,
+)
+from ..outputs import BaseModelOutputWithTokenMerging
 from .configuration_timesformer import TimesformerConfig
 
 
@@ -206,6 +212,8 @@ class _FusedAttentionMixin:
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    # transformers remembers on the class whether it can switch; asked of the stock class first, it would inherit "no".
+    _can_set_attn_implementation_cached_value = True
 
 
 class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.TimesformerModel):
@@ -244,11 +252,20 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         Returns:
             The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
             `token_merging` come with it.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint.
         """
-        plan = self.config.token_merging_plan()
+        config = self.config
+        check_pixel_values(pixel_values, config)
+        plan = config.token_merging_plan()
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, output_attentions, output_hidden_states, return_dict, **kwargs)
-        config = self.config
+        if config.attention_type != "divided_space_time":
+            raise ValueError(
+                "output_token_merging must be False unless attention_type is 'divided_space_time', "
+                f"got {config.attention_type!r}"
+            )
         outputs = self.encoder(
             self.embeddings(pixel_values),
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
@@ -261,7 +278,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
 
 
 class TimesformerForVideoClassification(
-    _FusedAttentionMixin, TokenMergingModelMixin, stock.TimesformerForVideoClassification
+    _FusedAttentionMixin, TokenMergingHeadMixin, stock.TimesformerForVideoClassification
 ):
     """`transformers.TimesformerForVideoClassification` with fused attention; merges tokens when its config says so.
 
@@ -269,7 +286,7 @@ class TimesformerForVideoClassification(
         config: A TimeSformer config, of transformers or of this package.
         **token_merging: Token merging fields that replace those of the config.
 
-    Example:
+    Examples:
         >>> config = TimesformerConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
         ...                            num_attention_heads=2, intermediate_size=32, num_labels=5, token_merging_r=4)
         >>> model = TimesformerForVideoClassification(config).eval()
@@ -318,11 +335,6 @@ class TimesformerForVideoClassification(
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        check_pixel_values(pixel_values, self.config)
-        if not self.config.token_merging_plan().merges and not output_token_merging:
-            return super().forward(
-                pixel_values, labels, output_attentions, output_hidden_states, return_dict, **kwargs
-            )
         outputs = self.timesformer(
             pixel_values,
             output_attentions=output_attentions,
@@ -330,12 +342,6 @@ class TimesformerForVideoClassification(
             return_dict=True,
             output_token_merging=output_token_merging,
         )
-        logits = self.classifier(outputs.last_hidden_state[:, 0])
-        output = VideoClassifierOutputWithTokenMerging(
-            loss=None if labels is None else self.loss_function(labels, logits, self.config, **kwargs),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            token_merging=outputs.token_merging,
-        )
+        # The stock head gives no further arguments to its loss.
+        output = self._classify(outputs.last_hidden_state[:, 0], outputs, labels)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -2,7 +2,7 @@
 
 from transformers.models.videomae import modeling_videomae as stock
 
-from ..architecture import Architecture, register_architecture
+from ..architecture import Architecture, paper_settings, register_architecture
 from .configuration_videomae import VideoMAEConfig
 from .modeling_videomae import MODULE_CLASSES, VideoMAEForVideoClassification, VideoMAEModel
 
@@ -17,7 +17,7 @@ register_architecture(
         stock_head_class=stock.VideoMAEForVideoClassification,
         module_classes=MODULE_CLASSES,
         weight_conversions=("videomae",),
-        paper_settings={"r": 150, "pooling": "mean", "scope": "clip", "proportional_attention": False},
+        paper_settings=paper_settings(r=150, scope="clip", proportional_attention=False),
     )
 )
 

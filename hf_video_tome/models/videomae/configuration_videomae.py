@@ -7,7 +7,7 @@ from typing import ClassVar
 import transformers
 
 from ...configuration import TokenMergingConfigMixin, image_grid
-from ...merging import TokenLayout
+from ...merging import SCOPES, TokenLayout
 
 
 class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
@@ -17,13 +17,18 @@ class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
     that were pre-trained as masked autoencoders. Paper: r = 150 at base size, where it needs 2.43 times fewer
     operations.
 
-    Example:
+    Examples:
         >>> VideoMAEConfig(token_merging_r=150).token_layout.num_tokens
         1568
     """
 
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = False
+
+    @property
+    def supported_token_merging_scopes(self) -> tuple[str, ...]:
+        """Without mean pooling the head reads token 0, which takes no part in the matching: then only "clip"."""
+        return SCOPES if self.use_mean_pooling else ("clip",)
 
     @property
     def token_layout(self) -> TokenLayout:

@@ -13,8 +13,14 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep, mean_pool
 from ..attention import attend
-from ..base import TokenMergingModelMixin, check_pixel_values, convert_modules, run_layers
-from ..outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
+from ..base import (
+    TokenMergingHeadMixin,
+    TokenMergingModelMixin,
+    check_pixel_values,
+    convert_modules,
+    run_layers,
+)
+from ..outputs import BaseModelOutputWithTokenMerging
 from .configuration_videomae import VideoMAEConfig
 
 
@@ -120,6 +126,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         pixel_values: Tensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         output_token_merging: bool = False,
+        token_merging: TokenMergingPlan | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
@@ -128,13 +135,18 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
             pixel_values: (B, T, C, H, W) float, normalised.
             bool_masked_pos: (B, N) bool, patches to leave out.
             output_token_merging: Whether to return the trace of the merging.
+            token_merging: What each layer does; as the config says when None.
             **kwargs: As for `transformers.VideoMAEModel`.
 
         Returns:
             The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
             `token_merging` come with it.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint.
         """
-        plan = self.config.token_merging_plan()
+        check_pixel_values(pixel_values, self.config)
+        plan = self.config.token_merging_plan() if token_merging is None else token_merging
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, bool_masked_pos, **kwargs)
         return self._forward_merging(pixel_values, bool_masked_pos, plan, output_token_merging, **kwargs)
@@ -158,14 +170,14 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         return outputs
 
 
-class VideoMAEForVideoClassification(TokenMergingModelMixin, stock.VideoMAEForVideoClassification):
+class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVideoClassification):
     """`transformers.VideoMAEForVideoClassification` that merges tokens when its config says so.
 
     Args:
         config: A VideoMAE config, of transformers or of this package.
         **token_merging: Token merging fields that replace those of the config.
 
-    Example:
+    Examples:
         >>> config = VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
         ...                         num_attention_heads=2, intermediate_size=32, num_labels=5, token_merging_r=8)
         >>> model = VideoMAEForVideoClassification(config).eval()
@@ -186,6 +198,7 @@ class VideoMAEForVideoClassification(TokenMergingModelMixin, stock.VideoMAEForVi
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor | None = None,
@@ -207,29 +220,13 @@ class VideoMAEForVideoClassification(TokenMergingModelMixin, stock.VideoMAEForVi
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        check_pixel_values(pixel_values, self.config)
-        if not self.config.token_merging_plan().merges and not output_token_merging:
-            return super().forward(pixel_values, labels, **kwargs)
-        return self._forward_merging(pixel_values, labels, output_token_merging, **kwargs)
-
-    @can_return_tuple
-    def _forward_merging(
-        self, pixel_values: Tensor, labels: Tensor | None, output_token_merging: bool, **kwargs: Any
-    ) -> VideoClassifierOutputWithTokenMerging:
+        plan = self.config.token_merging_plan()
         outputs = self.videomae(
-            pixel_values, output_token_merging=output_token_merging, **{**kwargs, "return_dict": True}
+            pixel_values, output_token_merging=output_token_merging, token_merging=plan, return_dict=True, **kwargs
         )
         if self.fc_norm is not None:
-            size = outputs.token_sizes if self.config.token_merging_pooling == "weighted" else None
+            size = getattr(outputs, "token_sizes", None) if plan.settings.pooling == "weighted" else None
             pooled = self.fc_norm(mean_pool(outputs.last_hidden_state, size))
         else:
             pooled = outputs.last_hidden_state[:, 0]
-        logits = self.classifier(pooled)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
-        return VideoClassifierOutputWithTokenMerging(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            token_merging=outputs.token_merging,
-        )
+        return self._classify(pooled, outputs, labels, **kwargs)

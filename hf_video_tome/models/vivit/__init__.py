@@ -2,7 +2,7 @@
 
 from transformers.models.vivit import modeling_vivit as stock
 
-from ..architecture import Architecture, register_architecture
+from ..architecture import Architecture, paper_settings, register_architecture
 from .configuration_vivit import VivitConfig
 from .modeling_vivit import MODULE_CLASSES, VivitForVideoClassification, VivitModel
 
@@ -17,7 +17,7 @@ register_architecture(
         stock_head_class=stock.VivitForVideoClassification,
         module_classes=MODULE_CLASSES,
         weight_conversions=("VivitModel",),
-        paper_settings={"r": 300, "pooling": "mean", "scope": "clip", "proportional_attention": True},
+        paper_settings=paper_settings(r=300, scope="clip", proportional_attention=True),
     )
 )
 

@@ -16,7 +16,7 @@ class VivitConfig(TokenMergingConfigMixin, transformers.VivitConfig):
     All tokens of a clip are matched together; the CLS token is never merged. Proportional attention is on. Paper: r =
     300 at base size and 32 frames, where it needs 2.52 times fewer operations.
 
-    Example:
+    Examples:
         >>> VivitConfig(token_merging_r=300).token_layout.num_tokens
         3137
     """

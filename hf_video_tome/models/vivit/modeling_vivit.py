@@ -12,8 +12,14 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
-from ..base import TokenMergingModelMixin, check_pixel_values, convert_modules, run_layers
-from ..outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
+from ..base import (
+    TokenMergingHeadMixin,
+    TokenMergingModelMixin,
+    check_pixel_values,
+    convert_modules,
+    run_layers,
+)
+from ..outputs import BaseModelOutputWithTokenMerging
 from .configuration_vivit import VivitConfig
 
 
@@ -98,6 +104,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         interpolate_pos_encoding: bool = False,
         attention_mask: Tensor | None = None,
         output_token_merging: bool = False,
+        token_merging: TokenMergingPlan | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple:
         """Encodes clips.
@@ -107,6 +114,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             interpolate_pos_encoding: As for `transformers.VivitModel`.
             attention_mask: As for `transformers.VivitModel`; not with merging.
             output_token_merging: Whether to return the trace of the merging.
+            token_merging: What each layer does; as the config says when None.
             **kwargs: As for `transformers.VivitModel`.
 
         Returns:
@@ -114,9 +122,10 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             `token_merging` come with it.
 
         Raises:
-            ValueError: If an attention mask is given together with merging.
+            ValueError: If the clips do not fit the checkpoint, or an attention mask is given together with merging.
         """
-        plan = self.config.token_merging_plan()
+        check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
+        plan = self.config.token_merging_plan() if token_merging is None else token_merging
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
         if attention_mask is not None:
@@ -143,14 +152,14 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         )
 
 
-class VivitForVideoClassification(TokenMergingModelMixin, stock.VivitForVideoClassification):
+class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClassification):
     """`transformers.VivitForVideoClassification` that merges tokens when its config says so.
 
     Args:
         config: A ViViT config, of transformers or of this package.
         **token_merging: Token merging fields that replace those of the config.
 
-    Example:
+    Examples:
         >>> import torch
         >>> config = VivitConfig(image_size=32, tubelet_size=[2, 8, 8], num_frames=4, hidden_size=16,
         ...                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
@@ -172,6 +181,7 @@ class VivitForVideoClassification(TokenMergingModelMixin, stock.VivitForVideoCla
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor | None = None,
@@ -195,32 +205,11 @@ class VivitForVideoClassification(TokenMergingModelMixin, stock.VivitForVideoCla
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        check_pixel_values(pixel_values, self.config)
-        if not self.config.token_merging_plan().merges and not output_token_merging:
-            return super().forward(pixel_values, labels, interpolate_pos_encoding, **kwargs)
-        return self._forward_merging(pixel_values, labels, interpolate_pos_encoding, output_token_merging, **kwargs)
-
-    @can_return_tuple
-    def _forward_merging(
-        self,
-        pixel_values: Tensor,
-        labels: Tensor | None,
-        interpolate_pos_encoding: bool,
-        output_token_merging: bool,
-        **kwargs: Any,
-    ) -> VideoClassifierOutputWithTokenMerging:
         outputs = self.vivit(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
-            **{**kwargs, "return_dict": True},
+            return_dict=True,
+            **kwargs,
         )
-        logits = self.classifier(outputs.last_hidden_state[:, 0])
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
-        return VideoClassifierOutputWithTokenMerging(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            token_merging=outputs.token_merging,
-        )
+        return self._classify(outputs.last_hidden_state[:, 0], outputs, labels, **kwargs)
