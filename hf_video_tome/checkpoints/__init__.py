@@ -17,7 +17,7 @@ def available() -> list[str]:
     Returns:
         The names, sorted.
 
-    Example:
+    Examples:
         >>> all(checkpoint_path(name).is_dir() for name in available())
         True
     """
@@ -36,7 +36,7 @@ def checkpoint_path(name: str = DEFAULT_CHECKPOINT) -> Path:
     Raises:
         ValueError: If there is no such checkpoint; names those that there are.
 
-    Example:
+    Examples:
         >>> checkpoint_path("resnet")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
