@@ -79,8 +79,8 @@ def requested_removals(
     r * L tokens in total.
 
     Args:
-        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5], or one int per layer (padded with
-            zeros).
+        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5] (rounded down), or one int per layer
+            (padded with zeros).
         schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
         num_layers: Number of layers L.
         num_tokens: Tokens that take part in one matching before the first layer (without protected tokens).
@@ -89,8 +89,8 @@ def requested_removals(
         A list of `num_layers` ints.
 
     Raises:
-        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, both a list and a schedule
-            other than "constant" are given, or a share is less than one token.
+        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a
+            schedule other than "constant" are given.
 
     Examples:
         >>> requested_removals(10, "decreasing", num_layers=5, num_tokens=100)
@@ -107,11 +107,7 @@ def requested_removals(
             raise ValueError(f"a list of r per layer goes with the 'constant' schedule only, got {schedule!r}")
         return r + [0] * (num_layers - len(r))
     if isinstance(r, float):
-        share, r = r, int(r * num_tokens + 1e-9)  # 0.29 * 100 is a little less than 29
-        if r == 0:
-            raise ValueError(
-                f"a share of {share!r} is less than one of {num_tokens} tokens; 0 (an int) merges nothing"
-            )
+        r = int(r * num_tokens + 1e-9)  # 0.29 * 100 is a little less than 29
     if num_layers == 1:
         return [r]
     low = int(r * (1 - inflection))

@@ -60,8 +60,8 @@ class TokenMergingTrace(NamedTuple):
         """Scatters values of merged tokens back to all original positions.
 
         Args:
-            x: (B, N_i, ...) values per token of any of the `hidden_states`. The layer is known by its number of tokens:
-                layers with equally many have the same tokens.
+            x: (B, N_i, ...) values per token of any of the `hidden_states`. The layer is known by its number of
+                tokens: layers with equally many have the same tokens.
             fill_value: Value at original tokens that were dropped.
 
         Returns:

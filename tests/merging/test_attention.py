@@ -66,7 +66,7 @@ def test_the_extra_channel_equals_the_bias(num_tokens, head_dim, scaling, seed):
     assert (output[..., head_dim:] == 0).all()
 
 
-@pytest.mark.parametrize(("head_dim", "padded"), [(1, 8), (7, 8), (8, 16), (64, 72), (80, 88)])
+@pytest.mark.parametrize(("head_dim", "padded"), [(1, 8), (6, 8), (7, 16), (8, 16), (64, 72), (80, 88)])
 def test_the_head_dimension_grows_to_the_next_multiple_of_eight(head_dim, padded):
     query, key, value = _draw(3, head_dim, dtype=torch.float16)
     for tensor in append_size_channel(query, key, value, torch.ones(2, 3), 0.5):
