@@ -47,7 +47,7 @@ BATCH_SIZE = 24
 MIN_TIMED_BATCHES = 10
 CAPTION = (
     "Moving Digits is synthetic motion of real handwritten digits, not Kinetics. The model is tiny ({tokens} tokens "
-    "of width {width}): its speed-up is not that of a base-size model, for which see the benchmark page of the docs."
+    "of width {width}): its speed-up is far below that of a base-size model, for which see the README."
 )
 
 
