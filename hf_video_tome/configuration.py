@@ -163,7 +163,7 @@ class TokenMergingConfigMixin:
             )
         if scope is not None and scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
-            raise ValueError(f"token_merging_scope must be one of {allowed} for this {self.model_type}, got {scope!r}")
+            raise ValueError(f"token_merging_scope must be one of {allowed} for {self.model_type}, got {scope!r}")
         set_tokens, num_protected = self.token_layout.set_size(self._scope)
         try:
             return requested_removals(
