@@ -256,8 +256,12 @@ def test_settings_saved_with_a_checkpoint_are_kept(
 
 
 def test_classify_prints_what_it_decided(
-    checkpoints: dict[str, Path], videos: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    checkpoints: dict[str, Path],
+    videos: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # temporary folders have long names
     arguments = ["classify", videos["forward"], videos["still"], "--model", checkpoints["vivit"], "--r", "8"]
     assert run([*map(str, arguments), "--schedule", "decreasing", "--top-k", "2"]) == 0
     captured = capsys.readouterr()
