@@ -83,8 +83,8 @@ class Recipe:
 
 
 RECIPES = {
-    "videomae": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=4000),
-    "vivit": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=4000),
+    "videomae": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=7000),
+    "vivit": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=7000),
     "timesformer": Recipe(frame_step=2, slots=8, subset=4, subset_batch=32, steps=7000),
 }
 
@@ -514,7 +514,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak of the schedule")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--subset-share", type=float, default=0.62, help="share of the steps in the first stage")
-    parser.add_argument("--warp", type=float, default=0.0, help="strength of the affine augmentation, 0 for none")
+    parser.add_argument("--warp", type=float, default=0.1, help="strength of the affine augmentation, 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")
     parser.add_argument("--workers", type=int, default=2, help="processes that render clips")
