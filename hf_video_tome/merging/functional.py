@@ -179,12 +179,21 @@ class TokenMergingStep(NamedTuple):
         """(B, N) sizes for proportional attention; None where it adds nothing."""
         return self.state.size if self.settings.proportional_attention else None
 
-    def metric(self, keys: Tensor) -> Tensor:
-        """What tokens are compared by: the keys (B, H, N, D), heads aggregated to (B, N, D')."""
-        return aggregate_heads(keys, self.settings.head_aggregation)
+    def merge(self, hidden_states: Tensor, keys: Tensor) -> tuple[Tensor, TokenMergingState]:
+        """Merges the tokens of the layer by their attention keys: see `merge_tokens`.
 
-    def merge(self, hidden_states: Tensor, metric: Tensor) -> tuple[Tensor, TokenMergingState]:
-        """Merges the tokens of the layer: see `merge_tokens`."""
+        Args:
+            hidden_states: (B, N, C) float.
+            keys: (B, H, N, D) float, or (B * num_frames, H, P, D) where each frame was attended to by itself.
+
+        Returns:
+            The states (B, M, C) and the new state.
+        """
+        if self.r == 0:
+            return hidden_states, self.state
+        metric = aggregate_heads(keys, self.settings.head_aggregation)
+        if metric.shape[0] != hidden_states.shape[0]:
+            metric = metric.unflatten(0, (-1, self.layout.num_frames))
         return merge_tokens(hidden_states, metric, self.r, self.state, self.layout, self.settings)
 
 

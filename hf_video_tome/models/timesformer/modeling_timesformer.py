@@ -146,8 +146,7 @@ class TimesformerLayer(stock.TimesformerLayer):
         if token_merging is None:
             return (self._feed_forward(hidden_states), *others)
         # The keys of the CLS copies are left out: CLS takes no part in the matching.
-        metric = token_merging.metric(keys[:, :, 1:]).unflatten(0, (-1, num_frames))
-        hidden_states, state = token_merging.merge(hidden_states, metric)
+        hidden_states, state = token_merging.merge(hidden_states, keys[:, :, 1:])
         return (self._feed_forward(hidden_states), *others, state)
 
     def _feed_forward(self, hidden_states: Tensor) -> Tensor:

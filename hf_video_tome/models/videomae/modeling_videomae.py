@@ -75,7 +75,7 @@ class VideoMAELayer(stock.VideoMAELayer):
             return super().forward(hidden_states, **kwargs)
         attention_output, keys = self.attention(self.layernorm_before(hidden_states), token_merging=token_merging)
         hidden_states = attention_output + hidden_states
-        hidden_states, state = token_merging.merge(hidden_states, token_merging.metric(keys))
+        hidden_states, state = token_merging.merge(hidden_states, keys)
         layer_output = self.intermediate(self.layernorm_after(hidden_states))
         return self.output(layer_output, hidden_states), state
 

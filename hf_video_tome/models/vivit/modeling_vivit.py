@@ -72,7 +72,7 @@ class VivitLayer(stock.VivitLayer):
             self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
         )
         hidden_states = self.dropout(attention_output) + hidden_states
-        hidden_states, state = token_merging.merge(hidden_states, token_merging.metric(keys))
+        hidden_states, state = token_merging.merge(hidden_states, keys)
         layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states)))
         return layer_output + hidden_states, state
 
@@ -104,7 +104,6 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         interpolate_pos_encoding: bool = False,
         attention_mask: Tensor | None = None,
         output_token_merging: bool = False,
-        token_merging: TokenMergingPlan | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple:
         """Encodes clips.
@@ -114,7 +113,6 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             interpolate_pos_encoding: As for `transformers.VivitModel`.
             attention_mask: As for `transformers.VivitModel`; not with merging.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the config says when None.
             **kwargs: As for `transformers.VivitModel`.
 
         Returns:
@@ -125,7 +123,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             ValueError: If the clips do not fit the checkpoint, or an attention mask is given together with merging.
         """
         check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
-        plan = self.config.token_merging_plan() if token_merging is None else token_merging
+        plan = self.config.token_merging_plan()
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
         if attention_mask is not None:
