@@ -1,10 +1,15 @@
-"""Which frames of a video make a clip."""
+"""Which frames of a video make a clip, and which clips make its views."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
-SamplingStrategy = Literal["start", "center", "uniform"]
+import numpy as np
+
+SamplingStrategy = Literal["start", "center", "uniform", "random"]
+SamplingProtocol = Literal["paper", "full"]
 
 
 def sample_frame_indices(
@@ -12,6 +17,7 @@ def sample_frame_indices(
     num_frames: int,
     sampling_rate: int = 1,
     strategy: SamplingStrategy = "center",
+    rng: np.random.Generator | None = None,
 ) -> list[int]:
     """Chooses the frames of one clip.
 
@@ -20,24 +26,26 @@ def sample_frame_indices(
     - `"start"`: `num_frames` frames from the first on, `sampling_rate` apart. With a rate of 1 this is what the
       transformers video-classification pipeline does with an image processor.
     - `"center"`: the same clip, spanning `num_frames * sampling_rate` frames, placed in the middle of the video.
+    - `"random"`: the same clip, placed anywhere in the video, every place being equally likely.
     - `"uniform"`: the video is cut into `num_frames` segments of equal length and the centre of each is taken.
       `sampling_rate` plays no part (the spacing follows from the length).
 
-    A video that is shorter than the clip is not an error: with `"start"` and `"center"` the clip begins at the first
-    frame and the indices beyond the end are clamped, so that the last frame is repeated; with `"uniform"`
+    A video that is shorter than the clip is not an error: with `"start"`, `"center"` and `"random"` the clip begins at
+    the first frame and the indices beyond the end are clamped, so that the last frame is repeated; with `"uniform"`
     neighbouring segments share a frame.
 
     Args:
         total_frames: Frames in the video, at least 1.
         num_frames: Frames in the clip, at least 1.
         sampling_rate: Distance in frames between two frames of the clip, at least 1 (1: consecutive frames).
-        strategy: `"start"`, `"center"` or `"uniform"`.
+        strategy: `"start"`, `"center"`, `"uniform"` or `"random"`.
+        rng: Random numbers for `"random"`, which needs them; the other strategies draw none.
 
     Returns:
         `num_frames` ascending frame indices in [0, total_frames).
 
     Raises:
-        TypeError: If a count is not an integer.
+        TypeError: If a count is not an integer, or `rng` is missing or no `numpy.random.Generator`.
         ValueError: If a count is below 1 or the strategy is unknown.
 
     Examples:
@@ -49,18 +57,278 @@ def sample_frame_indices(
         [1, 3, 6, 8]
         >>> sample_frame_indices(3, 4, strategy="center")
         [0, 1, 2, 2]
+        >>> import numpy as np
+        >>> sample_frame_indices(100, 4, strategy="random", rng=np.random.default_rng(0))
+        [82, 83, 84, 85]
     """
-    for name, value in (("total_frames", total_frames), ("num_frames", num_frames), ("sampling_rate", sampling_rate)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"`{name}` must be an integer, got {value!r} ({type(value).__name__}).")
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    if strategy not in get_args(SamplingStrategy):
-        allowed = ", ".join(repr(name) for name in get_args(SamplingStrategy))
-        raise ValueError(f"`strategy` must be one of {allowed}, got {strategy!r}.")
+    _check_count("total_frames", total_frames)
+    _check_count("num_frames", num_frames)
+    _check_count("sampling_rate", sampling_rate)
+    _check_choice("strategy", strategy, get_args(SamplingStrategy))
+    _check_rng(rng, strategy)
 
     if strategy == "uniform":
-        # floor((i + 1/2) * total / num) in integers, so that no rounding error can move an index.
-        return [(2 * i + 1) * total_frames // (2 * num_frames) for i in range(num_frames)]
-    first = 0 if strategy == "start" else max(0, (total_frames - num_frames * sampling_rate) // 2)
+        return _uniform(total_frames, num_frames, 0, 1)
+    last_start = max(0, total_frames - num_frames * sampling_rate)
+    if strategy == "random":
+        assert rng is not None  # checked above
+        first = int(rng.integers(last_start + 1))
+    else:
+        first = 0 if strategy == "start" else last_start // 2
+    return _from_start(total_frames, num_frames, sampling_rate, first)
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """How the views of a video are taken: `num_clips` clips in time, times `num_crops` crops in space.
+
+    A model's predictions for all views of a video are averaged. With one clip, the strategies are those of
+    `sample_frame_indices`; with several:
+
+    - `"center"`: the starts are spread evenly from the first frame to the last possible start, as in the usual
+      multi-view evaluation on Kinetics. With an odd number the middle one is the clip that `num_clips=1` takes.
+    - `"uniform"`: clip j of n takes the frame at the fraction (j + 1/2) / n of every segment, the usual way on
+      Something-Something.
+    - `"random"`: every clip has its own random start.
+    - `"start"`: an error, as all clips would be the same.
+
+    Args:
+        num_frames: Frames in each clip, at least 1.
+        sampling_rate: Distance in frames between two frames of a clip, at least 1. `"uniform"` has no use for it: it
+            must be 1 there.
+        strategy: `"start"`, `"center"`, `"uniform"` or `"random"`.
+        num_clips: Clips of each video, at least 1; 1 with `"start"`.
+        num_crops: Crops of each clip: 1 (centre) or 3 (begin, centre and end of the longer side).
+        target_fps: Frames per second, above 0: the video is treated as having this constant rate, by its time stamps,
+            and `sampling_rate` counts frames of that rate. None: the frames are those that are stored. What reads the
+            video does this; `sample` counts frames of either kind.
+
+    Raises:
+        TypeError: If a count is not an integer.
+        ValueError: If a field is not as described; the message names the field, the value and what is allowed.
+
+    Examples:
+        >>> ClipSampling(num_frames=4).sample(total_frames=10)
+        [[1, 3, 6, 8]]
+        >>> sampling = ClipSampling(num_frames=4, sampling_rate=2, strategy="center", num_clips=3, num_crops=3)
+        >>> sampling.sample(total_frames=20)
+        [[0, 2, 4, 6], [6, 8, 10, 12], [12, 14, 16, 18]]
+        >>> sampling.num_views
+        9
+    """
+
+    num_frames: int
+    sampling_rate: int = 1
+    strategy: SamplingStrategy = "uniform"
+    num_clips: int = 1
+    num_crops: int = 1
+    target_fps: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "sampling_rate", "num_clips", "num_crops"):
+            _check_count(name, getattr(self, name))
+        _check_choice("strategy", self.strategy, get_args(SamplingStrategy))
+        if self.strategy == "uniform" and self.sampling_rate != 1:
+            raise ValueError(
+                "`sampling_rate` must be 1 with the strategy 'uniform', whose spacing follows from the length of the "
+                f"video, got {self.sampling_rate}."
+            )
+        if self.strategy == "start" and self.num_clips != 1:
+            raise ValueError(
+                "`num_clips` must be 1 with the strategy 'start', where all clips would be the same, got "
+                f"{self.num_clips}; 'center' spreads several clips over the video."
+            )
+        if self.num_crops not in (1, 3):
+            raise ValueError(f"`num_crops` must be 1 or 3, got {self.num_crops}.")
+        fps = self.target_fps
+        if fps is not None and (
+            isinstance(fps, bool) or not isinstance(fps, (int, float)) or not math.isfinite(fps) or fps <= 0
+        ):
+            raise ValueError(f"`target_fps` must be a finite number above 0 (frames per second) or None, got {fps!r}.")
+
+    @property
+    def num_views(self) -> int:
+        """Views of each video: `num_clips * num_crops`."""
+        return self.num_clips * self.num_crops
+
+    def sample(self, total_frames: int, rng: np.random.Generator | None = None) -> list[list[int]]:
+        """Chooses the frames of every clip of a video.
+
+        A video that is shorter than a clip has its last frame repeated, as in `sample_frame_indices`.
+
+        Args:
+            total_frames: Frames in the video, at least 1; with `target_fps`, the frames that it has at that rate.
+            rng: Random numbers for `"random"`, which needs them; the other strategies draw none.
+
+        Returns:
+            `num_clips` lists of `num_frames` ascending frame indices in [0, total_frames).
+
+        Raises:
+            TypeError: If the count is not an integer, or `rng` is missing or no `numpy.random.Generator`.
+            ValueError: If the count is below 1.
+
+        Examples:
+            >>> ClipSampling(num_frames=2, num_clips=2).sample(total_frames=8)
+            [[1, 5], [3, 7]]
+        """
+        _check_count("total_frames", total_frames)
+        _check_rng(rng, self.strategy)
+        num, rate, clips = self.num_frames, self.sampling_rate, self.num_clips
+        if self.strategy == "uniform":
+            return [_uniform(total_frames, num, clip, clips) for clip in range(clips)]
+        if self.strategy == "center" and clips > 1:
+            last_start = max(0, total_frames - num * rate)
+            return [_from_start(total_frames, num, rate, clip * last_start // (clips - 1)) for clip in range(clips)]
+        return [sample_frame_indices(total_frames, num, rate, self.strategy, rng) for _ in range(clips)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-safe dictionary; `ClipSampling(**d)` takes it back.
+
+        Examples:
+            >>> ClipSampling(num_frames=16).to_dict()["strategy"]
+            'uniform'
+        """
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _KineticsClip:
+    """The clip that an architecture's base model takes on Kinetics-400."""
+
+    num_frames: int
+    sampling_rate: int
+    training_rate: int
+    """The rate that the checkpoints were trained with; that of the paper's evaluation may differ."""
+
+
+# "Video, How Do Your Tokens Merge?" (CVPRW 2025), frames x sampling rate; VideoMAE was trained at a rate of 4, but the
+# paper evaluates it at 1.
+_KINETICS_CLIPS = {
+    "videomae": _KineticsClip(16, 1, 4),
+    "vivit": _KineticsClip(32, 2, 2),
+    "timesformer": _KineticsClip(8, 32, 32),
+    "motionformer": _KineticsClip(16, 4, 4),
+}
+_MOVING_DIGITS_FRAMES = 16
+_DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100", "class-folders", "moving-digits")
+
+
+def sampling_preset(
+    model_type: str, dataset: str, *, num_frames: int | None = None, protocol: SamplingProtocol = "paper"
+) -> ClipSampling:
+    """Gives the usual sampling of a data set for an architecture.
+
+    Frames x sampling rate on `kinetics400`, from "Video, How Do Your Tokens Merge?" (CVPRW 2025), and of training:
+
+    | model_type | `"paper"` | `"full"` |
+    |---|---|---|
+    | videomae | 16 x 1 | 16 x 4 |
+    | vivit | 32 x 2 | 32 x 2 |
+    | timesformer | 8 x 32 | 8 x 32 |
+    | motionformer | 16 x 4 | 16 x 4 |
+
+    | dataset | frames | views, `"paper"` | views, `"full"` |
+    |---|---|---|---|
+    | kinetics400 | the table above, centred | 1 | 5 clips x 3 crops |
+    | epic-kitchens-100 | as kinetics400 | 1 | 5 clips x 3 crops |
+    | something-something-v2 | uniform segments | 1 | 2 clips x 3 crops |
+    | class-folders | uniform segments | 1 | 2 clips x 3 crops |
+    | moving-digits | every (16 // `num_frames`)-th of the clip's 16 frames, from the first on | 1 | - |
+
+    Two things here are choices of this project. The paper does not say how it samples EPIC-KITCHENS-100: the rates of
+    Kinetics-400 are used, in stored frames (of 50 or 60 per second; `target_fps` of `ClipSampling` changes that). And
+    the number of views of `"full"` is the same for all architectures, so that they can be compared; the publications
+    of single architectures use others (10 clips x 3 crops on Kinetics is common too). For those, take
+    `dataclasses.replace(preset, num_clips=10)`.
+
+    Args:
+        model_type: Architecture, as `config.model_type`. It must be one of the table if the sampling depends on it,
+            that is on kinetics400 and epic-kitchens-100, or without `num_frames`.
+        dataset: A name of the second table.
+        num_frames: Frames that the model takes (`config.num_frames`), if not those of the table. The clip then spans
+            the same time: the rate is adjusted, rounded down, and 1 at least.
+        protocol: `"paper"`: one view, as in the paper. `"full"`: many views at the rate of training.
+
+    Returns:
+        The sampling.
+
+    Raises:
+        TypeError: If `num_frames` is not an integer.
+        ValueError: If a name is unknown, `num_frames` is below 1 (or above the 16 frames of Moving Digits), or
+            `"full"` is asked for on Moving Digits: one view shows the whole clip.
+
+    Examples:
+        >>> sampling_preset("timesformer", "kinetics400").sample(total_frames=300)
+        [[22, 54, 86, 118, 150, 182, 214, 246]]
+        >>> sampling_preset("videomae", "kinetics400", protocol="full").num_views
+        15
+        >>> sampling_preset("videomae", "moving-digits", num_frames=8).sample(total_frames=16)
+        [[0, 2, 4, 6, 8, 10, 12, 14]]
+    """
+    _check_choice("dataset", dataset, _DATASETS)
+    _check_choice("protocol", protocol, get_args(SamplingProtocol))
+    if num_frames is not None:
+        _check_count("num_frames", num_frames)
+    by_rate = dataset in ("kinetics400", "epic-kitchens-100")
+    clip = _KINETICS_CLIPS.get(model_type)
+    if clip is None and (by_rate or num_frames is None):
+        known = ", ".join(map(repr, _KINETICS_CLIPS))
+        what = f"the frames and the sampling rate on {dataset!r}" if by_rate else "a `num_frames`"
+        raise ValueError(
+            f"`model_type` must be one whose usual clip is known ({known}), got {model_type!r}: give {what} yourself, "
+            f"{'as ClipSampling(...)' if by_rate else 'sampling_preset(..., num_frames=...)'}."
+        )
+    if num_frames is None:
+        assert clip is not None  # checked above
+        num_frames = clip.num_frames
+
+    if dataset == "moving-digits":
+        if protocol != "paper":
+            raise ValueError(
+                f"`protocol` must be 'paper' on 'moving-digits', got {protocol!r}: one view shows the whole clip."
+            )
+        if num_frames > _MOVING_DIGITS_FRAMES:
+            raise ValueError(
+                f"`num_frames` must be at most {_MOVING_DIGITS_FRAMES} on 'moving-digits', whose clips have no more, "
+                f"got {num_frames}."
+            )
+        return ClipSampling(num_frames, _MOVING_DIGITS_FRAMES // num_frames, "start")
+    if not by_rate:
+        return ClipSampling(num_frames, strategy="uniform", **_views(2, 3, protocol))
+    assert clip is not None  # checked above
+    span = clip.num_frames * (clip.sampling_rate if protocol == "paper" else clip.training_rate)
+    return ClipSampling(num_frames, max(1, span // num_frames), "center", **_views(5, 3, protocol))
+
+
+def _views(num_clips: int, num_crops: int, protocol: str) -> dict[str, int]:
+    return {"num_clips": num_clips, "num_crops": num_crops} if protocol == "full" else {}
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"`{name}` must be an integer, got {value!r} ({type(value).__name__}).")
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+
+
+def _check_rng(rng: object, strategy: str) -> None:
+    if isinstance(rng, np.random.Generator) or (rng is None and strategy != "random"):
+        return
+    allowed = "a numpy.random.Generator with the strategy 'random'" if rng is None else "a numpy.random.Generator"
+    raise TypeError(f"`rng` must be {allowed}, got {rng!r}.")
+
+
+def _from_start(total_frames: int, num_frames: int, sampling_rate: int, first: int) -> list[int]:
+    """Gives a clip that begins at the frame `first`, with the last frame of the video repeated if it is too short."""
     return [min(first + i * sampling_rate, total_frames - 1) for i in range(num_frames)]
+
+
+def _uniform(total_frames: int, num_frames: int, clip: int, num_clips: int) -> list[int]:
+    """Gives the frame at the fraction (clip + 1/2) / num_clips of each of `num_frames` equal segments."""
+    # floor((i + (clip + 1/2) / num_clips) * total / num) in integers, so that no rounding error can move an index.
+    return [(2 * (i * num_clips + clip) + 1) * total_frames // (2 * num_frames * num_clips) for i in range(num_frames)]

@@ -41,7 +41,8 @@ class ClipTransform:
     """Turns the uint8 frames of one clip into a model's float input.
 
     In this order: resize (kept as uint8, as PIL does), centre crop (zero padding where the crop is larger), then
-    `(frame * rescale_factor + rescale_offset - mean) / std`.
+    `(frame * rescale_factor + rescale_offset - mean) / std`. The two halves are also methods of their own:
+    `crop_views`, which can take three crops, and `normalize`.
 
     Args:
         resize: Length of the shortest edge in pixels (the other keeps the aspect ratio, rounded down), or
@@ -119,7 +120,7 @@ class ClipTransform:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Transforms one clip.
+        """Transforms one clip: `crop_views` with the centre crop only, then `normalize`.
 
         Args:
             frames: (T, 3, H, W) uint8 RGB frames, 0 to 255, on any device; `read_frames` gives these.
@@ -131,16 +132,76 @@ class ClipTransform:
             TypeError: If `frames` is not a uint8 tensor.
             ValueError: If the shape is another one or the clip is empty.
         """
-        if not isinstance(frames, torch.Tensor) or frames.dtype != torch.uint8:
-            kind = f"a {frames.dtype} tensor" if isinstance(frames, torch.Tensor) else f"a {type(frames).__name__}"
-            raise TypeError(f"`frames` must be a uint8 tensor with values from 0 to 255, got {kind}.")
+        return self.normalize(self.crop_views(frames)[0])
+
+    def crop_views(self, frames: torch.Tensor, num_crops: int = 1) -> torch.Tensor:
+        """Resizes and crops one clip, which stays uint8: a quarter of the bytes to send to the device that normalises.
+
+        Args:
+            frames: (T, 3, H, W) uint8 RGB frames, 0 to 255, on any device; `read_frames` gives these.
+            num_crops: 1 (the centre crop, or the whole frames where the transform has no crop) or 3 (begin, centre
+                and end of the longer side, in this order, centred on the other side; of a square frame: left, centre
+                and right). The centre crop of 3 is that of 1. Where the crop is as large as the frame, or larger and
+                so padded, all three are the same.
+
+        Returns:
+            (num_crops, T, 3, h, w) uint8 on the same device, contiguous; it may share memory with `frames` where
+            nothing is to be changed.
+
+        Raises:
+            TypeError: If `frames` is not a uint8 tensor.
+            ValueError: If the shape is another one, the clip is empty, or `num_crops` is neither 1 nor 3, or is 3 with
+                a transform that does not crop.
+
+        Examples:
+            >>> import torch
+            >>> transform = ClipTransform(resize=32, crop=(32, 32))
+            >>> views = transform.crop_views(torch.zeros(16, 3, 48, 64, dtype=torch.uint8), num_crops=3)
+            >>> views.shape, views.dtype
+            (torch.Size([3, 16, 3, 32, 32]), torch.uint8)
+        """
+        _check_uint8(frames)
         if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
             raise ValueError(f"`frames` must have the shape (T, 3, H, W), none of them 0, got {tuple(frames.shape)}.")
+        if not _is_length(num_crops) or num_crops not in (1, 3):
+            raise ValueError(f"`num_crops` must be 1 or 3, got {num_crops!r}.")
+        if num_crops != 1 and self.crop is None:
+            raise ValueError(
+                f"`num_crops` must be 1 with a transform that takes whole frames (`crop=None`), got {num_crops}."
+            )
 
         if self.resize is not None:
             frames = _resize(frames, _resized_size(frames.shape[-2:], self.resize), self.resample)
-        if self.crop is not None:
-            frames = _center_crop(frames, self.crop)
+        if self.crop is None:
+            return frames[None].contiguous()
+        return _crops(frames, self.crop, num_crops)
+
+    def normalize(self, frames: torch.Tensor) -> torch.Tensor:
+        """Turns uint8 values into model input: `(frame * rescale_factor + rescale_offset - mean) / std`.
+
+        Args:
+            frames: (..., 3, h, w) uint8 RGB frames, 0 to 255, on any device: one clip, or any batch of clips or views.
+
+        Returns:
+            float32 of the same shape on the same device, contiguous. Batching does not change a value.
+
+        Raises:
+            TypeError: If `frames` is not a uint8 tensor.
+            ValueError: If the shape is another one or a dimension is 0.
+
+        Examples:
+            >>> import torch
+            >>> transform = ClipTransform(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+            >>> views = torch.full((8, 3, 16, 3, 32, 32), 255, dtype=torch.uint8)  # 8 videos of 3 views each
+            >>> pixel_values = transform.normalize(views)
+            >>> pixel_values.shape, pixel_values.dtype, pixel_values.max().item()
+            (torch.Size([8, 3, 16, 3, 32, 32]), torch.float32, 1.0)
+        """
+        _check_uint8(frames)
+        if frames.ndim < 3 or frames.shape[-3] != 3 or 0 in frames.shape:
+            raise ValueError(
+                f"`frames` must have the shape (..., 3, h, w), none of them 0, got {tuple(frames.shape)}."
+            )
 
         # A uint8 channel has 256 possible values: compute those in the order and the precision of the stock
         # processors (float64 product, then float32), then look them up. Exact, and needs no float64 on the device.
@@ -151,8 +212,8 @@ class ClipTransform:
         table = table.to(frames.device)
         out = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
         for channel in range(3):
-            values = frames[:, channel]
-            out[:, channel] = table[channel].index_select(0, values.reshape(-1).int()).view(values.shape)
+            values = frames[..., channel, :, :]
+            out[..., channel, :, :] = table[channel].index_select(0, values.reshape(-1).int()).view(values.shape)
         return out
 
     @classmethod
@@ -427,6 +488,12 @@ class ClipTransform:
             raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB).")
 
 
+def _check_uint8(frames: object) -> None:
+    if not isinstance(frames, torch.Tensor) or frames.dtype != torch.uint8:
+        kind = f"a {frames.dtype} tensor" if isinstance(frames, torch.Tensor) else f"a {type(frames).__name__}"
+        raise TypeError(f"`frames` must be a uint8 tensor with values from 0 to 255, got {kind}.")
+
+
 def _is_length(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -557,9 +624,13 @@ def _nearest_indices(old: int, new: int) -> list[int]:
     return [min(int(centre), old - 1) for centre in centres]
 
 
-def _center_crop(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Cuts (height, width) out of the middle of (T, 3, H, W) frames; a larger crop is padded with zeros (black)."""
+def _crops(frames: torch.Tensor, size: tuple[int, int], num_crops: int) -> torch.Tensor:
+    """Cuts (height, width) out of (T, 3, H, W) frames, 1 or 3 times: (num_crops, T, 3, height, width).
+
+    A crop that is larger than the frame is padded with zeros (black).
+    """
     height, width = frames.shape[-2:]
+    along_width = width >= height
     crop_height, crop_width = size
     if crop_height > height or crop_width > width:
         missing_y, missing_x = max(0, crop_height - height), max(0, crop_width - width)
@@ -567,5 +638,11 @@ def _center_crop(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         top, left = (missing_y + 1) // 2, (missing_x + 1) // 2
         frames = torch.nn.functional.pad(frames, (left, missing_x - left, top, missing_y - top))
         height, width = frames.shape[-2:]
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return frames[:, :, top : top + crop_height, left : left + crop_width]
+    last_top, last_left = height - crop_height, width - crop_width
+    top, left = last_top // 2, last_left // 2
+    corners = [(top, left)]
+    if num_crops == 3:
+        corners = (
+            [(top, 0), (top, left), (top, last_left)] if along_width else [(0, left), (top, left), (last_top, left)]
+        )
+    return torch.stack([frames[:, :, y : y + crop_height, x : x + crop_width] for y, x in corners])

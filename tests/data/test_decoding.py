@@ -13,10 +13,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from video_samples import FORMATS, HEIGHT, NUM_FRAMES, WIDTH, encode, frame_number, numbered_frame
+from video_samples import (
+    FORMATS,
+    HEIGHT,
+    NUM_FRAMES,
+    UNEVEN_TIMES,
+    WIDTH,
+    encode,
+    frame_number,
+    numbered_frame,
+    remux,
+)
 
 from hf_video_tome.data import decoding
-from hf_video_tome.data.decoding import VideoDecodingError, probe_video, read_frames
+from hf_video_tome.data.decoding import (
+    VideoDecodingError,
+    frame_timestamps,
+    probe_video,
+    read_chosen_frames,
+    read_frames,
+    read_frames_at,
+)
+
+UNEVEN = ("uneven.mp4", "uneven.mkv", "uneven.webm")
 
 
 class MissingVideo(torch.utils.data.Dataset):
@@ -25,6 +44,10 @@ class MissingVideo(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return read_frames("missing.mp4", [0])
+
+
+def numbers(frames: torch.Tensor) -> list[int]:
+    return [frame_number(frame) for frame in frames]
 
 
 def seek_and_read(path: Path, indices: list[int]) -> torch.Tensor | None:
@@ -42,6 +65,14 @@ def test_probe(video_files, name):
     assert info.fps == pytest.approx(25, rel=1e-3)
     assert info.duration == pytest.approx(NUM_FRAMES / 25, abs=0.05)
     assert info.codec == {"libx264": "h264", "libvpx-vp9": "vp9", "mpeg4": "mpeg4"}[FORMATS[name][0]]
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_probe_of_a_variable_rate(uneven_files, name):
+    info = probe_video(uneven_files[name])
+    assert info.num_frames == NUM_FRAMES
+    assert info.duration == pytest.approx(UNEVEN_TIMES[-1] + 1 / 30, abs=0.02)
+    assert info.fps == pytest.approx(NUM_FRAMES / info.duration, rel=0.01)
 
 
 def test_webm_has_no_frame_count_of_its_own(video_files):
@@ -78,6 +109,17 @@ def test_seeking_is_really_used_and_exact_everywhere(video_files, decoded_files,
         frames = seek_and_read(video_files[name], [index])
         assert frames is not None
         assert torch.equal(frames, everything[index : index + 1])
+        frames = seek_and_read(video_files[name], [index - 58, index])  # skipping what lies between
+        assert frames is not None
+        assert torch.equal(frames, everything[[index - 58, index]])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_choice_of_frames_is_exact(video_files, decoded_files, name):
+    rng = np.random.default_rng(0)
+    for size in (2, 3, 5, 9):
+        indices = rng.integers(0, NUM_FRAMES, size).tolist()
+        assert torch.equal(read_frames(video_files[name], indices), decoded_files[name][indices])
 
 
 def test_seeking_decodes_less(video_files, monkeypatch):
@@ -93,6 +135,9 @@ def test_seeking_decodes_less(video_files, monkeypatch):
     read_frames(video_files["h264.mp4"], [100, 101])
     assert len(decoded) < 30
     decoded.clear()
+    read_frames(video_files["h264.mp4"], [0, 61, 119])  # in three groups of 30
+    assert len(decoded) < 50
+    decoded.clear()
     read_frames(video_files["h264.mp4"], [0, 3])
     assert len(decoded) <= 8  # stops at the last index, give or take what the decoder gives at once
 
@@ -104,23 +149,15 @@ def test_no_seek_where_it_would_not_be_exact_or_not_help(video_files, name):
 
 
 def test_hidden_frames_of_an_edit_list_do_not_count(video_files, tmp_path):
-    import av
-
     # As left by trimming without encoding again: ten frames are stored, needed for decoding, but not shown.
-    path = tmp_path / "trimmed.mp4"
-    with av.open(str(video_files["h264.mp4"])) as source, av.open(str(path), "w") as target:
-        stream = source.streams.video[0]
-        copy = target.add_stream_from_template(stream)
-        shift = round(10 / 25 / stream.time_base)
-        for packet in source.demux(stream):
-            if packet.dts is not None:
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
-                target.mux(packet)
+    path = remux(video_files["h264.mp4"], tmp_path / "trimmed.mp4", delay=-10 / 25)
     assert probe_video(path).num_frames == NUM_FRAMES - 10
     assert [frame_number(frame) for frame in read_frames(path, [0, 1, 109])] == [10, 11, 119]
     frames = seek_and_read(path, [75, 90])
     assert frames is not None
     assert [frame_number(frame) for frame in frames] == [85, 100]
+    assert frame_timestamps(path) == pytest.approx(np.arange(110) / 25)
+    assert numbers(read_frames_at(path, [0, 1])) == [10, 35]
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm", "mpeg4.avi"])
@@ -149,6 +186,149 @@ def test_indices_may_be_numpy_or_torch_integers(video_files):
 def test_indices_are_validated(video_files, indices, error, message):
     with pytest.raises(error, match=message):
         read_frames(video_files["h264.mp4"], indices)
+
+
+# Which frame is shown when
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_times_of_a_constant_rate(video_files, name):
+    times = frame_timestamps(video_files[name])
+    assert times.dtype == np.float64
+    assert times == pytest.approx(np.arange(NUM_FRAMES) / 25, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_times_of_a_variable_rate(uneven_files, name):
+    clock = 1e-9 if name.endswith("mp4") else 5.1e-4  # mkv and webm count milliseconds
+    assert frame_timestamps(uneven_files[name]) == pytest.approx(np.array(UNEVEN_TIMES), abs=clock)
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_frames_by_time(uneven_files, name):
+    path = uneven_files[name]
+    # Frame 70 stays for 1.5 s; every other time here is a frame's own, in any order.
+    wanted = [71, 0, 41, 119, 70]
+    assert numbers(read_frames_at(path, [UNEVEN_TIMES[number] for number in wanted])) == wanted
+    pause = UNEVEN_TIMES[70]
+    assert numbers(read_frames_at(path, [pause - 0.01, pause + 0.01, pause + 1.49, pause + 1.51])) == [
+        69,
+        70,
+        70,
+        71,
+    ]
+
+
+@pytest.mark.parametrize(("name", "fps"), [("a.mp4", 30), ("a.webm", 30), ("a.mkv", 24), ("a.avi", 30), ("a.ts", 25)])
+def test_time_k_over_rate_is_frame_k(tmp_path, name, fps):
+    codec = {"webm": "libvpx-vp9", "avi": "mpeg4", "ts": "mpeg2video"}.get(name[2:], "libx264")
+    path = encode(tmp_path / name, [numbered_frame(number) for number in range(50)], codec, fps, {"g": "10"})
+    wanted = list(range(50))
+    assert numbers(read_frames_at(path, [k / fps for k in wanted])) == wanted
+    assert numbers(read_frames_at(path, [(k + 0.9) / fps for k in wanted])) == wanted
+
+
+def test_a_delay_of_the_whole_video_plays_no_part(video_files, tmp_path):
+    path = remux(video_files["h264.mp4"], tmp_path / "delayed.mp4", delay=0.7)
+    assert frame_timestamps(path) == pytest.approx(np.arange(NUM_FRAMES) / 25)
+    assert numbers(read_frames_at(path, [0, 3])) == [0, 75]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "long_gop.mp4", "open_gop.mp4", "open_gop_first.mp4"])
+def test_the_index_of_an_mp4_says_what_its_packets_say(video_files, name, monkeypatch):
+    with decoding._open(video_files[name]) as video:
+        by_index = decoding._timeline(video)
+        assert video.untouched  # no packet was read
+    monkeypatch.setattr(decoding, "_trusted_sample_table", lambda video: None)
+    with decoding._open(video_files[name]) as video:
+        by_packets = decoding._timeline(video)
+        assert not video.untouched
+    assert by_index.times == pytest.approx(by_packets.times)
+    assert by_index.end == pytest.approx(by_packets.end)
+
+
+def test_an_index_that_ffmpeg_reads_in_another_way_is_not_used(video_files, uneven_files, monkeypatch):
+    original = decoding._read_sample_table
+
+    def shifted(*args):
+        table = original(*args)
+        table.dts[-1] += 1
+        return table
+
+    monkeypatch.setattr(decoding, "_read_sample_table", shifted)
+    with decoding._open(uneven_files["uneven.mp4"]) as video:
+        assert video.table is None
+        assert decoding._timeline(video).times == pytest.approx(UNEVEN_TIMES)
+
+
+@pytest.mark.parametrize("box", [b"stts", b"ctts", b"stsz", b"stsc", b"stco", b"elst", b"mdhd", b"tkhd", b"trak"])
+def test_a_damaged_index_is_never_believed_against_the_packets(video_files, monkeypatch, box):
+    data = video_files["h264.mp4"].read_bytes()
+    place = data.rindex(box)
+    for offset in (-4, 8, 12, 16, 20, 28):
+        for value in (b"\0\0\0\0", b"\0\0\0\1", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff"):
+            damaged = data[: place + offset] + value + data[place + offset + 4 :]
+            try:
+                by_index = frame_timestamps(damaged)
+            except VideoDecodingError:
+                continue
+            with monkeypatch.context() as patch:
+                patch.setattr(decoding, "_trusted_sample_table", lambda video: None)
+                assert by_index == pytest.approx(frame_timestamps(damaged))
+
+
+def test_a_dropped_frame_without_content_does_not_count(video_files):
+    data = bytearray(video_files["h264.mp4"].read_bytes())
+    place = data.rindex(b"stsz") + 16 + 4 * 119  # the last frame of the file, which nothing refers to
+    data[place : place + 4] = bytes(4)
+    info = probe_video(bytes(data))
+    assert info.num_frames == len(frame_timestamps(bytes(data))) == 119
+    assert len(read_frames(bytes(data), [0, 118])) == 2
+
+
+def test_end_of_the_video(video_files):
+    path = video_files["h264.mp4"]  # 120 frames of 0.04 s
+    assert numbers(read_frames_at(path, [4.799])) == [119]
+    with pytest.raises(VideoDecodingError, match=r"ends at 4\.800 s, but the frame at 4\.900 s was wanted \(pad=True"):
+        read_frames_at(path, [0.0, 5.0, 4.9])
+    assert numbers(read_frames_at(path, [0.0, 5.0, 4.9], pad=True)) == [0, 119, 119]
+
+
+@pytest.mark.parametrize(
+    ("times", "error", "message"),
+    [
+        ([], ValueError, "at least one time"),
+        ([-0.1], ValueError, "0 or more"),
+        ([float("nan")], ValueError, "finite"),
+        (["soon"], TypeError, "numbers of seconds, got 'soon'"),
+        ([True], TypeError, "numbers of seconds, got True"),
+    ],
+)
+def test_times_are_validated(video_files, times, error, message):
+    with pytest.raises(error, match=message):
+        read_frames_at(video_files["h264.mp4"], times)
+
+
+def test_frames_chosen_by_the_timeline(video_files):
+    seen = []
+
+    def choose(timeline):
+        seen.append((timeline.name, timeline.num_frames, timeline.times[25], timeline.end))
+        return [timeline.num_frames - 1, 0]
+
+    for name in ("h264.mp4", "vp9.webm", "mpeg4.avi"):
+        path = video_files[name]
+        assert numbers(read_chosen_frames(path, choose)) == [119, 0]
+        assert seen.pop() == (str(path), 120, 1.0, pytest.approx(4.8))
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm"])
+def test_an_mp4_is_opened_once(video_files, name, monkeypatch):
+    opened = []
+    original = decoding._video_stream
+    monkeypatch.setattr(decoding, "_video_stream", lambda *args: opened.append(1) or original(*args))
+    read_chosen_frames(video_files[name], lambda timeline: [0, 5])
+    assert len(opened) == (1 if name == "h264.mp4" else 2)
 
 
 # Padding
@@ -180,6 +360,8 @@ def test_bytes_and_file_objects(video_files):
     with path.open("rb") as file:
         file.seek(7)
         assert probe_video(file) == probe_video(path)
+        assert frame_timestamps(file) == pytest.approx(frame_timestamps(path))
+        assert numbers(read_frames_at(file, [4.0])) == [100]
         assert torch.equal(read_frames(file, [3, 100]), expected)
         assert file.tell() == 7
         assert not file.closed
@@ -193,7 +375,7 @@ def test_path_that_looks_like_a_url(video_files, tmp_path):
 
 
 def test_wrong_kinds_of_source(tmp_path):
-    with pytest.raises(TypeError, match="must be a path, bytes or a binary file object, got int"):
+    with pytest.raises(TypeError, match="must be a path, bytes, a binary file object or a FrameFolder, got int"):
         probe_video(3)
     text = tmp_path / "text.mp4"
     text.write_text("words")
@@ -226,19 +408,41 @@ def test_colours(tmp_path, name, codec, pix_fmt):
     assert decoded.std(dim=(2, 3)).max() < 3
 
 
-def test_declared_colour_space_is_used(tmp_path):
+@pytest.mark.parametrize(("matrix", "code", "red", "blue"), [("601", 6, 0.299, 0.114), ("709", 1, 0.2126, 0.0722)])
+@pytest.mark.parametrize(("value_range", "range_code"), [("limited", 1), ("full", 2)])
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9")])
+def test_declared_matrix_and_range_are_heeded(tmp_path, name, codec, matrix, code, red, blue, value_range, range_code):
     import av
 
-    path, colour = tmp_path / "bt709.mp4", (200, 120, 40)
+    colours = np.array([[255, 255, 255], [0, 0, 0], [200, 120, 40], [30, 180, 90], [60, 40, 220]])
+    # By the definition of YCbCr (ITU-R BT.601 and BT.709), not by the library that is to be tested.
+    luma = colours @ [red, 1 - red - blue, blue]
+    chroma = [(colours[:, 2] - luma) / (2 - 2 * blue), (colours[:, 0] - luma) / (2 - 2 * red)]
+    if value_range == "limited":
+        luma, chroma = 16 + luma * 219 / 255, [part * 224 / 255 for part in chroma]
+    planes = np.stack([luma, 128 + chroma[0], 128 + chroma[1]], axis=1).round().clip(0, 255).astype(np.uint8)
+
+    path, size = tmp_path / name, 64
+    options = {"qp": "0"} if codec == "libx264" else {"lossless": "1", "deadline": "realtime", "cpu-used": "8"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"qp": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv444p"
-        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
-        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), colour, dtype=np.uint8), format="rgb24")
-        container.mux(stream.encode(frame.reformat(format="yuv444p", dst_colorspace="ITU709", dst_color_range=1)))
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = code, range_code
+        for values in planes:
+            pixels = np.broadcast_to(values[:, None, None], (3, size, size)).copy()
+            frame = av.VideoFrame.from_ndarray(pixels, format="yuv444p")
+            frame.colorspace, frame.color_range = code, range_code
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    means = read_frames(path, [0])[0].float().mean(dim=(1, 2))
-    assert (means - torch.tensor(colour)).abs().max() < 3  # read as BT.601 it would be off by 20
+    decoded = read_frames(path, range(len(colours))).float().mean(dim=(2, 3))
+    # Taken for the other matrix, colours would be off by up to 20; for the other range, white and black by 16.
+    assert (decoded - torch.from_numpy(colours)).abs().max() < 3
+
+
+def test_undeclared_colours_are_read_as_bt601(tmp_path):
+    frames = [np.full((720, 1280, 3), (200, 120, 40), dtype=np.uint8)]  # of high definition too, unlike some players
+    path = encode(tmp_path / "a.mp4", frames, "libx264", pix_fmt="yuv444p", options={"qp": "1", "preset": "ultrafast"})
+    assert (read_frames(path, [0])[0].float().mean(dim=(1, 2)) - torch.tensor([200, 120, 40])).abs().max() < 3
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
@@ -269,7 +473,16 @@ def test_slanted_display_matrix_is_refused(tmp_path):
 # Files that are no readable video
 
 
-@pytest.mark.parametrize("function", [probe_video, lambda source: read_frames(source, [0])], ids=["probe", "read"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        probe_video,
+        frame_timestamps,
+        lambda source: read_frames(source, [0]),
+        lambda source: read_frames_at(source, [0]),
+    ],
+    ids=["probe", "timestamps", "read", "read_at"],
+)
 class TestUnreadable:
     def test_missing(self, function, tmp_path):
         path = tmp_path / "missing.mp4"
@@ -334,6 +547,9 @@ def test_cut_mp4_with_its_index_first(video_files, pad):
     cut = data[: len(data) // 2]
     with pytest.raises(VideoDecodingError, match=r"truncated: its index reaches up to byte \d+, but it has only"):
         probe_video(cut)
+    for function in (frame_timestamps, lambda source: read_frames_at(source, [0.0], pad=pad)):
+        with pytest.raises(VideoDecodingError, match=r"truncated: its index reaches up to byte \d+, but it has only"):
+            function(cut)
     for indices in ([0, 119], [110, 119]):
         with pytest.raises(VideoDecodingError, match=r"truncated or broken: only \d+ of 120 frames") as caught:
             read_frames(cut, indices, pad=pad)
@@ -350,8 +566,9 @@ def test_cut_mp4_with_its_index_first(video_files, pad):
 def test_cut_webm_mkv_and_avi(video_files, name, pad):
     data = video_files[name].read_bytes()
     cut = data[: len(data) // 2]
-    with pytest.raises(VideoDecodingError, match=r"truncated or broken: it holds only \d+ frames"):
-        probe_video(cut)
+    for function in (probe_video, frame_timestamps, lambda source: read_frames_at(source, [0.0], pad=pad)):
+        with pytest.raises(VideoDecodingError, match=r"truncated or broken: it holds only \d+ frames"):
+            function(cut)
     with pytest.raises(VideoDecodingError, match=r"truncated or broken: only \d+ frames .*and frame 119 was wanted"):
         read_frames(cut, [0, 119], pad=pad)
     assert frame_number(read_frames(cut, [20])[0]) == 20

@@ -122,6 +122,103 @@ def test_frames_do_not_depend_on_each_other():
     assert together.is_contiguous()
 
 
+# Views
+
+
+@pytest.mark.parametrize("size", [*SIZES, (64, 48), (91, 37)])
+@pytest.mark.parametrize("crop", [(32, 32), (24, 40)])
+def test_three_crops_lie_along_the_longer_side(size, crop):
+    transform, frames = ClipTransform(resize=40, crop=crop), random_frames(size)
+    whole = ClipTransform(resize=40, crop=None).crop_views(frames)[0]
+    height, width = whole.shape[-2:]
+    views = transform.crop_views(frames, num_crops=3)
+    assert views.shape == (3, 2, 3, *crop)
+    assert views.dtype == torch.uint8
+    assert views.is_contiguous()
+    top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
+    for view, end in zip(views, (0, None, 1), strict=True):
+        y, x = top, left
+        if end is not None and width >= height:
+            x = end * (width - crop[1])
+        elif end is not None:
+            y = end * (height - crop[0])
+        assert torch.equal(view, whole[:, :, y : y + crop[0], x : x + crop[1]])
+
+
+@pytest.mark.parametrize("processor", [VideoMAEImageProcessorPil(**settings) for settings in VIDEOMAE[:5]])
+def test_the_middle_of_three_crops_is_the_one_crop(processor):
+    transform = as_ours(processor)
+    for size in SIZES:
+        frames = random_frames(size)
+        one, three = transform.crop_views(frames), transform.crop_views(frames, num_crops=3)
+        assert one.shape[0] == 1
+        assert torch.equal(one[0], three[1])
+        assert torch.equal(transform(frames), transform.normalize(one)[0])
+        assert torch.equal(transform.normalize(three)[1], transform(frames))
+
+
+def test_three_crops_that_do_not_fit_are_all_the_same():
+    views = ClipTransform(resize=None, crop=(20, 24)).crop_views(random_frames((16, 24)), num_crops=3)
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
+    assert not views[:, :, :, :2].any()  # padded above and below
+    assert not views[:, :, :, -2:].any()
+
+
+def test_without_a_crop_there_is_one_view():
+    transform, frames = ClipTransform(resize=(20, 30), crop=None), random_frames((48, 64))
+    assert transform.crop_views(frames).shape == (1, 2, 3, 20, 30)
+    with pytest.raises(ValueError, match=r"`num_crops` must be 1 with a transform that takes whole frames.* got 3"):
+        transform.crop_views(frames, num_crops=3)
+    for wrong in (0, 2, True, 3.0):
+        with pytest.raises(ValueError, match=f"`num_crops` must be 1 or 3, got {wrong}"):
+            ClipTransform().crop_views(frames, num_crops=wrong)
+
+
+@pytest.mark.parametrize(
+    "transform", [ClipTransform(), ClipTransform(mean=None, std=None), ClipTransform(rescale_offset=-1.0)]
+)
+def test_normalize_does_not_depend_on_the_batch(transform):
+    views = torch.stack([random_frames((8, 10), seed=seed) for seed in range(6)])  # (6, 2, 3, 8, 10)
+    expected = torch.stack([transform.normalize(clip) for clip in views])
+    assert expected.dtype == torch.float32
+    for shape in ((6, 2), (2, 3, 2), (12,), (1, 6, 1, 2)):
+        found = transform.normalize(views.reshape(*shape, 3, 8, 10))
+        assert torch.equal(found.reshape(expected.shape), expected)
+    channels_last = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    found = transform.normalize(channels_last)
+    assert found.is_contiguous()
+    assert torch.equal(found.reshape(expected.shape), expected)
+    assert torch.equal(transform.normalize(views[0, 0]), expected[0, 0])
+
+
+def test_normalize_is_the_formula_for_every_value():
+    frames = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    expected = (torch.arange(256).double() / 255 - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(ClipTransform().normalize(frames), expected.float(), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), TypeError, "must be a uint8 tensor .*, got a torch.float32 tensor"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), ValueError, r"shape \(..., 3, h, w\).*got \(2, 8, 8, 3\)"),
+        (torch.zeros(3, 8, dtype=torch.uint8), ValueError, r"got \(3, 8\)"),
+        (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), ValueError, "none of them 0"),
+    ],
+)
+def test_input_of_normalize_is_validated(frames, error, message):
+    with pytest.raises(error, match=message):
+        ClipTransform().normalize(frames)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_normalize_is_exact_on_a_gpu():
+    views = ClipTransform().crop_views(random_frames((240, 320)), num_crops=3)
+    assert torch.equal(ClipTransform().normalize(views.cuda()).cpu(), ClipTransform().normalize(views))
+
+
 # Reading configurations
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,12 @@ def encode(
     container_options: Mapping[str, str] | None = None,
     pix_fmt: str = "yuv420p",
     display_rotation: tuple[float, bool, bool] | None = None,
+    times: Sequence[float] | None = None,
 ) -> Path:
+    """Writes a video, at a constant rate or (`times`, in seconds) with a time for each frame."""
     import av
+
+    clock = 90000
 
     with av.open(str(path), "w", options=dict(container_options or {})) as container:
         stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
@@ -49,10 +54,40 @@ def encode(
         if display_rotation is not None:
             degrees, hflip, vflip = display_rotation
             stream.set_display_rotation(degrees, hflip=hflip, vflip=vflip)
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, clock)
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(times[number] * clock), Fraction(1, clock)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def remux(source: Path, target: Path, delay: float) -> Path:
+    """Copies an mp4 with every frame `delay` seconds later; a negative one hides the frames before its beginning."""
+    import av
+
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        shift = round(delay / stream.time_base)
+        for packet in reader.demux(stream):
+            if packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, copy
+                writer.mux(packet)
+    return target
+
+
+def write_pictures(folder: Path, pattern: str, numbers: Sequence[int]) -> Path:
+    """Writes the numbered frames as pictures that carry the same number in their names."""
+    from PIL import Image
+
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        Image.fromarray(numbered_frame(number)).save(folder / pattern.format(number), quality=95)
+    return folder
 
 
 # One per container and codec; groups of 30 pictures, with B-frames or hidden reference frames where there are such.
@@ -80,3 +115,7 @@ FORMATS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "mpeg4.avi": ("mpeg4", {"g": "30", "bf": "2", "b": "2M"}, {}),
 }
 NUM_FRAMES = 120
+
+# As of a phone that drops frames in the dark: 30 per second, then 12, then a pause of 1.5 s, then 30 again.
+_STEPS = [1 / 30] * 40 + [1 / 12] * 30 + [1.5] + [1 / 30] * 48
+UNEVEN_TIMES: list[float] = np.cumsum([0.0, *_STEPS]).tolist()
