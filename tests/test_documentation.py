@@ -24,7 +24,7 @@ from hf_video_tome.data.encoding import write_video
 from hf_video_tome.merging import MODES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"```(python|text|bash)\n(.*?)```", re.DOTALL)
 NARROW = {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 48, "num_labels": 400}
 
@@ -91,7 +91,7 @@ def replace_hub_ids(code: str, stand_ins: dict[str, str]) -> str:
     return code
 
 
-@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_snippets_run_and_print_what_they_say(page: Path, stand_ins: dict[str, str], workplace: Path) -> None:
     namespace: dict[str, object] = {}
     printed = ""

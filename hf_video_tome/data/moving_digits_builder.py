@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from .moving_digits import ACTIONS, NOUNS, VARIANTS, VERBS, VERSION, write_clips
+from .moving_digits import ACTIONS, NOUNS, SPLITS, VARIANTS, VERBS, VERSION, write_clips
+
+# Of the rows, beside the version of the rendering: it keeps `datasets` from reusing rows of other columns.
+_ROWS_VERSION = "1.1.0"
 
 _DESCRIPTION = (
     "Synthetic motion of real handwritten digits: 12 verbs x 10 digits = 120 actions, 16 frames of 48 x 48 pixels. "
@@ -33,12 +36,14 @@ class MovingDigitsBuilderConfig(datasets.BuilderConfig):
         num_validation: Clips of the validation split, >= 0.
         num_test: Clips of the test split, >= 0; a multiple of 120 holds every action equally often.
         seed: Seed of the clips, >= 0.
+        splits: Splits to make; None makes all of them.
     """
 
     num_train: int = 1200
     num_validation: int = 120
     num_test: int = 480
     seed: int = 0
+    splits: Sequence[str] | None = None
 
     def validate(self) -> None:
         """Raise a `ValueError` that names the field which is out of range."""
@@ -46,14 +51,23 @@ class MovingDigitsBuilderConfig(datasets.BuilderConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"`{name}` must be an integer of at least 0, got {value!r}")
+        for split in self.splits or ():
+            if split not in SPLITS:
+                raise ValueError(f"`splits` must be names of {', '.join(SPLITS)}, got {split!r}")
+            if not self.num_clips(split):
+                raise ValueError(f"`num_{split}` must be at least 1 where the split {split} is wanted, got 0")
+
+    def num_clips(self, split: str) -> int:
+        """Return the number of clips of a split."""
+        return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}[split]
 
 
 class MovingDigits(datasets.GeneratorBasedBuilder):
     """Moving Digits for the `datasets` library.
 
     The video files are rendered and encoded into the cache directory, about 10 ms a clip, and each row holds the
-    absolute path of its file. Rows have the columns `video` (not decoded: `{"path": ..., "bytes": None}`), `label`
-    (the action, 120 classes), `verb` (12 classes) and `noun` (10 classes).
+    absolute path of its file. Rows have the columns `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`),
+    `label` (the action, 120 classes), `verb` (12 classes) and `noun` (10 classes).
 
     Args:
         cache_dir: Where the data set and the video files go; None takes the cache of `datasets`.
@@ -70,10 +84,10 @@ class MovingDigits(datasets.GeneratorBasedBuilder):
         'turn_ccw 7'
     """
 
-    VERSION = datasets.Version(VERSION)
+    VERSION = datasets.Version(_ROWS_VERSION)
     BUILDER_CONFIG_CLASS = MovingDigitsBuilderConfig
     BUILDER_CONFIGS = [  # noqa: RUF012 - the base class declares it without ClassVar
-        MovingDigitsBuilderConfig(name=name, version=datasets.Version(VERSION)) for name in VARIANTS
+        MovingDigitsBuilderConfig(name=name, version=datasets.Version(_ROWS_VERSION)) for name in VARIANTS
     ]
     DEFAULT_CONFIG_NAME = "standard"
 
@@ -86,6 +100,7 @@ class MovingDigits(datasets.GeneratorBasedBuilder):
             license="CC BY 4.0 (the digits)",
             features=datasets.Features(
                 {
+                    "video_id": datasets.Value("string"),
                     "video": datasets.Video(decode=False),
                     "label": datasets.ClassLabel(names=list(ACTIONS)),
                     "verb": datasets.ClassLabel(names=list(VERBS)),
@@ -95,15 +110,10 @@ class MovingDigits(datasets.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        sizes = {
-            "train": self.config.num_train,
-            "validation": self.config.num_validation,
-            "test": self.config.num_test,
-        }
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "num_clips": num_clips})
-            for split, num_clips in sizes.items()
-            if num_clips
+            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "num_clips": self.config.num_clips(split)})
+            for split in SPLITS
+            if self.config.num_clips(split) and (self.config.splits is None or split in self.config.splits)
         ]
 
     def _generate_examples(self, split: str, num_clips: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -117,7 +127,16 @@ class MovingDigits(datasets.GeneratorBasedBuilder):
         config = VARIANTS[self.config.name]
         for index in range(num_clips):
             ((path, label),) = write_clips(folder / split, split, [index], config, self.config.seed)
-            yield index, {"video": str(path), "label": label.action, "verb": label.verb, "noun": label.noun}
+            yield (
+                index,
+                {
+                    "video_id": path.stem,
+                    "video": str(path),
+                    "label": label.action,
+                    "verb": label.verb,
+                    "noun": label.noun,
+                },
+            )
 
 
 __all__ = ["MovingDigits", "MovingDigitsBuilderConfig"]

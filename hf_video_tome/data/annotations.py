@@ -1,0 +1,303 @@
+"""Annotation files and folders of video files, as the data set builders read them.
+
+Every reader checks what it reads and raises a `ValueError` that names the file, the line and what is allowed. Builders
+leave all access to files to this module: `datasets` replaces `open` and `Path` in the modules of its builders.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+VIDEO_SUFFIXES: tuple[str, ...] = (
+    ".mp4",
+    ".webm",
+    ".mkv",
+    ".avi",
+    ".mov",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+    ".ts",
+    ".mts",
+    ".m2ts",
+)
+"""Suffixes of video files in lower case; earlier ones are preferred where a video is there twice."""
+
+SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "validation", "validate", "valid"),
+    "test": ("test", "testing"),
+}
+"""The splits, and the names under which annotation files and folders hold them; the first one is the usual one."""
+
+UNLABELLED = -1
+"""Label of a row without a class, as `datasets.ClassLabel` has it."""
+
+_NAME_COLUMNS = ("name", "key", "label", "class")
+_INDEX_COLUMNS = ("id", "index", "label_id", "class_id")
+_INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
+
+
+class Row(NamedTuple):
+    """A row of an annotation file.
+
+    Attributes:
+        where: File and line, for messages.
+        values: The cells by column, without surrounding white space; `""` for an empty one.
+    """
+
+    where: str
+    values: dict[str, str]
+
+    def text(self, column: str) -> str:
+        """Return a cell that must not be empty."""
+        value = self.values.get(column, "")
+        if not value:
+            raise ValueError(f"{self.where}: `{column}` is empty")
+        return value
+
+    def integer(self, column: str, minimum: int = 0, maximum: int | None = None) -> int:
+        """Return a cell that must hold an integer within the bounds."""
+        value = self.values.get(column, "")
+        number = as_integer(value)
+        if number is None or number < minimum or (maximum is not None and number > maximum):
+            allowed = f"of at least {minimum}" if maximum is None else f"in {minimum}..{maximum}"
+            raise ValueError(f"{self.where}: `{column}` must be an integer {allowed}, got {value!r}")
+        return number
+
+
+def as_integer(value: object) -> int | None:
+    """Return an integer that may be written as text or as a float (`7`, `"7"`, `"7.0"`); None for anything else."""
+    text = "" if isinstance(value, bool) else str(value).strip()
+    return int(text.split(".")[0]) if _INTEGER.fullmatch(text) else None
+
+
+def canonical_split(name: object) -> str | None:
+    """Return `train`, `validation` or `test` for one of their names in any case, None for any other name."""
+    lowered = str(name).strip().lower()
+    return next((split for split, names in SPLIT_NAMES.items() if lowered in names), None)
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path, with `~` expanded. Links stay: data folders are often made of them."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def first_existing(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
+    """Return the first file that exists, all names of a folder before the next folder."""
+    names = list(names)
+    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file, with or without a byte order mark."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 text file ({error})") from None
+
+
+def read_table(path: Path, required: Sequence[str] = ()) -> list[Row]:
+    """Read a CSV file with a header line.
+
+    Args:
+        path: The file.
+        required: Columns that it must have; others are read as well.
+
+    Returns:
+        Its rows; there is at least one. Blank lines are left out.
+
+    Raises:
+        ValueError: If a column or all rows are missing, or a row has another number of cells than the header.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    rows: list[Row] = []
+    columns: list[str] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not columns:
+                columns = [cell.strip() for cell in cells]
+                check_columns(path, columns, required)
+                continue
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) != len(columns):
+                raise ValueError(f"{where}: has {len(cells)} cells, but the header has {len(columns)}")
+            rows.append(Row(where, {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not a CSV file ({error})") from None
+    if not rows:
+        raise ValueError(f"{path}: holds no row")
+    return rows
+
+
+def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
+    """Raise a `ValueError` that names the columns which are missing."""
+    missing = [column for column in required if column not in columns]
+    if missing:
+        names = ", ".join(f"`{column}`" for column in missing)
+        raise ValueError(f"{path}: missing column {names}; it has {', '.join(columns) or 'none'}")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, or raise a `ValueError` that names file and line."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+
+
+def read_label_names(path: Path) -> list[str]:
+    """Read the names of classes.
+
+    Args:
+        path: A `.json` file (a list of names, or a mapping from name to index or from index to name), a `.csv` file
+            with a header (`id` and `name` or `key`), or a text file with one name a line.
+
+    Returns:
+        The names in the order of their indices.
+
+    Raises:
+        ValueError: If a name is there twice or the indices are not 0, 1, 2, ...
+    """
+    suffix = path.suffix.lower()
+    pairs: list[tuple[object, object]]
+    if suffix == ".json":
+        content = read_json(path)
+        if isinstance(content, dict):
+            items = list(content.items())
+            from_index = all(as_integer(key) is not None for key in content)
+            pairs = items if from_index else [(index, name) for name, index in items]
+        elif isinstance(content, list):
+            pairs = list(enumerate(content))
+        else:
+            raise ValueError(f"{path}: must hold a list of names or a mapping, got {type(content).__name__}")
+    elif suffix == ".csv":
+        table = read_table(path)
+        columns = list(table[0].values)
+        index_column = next((column for column in _INDEX_COLUMNS if column in columns), None)
+        name_column = next((column for column in _NAME_COLUMNS if column in columns), None)
+        if index_column is None or name_column is None:
+            raise ValueError(
+                f"{path}: must have one of the columns {', '.join(_INDEX_COLUMNS)} and one of "
+                f"{', '.join(_NAME_COLUMNS)}; it has {', '.join(columns)}"
+            )
+        pairs = [(row.integer(index_column), row.text(name_column)) for row in table]
+    else:
+        pairs = list(enumerate(line.strip() for line in read_text(path).rstrip().splitlines()))
+    names: dict[int, str] = {}
+    for index, name in pairs:
+        number = as_integer(index)
+        if number is None or number in names:
+            raise ValueError(
+                f"{path}: the index of {name!r} must be an integer that no other class has, got {index!r}"
+            )
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{path}: the name of class {number} must be text that is not empty, got {name!r}")
+        names[number] = name.strip()
+    if not names or sorted(names) != list(range(len(names))):
+        raise ValueError(f"{path}: the indices must be 0, 1, 2, ..., got {sorted(names)[:5]} ... of {len(names)}")
+    check_unique((name, f"{path}, class {index}") for index, name in sorted(names.items()))
+    return [names[index] for index in range(len(names))]
+
+
+def check_unique(items: Iterable[tuple[str, str]]) -> None:
+    """Raise a `ValueError` for an id that is there twice.
+
+    Args:
+        items: Ids, each with where it stands.
+    """
+    seen: dict[str, str] = {}
+    for identifier, where in items:
+        if identifier in seen:
+            raise ValueError(f"{where}: {identifier!r} is there already ({seen[identifier]})")
+        seen[identifier] = where
+
+
+def without_video_suffix(name: str) -> str | None:
+    """Return a file name without its video suffixes (downloaders write `a.mp4.mkv`), None if it has none."""
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in VIDEO_SUFFIXES or not stem:
+        return None
+    return without_video_suffix(stem) or stem
+
+
+class VideoFiles:
+    """Finds video files by name, whatever their suffix; lists each folder once instead of asking for each file."""
+
+    def __init__(self) -> None:
+        self._listings: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, folder: Path, name: str) -> Path | None:
+        """Return the file of that name with any video suffix; None if there is none.
+
+        Args:
+            folder: Where to look; it need not exist.
+            name: The file name, with or without a suffix. A file of exactly this name comes first.
+        """
+        names = self._listing(folder).get(without_video_suffix(name) or name, [])
+        if not names:
+            return None
+        return folder / (name if name in names else names[0])
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names of all video files in the folder, sorted; hidden ones are left out."""
+        return sorted(name for names in self._listing(folder).values() for name in names)
+
+    def _listing(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._listings:
+            listing: dict[str, list[str]] = {}
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        stem = None if entry.name.startswith(".") else without_video_suffix(entry.name)
+                        if stem is not None and entry.is_file():
+                            listing.setdefault(stem, []).append(entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            for names in listing.values():
+                names.sort(key=lambda name: (VIDEO_SUFFIXES.index(os.path.splitext(name)[1].lower()), name))
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted by name; hidden ones are left out, and a missing folder has none."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+__all__ = [
+    "SPLIT_NAMES",
+    "UNLABELLED",
+    "VIDEO_SUFFIXES",
+    "Row",
+    "VideoFiles",
+    "absolute",
+    "as_integer",
+    "canonical_split",
+    "check_columns",
+    "check_unique",
+    "first_existing",
+    "read_json",
+    "read_label_names",
+    "read_table",
+    "read_text",
+    "subfolders",
+    "without_video_suffix",
+]

@@ -1,0 +1,120 @@
+"""A folder of class folders as a `datasets` builder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import datasets
+
+from .annotations import SPLIT_NAMES, VideoFiles, canonical_split, subfolders
+from .video_builder import VideoBuilder, VideoConfig, VideoTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Merging needs no training: whoever points at plain class folders wants to evaluate on them.
+_ONLY_SPLIT = "validation"
+
+
+@dataclass(eq=False)
+class ClassFoldersConfig(VideoConfig):
+    """Configuration of `ClassFolders`.
+
+    Attributes:
+        data_dir: Folder of the class folders, or of split folders with class folders; `~` is the home folder.
+        splits: Splits to read; None reads all that are there.
+    """
+
+    def read(self) -> VideoTable:
+        """List the videos of the splits that are wanted."""
+        found = _split_folders(self.root)
+        for split in self.wanted or ():
+            if split not in found:
+                raise ValueError(f"`split` must be one of {', '.join(found)} (in {str(self.root)!r}), got {split!r}")
+        # From all splits, also those that are not wanted: they decide which class has which number.
+        names = sorted({path.name for classes in found.values() for path in classes})
+        indices = {name: index for index, name in enumerate(names)}
+        files = VideoFiles()
+        splits: dict[str, list[dict[str, object]]] = {}
+        for split in self.wanted or found:
+            rows = splits.setdefault(split, [])
+            for folder in found[split]:
+                videos = files.names(folder)
+                if not videos:
+                    raise ValueError(f"`data_dir`: the class folder {str(folder)!r} holds no video file")
+                rows.extend(
+                    {
+                        "video_id": f"{folder.name}/{name}",
+                        "video": str(folder / name),
+                        "label": indices[folder.name],
+                    }
+                    for name in videos
+                )
+        return VideoTable(columns={"label": datasets.ClassLabel(names=names)}, splits=splits)
+
+
+class ClassFolders(VideoBuilder):
+    """Any video data set in the form `{class}/{file}` or `{split}/{class}/{file}`, for the `datasets` library.
+
+    Rows have the columns `video_id` (`{class}/{file}`), `video` (not decoded: `{"path": ..., "bytes": None}`) and
+    `label`: the classes are the sorted names of the class folders of all splits. Without split folders there is one
+    split, `validation`. Hidden files and files without a video suffix are left out.
+
+    Args:
+        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
+        data_dir: The folder.
+        **config_kwargs: Fields of `ClassFoldersConfig`.
+
+    Raises:
+        ValueError: If there is no class folder, or one without a video.
+        FileNotFoundError: If the folder is missing.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from hf_video_tome.data.class_folders import ClassFolders
+        >>> from hf_video_tome.data.encoding import write_video
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("jump", "run"):
+        ...     (folder / name).mkdir()
+        ...     _ = write_video(folder / name / "0.mp4", np.zeros((4, 32, 32, 3), dtype=np.uint8), fps=8)
+        >>> builder = ClassFolders(cache_dir=tempfile.mkdtemp(), data_dir=str(folder))
+        >>> builder.download_and_prepare()
+        >>> builder.as_dataset(split="validation")["video_id"][:]
+        ['jump/0.mp4', 'run/0.mp4']
+    """
+
+    BUILDER_CONFIG_CLASS = ClassFoldersConfig
+    DATASET = "class-folders"
+    DESCRIPTION = "Video files in class folders."
+
+
+def _split_folders(root: Path) -> dict[str, list[Path]]:
+    """Return the class folders of each split."""
+    folders = subfolders(root)
+    # A class may be called "train" (the vehicle): only a folder of folders is a split.
+    splits = {path: classes for path in folders if canonical_split(path.name) and (classes := subfolders(path))}
+    if not splits:
+        if not folders:
+            raise ValueError(f"`data_dir`: there is no class folder in {str(root)!r}")
+        return {_ONLY_SPLIT: folders}
+    files = VideoFiles()
+    for path in folders:
+        if path not in splits and (files.names(path) or canonical_split(path.name)):
+            raise ValueError(
+                f"`data_dir`: {str(root)!r} has split folders ({', '.join(split.name for split in splits)}), but "
+                f"{path.name!r} beside them holds no class folder"
+            )
+    found: dict[str, list[Path]] = {}
+    for split in SPLIT_NAMES:
+        same = [path for path in splits if canonical_split(path.name) == split]
+        if len(same) > 1:
+            raise ValueError(f"`data_dir`: {str(same[0])!r} and {str(same[1])!r} are both the split {split}")
+        if same:
+            found[split] = splits[same[0]]
+    return found
+
+
+__all__ = ["ClassFolders", "ClassFoldersConfig"]
