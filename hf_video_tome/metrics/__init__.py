@@ -1,0 +1,73 @@
+"""Metrics of video classification for the `evaluate` library, and their arithmetic in plain numpy.
+
+Every metric can be imported, or loaded by its file with `evaluate.load`; neither needs a network. The names below are
+imported on first use, as `evaluate` is slow to import.
+
+Examples:
+    >>> from hf_video_tome.metrics import TopKAccuracy
+    >>> scores, labels = [[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], [1, 1]
+    >>> TopKAccuracy().compute(predictions=scores, references=labels, k=[1, 2])["top_2_accuracy"]
+    1.0
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .action_accuracy import ActionAccuracy
+    from .agreement import Agreement
+    from .negative_log_likelihood import NegativeLogLikelihood
+    from .per_class_accuracy import PerClassAccuracy
+    from .top_k_accuracy import TopKAccuracy
+
+__all__ = [
+    "ActionAccuracy",
+    "Agreement",
+    "NegativeLogLikelihood",
+    "PerClassAccuracy",
+    "TopKAccuracy",
+    "metric_path",
+]
+
+_MODULES = {
+    "ActionAccuracy": "action_accuracy",
+    "Agreement": "agreement",
+    "NegativeLogLikelihood": "negative_log_likelihood",
+    "PerClassAccuracy": "per_class_accuracy",
+    "TopKAccuracy": "top_k_accuracy",
+}
+
+
+def metric_path(name: str) -> Path:
+    """Finds the file of a metric, for `evaluate.load(str(metric_path(name)))`.
+
+    Args:
+        name: `"action_accuracy"`, `"agreement"`, `"negative_log_likelihood"`, `"per_class_accuracy"` or
+            `"top_k_accuracy"`.
+
+    Returns:
+        The absolute path of its Python file.
+
+    Raises:
+        ValueError: If there is no such metric.
+
+    Examples:
+        >>> metric_path("agreement").name
+        'agreement.py'
+    """
+    if name not in _MODULES.values():
+        raise ValueError(f"`name` must be one of {', '.join(map(repr, _MODULES.values()))}, got {name!r}.")
+    return Path(__file__).resolve().with_name(f"{name}.py")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
