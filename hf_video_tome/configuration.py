@@ -194,6 +194,26 @@ class TokenMergingConfigMixin:
         )
         return TokenMergingPlan(requested, self.token_layout, settings)
 
+    def token_merging_settings(self, resolved: bool = False) -> dict[str, Any]:
+        """The token merging fields as settings for `update_token_merging` and `set_token_merging`.
+
+        Args:
+            resolved: Whether the architecture's choices take the place of None, for scope and proportional attention.
+
+        Returns:
+            From the names of the fields, without the prefix `token_merging_`, to their JSON-safe values.
+
+        Examples:
+            >>> from hf_video_tome import VideoMAEConfig
+            >>> VideoMAEConfig(token_merging_r=150).token_merging_settings(resolved=True)["scope"]
+            'clip'
+        """
+        settings = {name.removeprefix(PREFIX): getattr(self, name) for name in _CHECKS}
+        if resolved:
+            chosen = self.token_merging_plan().settings
+            settings |= {"scope": chosen.scope, "proportional_attention": chosen.proportional_attention}
+        return settings
+
     def update_token_merging(self, **changes: Any) -> None:
         """Sets token merging fields, all or none of them.
 

@@ -5,6 +5,7 @@ torch and transformers are imported inside the functions that need them.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -63,6 +64,7 @@ ROption = Annotated[
     str | None,
     typer.Option(
         "--r",
+        "-r",
         metavar="R",
         help="Tokens that each layer removes: a number (150), a share of the tokens up to 0.5 (0.1), or a list with "
         "one number per layer (8,8,4). 0 merges nothing.",
@@ -158,6 +160,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 
 # --- errors
+def is_main_process() -> bool:
+    """Whether this process is the one that prints: the first of those that torchrun or accelerate launch started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def one_line(message: object) -> str:
     """A message without line breaks."""
     if isinstance(message, OSError) and message.strerror:
@@ -166,13 +173,15 @@ def one_line(message: object) -> str:
 
 
 def print_error(message: object) -> None:
-    """Prints one line, `error: ...`, on stderr."""
-    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+    """Prints one line, `error: ...`, on stderr; once, however many processes there are."""
+    if is_main_process():
+        print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def print_note(message: object) -> None:
-    """Prints one line, `note: ...`, on stderr."""
-    print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
+    """Prints one line, `note: ...`, on stderr; once, however many processes there are."""
+    if is_main_process():
+        print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -477,17 +486,7 @@ def _quiet_transformers() -> Iterator[None]:
 def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
     """What was decided about the merging, with the architecture's choices filled in; JSON-safe."""
     config: Any = model.config
-    plan = config.token_merging_plan()
-    return {
-        "r": config.token_merging_r,
-        "schedule": config.token_merging_schedule,
-        "mode": config.token_merging_mode,
-        "threshold": config.token_merging_threshold,
-        "scope": plan.settings.scope,
-        "pooling": config.token_merging_pooling,
-        "head_aggregation": config.token_merging_head_aggregation,
-        "proportional_attention": plan.settings.proportional_attention,
-    }
+    return config.token_merging_settings(resolved=True)
 
 
 def describe_merging(summary: Mapping[str, Any]) -> str:

@@ -1,0 +1,727 @@
+"""`hf-video-tome evaluate`: how accurate is a checkpoint, merged and unmerged?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import (
+    Classifier,
+    Dtype,
+    DtypeOption,
+    HeadAggregationOption,
+    InputError,
+    JsonOption,
+    ModeOption,
+    PoolingOption,
+    ProportionalAttentionOption,
+    ScheduleOption,
+    ScopeOption,
+    ThresholdOption,
+    check_device,
+    console,
+    describe_merging,
+    input_errors,
+    is_main_process,
+    load_classifier,
+    merging_settings,
+    one_line,
+    option_names,
+    parse_r,
+    print_error,
+    print_note,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..data.sampling import ClipSampling
+    from ..evaluation import EvaluationResults, Progress
+    from ..evaluation.examples import Example
+    from ..evaluation.processes import Processes
+
+HELP = """Measure the accuracy of a checkpoint on a data set, with several settings in one pass.
+
+Predictions are written as they come; after an interruption the same command with --resume goes on and ends in the same
+results. With several GPUs or processes: torchrun --nproc-per-node 2 -m hf_video_tome evaluate ...
+(write -r for --r there, which torchrun takes for one of its own).
+Videos that cannot be read are listed and counted, and the exit code is 2.
+
+\b
+Examples:
+  hf-video-tome evaluate videomae-moving-digits --dataset moving-digits --r 0 --r 38
+  hf-video-tome evaluate google/vivit-b-16x2-kinetics400 --dataset kinetics400 --data-dir /data/k400 --r 0 --r 300
+  hf-video-tome evaluate google/vivit-b-16x2-kinetics400 --dataset kinetics400 --data-dir /data/k400 --preset paper
+"""
+SHORT_HELP = "Measure the accuracy of a checkpoint on a data set."
+SHOWN_FAILURES = 10
+_PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Protocol(Enum):
+    """Values of `--protocol`."""
+
+    single = "single"
+    full = "full"
+    paper = "paper"
+
+
+class Preset(Enum):
+    """Values of `--preset`."""
+
+    paper = "paper"
+
+
+class Labels(Enum):
+    """Values of `--labels`."""
+
+    auto = "auto"
+    name = "name"
+    number = "number"
+
+
+class ShortVideos(Enum):
+    """Values of `--short-videos`."""
+
+    pad = "pad"
+    refuse = "refuse"
+
+
+class MixedPrecision(Enum):
+    """Values of `--mixed-precision`."""
+
+    no = "no"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class ClipStrategy(Enum):
+    """Values of `--strategy`."""
+
+    uniform = "uniform"
+    center = "center"
+    start = "start"
+    random = "random"
+
+
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Videos that go through the model together.")
+]
+DeviceChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, mps.", show_default="a GPU if any"
+    ),
+]
+MixedPrecisionOption = Annotated[
+    MixedPrecision | None,
+    typer.Option("--mixed-precision", help="Autocast.", show_default="as accelerate launch says, else no"),
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with what is in the output folder.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what is in the output folder.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="Only so many videos, spread evenly over the data set."),
+]
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package."
+        ),
+    ],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            metavar="NAME",
+            help="kinetics400, something-something-v2 (ssv2), epic-kitchens-100, class-folders (a folder of class "
+            "folders) or moving-digits.",
+        ),
+    ],
+    data_dir: DataDirOption = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"
+        ),
+    ] = None,
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data-option",
+            metavar="NAME=VALUE",
+            help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
+        ),
+    ] = None,
+    r: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--r",
+            "-r",
+            metavar="R",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare; the first is what the others are compared with.",
+            show_default="as saved with the checkpoint, else 0",
+        ),
+    ] = None,
+    mode: ModeOption = None,
+    threshold: ThresholdOption = None,
+    schedule: ScheduleOption = None,
+    scope: ScopeOption = None,
+    pooling: PoolingOption = None,
+    head_aggregation: HeadAggregationOption = None,
+    proportional_attention: ProportionalAttentionOption = None,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--settings",
+            metavar="FILE",
+            help='JSON list of settings to compare, such as [{"r": 0}, {"r": 150, "mode": "drop"}], in place of --r.',
+        ),
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option("--preset", help="All lines of the paper's table for this architecture, in place of --r."),
+    ] = None,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(
+            "--protocol",
+            help="Usual sampling for the architecture and data set: one view (single), many views (full), or as in "
+            "the paper.",
+            show_default="single; paper with --preset paper",
+        ),
+    ] = None,
+    strategy: Annotated[
+        ClipStrategy | None,
+        typer.Option("--strategy", help="Which frames make a clip.", show_default="by --protocol"),
+    ] = None,
+    sampling_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--sampling-rate",
+            metavar="N",
+            min=1,
+            help="Distance between two frames of a clip.",
+            show_default="by --protocol",
+        ),
+    ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            "--num-clips", metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"
+        ),
+    ] = None,
+    crops: Annotated[
+        int | None,
+        typer.Option(
+            "--num-crops",
+            metavar="1|3",
+            min=1,
+            max=3,
+            help="Crops of each clip, averaged.",
+            show_default="by --protocol",
+        ),
+    ] = None,
+    target_fps: Annotated[
+        float | None,
+        typer.Option(
+            "--target-fps",
+            metavar="FPS",
+            help="Take frames by their time stamps as if the video had this rate; for variable frame rates.",
+            show_default="stored frames",
+        ),
+    ] = None,
+    short_videos: Annotated[
+        ShortVideos,
+        typer.Option(
+            "--short-videos", help="A video with too few frames repeats its last one (pad) or counts as unreadable."
+        ),
+    ] = ShortVideos.pad,
+    labels: Annotated[
+        Labels,
+        typer.Option(
+            "--labels",
+            help="Match the data set's classes with the model's by name or take their numbers; auto: by name where "
+            "both have names.",
+        ),
+    ] = Labels.auto,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 8,
+    workers: WorkersOption = 2,
+    dtype: DtypeOption = Dtype.float32,
+    mixed_precision: MixedPrecisionOption = None,
+    device: DeviceChoice = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Of random sampling and of the random modes.")
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for predictions and results.",
+            show_default="evaluations/MODEL-DATASET-SPLIT",
+        ),
+    ] = None,
+    resume: ResumeOption = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: try again the videos that could not be read.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="FOLDER",
+            help="Output folder of an earlier evaluation of the same videos to compare with.",
+            show_default="the first setting",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    given = [name for name, value in (("--r", r), ("--settings", settings_file), ("--preset", preset)) if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other")
+    common = merging_settings(
+        None,
+        schedule,
+        mode=mode,
+        threshold=threshold,
+        scope=scope,
+        pooling=pooling,
+        head_aggregation=head_aggregation,
+        proportional_attention=proportional_attention,
+    )
+    if common and (settings_file or preset):
+        raise InputError(f"--{next(iter(common)).replace('_', '-')} goes with --r, not with {given[0]}")
+
+    def settings(classifier: Classifier) -> list[dict[str, Any]]:
+        if preset is not None:
+            from ..evaluation.paper import paper_table_settings
+
+            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset.value}: {text}"):
+                return paper_table_settings(classifier.model.config.model_type)
+        if settings_file is not None:
+            return _read_settings(settings_file)
+        return [{**common, "r": parse_r(value)} for value in r] if r else [common]
+
+    request = Request(
+        model=model,
+        dataset=dataset,
+        data_dir=data_dir,
+        split=split,
+        annotations=annotations,
+        data_options=_parse_data_options(data_option or []),
+        settings=settings,
+        protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
+        sampling={
+            "strategy": None if strategy is None else strategy.value,
+            "sampling_rate": sampling_rate,
+            "num_clips": clips,
+            "num_crops": crops,
+            "target_fps": target_fps,
+        },
+        pad=short_videos is ShortVideos.pad,
+        by_name={Labels.auto: None, Labels.name: True, Labels.number: False}[labels],
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+        dtype=dtype,
+        mixed_precision=mixed_precision,
+        device=device,
+        seed=seed,
+        output=output,
+        resume=resume,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        reference=reference,
+    )
+    results, folder, timing = run_evaluation(request, quiet=as_json)
+    if is_main_process():
+        if as_json:
+            write_json({"output": str(folder), **results.to_dict(), "timing": timing})
+        else:
+            screen = console()
+            screen.print(results_table(results, timing))
+            for line in footnotes(results, timing):
+                screen.print(line)
+            typer.echo(f"\nresults:      {folder / 'results.json'}\npredictions:  {folder / 'predictions.jsonl'}")
+        report_failures(results, folder)
+    if results.failures:
+        raise typer.Exit(2)
+
+
+# --- what is asked for
+@dataclass(frozen=True)
+class Request:
+    """One checkpoint on one data set: the values of the options."""
+
+    model: str
+    dataset: str
+    data_dir: Path | None
+    settings: Callable[[Classifier], list[dict[str, Any]]]
+    protocol: Protocol
+    output: Path | None
+    split: str | None = None
+    annotations: Path | None = None
+    data_options: Mapping[str, Any] | None = None
+    sampling: Mapping[str, Any] | None = None
+    pad: bool = True
+    by_name: bool | None = None
+    limit: int | None = None
+    batch_size: int = 8
+    workers: int = 2
+    dtype: Dtype = Dtype.float32
+    mixed_precision: MixedPrecision | None = None
+    device: str | None = None
+    seed: int = 0
+    resume: bool = False
+    retry_failed: bool = False
+    overwrite: bool = False
+    reference: Path | None = None
+
+
+def run_evaluation(request: Request, quiet: bool = False) -> tuple[EvaluationResults, Path, dict[str, Any]]:
+    """Evaluates a checkpoint on a data set, in as many processes as there are.
+
+    Args:
+        request: What to do.
+        quiet: Whether to keep from printing what was decided.
+
+    Returns:
+        The results, the folder that they lie in, and the content of its `timing.json`.
+
+    Raises:
+        InputError: If something of the request is not possible.
+    """
+    from ..data.loading import DATASETS, canonical_name
+    from ..evaluation import evaluate
+    from ..evaluation.processes import Processes
+
+    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
+        name = canonical_name(request.dataset)
+    if request.device is not None:
+        check_device(request.device)
+    processes = Processes(cpu=request.device == "cpu")
+    device = str(processes.device) if request.device is None or processes.count > 1 else request.device
+    classifier = load_classifier(request.model, {}, request.dtype.value, device)
+    settings = request.settings(classifier)
+    for changes in settings:
+        with input_errors(ValueError, rewrite=option_names):
+            classifier.model.config.__class__.from_stock(classifier.model.config).update_token_merging(**changes)
+    sampling = _choose_sampling(request, name, classifier)
+    split = request.split or DATASETS[name].evaluation_split
+    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+        examples = processes.from_main(lambda: _load_examples(request, name, split, classifier))
+    folder = request.output or Path("evaluations") / "-".join(
+        (re.sub(r"[^\w.]+", "-", classifier.name).strip("-"), name, split)
+    )
+    mixed_precision = (
+        request.mixed_precision.value
+        if request.mixed_precision is not None
+        else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    )
+    if not quiet and processes.is_main:
+        _print_decided(classifier, name, split, len(examples), sampling, settings, folder, request, processes)
+    with (
+        _progress(settings, len(examples), processes.is_main) as on_progress,
+        input_errors(ValueError, FileExistsError, rewrite=option_names),
+    ):
+        results = evaluate(
+            classifier.model,
+            examples,
+            classifier.transform,
+            sampling,
+            folder,
+            settings=settings,
+            batch_size=request.batch_size,
+            num_workers=request.workers,
+            mixed_precision=mixed_precision,
+            pad=request.pad,
+            seed=request.seed,
+            resume=request.resume,
+            retry_failed=request.retry_failed,
+            overwrite=request.overwrite,
+            reference=request.reference,
+            identity={
+                "model": classifier.name,
+                "model_type": classifier.model.config.model_type,
+                "dataset": name,
+                "split": split,
+            },
+            on_progress=on_progress,
+        )
+    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
+    return results, folder, timing
+
+
+def _parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.isidentifier():
+            raise InputError(f"--data-option must be NAME=VALUE, got {text!r}")
+        options[name] = int(value) if re.fullmatch(r"-?\d+", value) else value
+    return options
+
+
+def _read_settings(path: Path) -> list[dict[str, Any]]:
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings {path}: {text}"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
+        raise InputError(
+            f'--settings {path}: must hold a JSON list of objects, such as [{{"r": 0}}, {{"r": 150, "mode": "drop"}}]'
+        )
+    return content
+
+
+def _choose_sampling(request: Request, dataset: str, classifier: Classifier) -> ClipSampling:
+    """The preset of the protocol, changed by the options that were given."""
+    from ..data.sampling import ClipSampling, sampling_preset
+
+    config = classifier.model.config
+    given = {name: value for name, value in (request.sampling or {}).items() if value is not None}
+    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol.value}: {text}"):
+        # One view of the many: at the rate of training, which the paper's differs from for VideoMAE.
+        single = request.protocol is Protocol.single
+        full = request.protocol is Protocol.full or (single and dataset != "moving-digits")
+        preset = sampling_preset(
+            config.model_type, dataset, num_frames=config.num_frames, protocol="full" if full else "paper"
+        )
+        if single:
+            preset = replace(preset, num_clips=1, num_crops=1)
+    if given.get("strategy") == "uniform" and "sampling_rate" not in given:
+        given["sampling_rate"] = 1
+    with input_errors(ValueError, TypeError, rewrite=_sampling_options):
+        return ClipSampling(**{**preset.to_dict(), **given})
+
+
+def _sampling_options(message: str) -> str:
+    """Calls fields of `ClipSampling` by the names of their options."""
+    return re.sub(r"`(\w+)`", lambda match: "--" + match[1].replace("_", "-"), message)
+
+
+def _load_examples(request: Request, name: str, split: str, classifier: Classifier) -> list[Example]:
+    """Reads the rows of the split; streaming, so that no other split is made and nothing old is taken from a cache."""
+    from ..data.loading import load
+    from ..evaluation import classifier_tasks
+    from ..evaluation.examples import read_examples
+
+    options = dict(request.data_options or {})
+    if request.annotations is not None:
+        options["annotations"] = request.annotations
+    config = classifier.model.config
+    rows: Any = load(name, split, request.data_dir, streaming=True, **options)
+    examples = read_examples(rows, classifier_tasks(config), config.id2label, request.by_name)
+    if request.limit is not None and request.limit < len(examples):
+        return [examples[index * len(examples) // request.limit] for index in range(request.limit)]
+    return examples
+
+
+# --- printing
+def setting_name(changes: Mapping[str, Any]) -> str:
+    """A short name for settings: "r = 150, drop"."""
+    words: list[str] = []
+    for name, value in changes.items():
+        if name == "r":
+            words.insert(0, f"r = {','.join(map(str, value)) if isinstance(value, list) else value}")
+        elif name in ("mode", "schedule", "scope"):
+            words.append(str(value))
+        elif name == "proportional_attention":
+            words.append(f"{'' if value else 'no '}proportional attention")
+        elif value is not None:
+            words.append(f"{name.replace('_', ' ')} {value}")
+    return ", ".join(words) or "as saved"
+
+
+def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Short names for settings that say only in what they differ."""
+    common = {
+        name
+        for name in settings[0]
+        if len(settings) > 1 and all(name in other and other[name] == settings[0][name] for other in settings)
+    }
+    names = []
+    for changes in settings:
+        own = {name: value for name, value in changes.items() if name not in common}
+        if changes.get("r") == 0:
+            own = {"r": 0}  # nothing else counts
+        names.append(setting_name(own))
+    return names if len(set(names)) == len(names) else [setting_name(changes) for changes in settings]
+
+
+def _print_decided(
+    classifier: Classifier,
+    dataset: str,
+    split: str,
+    num_videos: int,
+    sampling: ClipSampling,
+    settings: Sequence[Mapping[str, Any]],
+    folder: Path,
+    request: Request,
+    processes: Processes,
+) -> None:
+    from rich.table import Table
+
+    config: Any = classifier.model.config
+    spacing = (
+        "one from each of as many segments"
+        if sampling.strategy == "uniform"
+        else f"{sampling.sampling_rate} apart, {_PLACES[sampling.strategy]}"
+    )
+    rate = "" if sampling.target_fps is None else f" at {sampling.target_fps:g} frames per second"
+    views = f"{sampling.num_clips} x {sampling.num_crops} view{'s' if sampling.num_views > 1 else ''}"
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", f"{classifier.name} ({config.model_type}, {config.num_labels} outputs)")
+    table.add_row("data", f"{dataset}, {split}: {num_videos} videos")
+    table.add_row(
+        "clips", f"{sampling.num_frames} frames, {spacing}{rate}; {views}; transform {classifier.transform_source}"
+    )
+    for number, (name, changes) in enumerate(zip(distinct_names(settings), settings, strict=True)):
+        resolved = type(config).from_stock(config)
+        resolved.update_token_merging(**changes)
+        described = describe_merging(resolved.token_merging_settings(resolved=True))
+        table.add_row("" if number else "settings", described if len(settings) == 1 else f"{name}: {described}")
+    device = "cpu" if classifier.device.type == "cpu" else str(classifier.device)
+    count = f", {processes.count} processes" if processes.count > 1 else ""
+    table.add_row("runs on", f"{device}, {request.dtype.value}{count}")
+    table.add_row("output", str(folder))
+    console().print(table)
+
+
+@contextmanager
+def _progress(
+    settings: Sequence[Mapping[str, Any]], total: int, enabled: bool
+) -> Iterator[Callable[[Progress], None] | None]:
+    """Shows how far it is, with the running accuracy: a bar on a terminal, elsewhere a line now and then."""
+    if not enabled:
+        yield None
+        return
+    names = distinct_names(settings)
+
+    def text(progress: Progress) -> str:
+        parts = [
+            f"{name}: {accuracy:.1%}"
+            for name, accuracy in zip(names, progress.accuracy, strict=True)
+            if accuracy is not None
+        ]
+        shown = parts if len(parts) <= 3 else [*parts[:3], "..."]
+        parts = ["top-1 " + "  ".join(shown)] if shown else []
+        parts += [f"waiting for data {progress.waiting:.0%}"]
+        parts += [f"{progress.failed} unreadable"] if progress.failed else []
+        return "  ".join(parts)
+
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        last = [time.monotonic()]
+
+        def print_line(progress: Progress) -> None:
+            if progress.done == progress.total or time.monotonic() - last[0] >= SECONDS_BETWEEN_LINES:
+                last[0] = time.monotonic()
+                print_note(f"{progress.done}/{progress.total} videos  {text(progress)}")
+
+        yield print_line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=screen, redirect_stdout=False) as bar:
+        task = bar.add_task("decoding the first videos", total=total)
+        yield lambda progress: bar.update(task, completed=progress.done, description=text(progress))
+
+
+def results_table(results: EvaluationResults, timing: Mapping[str, Any]) -> Table:
+    """The results with each of the settings."""
+    from rich.table import Table
+
+    run = results.run
+    names = distinct_names([setting.changes for setting in results.settings])
+    tasks = list(results.settings[0].tasks)
+    table = Table(
+        title=f"{run.get('model', '')} on {run.get('dataset', '')}",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("settings", overflow="fold")
+    columns = ["tokens"]
+    for task in tasks:
+        prefix = "" if len(tasks) == 1 else f"{task} "
+        columns += [f"{prefix}top-1 %", f"{prefix}top-5 %"]
+    compared = any(setting.agreement is not None for setting in results.settings)
+    columns += ["NLL", *(("agree %", "change") if compared else ()), "clips/s"]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, setting, rate in zip(names, results.settings, timing["clips_per_second"], strict=True):
+        counts = setting.token_counts
+        cells = [name, "" if counts is None else f"{counts[0]} → {counts[-1]}"]
+        for task in tasks:
+            top_1, top_5 = setting.tasks[task].top_1, setting.tasks[task].top_5
+            cells += [f"{100 * top_1.value:.2f} ± {100 * top_1.standard_error:.2f}", f"{100 * top_5.value:.2f}"]
+        cells.append("" if setting.main is None else f"{setting.main.nll:.3f}")
+        if compared:
+            agreement, difference = setting.agreement, setting.top_1_difference
+            cells.append("" if agreement is None else f"{100 * agreement.value:.1f}")
+            error = None if difference is None else difference.standard_error
+            cells.append("" if difference is None else f"{100 * difference.value:+.2f}")
+            cells[-1] += "" if error is None else f" ± {100 * error:.2f}"
+        cells.append("" if rate is None else f"{rate:.1f}")
+        table.add_row(*cells)
+    return table
+
+
+def footnotes(results: EvaluationResults, timing: Mapping[str, Any]) -> list[str]:
+    """What is to be known for reading the table."""
+    unread = f"; {len(results.failures)} could not be read" if results.failures else ""
+    labelled = results.num_labelled
+    lines = [
+        f"{labelled} of {results.num_videos} videos counted{unread}. ± standard error. Change and agreement: from the "
+        "first line (or --reference), on the same videos."
+        if labelled
+        else f"{results.num_videos} videos{unread}; their labels are unknown, so there is no accuracy."
+    ]
+    if timing["seconds"]:
+        lines.append(
+            f"Waited for data {timing['waiting_for_data']:.1%} of {timing['seconds']:.0f} s (and "
+            f"{timing['startup_seconds']:.1f} s for the first batch). clips/s: the model alone, beside "
+            "decoding on the same machine; for speed use measurements made for it."
+        )
+    return lines
+
+
+def report_failures(results: EvaluationResults, folder: Path) -> None:
+    """Lists videos that could not be read on stderr."""
+    for video_id, reason in list(results.failures.items())[:SHOWN_FAILURES]:
+        print_error(f"{video_id}: {one_line(reason)}")
+    if len(results.failures) > SHOWN_FAILURES:
+        print_note(f"{len(results.failures) - SHOWN_FAILURES} more are listed in {folder / 'results.json'}")
+    if results.failures:
+        print_error(f"{len(results.failures)} of {results.num_videos} videos could not be read and are not counted")

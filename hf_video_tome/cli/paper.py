@@ -1,0 +1,185 @@
+"""`hf-video-tome paper`: the table of the paper, on real checkpoints and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import Dtype, DtypeOption, InputError, JsonOption, console, is_main_process, write_json
+from .evaluate import (
+    BatchSizeOption,
+    DeviceChoice,
+    LimitOption,
+    MixedPrecisionOption,
+    OverwriteOption,
+    Protocol,
+    Request,
+    ResumeOption,
+    WorkersOption,
+    report_failures,
+    run_evaluation,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..evaluation import EvaluationResults
+    from .common import Classifier
+
+HELP = """Reproduce the table of "Video, How Do Your Tokens Merge?" (CVPRW 2025) beside its published numbers.
+
+Runs every checkpoint for every data set whose folder is given, with all lines of the table in one pass, one view each.
+Checkpoints that the Hub does not have (ViViT on Something-Something, all on EPIC-KITCHENS) are given by --checkpoint.
+
+\b
+Examples:
+  hf-video-tome paper --kinetics400 /data/k400 --something-something-v2 /data/ssv2
+  hf-video-tome paper --epic-kitchens-100 /data/epic --checkpoint epic-kitchens-100=checkpoints/vivit-epic
+"""
+SHORT_HELP = "Reproduce the table of the paper on real checkpoints."
+DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100")
+
+
+def command(
+    kinetics400: Annotated[
+        Path | None, typer.Option("--kinetics400", metavar="FOLDER", help="Where Kinetics-400 lies.")
+    ] = None,
+    something_something_v2: Annotated[
+        Path | None,
+        typer.Option(
+            "--something-something-v2", "--ssv2", metavar="FOLDER", help="Where Something-Something v2 lies."
+        ),
+    ] = None,
+    epic_kitchens_100: Annotated[
+        Path | None, typer.Option("--epic-kitchens-100", metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="DATASET=MODEL",
+            help="A checkpoint for a data set, in place of the Hub's of the same architecture; can be given more than "
+            "once.",
+        ),
+    ] = None,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--architecture",
+            metavar="NAME",
+            help="Only this architecture of the Hub's checkpoints; can be given more than once.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for predictions and results.")
+    ] = Path("evaluations/paper"),
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 8,
+    workers: WorkersOption = 2,
+    dtype: DtypeOption = Dtype.float32,
+    mixed_precision: MixedPrecisionOption = None,
+    device: DeviceChoice = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    from ..evaluation.paper import PAPER_CHECKPOINTS, paper_table_settings
+
+    folders = dict(zip(DATASETS, (kinetics400, something_something_v2, epic_kitchens_100), strict=True))
+    own: dict[str, list[str]] = {name: [] for name in DATASETS}
+    for text in checkpoint or []:
+        name, separator, model = text.partition("=")
+        if not separator or name not in DATASETS or not model:
+            raise InputError(f"--checkpoint must be DATASET=MODEL with one of {', '.join(DATASETS)}, got {text!r}")
+        if folders[name] is None:
+            raise InputError(f"--checkpoint {text}: --{name} is not given, so there is nothing to evaluate it on")
+        own[name].append(model)
+    if not any(folders.values()):
+        raise InputError(f"give the folder of at least one data set: {', '.join(f'--{name}' for name in DATASETS)}")
+    known = sorted({model_type for model_type, _ in PAPER_CHECKPOINTS})
+    for name in architecture or []:
+        if name not in known:
+            raise InputError(f"--architecture must be one of {', '.join(known)}, got {name!r}")
+
+    jobs = []
+    for dataset, folder in folders.items():
+        if folder is None:
+            continue
+        from_hub = [
+            model
+            for (model_type, name), model in PAPER_CHECKPOINTS.items()
+            if name == dataset and (not architecture or model_type in architecture)
+        ]
+        models = own[dataset] or from_hub
+        if not models:
+            raise InputError(f"--{dataset}: the Hub has no checkpoint for it, give one: --checkpoint {dataset}=MODEL")
+        jobs += [(dataset, folder, model) for model in models]
+
+    def settings(classifier: Classifier) -> list[dict[str, Any]]:
+        return paper_table_settings(classifier.model.config.model_type)
+
+    finished = []
+    for dataset, folder, model in jobs:
+        request = Request(
+            model=model,
+            dataset=dataset,
+            data_dir=folder,
+            settings=settings,
+            protocol=Protocol.paper,
+            output=output / f"{Path(model).name}-{dataset}",
+            limit=limit,
+            batch_size=batch_size,
+            workers=workers,
+            dtype=dtype,
+            mixed_precision=mixed_precision,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+        )
+        results, destination, timing = run_evaluation(request, quiet=as_json)
+        finished.append((results, destination, timing))
+        if is_main_process():
+            report_failures(results, destination)
+    if is_main_process():
+        if as_json:
+            write_json({"evaluations": [{**results.to_dict(), "timing": timing} for results, _, timing in finished]})
+        else:
+            console().print(_table([results for results, _, _ in finished]))
+            console().print(
+                "Published: one view, one crop. The paper's checkpoints are not always those of the Hub, and its "
+                "copies of the data sets lack other videos: compare the differences between lines, not the lines."
+            )
+            typer.echo(f"\nresults:  {output}")
+    if any(results.failures for results, _, _ in finished):
+        raise typer.Exit(2)
+
+
+def _table(finished: Sequence[EvaluationResults]) -> Table:
+    from rich.table import Table
+
+    from ..evaluation.paper import published_top_1
+
+    table = Table(title="top-1 accuracy, % (EPIC-KITCHENS: action)", title_justify="left")
+    for name in ("model", "data set", "mode", "r", "tokens"):
+        table.add_column(name, overflow="fold")
+    for name in ("measured", "published"):
+        table.add_column(name, justify="right")
+    for results in finished:
+        for setting in results.settings:
+            changes, counts, main = setting.changes, setting.token_counts, setting.main
+            published = published_top_1(results.run["model_type"], results.run["dataset"], changes)
+            table.add_row(
+                results.run["model"],
+                results.run["dataset"],
+                changes["mode"] if changes["r"] else "none",
+                str(changes["r"]),
+                "" if counts is None else f"{counts[0]} → {counts[-1]}",
+                "" if main is None else f"{100 * main.top_1.value:.2f} ± {100 * main.top_1.standard_error:.2f}",
+                "" if published is None else f"{100 * published:.2f}",
+            )
+        table.add_section()
+    return table

@@ -1,0 +1,53 @@
+"""Accuracy that can be trusted: evaluation of any classifier on any video data set.
+
+The names below are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .output import read_predictions
+    from .results import Difference, EvaluationResults, SettingResults, Share, TaskResults
+    from .runner import Progress, evaluate
+    from .tasks import Task, classifier_tasks, match_labels
+
+_MODULES = {
+    "Difference": "results",
+    "EvaluationResults": "results",
+    "Progress": "runner",
+    "SettingResults": "results",
+    "Share": "results",
+    "Task": "tasks",
+    "TaskResults": "results",
+    "classifier_tasks": "tasks",
+    "evaluate": "runner",
+    "match_labels": "tasks",
+    "read_predictions": "output",
+}
+
+__all__ = [
+    "Difference",
+    "EvaluationResults",
+    "Progress",
+    "SettingResults",
+    "Share",
+    "Task",
+    "TaskResults",
+    "classifier_tasks",
+    "evaluate",
+    "match_labels",
+    "read_predictions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

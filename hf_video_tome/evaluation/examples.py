@@ -1,0 +1,240 @@
+"""The videos of an evaluation: from the rows of any data set to batches of decoded views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.clips import VideoSegment, read_clips
+from ..data.decoding import VideoDecodingError
+from ..data.frame_folder import FrameFolder
+from ..data.sampling import ClipSampling
+from .tasks import Task, match_labels
+
+if TYPE_CHECKING:
+    from ..data.transforms import ClipTransform
+
+
+@dataclass(frozen=True)
+class Example:
+    """One video to classify.
+
+    Attributes:
+        video_id: Its name, unique in the data set.
+        source: Path, bytes or frame folder.
+        segment: The stretch of it to look at; None for all of it.
+        labels: The right output within each task; None where it is unknown.
+    """
+
+    video_id: str
+    source: str | bytes | FrameFolder
+    segment: VideoSegment | None
+    labels: tuple[int, ...] | None
+
+
+def read_examples(
+    rows: Iterable[Mapping[str, Any]],
+    tasks: Sequence[Task],
+    id2label: Mapping[int, str],
+    by_name: bool | None = None,
+) -> list[Example]:
+    """Reads the rows of a data set and checks them; no video is touched.
+
+    Columns: `video` (a path, or `{"path", "bytes"}` as in a `datasets.Video(decode=False)` column), one column of
+    class numbers for each task, and optionally `video_id` (else the path, else the row's number), `start_seconds` and
+    `stop_seconds` (a stretch of a longer video), `start_frame` and `stop_frame` (the same, where `video` is a folder
+    of frames). Negative or missing class numbers mean that the answer is unknown.
+
+    Args:
+        rows: A `datasets.Dataset` or `IterableDataset`, or any rows. The videos of a `datasets.Video` column are not
+            decoded.
+        tasks: What the classifier answers.
+        id2label: The classifier's names of its outputs.
+        by_name: Whether classes are matched by name, see `match_labels`.
+
+    Returns:
+        One example for each row, in order.
+
+    Raises:
+        ValueError: If a column is missing, a class number is out of range, or a video_id is not unique.
+
+    Examples:
+        >>> read_examples([{"video": "a.mp4", "label": 1}], [Task("label", 0, 2)], {})[0].labels
+        (1,)
+    """
+    rows, features = _undecoded(rows)
+    orders: dict[str, list[int] | None] = {}
+    for task in tasks:
+        names = getattr(features.get(task.name), "names", None)
+        if names is not None and all(str(name) == str(index) for index, name in enumerate(names)):
+            names = None  # ClassLabel(num_classes=...) names its classes by number
+        orders[task.name] = match_labels(names, task, id2label, by_name)
+
+    examples: list[Example] = []
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        if "video" not in row:
+            raise ValueError(f"row {number} of the data set has no column 'video', only {', '.join(map(repr, row))}")
+        source = _source(row["video"], row, number)
+        video_id = row.get("video_id")
+        if video_id is None:
+            video_id = source if isinstance(source, str) else f"{number:08d}"
+        if video_id in seen:
+            raise ValueError(f"row {number} of the data set has the video_id {video_id!r}, which an earlier row has")
+        seen.add(video_id)
+        examples.append(Example(video_id, source, _segment(row, source), _labels(row, number, tasks, orders)))
+    if not examples:
+        raise ValueError("the data set has no rows")
+    return examples
+
+
+def _undecoded(rows: Any) -> tuple[Iterable[Mapping[str, Any]], Mapping[str, Any]]:
+    """Switches off the decoding of a `datasets` video column, which would need torchcodec."""
+    features = getattr(rows, "features", None)
+    if not isinstance(features, Mapping):
+        return rows, {}
+    if getattr(features.get("video"), "decode", False):
+        import datasets
+
+        rows = rows.cast_column("video", datasets.Video(decode=False))
+    return rows, features
+
+
+def _source(video: Any, row: Mapping[str, Any], number: int) -> str | bytes | FrameFolder:
+    if isinstance(video, Mapping):
+        content, video = video.get("bytes"), video.get("path")
+        if content is not None and not (video and os.path.exists(video)):
+            return bytes(content)
+    if not isinstance(video, (str, os.PathLike)):
+        raise ValueError(
+            f"row {number} of the data set: 'video' must be a path or a dictionary with 'path' or 'bytes', got "
+            f"{type(video).__name__}"
+        )
+    path = os.fspath(video)
+    start, stop = row.get("start_frame"), row.get("stop_frame")
+    if start is not None and stop is not None and os.path.isdir(path):
+        return FrameFolder(path, start=int(start), stop=int(stop))
+    return path
+
+
+def _segment(row: Mapping[str, Any], source: str | bytes | FrameFolder) -> VideoSegment | None:
+    start, stop = row.get("start_seconds"), row.get("stop_seconds")
+    if start is None or stop is None or isinstance(source, FrameFolder):
+        return None
+    return VideoSegment(float(start), float(stop))
+
+
+def _labels(
+    row: Mapping[str, Any], number: int, tasks: Sequence[Task], orders: Mapping[str, list[int] | None]
+) -> tuple[int, ...] | None:
+    labels = []
+    for task in tasks:
+        if task.name not in row:
+            raise ValueError(
+                f"row {number} of the data set has no column {task.name!r}, which the classifier answers; it has "
+                f"{', '.join(map(repr, row))}"
+            )
+        value, order = row[task.name], orders[task.name]
+        if value is None or value < 0:
+            return None
+        allowed = task.size if order is None else len(order)
+        if value >= allowed:
+            raise ValueError(
+                f"row {number} of the data set: {task.name!r} must be a class number from 0 to {allowed - 1}, got "
+                f"{value!r}"
+            )
+        labels.append(int(value) if order is None else order[value])
+    return tuple(labels)
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Videos that go through the model together.
+
+    Attributes:
+        number: Number of the batch.
+        positions: Position in the data set of each video that could be read.
+        views: (sum of the views, T, 3, h, w) uint8 frames, video after video; None where no video could be read.
+        failures: From the position of each video that could not be read to the reason.
+    """
+
+    number: int
+    positions: tuple[int, ...]
+    views: torch.Tensor | None
+    failures: dict[int, str]
+
+
+class _Views(Dataset[tuple[int, Any]]):
+    """Decodes one video; what is wrong with it is a result like any other."""
+
+    def __init__(
+        self, examples: Sequence[Example], sampling: ClipSampling, transform: ClipTransform, pad: bool, seed: int
+    ) -> None:
+        self.examples, self.sampling, self.transform, self.pad, self.seed = examples, sampling, transform, pad, seed
+
+    def __getitem__(self, position: int) -> tuple[int, Any]:
+        example = self.examples[position]
+        # By position, so that the clip does not depend on which worker or process decodes it.
+        rng = np.random.default_rng([self.seed, position])
+        try:
+            clips = read_clips(example.source, self.sampling, segment=example.segment, rng=rng, pad=self.pad)
+        except VideoDecodingError as error:
+            return position, error.reason or str(error)
+        views = [self.transform.crop_views(clip, self.sampling.num_crops) for clip in clips]
+        return position, torch.cat(views)
+
+
+def decode_batches(
+    examples: Sequence[Example],
+    batches: Mapping[int, Sequence[int]],
+    sampling: ClipSampling,
+    transform: ClipTransform,
+    *,
+    num_workers: int = 0,
+    pad: bool = True,
+    seed: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[DecodedBatch]:
+    """Decodes batches of videos ahead of whoever takes them.
+
+    Args:
+        examples: All videos.
+        batches: From the number of each batch to the positions of its videos.
+        sampling: Which frames to take.
+        transform: How they are resized and cropped; the normalisation is left to the device of the model.
+        num_workers: Processes that decode; 0 decodes in this one.
+        pad: Whether a video with too few frames repeats its last one, or counts as one that cannot be read.
+        seed: Of random sampling.
+        pin_memory: Whether to hand over page-locked memory, from which copies to a GPU are faster.
+
+    Yields:
+        The batches, in order.
+    """
+    numbers = list(batches)
+    loader = DataLoader(
+        _Views(examples, sampling, transform, pad, seed),
+        batch_sampler=[list(batches[number]) for number in numbers],
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+    )
+    for number, (positions, views, failures) in zip(numbers, loader, strict=True):
+        yield DecodedBatch(number, positions, views, failures)
+
+
+def _collate(
+    items: Sequence[tuple[int, Any]],
+) -> tuple[tuple[int, ...], torch.Tensor | None, dict[int, str]]:
+    read = [(position, views) for position, views in items if isinstance(views, torch.Tensor)]
+    failures = {position: reason for position, reason in items if not isinstance(reason, torch.Tensor)}
+    return (
+        tuple(position for position, _ in read),
+        torch.cat([views for _, views in read]) if read else None,
+        failures,
+    )

@@ -1,0 +1,258 @@
+"""From logits to predictions, and from predictions to results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..metrics.functional import joint_ranks, log_softmax, mean_with_error, ranks, share_with_error
+from .journal import Row
+from .tasks import ACTION, Task
+
+_DIGITS = 6  # of stored log-probabilities
+
+
+def predict_video(
+    views: np.ndarray, tasks: Sequence[Task], labels: Sequence[int] | None, top_k: int = 5
+) -> dict[str, Any]:
+    """Makes one prediction of the logits of all views of a video.
+
+    The softmax probabilities of the views are averaged, within each task.
+
+    Args:
+        views: (V, C) float logits.
+        tasks: What the C outputs mean.
+        labels: The right output within each task, or None.
+        top_k: Labels to keep.
+
+    Returns:
+        For each task, with its name as prefix: `label` (no suffix), `_top` (best first), `_log_probabilities` (of
+        those), `_rank` (of the right one, 0 is best) and `_nll`; for several tasks the same of all of them together as
+        `action_rank` and `action_nll`.
+
+    Examples:
+        >>> row = predict_video(np.array([[0.0, 2.0, 1.0]]), [Task("label", 0, 3)], labels=[2], top_k=2)
+        >>> row["label"], row["label_top"], row["label_rank"]
+        (2, [1, 2], 1)
+    """
+    row: dict[str, Any] = {}
+    averages = []
+    for number, task in enumerate(tasks):
+        scores = log_softmax(views[:, task.start : task.stop])
+        average = np.logaddexp.reduce(scores, axis=0) - math.log(len(scores))
+        averages.append(average)
+        label = None if labels is None else labels[number]
+        best = np.argsort(-average, kind="stable")[:top_k]
+        row |= {
+            task.name: label,
+            f"{task.name}_top": best.tolist(),
+            f"{task.name}_log_probabilities": [round(value, _DIGITS) for value in average[best].tolist()],
+            f"{task.name}_rank": None if label is None else int(ranks(average[None], np.array([label]))[0]),
+            f"{task.name}_nll": None if label is None else round(-float(average[label]), _DIGITS),
+        }
+    if len(tasks) > 1:
+        known = labels is not None
+        rank = joint_ranks([average[None] for average in averages], np.array([labels]))[0] if known else None
+        row[f"{ACTION}_rank"] = None if rank is None else int(rank)
+        row[f"{ACTION}_nll"] = round(sum(row[f"{task.name}_nll"] for task in tasks), _DIGITS) if known else None
+    return row
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of the videos.
+
+    Attributes:
+        value: 0 to 1.
+        standard_error: Of the value, from the number of videos.
+    """
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two shares of the same videos.
+
+    Attributes:
+        value: -1 to 1.
+        standard_error: Of the value; below that of either share, as most videos count the same in both. None where
+            there is one video only.
+    """
+
+    value: float
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """How well one task was answered.
+
+    Attributes:
+        top_1: Accuracy.
+        top_5: Share of videos whose answer is among the five best.
+        nll: Mean negative log-likelihood of the right answer, in nats.
+        nll_standard_error: Of the mean; None where there is one video only.
+        mean_class_accuracy: Mean over the classes that occur; None for the action, which is no task of its own.
+        per_class: From each class that occurs to its accuracy and number of videos.
+    """
+
+    top_1: Share
+    top_5: Share
+    nll: float
+    nll_standard_error: float | None
+    mean_class_accuracy: float | None
+    per_class: dict[int, tuple[float, int]]
+
+
+@dataclass(frozen=True)
+class SettingResults:
+    """What was measured with one of the settings.
+
+    Attributes:
+        changes: The token merging settings as they were given.
+        resolved: All of them, with the architecture's choices; empty for a stock model.
+        token_counts: Tokens before the first and after each layer; None for a stock model.
+        tasks: Results by the name of the task; for several tasks also "action": all of them right. Empty where the
+            answers are unknown.
+        agreement: Share of videos with the same answer (to all tasks) as the reference; None for the reference itself.
+        top_1_difference: Accuracy (all tasks right) minus that of the reference; None for the reference itself.
+    """
+
+    changes: dict[str, Any]
+    resolved: dict[str, Any]
+    token_counts: list[int] | None
+    tasks: dict[str, TaskResults]
+    agreement: Share | None
+    top_1_difference: Difference | None
+
+    @property
+    def main(self) -> TaskResults | None:
+        """The results that count most: those of the action where there are several tasks."""
+        return self.tasks.get(ACTION) or next(iter(self.tasks.values()), None)
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """What an evaluation ends in.
+
+    Attributes:
+        run: What was evaluated, as in `run.json`.
+        num_videos: Videos in the data set.
+        num_labelled: Videos that could be read and whose answer is known: those that the accuracies are of.
+        failures: From the video_id of each video that could not be read to the reason.
+        settings: Results with each of the settings, in the order given.
+    """
+
+    run: dict[str, Any]
+    num_videos: int
+    num_labelled: int
+    failures: dict[str, str]
+    settings: tuple[SettingResults, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives all of it JSON-safe."""
+        return asdict(self)
+
+
+def summarize(
+    run: Mapping[str, Any],
+    rows: Sequence[Row],
+    tasks: Sequence[Task],
+    reference: Mapping[str, Row] | None = None,
+) -> EvaluationResults:
+    """Computes the results from the predictions, with the metrics of `hf_video_tome.metrics`.
+
+    Args:
+        run: Content of `run.json`.
+        rows: Those of `predictions.jsonl`.
+        tasks: What the classifier answers.
+        reference: Rows by video_id that all settings are compared with; the first setting when None.
+
+    Returns:
+        The results.
+    """
+    failures = {row["video_id"]: row["error"] for row in rows if "error" in row}
+    by_setting: list[list[Row]] = [[] for _ in run["settings"]]
+    for row in rows:
+        if "error" not in row:
+            by_setting[row["setting"]].append(row)
+    external = reference is not None
+    if reference is None:
+        reference = {row["video_id"]: row for row in by_setting[0]}
+    results = []
+    for index, (setting, predictions) in enumerate(zip(run["settings"], by_setting, strict=True)):
+        compared = reference if predictions and (external or index > 0) else None
+        labelled = [row for row in predictions if row[tasks[0].name] is not None]
+        results.append(
+            SettingResults(
+                changes=setting["changes"],
+                resolved=setting["resolved"],
+                token_counts=setting["token_counts"],
+                tasks=_task_results(labelled, tasks) if labelled else {},
+                agreement=None if compared is None else _agreement(predictions, compared, tasks),
+                top_1_difference=_difference(labelled, compared, tasks) if labelled and compared else None,
+            )
+        )
+    return EvaluationResults(
+        run=dict(run),
+        num_videos=run["num_videos"],
+        num_labelled=sum(row[tasks[0].name] is not None for row in by_setting[0]),
+        failures=failures,
+        settings=tuple(results),
+    )
+
+
+def _task_results(rows: Sequence[Row], tasks: Sequence[Task]) -> dict[str, TaskResults]:
+    from ..metrics import PerClassAccuracy
+
+    results = {}
+    for task in tasks:
+        classes: Any = PerClassAccuracy("ids", keep_in_memory=True).compute(
+            predictions=[row[f"{task.name}_top"][0] for row in rows],
+            references=[row[task.name] for row in rows],
+            num_classes=task.size,
+        )
+        per_class = zip(classes["per_class_accuracy"], classes["per_class_count"], strict=True)
+        results[task.name] = TaskResults(
+            **_rank_results(rows, task.name),
+            mean_class_accuracy=classes["mean_class_accuracy"],
+            per_class={index: (accuracy, count) for index, (accuracy, count) in enumerate(per_class) if count},
+        )
+    if len(tasks) > 1:
+        results[ACTION] = TaskResults(**_rank_results(rows, ACTION), mean_class_accuracy=None, per_class={})
+    return results
+
+
+def _rank_results(rows: Sequence[Row], name: str) -> dict[str, Any]:
+    """Top-k accuracy from the ranks: right for the action too, and for any number of labels that were kept."""
+    places = np.array([row[f"{name}_rank"] for row in rows])
+    nll, error = mean_with_error([row[f"{name}_nll"] for row in rows])
+    return {
+        "top_1": Share(*share_with_error(places < 1)),
+        "top_5": Share(*share_with_error(places < 5)),
+        "nll": nll,
+        "nll_standard_error": None if math.isnan(error) else error,
+    }
+
+
+def _agreement(rows: Sequence[Row], reference: Mapping[str, Row], tasks: Sequence[Task]) -> Share:
+    keys = [f"{task.name}_top" for task in tasks]
+    return Share(
+        *share_with_error([all(row[key][0] == reference[row["video_id"]][key][0] for key in keys) for row in rows])
+    )
+
+
+def _difference(rows: Sequence[Row], reference: Mapping[str, Row], tasks: Sequence[Task]) -> Difference:
+    keys = [f"{task.name}_rank" for task in tasks]
+
+    def right(row: Row) -> bool:
+        return not any(row[key] for key in keys)
+
+    value, error = mean_with_error([float(right(row)) - float(right(reference[row["video_id"]])) for row in rows])
+    return Difference(value, None if math.isnan(error) else error)

@@ -1,0 +1,134 @@
+"""What a classifier answers, and which of its outputs a data set's classes are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+SINGLE_TASK = "label"
+ACTION = "action"
+"""What all tasks of a classifier together are called."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question that a classifier answers.
+
+    Attributes:
+        name: "label", or the name of a label group ("verb", "noun"); also the column of the data set with the answer.
+        start: First of the classifier's outputs that belong to it.
+        size: How many do.
+    """
+
+    name: str
+    start: int
+    size: int
+
+    @property
+    def stop(self) -> int:
+        """The output after the last one."""
+        return self.start + self.size
+
+
+def classifier_tasks(config: Any) -> tuple[Task, ...]:
+    """Splits the outputs of a classifier into its tasks.
+
+    A two-task head is one classifier whose outputs are divided by `label_groups` in its config, from first to one past
+    the last: verb and noun of EPIC-KITCHENS-100 are `{"verb": [0, 97], "noun": [97, 397]}`. (Ranges, not sizes,
+    because configs are saved with sorted keys.) All else is one task, "label".
+
+    Args:
+        config: Config of a video classifier.
+
+    Returns:
+        Its tasks, in the order of the outputs.
+
+    Raises:
+        ValueError: If `label_groups` is no mapping from names to ranges that divide the `num_labels` outputs.
+
+    Examples:
+        >>> from transformers import VideoMAEConfig
+        >>> classifier_tasks(VideoMAEConfig(num_labels=5, label_groups={"verb": [0, 2], "noun": [2, 5]}))
+        (Task(name='verb', start=0, size=2), Task(name='noun', start=2, size=3))
+    """
+    groups = getattr(config, "label_groups", None)
+    if groups is None:
+        return (Task(SINGLE_TASK, 0, config.num_labels),)
+
+    def fail() -> NoReturn:
+        raise ValueError(
+            "label_groups must map the names of label groups to ranges that divide the num_labels = "
+            f'{config.num_labels} outputs, as {{"verb": [0, 97], "noun": [97, 397]}} does for 397, got {groups!r}'
+        )
+
+    if not isinstance(groups, Mapping) or not groups:
+        fail()
+    tasks = []
+    for name, limits in groups.items():
+        named = isinstance(name, str) and name not in ("", SINGLE_TASK, ACTION)
+        if not named or not isinstance(limits, (list, tuple)) or [type(limit) for limit in limits] != [int, int]:
+            fail()
+        tasks.append(Task(name, limits[0], limits[1] - limits[0]))
+    tasks.sort(key=lambda task: task.start)
+    ends = [0, *(task.stop for task in tasks)]
+    if [task.start for task in tasks] != ends[:-1] or ends[-1] != config.num_labels or ends != sorted(set(ends)):
+        fail()
+    return tuple(tasks)
+
+
+def match_labels(
+    names: Sequence[str] | None, task: Task, id2label: Mapping[int, str], by_name: bool | None = None
+) -> list[int] | None:
+    """Finds, for each class of a data set, the output of the classifier that means it.
+
+    Checkpoints and data sets do not agree on the order of classes, nor quite on their spelling: names are compared
+    without regard to case, punctuation and brackets.
+
+    Args:
+        names: The data set's names of its classes, or None where it has only numbers.
+        task: The task that they answer.
+        id2label: The classifier's names of its outputs.
+        by_name: True to match names, False to take the data set's numbers as they are, None for names where both sides
+            have them.
+
+    Returns:
+        For each class of the data set an output, 0 to `task.size` - 1, or None where numbers are taken as they are.
+
+    Raises:
+        ValueError: If a class has no output, or there are more classes than outputs.
+
+    Examples:
+        >>> match_labels(["Riding_a bike", "abseiling"], Task("label", 0, 2), {0: "abseiling", 1: "riding a bike"})
+        [1, 0]
+    """
+    outputs = [str(id2label.get(task.start + index, "")) for index in range(task.size)]
+    unnamed = all(not name or re.fullmatch(r"LABEL_\d+", name) for name in outputs)
+    if by_name is None:
+        by_name = names is not None and not unnamed
+    if not by_name:
+        if names is not None and len(names) > task.size:
+            raise ValueError(f"the data set has {len(names)} {task.name} classes, the classifier {task.size} outputs")
+        return None
+    if names is None:
+        raise ValueError(f"the data set has no names for its {task.name} classes to match those of the classifier")
+    by_spelling: dict[str, int] = {}
+    for index, name in enumerate(outputs):
+        if name and by_spelling.setdefault(_spelling(name), index) != index:
+            raise ValueError(
+                f"the classifier has two {task.name} outputs called {name!r}, so classes cannot be matched by name"
+            )
+    unknown = [name for name in names if _spelling(name) not in by_spelling]
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+        raise ValueError(
+            f"{len(unknown)} of the data set's {len(names)} {task.name} classes are no outputs of the classifier "
+            f"({shown}; its own are {', '.join(map(repr, outputs[:3]))}, ...)"
+        )
+    return [by_spelling[_spelling(name)] for name in names]
+
+
+def _spelling(name: str) -> str:
+    """What is left of a name without case, punctuation and the brackets of Something-Something's templates."""
+    return " ".join(re.sub(r"[\W_]+", " ", name.casefold()).split())

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from hf_video_tome.evaluation import Task
+from hf_video_tome.evaluation.examples import read_examples
+
+TASK = (Task("label", 0, 5),)
+TWO = (Task("verb", 0, 2), Task("noun", 2, 3))
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {"video_id": "a", "video": {"path": "a.mp4", "bytes": None}, "label": 3, **changes}
+
+
+def test_rows_become_examples_without_touching_the_videos() -> None:
+    (example,) = read_examples([row()], TASK, {})
+    assert (example.video_id, example.source, example.segment, example.labels) == ("a", "a.mp4", None, (3,))
+
+
+def test_a_path_or_bytes_do_as_well(tmp_path: Path) -> None:
+    examples = read_examples(
+        [{"video": "a.mp4", "label": 0}, {"video": {"path": None, "bytes": b"12"}, "label": 1}], TASK, {}
+    )
+    assert [(example.video_id, example.source) for example in examples] == [("a.mp4", "a.mp4"), ("00000001", b"12")]
+
+
+def test_a_stretch_of_an_untrimmed_video_is_a_segment() -> None:
+    (example,) = read_examples([row(start_seconds=1.5, stop_seconds=2)], TASK, {})
+    assert (example.segment.start, example.segment.stop) == (1.5, 2.0)
+
+
+def test_a_stretch_of_a_frame_folder_is_a_range_of_frames(tmp_path: Path) -> None:
+    changes = {"start_seconds": 1.5, "stop_seconds": 2, "start_frame": 90, "stop_frame": 120}
+    (example,) = read_examples([row(video={"path": str(tmp_path), "bytes": None}, **changes)], TASK, {})
+    assert example.segment is None
+    assert (str(example.source.path), example.source.start, example.source.stop) == (str(tmp_path), 90, 120)
+
+
+def test_two_tasks_have_two_columns() -> None:
+    (example,) = read_examples([row(verb=1, noun=2)], TWO, {})
+    assert example.labels == (1, 2)
+
+
+@pytest.mark.parametrize("label", [None, -1])
+def test_unknown_answers_stay_unknown(label: int | None) -> None:
+    assert read_examples([row(label=label)], TASK, {})[0].labels is None
+
+
+def test_class_numbers_are_those_of_the_classifier_where_names_say_so() -> None:
+    features = datasets.Features(
+        {"video": datasets.Video(decode=False), "label": datasets.ClassLabel(names=["tap", "jar", "pan"])}
+    )
+    rows = datasets.Dataset.from_list(
+        [{"video": {"path": f"{name}.mp4", "bytes": None}, "label": name} for name in ("tap", "jar", "pan")], features
+    )
+    names = {0: "pan", 1: "cup", 2: "jar", 3: "tap", 4: "lid"}
+    assert [example.labels for example in read_examples(rows, TASK, names)] == [(3,), (2,), (0,)]
+    numbers = read_examples(rows, TASK, names, by_name=False)
+    assert [example.labels for example in numbers] == [(0,), (1,), (2,)]
+    streamed = read_examples(rows.to_iterable_dataset(), TASK, names)
+    assert [example.labels for example in streamed] == [(3,), (2,), (0,)]
+
+
+def test_a_column_that_decodes_videos_is_not_decoded() -> None:
+    features = datasets.Features({"video": datasets.Video(), "label": datasets.Value("int64")})
+    rows = datasets.Dataset.from_list([{"video": {"path": "gone.mp4", "bytes": None}, "label": 1}]).cast(features)
+    assert read_examples(rows, TASK, {})[0].source == "gone.mp4"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no rows"),
+        ([{"label": 1}], "row 0 .* no column 'video'"),
+        ([row(video=3)], "row 0 .* must be a path"),
+        ([row(), row(label=2)], "row 1 .* video_id 'a', which an earlier row has"),
+        ([row(label=5)], "'label' must be a class number from 0 to 4, got 5"),
+        ([{"video": "a.mp4"}], "row 0 .* no column 'label'"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_examples(rows, TASK, {})

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from transformers import VideoMAEConfig
+
+from hf_video_tome.evaluation import Task, classifier_tasks, match_labels
+
+TWO_TASKS = {"verb": [0, 97], "noun": [97, 397]}
+
+
+def test_a_classifier_has_one_task_unless_its_config_has_label_groups() -> None:
+    assert classifier_tasks(VideoMAEConfig(num_labels=400)) == (Task("label", 0, 400),)
+    assert classifier_tasks(VideoMAEConfig(num_labels=397, label_groups=TWO_TASKS)) == (
+        Task("verb", 0, 97),
+        Task("noun", 97, 300),
+    )
+
+
+def test_label_groups_are_saved_with_the_checkpoint(tmp_path) -> None:
+    VideoMAEConfig(num_labels=397, label_groups=TWO_TASKS).save_pretrained(tmp_path)
+    assert [task.name for task in classifier_tasks(VideoMAEConfig.from_pretrained(tmp_path))] == ["verb", "noun"]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {},
+        [97, 300],
+        {"verb": 97, "noun": 300},  # sizes: their order would be lost in the saved config
+        {"verb": [0, 97]},
+        {"verb": [0, 97], "noun": [97, 398]},
+        {"verb": [0, 97], "noun": [98, 397]},
+        {"verb": [0, 98], "noun": [97, 397]},
+        {"verb": [0, 397], "noun": [397, 397]},
+        {"verb": [0, 97.0], "noun": [97, 397]},
+        {"verb": [0, 97, 397]},
+        {"action": [0, 397]},
+    ],
+)
+def test_label_groups_that_do_not_add_up_are_refused(groups: object) -> None:
+    with pytest.raises(ValueError, match=r"label_groups must map .* = 397 outputs"):
+        classifier_tasks(VideoMAEConfig(num_labels=397, label_groups=groups))
+
+
+TASK = Task("label", 0, 3)
+OUTPUTS = {0: "Pushing [something] off", 1: "riding a bike", 2: "answering questions"}
+
+
+def test_classes_are_matched_by_name_whatever_their_order_and_spelling() -> None:
+    names = ["riding_a_bike", "Pushing something off"]
+    assert match_labels(names, TASK, OUTPUTS) == [1, 0]
+
+
+def test_numbers_are_taken_where_a_side_has_no_names() -> None:
+    assert match_labels(None, TASK, OUTPUTS) is None
+    assert match_labels(["a", "b"], TASK, {index: f"LABEL_{index}" for index in range(3)}) is None
+    assert match_labels(["answering questions", "riding a bike"], TASK, OUTPUTS, by_name=False) is None
+
+
+def test_a_class_that_the_classifier_does_not_know_is_an_error_not_a_guess() -> None:
+    with pytest.raises(ValueError, match=r"1 of the data set's 2 label classes .*'abseiling'"):
+        match_labels(["abseiling", "riding a bike"], TASK, OUTPUTS)
+
+
+def test_more_classes_than_outputs_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has 4 label classes, the classifier 3 outputs"):
+        match_labels(list("abcd"), TASK, {})
+
+
+def test_names_are_demanded_where_they_are_to_be_matched() -> None:
+    with pytest.raises(ValueError, match="no names for its label classes"):
+        match_labels(None, TASK, OUTPUTS, by_name=True)
+    with pytest.raises(ValueError, match="are no outputs of the classifier"):
+        match_labels(["a"], TASK, {}, by_name=True)
+
+
+def test_two_outputs_of_one_name_cannot_be_matched() -> None:
+    with pytest.raises(ValueError, match="two label outputs called 'Riding a bike'"):
+        match_labels(["riding a bike"], TASK, OUTPUTS | {2: "Riding a bike"})
+
+
+def test_a_group_has_its_own_names() -> None:
+    task = Task("noun", 2, 2)
+    assert match_labels(["pan", "tap"], task, {0: "pan", 1: "x", 2: "tap", 3: "pan"}) == [1, 0]
