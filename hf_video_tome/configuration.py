@@ -6,7 +6,7 @@ import copy
 import numbers
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedConfig
 
@@ -63,6 +63,15 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "token_merging_pooling": _one_of(POOLINGS),
     "token_merging_scope": _one_of(SCOPES, optional=True),
 }
+
+
+class ClipShape(NamedTuple):
+    """Shape of one clip, (frames, channels, height, width)."""
+
+    frames: int
+    channels: int
+    height: int
+    width: int
 
 
 def image_grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
@@ -147,6 +156,19 @@ class TokenMergingConfigMixin:
         """Where the tokens of a clip lie in the sequence of this model."""
         raise NotImplementedError
 
+    @property
+    def num_merging_layers(self) -> int:
+        """Layers that can merge tokens, in their order: those that r and the schedule count."""
+        return self.num_hidden_layers
+
+    @property
+    def clip_shape(self) -> ClipShape:
+        """Shape of the clips that the checkpoint takes."""
+        config: Any = self
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return ClipShape(config.num_frames, config.num_channels, height, width)
+
     def check_token_merging(self) -> list[int]:
         """Validates the fields against each other and against the architecture.
 
@@ -167,7 +189,7 @@ class TokenMergingConfigMixin:
         set_tokens, num_protected = self.token_layout.set_size(self._scope)
         try:
             return requested_removals(
-                self.token_merging_r, self.token_merging_schedule, self.num_hidden_layers, set_tokens - num_protected
+                self.token_merging_r, self.token_merging_schedule, self.num_merging_layers, set_tokens - num_protected
             )
         except ValueError as error:
             raise ValueError(f"token_merging_r: {error}") from None

@@ -37,9 +37,7 @@ def check_pixel_values(pixel_values: Tensor | None, config: Any, any_size: bool 
     """
     if pixel_values is None:
         raise ValueError("pixel_values must be given: a tensor of shape (batch, frames, channels, height, width)")
-    image_size = config.image_size
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    expected = {"frames": config.num_frames, "channels": config.num_channels, "height": height, "width": width}
+    expected = config.clip_shape._asdict()
     if any_size and pixel_values.ndim == 5:
         expected |= {"height": pixel_values.shape[3], "width": pixel_values.shape[4]}
     wanted = ", ".join(f"{name}={value}" for name, value in expected.items())
