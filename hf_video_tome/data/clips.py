@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .decoding import TIME_TOLERANCE, Timeline, VideoDecodingError, VideoSource, read_chosen_frames
+from .decoding import read_frames_between, read_frames_by_rank
 from .sampling import ClipSampling
+from .timeline import TIME_TOLERANCE, Timeline
+from .video_file import VideoSource, fail
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def read_clips(
 
     A segment is the frames whose time stamps lie in [start, stop), or where there is none the frame that is shown at
     its start. (Times mean a frame that begins up to half a millisecond later, as in `read_frames_at`.) What of it lies
-    beyond the end of the video is left out.
+    beyond the end of the video is left out. Of mp4, mov, mkv and webm files only the segment is read, so that one that
+    is cut short after it may go unnoticed.
 
     Args:
         source: Path, bytes or binary file object of a video, or folder of extracted frames (its path or a
@@ -96,25 +100,30 @@ def read_clips(
     if segment is not None and not isinstance(segment, VideoSegment):
         raise TypeError(f"`segment` must be a VideoSegment or None, got {segment!r} ({type(segment).__name__}).")
 
-    def choose(timeline: Timeline) -> list[int]:
-        ranks = _ranks(timeline, sampling.target_fps, segment)
+    def choose(name: str, ranks: Sequence[int] | np.ndarray) -> list[int]:
         if not pad:
-            _check_long_enough(timeline.name, len(ranks), sampling, segment)
+            _check_long_enough(name, len(ranks), sampling, segment)
         return [int(ranks[index]) for clip in sampling.sample(len(ranks), rng) for index in clip]
 
-    frames = read_chosen_frames(source, choose, pad=pad)
+    fps = sampling.target_fps
+    if segment is None and fps is None:
+        frames = read_frames_by_rank(source, lambda name, num_frames: choose(name, range(num_frames)), pad=pad)
+    else:
+        start, stop = (0.0, math.inf) if segment is None else (segment.start, segment.stop)
+        frames = read_frames_between(
+            source, start, stop, lambda timeline: choose(timeline.name, _indices(timeline, fps, start, stop)), pad=pad
+        )
     return frames.reshape(sampling.num_clips, sampling.num_frames, *frames.shape[1:])
 
 
-def _ranks(timeline: Timeline, target_fps: float | None, segment: VideoSegment | None) -> np.ndarray | range:
-    """Gives the frame index of every frame that can be sampled."""
-    if segment is None and target_fps is None:
-        return range(timeline.num_frames)
-    start, stop = (0.0, timeline.end) if segment is None else (segment.start, segment.stop)
+def _indices(timeline: Timeline, target_fps: float | None, start: float, stop: float) -> Sequence[int] | np.ndarray:
+    """Gives the index, in the timeline, of every frame that can be sampled."""
     times = timeline.times
     if start >= timeline.end and start > times[-1] + TIME_TOLERANCE:
-        reason = f"ends at {timeline.end:.3f} s, before the segment, which begins at {start:.3f} s"
-        raise VideoDecodingError(f"{timeline.name}: {reason}", timeline.name, reason)
+        fail(
+            timeline.name,
+            f"ends at {timeline.end:.3f} s, before the segment, which begins at {start:.3f} s",
+        )
     if target_fps is not None:
         count = max(1, round((min(stop, timeline.end) - start) * target_fps))
         return timeline.shown_at(start + np.arange(count) / target_fps)
@@ -132,4 +141,4 @@ def _check_long_enough(name: str, available: int, sampling: ClipSampling, segmen
     where = "" if segment is None else f" from {segment.start:.3f} to {segment.stop:.3f} s"
     rate = "" if sampling.target_fps is None else f" at {sampling.target_fps:g} per second"
     reason = f"has {available} frames{where}{rate}, but a clip spans {needed} (pad=True repeats the last frame)"
-    raise VideoDecodingError(f"{name}: {reason}", name, reason)
+    fail(name, reason)

@@ -17,12 +17,13 @@ import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
 
 import numpy as np
 import torch
 
-from .decoding import Timeline, VideoDecodingError, VideoInfo
+from .decoding import VideoDecodingError, VideoInfo
+from .timeline import Timeline
+from .video_file import fail
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _CODECS = {"JPEG": "mjpeg", "MPO": "mjpeg", "PNG": "png"}
@@ -138,18 +139,18 @@ def listed_frames(path: str | os.PathLike[str]) -> FrameFiles:
             continue
         numbers = re.findall(r"[0-9]+", stem)
         if not numbers:
-            _fail(name, f"is a folder with a picture whose name has no number, so that it has no place: {file}")
+            fail(name, f"is a folder with a picture whose name has no number, so that it has no place: {file}")
         number = int(numbers[-1])
         if number in by_number:
             first, second = sorted((by_number[number], file))
-            _fail(
+            fail(
                 name,
                 f"is a folder with two pictures of the number {number}, {first} and {second}; "
                 "FrameFolder(..., pattern=...) says which are meant",
             )
         by_number[number] = file
     if not by_number:
-        _fail(name, f"is a folder, not a video file, and holds no frames either ({', '.join(_SUFFIXES)})")
+        fail(name, f"is a folder, not a video file, and holds no frames either ({', '.join(_SUFFIXES)})")
     return _Listed(name, None, [by_number[number] for number in sorted(by_number)])
 
 
@@ -180,10 +181,15 @@ class FrameFiles(ABC):
         """Returns the file name of a frame; None beyond the end."""
 
     def timeline(self) -> Timeline:
-        """Returns the number of frames and, if the rate is known, their times."""
+        """Returns when the frames are shown.
+
+        Raises:
+            VideoDecodingError: If the rate is not known.
+        """
+        if self.fps is None:
+            fail(self.name, _UNTIMED)
         count = self.count()
-        clock = None if self.fps is None else (np.arange(count) / self.fps, count / self.fps)
-        return Timeline(self.name, count, clock, _UNTIMED)
+        return Timeline(self.name, np.arange(count) / self.fps, count / self.fps)
 
     def probe(self) -> VideoInfo:
         """Looks at the first picture; see `probe_video`.
@@ -219,7 +225,7 @@ class FrameFiles(ABC):
                 file = self.file(self.count() - 1)
             if file is None:
                 count = self.count()
-                _fail(
+                fail(
                     self.name,
                     f"has {count} frames (0 to {count - 1}), but frame {index} was wanted "
                     "(pad=True repeats the last frame)",
@@ -234,7 +240,7 @@ class FrameFiles(ABC):
                 out, first = torch.empty((len(indices), *frame.shape), dtype=torch.uint8), file
             elif out.shape[1:] != frame.shape:
                 before, after = out.shape[-2:], frame.shape[-2:]
-                _fail(
+                fail(
                     self.name,
                     f"the frame size changes within the video, from {before[0]}x{before[1]} ({first}) to "
                     f"{after[0]}x{after[1]} ({file})",
@@ -287,12 +293,8 @@ class _Numbered(FrameFiles):
             if match and pattern.format(int(match[1])) == file:
                 last = max(last, int(match[1]))
         if last < start:
-            _fail(self.name, f"is a folder without frames named {pattern!r} from number {start} on")
+            fail(self.name, f"is a folder without frames named {pattern!r} from number {start} on")
         return last + 1
-
-
-def _fail(name: str, reason: str) -> NoReturn:
-    raise VideoDecodingError(f"{name}: {reason}", name, reason)
 
 
 def _file_names(folder: str) -> list[str]:
@@ -348,11 +350,11 @@ def _read_picture(folder: str, file: str) -> tuple[np.ndarray, str]:
             mode, codec = image.mode, _CODECS[image.format or ""]
             # PIL would cut off more than 8 bits at 255 rather than scale them.
             if mode.startswith(("I", "F")):
-                _fail(folder, f"{file} has more than 8 bits per channel (PIL's mode {mode!r})")
+                fail(folder, f"{file} has more than 8 bits per channel (PIL's mode {mode!r})")
             return np.array(image.convert("RGB")), codec
     except FileNotFoundError:
-        _fail(folder, f"frame {file} is missing")
+        fail(folder, f"frame {file} is missing")
     except VideoDecodingError:
         raise
     except (OSError, SyntaxError, ValueError, LookupError, struct.error, Image.DecompressionBombError) as error:
-        _fail(folder, f"frame {file} is a broken picture or none ({error})")
+        fail(folder, f"frame {file} is a broken picture or none ({error})")

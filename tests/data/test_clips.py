@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from video_samples import (
     write_pictures,
 )
 
-from hf_video_tome.data import decoding
+from hf_video_tome.data import seeking, video_file
 from hf_video_tome.data.clips import VideoSegment, read_clips
 from hf_video_tome.data.decoding import VideoDecodingError, frame_timestamps, read_frames
 from hf_video_tome.data.frame_folder import FrameFolder
@@ -130,8 +129,8 @@ def test_or_it_is_refused(short_file):
 
 def test_a_length_that_is_off_by_a_frame_is_padded(short_file, monkeypatch):
     # As with a last packet that gives no picture: the container counts one frame more than can be decoded.
-    original = decoding._decode_packet
-    monkeypatch.setattr(decoding, "_decode_packet", lambda *args: [f for f in original(*args) if f.pts < 5 * 512])
+    original = video_file.decode_packet
+    monkeypatch.setattr(video_file, "decode_packet", lambda *args: [f for f in original(*args) if f.pts < 5 * 512])
     assert numbers(read_clips(short_file, ClipSampling(6))) == [[0, 1, 2, 3, 4, 4]]
     with pytest.raises(VideoDecodingError, match=r"has 5 frames \(0 to 4\), but frame 5 was wanted"):
         read_clips(short_file, ClipSampling(6), pad=False)
@@ -166,6 +165,42 @@ def test_a_segment_after_the_end(video_files):
         with pytest.raises(VideoDecodingError, match=r"ends at 4\.800 s, before the segment, .* at 5\.500 s"):
             read_clips(video_files[name], ClipSampling(4), segment=VideoSegment(5.5, 7))
         assert numbers(read_clips(video_files[name], ClipSampling(2), segment=VideoSegment(4.79, 7))) == [[119, 119]]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "open_gop.mp4", "open_gop.mkv", "fragmented.mp4", "vp9.webm"])
+def test_a_segment_is_found_without_the_rest_and_exactly(video_files, decoded_files, name):
+    # Around every key frame, and its leading frames.
+    for first in [*range(0, 8), *range(24, 36), *range(84, 96), 119]:
+        with video_file.open_video(video_files[name]) as video:
+            timeline, stretch = seeking.find_stretch(video, first / 25, (first + 3) / 25)
+            wanted = timeline.shown_at(np.arange(first, min(first + 3, NUM_FRAMES)) / 25).tolist()
+            frames = seeking.read_from_stretch(video, stretch, wanted)
+        assert torch.equal(frames, decoded_files[name][first : first + 3])
+        assert timeline.times[-1] < (first + 60) / 25
+        assert timeline.end == (pytest.approx(NUM_FRAMES / 25) if stretch.packets.at_end else np.inf)
+
+
+def test_random_clips_of_a_segment_that_cannot_be_seeked_follow_the_generator_too(video_files):
+    sampling = ClipSampling(4, 2, "random", num_clips=2)
+    path, segment = video_files["intra_refresh.mkv"], VideoSegment(2, 4)
+    with video_file.open_video(path) as video:
+        timeline, stretch = seeking.find_stretch(video, 2, 4)
+        assert seeking.read_from_stretch(video, stretch, [timeline.shown_at(np.array([3.0]))[0]]) is None
+    expected = [[50 + index for index in clip] for clip in sampling.sample(50, np.random.default_rng(3))]
+    assert numbers(read_clips(path, sampling, segment=segment, rng=np.random.default_rng(3))) == expected
+
+
+@pytest.mark.parametrize("name", ["long_gop.mp4", "open_gop.mkv", "vp9.webm", "mpeg4.avi"])
+def test_a_segment_of_a_cut_file_is_read_whole_or_not_at_all(video_files, name):
+    data = video_files[name].read_bytes()
+    cut, every = data[: len(data) // 2], ClipSampling(10, 1, "start")
+    for start in (0, 1, 1.6, 2, 2.4, 2.8, 4.4, 1e300):
+        reason, clip = "", None
+        try:
+            clip = read_clips(cut, every, segment=VideoSegment(start, max(start + 0.4, 1.1 * start)))
+        except VideoDecodingError as error:
+            reason = str(error)
+        assert "truncated" in reason or numbers(clip) == [list(range(round(25 * start), round(25 * start) + 10))]
 
 
 @pytest.mark.parametrize(
@@ -257,18 +292,14 @@ def test_segments_of_a_long_video(long_file):
 
 def test_a_clip_of_a_long_video_is_read_from_few_packets(long_file, monkeypatch):
     packets = []
-    original = decoding._packets
+    original = video_file.demux
 
     def counting(*args):
         for packet in original(*args):
             packets.append(packet.size)
             yield packet
 
-    monkeypatch.setattr(decoding, "_packets", counting)
+    monkeypatch.setattr(video_file, "demux", counting)
     sampling = ClipSampling(4, 10, "center", target_fps=25)
     assert numbers(read_clips(long_file, sampling, segment=VideoSegment(200, 202))) == [[100] * 4]
     assert len(packets) < 500  # of 20 000
-    start = time.perf_counter()
-    for number in range(10):
-        read_clips(long_file, sampling, segment=VideoSegment(20 * number, 20 * number + 2))
-    assert time.perf_counter() - start < 3  # 0.1 s on an idle machine; reading all packets takes ten times as long

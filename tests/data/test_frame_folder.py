@@ -15,9 +15,9 @@ from hf_video_tome.data.decoding import (
     VideoDecodingError,
     frame_timestamps,
     probe_video,
-    read_chosen_frames,
     read_frames,
     read_frames_at,
+    read_frames_by_rank,
 )
 from hf_video_tome.data.frame_folder import FrameFolder
 
@@ -112,7 +112,7 @@ def test_a_folder_with_a_stop_is_never_listed(folder, monkeypatch):
         monkeypatch.setattr(os, name, refuse)
     part = FrameFolder(folder, start=2, stop=20, fps=10)
     assert probe_video(part).num_frames == len(frame_timestamps(part)) == 18
-    assert numbers(read_chosen_frames(part, lambda timeline: [timeline.num_frames - 1])) == [19]
+    assert numbers(read_frames_by_rank(part, lambda name, num_frames: [num_frames - 1])) == [19]
     assert numbers(read_frames(part, [30], pad=True)) == [19]
     assert numbers(read_frames(FrameFolder(folder), [19])) == [20]  # nor is one without, for frames that are there
 
