@@ -117,6 +117,16 @@ PoolingOption = Annotated[
         show_default="weighted",
     ),
 ]
+PositionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--position",
+        metavar="POSITION",
+        help="Where a merged token lies, for V-JEPA 2: where the token was that the others were merged into "
+        "(destination), or in the middle of all of them (centroid).",
+        show_default="destination",
+    ),
+]
 HeadAggregationOption = Annotated[
     str | None,
     typer.Option(
@@ -172,9 +182,22 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def came_from_main(error: BaseException | None) -> bool:
+    """Whether an exception, or what caused it, was raised in the main process for all of them."""
+    from ..evaluation.processes import FROM_MAIN
+
+    while error is not None:
+        if FROM_MAIN in getattr(error, "__notes__", ()):
+            return True
+        error = error.__cause__
+    return False
+
+
 def print_error(message: object) -> None:
-    """Prints one line, `error: ...`, on stderr; once, however many processes there are."""
-    if is_main_process():
+    """Prints one line, `error: ...`, on stderr; what concerns all processes only once, in the main one."""
+    if not is_main_process() and isinstance(message, BaseException) and not came_from_main(message):
+        print(f"error: process {os.environ['RANK']}: {one_line(message)}", file=sys.stderr, flush=True)
+    elif is_main_process():
         print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
 
 
@@ -405,7 +428,7 @@ def load_classifier(
             f"nor could it be loaded from the Hub: {message}"
         )
 
-    with _quiet_transformers():
+    with quiet_transformers():
         with input_errors(OSError, ValueError, StrictDataclassError, rewrite=explain):
             content, _ = PretrainedConfig.get_config_dict(location)
         model_type = content.get("model_type")
@@ -464,7 +487,7 @@ def _load_transform(transform_class: type[ClipTransform], location: str, config:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Hides progress bars and warnings of the loading: what matters of it is checked and said by the commands."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
@@ -501,9 +524,10 @@ def describe_merging(summary: Mapping[str, Any]) -> str:
         amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
     mode = summary["mode"] + (f" (threshold {summary['threshold']})" if summary["threshold"] is not None else "")
     attention = "with" if summary["proportional_attention"] else "without"
+    position = f", position {summary['position']}" if "position" in summary else ""
     return (
         f"{mode}, {amount}, {summary['schedule']} schedule, scope {summary['scope']}, {summary['pooling']} pooling, "
-        f"{attention} proportional attention"
+        f"{attention} proportional attention{position}"
     )
 
 

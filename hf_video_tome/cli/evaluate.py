@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from .common import (
     JsonOption,
     ModeOption,
     PoolingOption,
+    PositionOption,
     ProportionalAttentionOption,
     ScheduleOption,
     ScopeOption,
@@ -32,7 +34,6 @@ from .common import (
     console,
     describe_merging,
     input_errors,
-    is_main_process,
     load_classifier,
     merging_settings,
     one_line,
@@ -47,8 +48,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..data.sampling import ClipSampling
-    from ..evaluation import EvaluationResults, Progress
-    from ..evaluation.examples import Example
+    from ..evaluation import EvaluationResults, Examples, Progress
     from ..evaluation.processes import Processes
 
 HELP = """Measure the accuracy of a checkpoint on a data set, with several settings in one pass.
@@ -66,6 +66,13 @@ Examples:
 """
 SHORT_HELP = "Measure the accuracy of a checkpoint on a data set."
 SHOWN_FAILURES = 10
+_OWN_OPTIONS = {
+    "name": "the data set has an option of its own, --dataset",
+    "split": "the split has an option of its own, --split",
+    "data_dir": "the folder has an option of its own, --data-dir",
+    "annotations": "the annotation file has an option of its own, --annotations",
+    "streaming": "rows are always streamed here",
+}
 _PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -194,6 +201,7 @@ def command(
     pooling: PoolingOption = None,
     head_aggregation: HeadAggregationOption = None,
     proportional_attention: ProportionalAttentionOption = None,
+    position: PositionOption = None,
     settings_file: Annotated[
         Path | None,
         typer.Option(
@@ -317,6 +325,7 @@ def command(
         pooling=pooling,
         head_aggregation=head_aggregation,
         proportional_attention=proportional_attention,
+        position=position,
     )
     if common and (settings_file or preset):
         raise InputError(f"--{next(iter(common)).replace('_', '-')} goes with --r, not with {given[0]}")
@@ -362,19 +371,16 @@ def command(
         overwrite=overwrite,
         reference=reference,
     )
-    results, folder, timing = run_evaluation(request, quiet=as_json)
-    if is_main_process():
+    finished = run_evaluation(request, quiet=as_json)
+    results, folder, timing = finished.results, finished.folder, finished.timing
+    if finished.processes.is_main:
         if as_json:
             write_json({"output": str(folder), **results.to_dict(), "timing": timing})
         else:
-            screen = console()
-            screen.print(results_table(results, timing))
-            for line in footnotes(results, timing):
-                screen.print(line)
+            print_results(results, timing)
             typer.echo(f"\nresults:      {folder / 'results.json'}\npredictions:  {folder / 'predictions.jsonl'}")
         report_failures(results, folder)
-    if results.failures:
-        raise typer.Exit(2)
+    finish(finished.processes, bool(results.failures))
 
 
 # --- what is asked for
@@ -407,7 +413,40 @@ class Request:
     reference: Path | None = None
 
 
-def run_evaluation(request: Request, quiet: bool = False) -> tuple[EvaluationResults, Path, dict[str, Any]]:
+@dataclass(frozen=True)
+class Finished:
+    """An evaluation that ran to its end.
+
+    Attributes:
+        results: What it found.
+        folder: Where its files are.
+        timing: Content of its `timing.json`; empty in all processes but the main one.
+        processes: Those that worked on it.
+    """
+
+    results: EvaluationResults
+    folder: Path
+    timing: dict[str, Any]
+    processes: Processes
+
+
+def finish(processes: Processes, failed: bool) -> None:
+    """Ends the command in all processes together: one that exits before the others have printed would stop them.
+
+    Raises:
+        Exit: With code 2 in the main process, if videos could not be read.
+    """
+    processes.wait()
+    if failed and processes.is_main:
+        raise typer.Exit(2)
+
+
+def output_folder(model: str, dataset: str, split: str) -> Path:
+    """Where the files of an evaluation go if nothing else is said; a folder of its own for each model."""
+    return Path("evaluations") / "-".join((re.sub(r"[^\w.]+", "-", model).strip("-"), dataset, split))
+
+
+def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     """Evaluates a checkpoint on a data set, in as many processes as there are.
 
     Args:
@@ -415,7 +454,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> tuple[EvaluationRes
         quiet: Whether to keep from printing what was decided.
 
     Returns:
-        The results, the folder that they lie in, and the content of its `timing.json`.
+        What came of it.
 
     Raises:
         InputError: If something of the request is not possible.
@@ -426,59 +465,73 @@ def run_evaluation(request: Request, quiet: bool = False) -> tuple[EvaluationRes
 
     with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
         name = canonical_name(request.dataset)
+    split = request.split or DATASETS[name].evaluation_split
+    folder = request.output or output_folder(request.model, name, split)
     if request.device is not None:
         check_device(request.device)
     processes = Processes(cpu=request.device == "cpu")
+    if processes.count > 1 and request.device not in (None, processes.device.type):
+        raise InputError(
+            f"--device must be {processes.device.type!r} or not be given with {processes.count} processes, got "
+            f"{request.device!r}"
+        )
+    with input_errors(OSError, rewrite=lambda text: f"--output {folder}: {text}"):
+        processes.from_main(lambda: _check_writable(folder))
     device = str(processes.device) if request.device is None or processes.count > 1 else request.device
     classifier = load_classifier(request.model, {}, request.dtype.value, device)
+    config: Any = classifier.model.config
     settings = request.settings(classifier)
     for changes in settings:
         with input_errors(ValueError, rewrite=option_names):
-            classifier.model.config.__class__.from_stock(classifier.model.config).update_token_merging(**changes)
+            type(config).from_stock(config).update_token_merging(**changes)
     sampling = _choose_sampling(request, name, classifier)
-    split = request.split or DATASETS[name].evaluation_split
     with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
-        examples = processes.from_main(lambda: _load_examples(request, name, split, classifier))
-    folder = request.output or Path("evaluations") / "-".join(
-        (re.sub(r"[^\w.]+", "-", classifier.name).strip("-"), name, split)
-    )
+        examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
     mixed_precision = (
         request.mixed_precision.value
         if request.mixed_precision is not None
         else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     )
     if not quiet and processes.is_main:
-        _print_decided(classifier, name, split, len(examples), sampling, settings, folder, request, processes)
-    with (
-        _progress(settings, len(examples), processes.is_main) as on_progress,
-        input_errors(ValueError, FileExistsError, rewrite=option_names),
-    ):
-        results = evaluate(
-            classifier.model,
-            examples,
-            classifier.transform,
-            sampling,
-            folder,
-            settings=settings,
-            batch_size=request.batch_size,
-            num_workers=request.workers,
-            mixed_precision=mixed_precision,
-            pad=request.pad,
-            seed=request.seed,
-            resume=request.resume,
-            retry_failed=request.retry_failed,
-            overwrite=request.overwrite,
-            reference=request.reference,
-            identity={
-                "model": classifier.name,
-                "model_type": classifier.model.config.model_type,
-                "dataset": name,
-                "split": split,
-            },
-            on_progress=on_progress,
-        )
-    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
-    return results, folder, timing
+        _print_decided(classifier, name, split, examples, sampling, settings, folder, request, processes)
+    try:
+        with (
+            _progress(settings, len(examples), processes.is_main) as on_progress,
+            input_errors(ValueError, FileExistsError, rewrite=option_names),
+        ):
+            results = evaluate(
+                classifier.model,
+                examples,
+                classifier.transform,
+                sampling,
+                folder,
+                settings=settings,
+                batch_size=request.batch_size,
+                num_workers=request.workers,
+                mixed_precision=mixed_precision,
+                pad=request.pad,
+                seed=request.seed,
+                resume=request.resume,
+                retry_failed=request.retry_failed,
+                overwrite=request.overwrite,
+                reference=request.reference,
+                identity={"model": classifier.name, "model_type": config.model_type, "dataset": name, "split": split},
+                on_progress=on_progress,
+            )
+    except OSError as error:
+        raise InputError(f"--output {folder}: {one_line(error)}; what is done is kept, --resume goes on") from error
+    except KeyboardInterrupt:
+        print_note(f"interrupted: the same command with --resume goes on with what is in {folder}")
+        raise
+    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8")) if processes.is_main else {}
+    return Finished(results, folder, timing, processes)
+
+
+def _check_writable(folder: Path) -> None:
+    """Fails early, before anything is loaded, where predictions could not be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -487,6 +540,8 @@ def _parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
         name, separator, value = text.partition("=")
         if not separator or not name.isidentifier():
             raise InputError(f"--data-option must be NAME=VALUE, got {text!r}")
+        if name in _OWN_OPTIONS:
+            raise InputError(f"--data-option {text}: {_OWN_OPTIONS[name]}")
         options[name] = int(value) if re.fullmatch(r"-?\d+", value) else value
     return options
 
@@ -527,21 +582,20 @@ def _sampling_options(message: str) -> str:
     return re.sub(r"`(\w+)`", lambda match: "--" + match[1].replace("_", "-"), message)
 
 
-def _load_examples(request: Request, name: str, split: str, classifier: Classifier) -> list[Example]:
+def load_examples(request: Request, name: str, split: str, classifier: Classifier) -> Examples:
     """Reads the rows of the split; streaming, so that no other split is made and nothing old is taken from a cache."""
     from ..data.loading import load
-    from ..evaluation import classifier_tasks
-    from ..evaluation.examples import read_examples
+    from ..evaluation import classifier_tasks, read_examples
 
+    if "[" in split:
+        raise ValueError(f"--split must be a whole split, got {split!r}; --limit takes a part of it")
     options = dict(request.data_options or {})
     if request.annotations is not None:
         options["annotations"] = request.annotations
-    config = classifier.model.config
+    config: Any = classifier.model.config
     rows: Any = load(name, split, request.data_dir, streaming=True, **options)
     examples = read_examples(rows, classifier_tasks(config), config.id2label, request.by_name)
-    if request.limit is not None and request.limit < len(examples):
-        return [examples[index * len(examples) // request.limit] for index in range(request.limit)]
-    return examples
+    return examples.spread(request.limit)
 
 
 # --- printing
@@ -580,7 +634,7 @@ def _print_decided(
     classifier: Classifier,
     dataset: str,
     split: str,
-    num_videos: int,
+    examples: Examples,
     sampling: ClipSampling,
     settings: Sequence[Mapping[str, Any]],
     folder: Path,
@@ -599,7 +653,8 @@ def _print_decided(
     views = f"{sampling.num_clips} x {sampling.num_crops} view{'s' if sampling.num_views > 1 else ''}"
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{classifier.name} ({config.model_type}, {config.num_labels} outputs)")
-    table.add_row("data", f"{dataset}, {split}: {num_videos} videos")
+    table.add_row("data", f"{dataset}, {split}: {len(examples)} videos")
+    table.add_row("classes", ", ".join(_matching(examples.matched_by)))
     table.add_row(
         "clips", f"{sampling.num_frames} frames, {spacing}{rate}; {views}; transform {classifier.transform_source}"
     )
@@ -613,6 +668,13 @@ def _print_decided(
     table.add_row("runs on", f"{device}, {request.dtype.value}{count}")
     table.add_row("output", str(folder))
     console().print(table)
+
+
+def _matching(matched_by: Mapping[str, str]) -> list[str]:
+    """In words, how the data set's classes were matched with the model's."""
+    if len(set(matched_by.values())) == 1:
+        return [f"matched by {next(iter(matched_by.values()))}"]
+    return [f"{task} matched by {how}" for task, how in matched_by.items()]
 
 
 @contextmanager
@@ -657,13 +719,22 @@ def _progress(
         yield lambda progress: bar.update(task, completed=progress.done, description=text(progress))
 
 
+def print_results(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
+    """Prints a table with a line for each setting and task, and what is to be known for reading it."""
+    screen = console()
+    screen.print(results_table(results, timing))
+    for line in footnotes(results, timing):
+        screen.print(line)
+
+
 def results_table(results: EvaluationResults, timing: Mapping[str, Any]) -> Table:
-    """The results with each of the settings."""
+    """The results with each of the settings: narrow enough for 80 columns."""
     from rich.table import Table
 
     run = results.run
     names = distinct_names([setting.changes for setting in results.settings])
-    tasks = list(results.settings[0].tasks)
+    several = len(run["tasks"]) > 1
+    compared = any(setting.agreement is not None for setting in results.settings)
     table = Table(
         title=f"{run.get('model', '')} on {run.get('dataset', '')}",
         title_justify="left",
@@ -671,44 +742,62 @@ def results_table(results: EvaluationResults, timing: Mapping[str, Any]) -> Tabl
         padding=(0, 2, 0, 0),
         pad_edge=False,
     )
-    table.add_column("settings", overflow="fold")
-    columns = ["tokens"]
-    for task in tasks:
-        prefix = "" if len(tasks) == 1 else f"{task} "
-        columns += [f"{prefix}top-1 %", f"{prefix}top-5 %"]
-    compared = any(setting.agreement is not None for setting in results.settings)
-    columns += ["NLL", *(("agree %", "change") if compared else ()), "clips/s"]
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("settings", overflow="fold", min_width=12)
+    for column in (
+        "tokens",
+        *(("task",) if several else ()),
+        *("top-1 %", "top-5", "NLL"),
+        *(("agree", "change") if compared else ()),
+        "clips/s",
+    ):
+        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
     for name, setting, rate in zip(names, results.settings, timing["clips_per_second"], strict=True):
-        counts = setting.token_counts
-        cells = [name, "" if counts is None else f"{counts[0]} → {counts[-1]}"]
-        for task in tasks:
-            top_1, top_5 = setting.tasks[task].top_1, setting.tasks[task].top_5
-            cells += [f"{100 * top_1.value:.2f} ± {100 * top_1.standard_error:.2f}", f"{100 * top_5.value:.2f}"]
-        cells.append("" if setting.main is None else f"{setting.main.nll:.3f}")
-        if compared:
-            agreement, difference = setting.agreement, setting.top_1_difference
-            cells.append("" if agreement is None else f"{100 * agreement.value:.1f}")
-            error = None if difference is None else difference.standard_error
-            cells.append("" if difference is None else f"{100 * difference.value:+.2f}")
-            cells[-1] += "" if error is None else f" ± {100 * error:.2f}"
-        cells.append("" if rate is None else f"{rate:.1f}")
-        table.add_row(*cells)
+        counts, difference = setting.token_counts, setting.top_1_difference
+        last = next(reversed(setting.tasks), None)
+        # What concerns all tasks stands in the line of the last, which is all of them together.
+        for task in setting.tasks or [None]:
+            measured = None if task is None else setting.tasks[task]
+            first = task is None or task == next(iter(setting.tasks))
+            cells = [name if first else "", f"{counts[0]} → {counts[-1]}" if counts and first else ""]
+            cells += [task or ""] if several else []
+            cells += [
+                "" if measured is None else _percent(measured.top_1.value, measured.top_1.standard_error),
+                "" if measured is None else _percent(measured.top_5.value),
+                "" if measured is None else f"{measured.nll:.3f}",
+            ]
+            final = task == last
+            if compared:
+                cells.append(_percent(setting.agreement.value) if setting.agreement and final else "")
+                cells.append(
+                    _percent(difference.value, difference.standard_error, "+") if difference and final else ""
+                )
+            cells.append(f"{rate:.1f}" if rate is not None and final else "")
+            table.add_row(*cells)
     return table
+
+
+def _percent(value: float, error: float | None = None, sign: str = "") -> str:
+    """A share as a percentage, with its standard error."""
+    return f"{100 * value:{sign}.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
 
 
 def footnotes(results: EvaluationResults, timing: Mapping[str, Any]) -> list[str]:
     """What is to be known for reading the table."""
-    unread = f"; {len(results.failures)} could not be read" if results.failures else ""
-    labelled = results.num_labelled
-    lines = [
-        f"{labelled} of {results.num_videos} videos counted{unread}. ± standard error. Change and agreement: from the "
-        "first line (or --reference), on the same videos."
-        if labelled
-        else f"{results.num_videos} videos{unread}; their labels are unknown, so there is no accuracy."
-    ]
-    if timing["seconds"]:
+    failed, labelled = len(results.failures), results.num_labelled
+    unread = f"; {failed} could not be read" if failed else ""
+    if labelled:
+        text = f"{labelled} of {results.num_videos} videos counted{unread}. ± standard error."
+    elif failed == results.num_videos:
+        text = f"None of the {results.num_videos} videos could be read."
+    else:
+        text = f"{results.num_videos} videos{unread}; their labels are unknown, so there is no accuracy."
+    numbers = {setting.num_compared for setting in results.settings if setting.num_compared}
+    if numbers:
+        where = f"the {max(numbers)} videos that both could read" if results.run["reference"] else "the same videos"
+        to = f"{results.run['reference']['folder']}" if results.run["reference"] else "the first line"
+        text += f" agree: % with the answer of {to}; change: of top-1 to it, on {where}."
+    lines = [text]
+    if timing.get("seconds"):
         lines.append(
             f"Waited for data {timing['waiting_for_data']:.1%} of {timing['seconds']:.0f} s (and "
             f"{timing['startup_seconds']:.1f} s for the first batch). clips/s: the model alone, beside "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Dtype, DtypeOption, InputError, JsonOption, console, is_main_process, write_json
+from .common import Dtype, DtypeOption, InputError, JsonOption, console, find_checkpoint, input_errors, write_json
 from .evaluate import (
     BatchSizeOption,
     DeviceChoice,
@@ -19,6 +19,8 @@ from .evaluate import (
     Request,
     ResumeOption,
     WorkersOption,
+    finish,
+    output_folder,
     report_failures,
     run_evaluation,
 )
@@ -61,8 +63,7 @@ def command(
         typer.Option(
             "--checkpoint",
             metavar="DATASET=MODEL",
-            help="A checkpoint for a data set, in place of the Hub's of the same architecture; can be given more than "
-            "once.",
+            help="A checkpoint to evaluate on a data set, in place of all of the Hub's; can be given more than once.",
         ),
     ] = None,
     architecture: Annotated[
@@ -87,6 +88,8 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
+    from ..data.loading import DATASETS as DATASET_ENTRIES
+    from ..data.loading import load
     from ..evaluation.paper import PAPER_CHECKPOINTS, paper_table_settings
 
     folders = dict(zip(DATASETS, (kinetics400, something_something_v2, epic_kitchens_100), strict=True))
@@ -118,19 +121,33 @@ def command(
         if not models:
             raise InputError(f"--{dataset}: the Hub has no checkpoint for it, give one: --checkpoint {dataset}=MODEL")
         jobs += [(dataset, folder, model) for model in models]
+    # What is wrong with the last of them is to be said before the first one runs for hours.
+    destinations = [output / output_folder(model, dataset, "").name.rstrip("-") for dataset, _, model in jobs]
+    for number, destination in enumerate(destinations):
+        if destination in destinations[:number]:
+            raise InputError(f"two evaluations would be written to {destination}: give each checkpoint once")
+
+    def name_option(dataset: str) -> Callable[[str], str]:
+        return lambda text: f"--{dataset}: {text}"
+
+    for dataset, folder, model in jobs:
+        find_checkpoint(model)
+        with input_errors(ValueError, OSError, rewrite=name_option(dataset)):
+            load(dataset, DATASET_ENTRIES[dataset].evaluation_split, folder, streaming=True)
 
     def settings(classifier: Classifier) -> list[dict[str, Any]]:
-        return paper_table_settings(classifier.model.config.model_type)
+        with input_errors(ValueError):
+            return paper_table_settings(classifier.model.config.model_type)
 
     finished = []
-    for dataset, folder, model in jobs:
+    for (dataset, folder, model), destination in zip(jobs, destinations, strict=True):
         request = Request(
             model=model,
             dataset=dataset,
             data_dir=folder,
             settings=settings,
             protocol=Protocol.paper,
-            output=output / f"{Path(model).name}-{dataset}",
+            output=destination,
             limit=limit,
             batch_size=batch_size,
             workers=workers,
@@ -140,22 +157,22 @@ def command(
             resume=resume,
             overwrite=overwrite,
         )
-        results, destination, timing = run_evaluation(request, quiet=as_json)
-        finished.append((results, destination, timing))
-        if is_main_process():
-            report_failures(results, destination)
-    if is_main_process():
+        finished.append(run_evaluation(request, quiet=as_json))
+    processes = finished[0].processes
+    if processes.is_main:
+        for evaluation in finished:
+            report_failures(evaluation.results, evaluation.folder)
         if as_json:
-            write_json({"evaluations": [{**results.to_dict(), "timing": timing} for results, _, timing in finished]})
+            content = [{**evaluation.results.to_dict(), "timing": evaluation.timing} for evaluation in finished]
+            write_json({"evaluations": content})
         else:
-            console().print(_table([results for results, _, _ in finished]))
+            console().print(_table([evaluation.results for evaluation in finished]))
             console().print(
                 "Published: one view, one crop. The paper's checkpoints are not always those of the Hub, and its "
                 "copies of the data sets lack other videos: compare the differences between lines, not the lines."
             )
             typer.echo(f"\nresults:  {output}")
-    if any(results.failures for results, _, _ in finished):
-        raise typer.Exit(2)
+    finish(processes, any(evaluation.results.failures for evaluation in finished))
 
 
 def _table(finished: Sequence[EvaluationResults]) -> Table:
@@ -163,23 +180,26 @@ def _table(finished: Sequence[EvaluationResults]) -> Table:
 
     from ..evaluation.paper import published_top_1
 
-    table = Table(title="top-1 accuracy, % (EPIC-KITCHENS: action)", title_justify="left")
-    for name in ("model", "data set", "mode", "r", "tokens"):
+    table = Table(title="top-1 accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("model", "data set", "mode", "task"):
         table.add_column(name, overflow="fold")
-    for name in ("measured", "published"):
-        table.add_column(name, justify="right")
+    for name in ("r", "tokens", "measured", "published"):
+        table.add_column(name, justify="right", no_wrap=True)
     for results in finished:
-        for setting in results.settings:
-            changes, counts, main = setting.changes, setting.token_counts, setting.main
-            published = published_top_1(results.run["model_type"], results.run["dataset"], changes)
-            table.add_row(
-                results.run["model"],
-                results.run["dataset"],
-                changes["mode"] if changes["r"] else "none",
-                str(changes["r"]),
-                "" if counts is None else f"{counts[0]} → {counts[-1]}",
-                "" if main is None else f"{100 * main.top_1.value:.2f} ± {100 * main.top_1.standard_error:.2f}",
-                "" if published is None else f"{100 * published:.2f}",
-            )
         table.add_section()
+        for number, setting in enumerate(results.settings):
+            changes, counts = setting.changes, setting.token_counts
+            published = published_top_1(results.run["model_type"], results.run["dataset"], changes)
+            for task, measured in setting.tasks.items():
+                value = published.get(task)
+                table.add_row(
+                    "" if number else Path(results.run["model"]).name,
+                    "" if number else results.run["dataset"],
+                    changes["mode"] if changes["r"] else "none",
+                    "" if len(setting.tasks) == 1 else task,
+                    str(changes["r"]),
+                    "" if counts is None else f"{counts[0]} → {counts[-1]}",
+                    f"{100 * measured.top_1.value:.2f} ± {100 * measured.top_1.standard_error:.2f}",
+                    "" if value is None else f"{100 * value:.2f}",
+                )
     return table

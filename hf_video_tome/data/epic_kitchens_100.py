@@ -119,6 +119,7 @@ class EpicKitchens100Config(AnnotatedVideoConfig):
                 "stop_seconds": datasets.Value("float64"),
                 "start_frame": datasets.Value("int64"),
                 "stop_frame": datasets.Value("int64"),
+                "frames_per_second": datasets.Value("float64"),
             },
             splits={split: _read_split(path, split, media) for split, path in files.items()},
         )
@@ -293,6 +294,7 @@ def _read_split(path: Path, split: str, media: _Media) -> list[dict[str, Any]]:
                 "stop_seconds": float(stop),
                 "start_frame": start_frame,
                 "stop_frame": stop_frame,
+                "frames_per_second": _frame_rate(recording),
             }
         )
     check_unique((row.text("narration_id"), row.where) for row in table)
@@ -314,14 +316,20 @@ def _frame(row: Row, column: str, seconds: Fraction) -> int:
     if row.values.get(column):
         return row.integer(column, minimum=1)
     recording = row.text("video_id")
-    match = _VIDEO_ID.fullmatch(recording)
-    if match is None:
+    rate = _frame_rate(recording)
+    if rate is None:
         raise ValueError(
             f"{row.where}: `video_id` must be like P01_01 or P01_101, which tells the frame rate, because "
             f"`{column}` is not given; got {recording!r}"
         )
+    return max(1, math.floor(seconds * int(rate)))
+
+
+def _frame_rate(recording: str) -> float | None:
+    """Return the rate that the frames of a recording were extracted with, which its name tells."""
+    match = _VIDEO_ID.fullmatch(recording)
     # The extension of 2020 (three digits) has 50 frames a second, the videos of 2018 have 60.
-    return max(1, math.floor(seconds * (50 if len(match[1]) == 3 else 60)))
+    return None if match is None else 50.0 if len(match[1]) == 3 else 60.0
 
 
 __all__ = [

@@ -9,28 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .examples import Examples, read_examples
+    from .loop import Progress
     from .output import read_predictions
     from .results import Difference, EvaluationResults, SettingResults, Share, TaskResults
-    from .runner import Progress, evaluate
+    from .runner import evaluate
     from .tasks import Task, classifier_tasks, match_labels
-
-_MODULES = {
-    "Difference": "results",
-    "EvaluationResults": "results",
-    "Progress": "runner",
-    "SettingResults": "results",
-    "Share": "results",
-    "Task": "tasks",
-    "TaskResults": "results",
-    "classifier_tasks": "tasks",
-    "evaluate": "runner",
-    "match_labels": "tasks",
-    "read_predictions": "output",
-}
 
 __all__ = [
     "Difference",
     "EvaluationResults",
+    "Examples",
     "Progress",
     "SettingResults",
     "Share",
@@ -39,8 +28,25 @@ __all__ = [
     "classifier_tasks",
     "evaluate",
     "match_labels",
+    "read_examples",
     "read_predictions",
 ]
+
+_MODULES = {
+    "Difference": "results",
+    "EvaluationResults": "results",
+    "Examples": "examples",
+    "Progress": "loop",
+    "SettingResults": "results",
+    "Share": "results",
+    "Task": "tasks",
+    "TaskResults": "results",
+    "classifier_tasks": "tasks",
+    "evaluate": "runner",
+    "match_labels": "tasks",
+    "read_examples": "examples",
+    "read_predictions": "output",
+}
 
 
 def __getattr__(name: str) -> Any:

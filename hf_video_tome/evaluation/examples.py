@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,18 +41,55 @@ class Example:
     labels: tuple[int, ...] | None
 
 
+@dataclass(frozen=True)
+class Examples:
+    """The videos of a data set, ready to be classified.
+
+    Attributes:
+        videos: All of them, in the order of the data set.
+        matched_by: For each task "name" or "number": how the data set's classes were matched with the outputs.
+    """
+
+    videos: tuple[Example, ...]
+    matched_by: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, position: int) -> Example:
+        return self.videos[position]
+
+    def spread(self, limit: int | None) -> Examples:
+        """Gives at most so many of them, spread evenly over the data set."""
+        if limit is None or limit >= len(self.videos):
+            return self
+        chosen = (self.videos[index * len(self.videos) // limit] for index in range(limit))
+        return replace(self, videos=tuple(chosen))
+
+    def digest(self) -> str:
+        """Fingerprint of which videos with which labels these are, wherever their files lie."""
+        digest = hashlib.sha256()
+        for example in self.videos:
+            digest.update(repr((example.video_id, example.segment, example.labels)).encode(errors="replace"))
+            if isinstance(example.source, bytes):
+                digest.update(hashlib.sha256(example.source).digest())
+            elif isinstance(example.source, FrameFolder):
+                digest.update(repr(replace(example.source, path="")).encode())
+        return digest.hexdigest()[:16]
+
+
 def read_examples(
     rows: Iterable[Mapping[str, Any]],
     tasks: Sequence[Task],
     id2label: Mapping[int, str],
     by_name: bool | None = None,
-) -> list[Example]:
+) -> Examples:
     """Reads the rows of a data set and checks them; no video is touched.
 
     Columns: `video` (a path, or `{"path", "bytes"}` as in a `datasets.Video(decode=False)` column), one column of
     class numbers for each task, and optionally `video_id` (else the path, else the row's number), `start_seconds` and
-    `stop_seconds` (a stretch of a longer video), `start_frame` and `stop_frame` (the same, where `video` is a folder
-    of frames). Negative or missing class numbers mean that the answer is unknown.
+    `stop_seconds` (a stretch of a longer video), `start_frame`, `stop_frame` and `frames_per_second` (the same, where
+    `video` is a folder of frames). Negative or missing class numbers mean that the answer is unknown.
 
     Args:
         rows: A `datasets.Dataset` or `IterableDataset`, or any rows. The videos of a `datasets.Video` column are not
@@ -88,10 +128,11 @@ def read_examples(
         if video_id in seen:
             raise ValueError(f"row {number} of the data set has the video_id {video_id!r}, which an earlier row has")
         seen.add(video_id)
-        examples.append(Example(video_id, source, _segment(row, source), _labels(row, number, tasks, orders)))
+        segment = _segment(row, source, number)
+        examples.append(Example(video_id, source, segment, _labels(row, number, tasks, orders)))
     if not examples:
         raise ValueError("the data set has no rows")
-    return examples
+    return Examples(tuple(examples), {name: "number" if order is None else "name" for name, order in orders.items()})
 
 
 def _undecoded(rows: Any) -> tuple[Iterable[Mapping[str, Any]], Mapping[str, Any]]:
@@ -119,15 +160,23 @@ def _source(video: Any, row: Mapping[str, Any], number: int) -> str | bytes | Fr
     path = os.fspath(video)
     start, stop = row.get("start_frame"), row.get("stop_frame")
     if start is not None and stop is not None and os.path.isdir(path):
-        return FrameFolder(path, start=int(start), stop=int(stop))
+        return FrameFolder(path, start=int(start), stop=int(stop), fps=row.get("frames_per_second"))
     return path
 
 
-def _segment(row: Mapping[str, Any], source: str | bytes | FrameFolder) -> VideoSegment | None:
+def _segment(row: Mapping[str, Any], source: str | bytes | FrameFolder, number: int) -> VideoSegment | None:
     start, stop = row.get("start_seconds"), row.get("stop_seconds")
+    if (start is None) != (stop is None):
+        raise ValueError(
+            f"row {number} of the data set must have both of 'start_seconds' and 'stop_seconds' or none, got "
+            f"{start!r} and {stop!r}"
+        )
     if start is None or stop is None or isinstance(source, FrameFolder):
         return None
-    return VideoSegment(float(start), float(stop))
+    try:
+        return VideoSegment(float(start), float(stop))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"row {number} of the data set: {error}") from None
 
 
 def _labels(
@@ -141,7 +190,14 @@ def _labels(
                 f"{', '.join(map(repr, row))}"
             )
         value, order = row[task.name], orders[task.name]
-        if value is None or value < 0:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(
+                f"row {number} of the data set: {task.name!r} must be a class number, an integer, got {value!r}"
+            )
+        value = int(value)
+        if value < 0:
             return None
         allowed = task.size if order is None else len(order)
         if value >= allowed:
@@ -149,7 +205,7 @@ def _labels(
                 f"row {number} of the data set: {task.name!r} must be a class number from 0 to {allowed - 1}, got "
                 f"{value!r}"
             )
-        labels.append(int(value) if order is None else order[value])
+        labels.append(value if order is None else order[value])
     return tuple(labels)
 
 
@@ -170,11 +226,15 @@ class DecodedBatch:
     failures: dict[int, str]
 
 
+class WorkerDied(Exception):
+    """A process that decodes has died: a decoder that crashes on a damaged video, or too little memory."""
+
+
 class _Views(Dataset[tuple[int, Any]]):
     """Decodes one video; what is wrong with it is a result like any other."""
 
     def __init__(
-        self, examples: Sequence[Example], sampling: ClipSampling, transform: ClipTransform, pad: bool, seed: int
+        self, examples: Examples, sampling: ClipSampling, transform: ClipTransform, pad: bool, seed: int
     ) -> None:
         self.examples, self.sampling, self.transform, self.pad, self.seed = examples, sampling, transform, pad, seed
 
@@ -184,14 +244,18 @@ class _Views(Dataset[tuple[int, Any]]):
         rng = np.random.default_rng([self.seed, position])
         try:
             clips = read_clips(example.source, self.sampling, segment=example.segment, rng=rng, pad=self.pad)
+            views = [self.transform.crop_views(clip, self.sampling.num_crops) for clip in clips]
         except VideoDecodingError as error:
             return position, error.reason or str(error)
-        views = [self.transform.crop_views(clip, self.sampling.num_crops) for clip in clips]
+        except (OSError, MemoryError) as error:
+            return position, f"{type(error).__name__}: {error}"
+        except Exception as error:
+            raise RuntimeError(f"{example.video_id}: {type(error).__name__}: {error}") from error
         return position, torch.cat(views)
 
 
 def decode_batches(
-    examples: Sequence[Example],
+    examples: Examples,
     batches: Mapping[int, Sequence[int]],
     sampling: ClipSampling,
     transform: ClipTransform,
@@ -215,6 +279,9 @@ def decode_batches(
 
     Yields:
         The batches, in order.
+
+    Raises:
+        WorkerDied: If a worker dies. It comes out of the generator or, by a signal, out of whatever runs meanwhile.
     """
     numbers = list(batches)
     loader = DataLoader(
@@ -223,9 +290,59 @@ def decode_batches(
         num_workers=num_workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(seed),  # else it draws from the caller's random numbers
     )
     for number, (positions, views, failures) in zip(numbers, loader, strict=True):
         yield DecodedBatch(number, positions, views, failures)
+
+
+@contextmanager
+def dead_workers_noticed() -> Iterator[None]:
+    """Turns what PyTorch raises when a worker dies into `WorkerDied`; all else passes."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError) as error:
+        message = str(error)
+        if "DataLoader worker" in message or isinstance(error, ConnectionError):
+            raise WorkerDied(message) from error
+        raise
+
+
+def decode_batch_in_isolation(
+    examples: Examples,
+    number: int,
+    positions: Sequence[int],
+    sampling: ClipSampling,
+    transform: ClipTransform,
+    *,
+    pad: bool = True,
+    seed: int = 0,
+) -> DecodedBatch:
+    """Decodes a batch with a process for each video; one that dies with its process counts as unreadable.
+
+    Args:
+        examples: All videos.
+        number: Number of the batch.
+        positions: Positions of its videos.
+        sampling: As for `decode_batches`.
+        transform: As for `decode_batches`.
+        pad: As for `decode_batches`.
+        seed: As for `decode_batches`.
+
+    Returns:
+        The batch.
+    """
+    items: list[tuple[int, Any]] = []
+    for position in positions:
+        try:
+            with dead_workers_noticed():
+                (batch,) = decode_batches(
+                    examples, {number: [position]}, sampling, transform, num_workers=1, pad=pad, seed=seed
+                )
+            items.append((position, batch.failures[position] if batch.views is None else batch.views))
+        except WorkerDied as error:
+            items.append((position, f"its decoder crashed ({error})"))
+    return DecodedBatch(number, *_collate(items))
 
 
 def _collate(

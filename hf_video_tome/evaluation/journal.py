@@ -102,7 +102,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _read(path: Path, offset: int) -> tuple[list[Row], int]:

@@ -2,41 +2,134 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .examples import Example
+from filelock import FileLock, Timeout
+
+from .examples import Examples
 from .journal import Journal, Row, write_atomically
+from .processes import Processes
 from .results import EvaluationResults
+from .tasks import Task
 
 RUN_FILE, PREDICTIONS_FILE, RESULTS_FILE, TIMING_FILE = "run.json", "predictions.jsonl", "results.json", "timing.json"
 
 
-def read_predictions(folder: str | os.PathLike[str], examples: Sequence[Example] | None = None) -> dict[str, Row]:
-    """Reads the predictions of an earlier evaluation with the first of its settings.
+@contextmanager
+def locked(folder: Path, processes: Processes) -> Iterator[None]:
+    """Keeps other evaluations out of an output folder, for as long as this one lives.
+
+    Args:
+        folder: The folder; made if need be.
+        processes: Those that work on it together; the main one holds the lock.
+
+    Raises:
+        ValueError: If another evaluation is at work there.
+        OSError: If it cannot be written to.
+    """
+    path = folder / ".lock"
+    lock = FileLock(path, timeout=0)
+
+    def acquire() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(f"{folder} is being written to by another evaluation") from None
+
+    processes.from_main(acquire)
+    try:
+        yield
+    finally:
+        if processes.is_main:
+            lock.release()
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An earlier evaluation to compare with.
+
+    Attributes:
+        identity: Its folder and a digest of its predictions, JSON-safe.
+        rows: From `video_id` to its row; videos that it could not read are not among them.
+    """
+
+    identity: dict[str, str]
+    rows: dict[str, Row]
+
+
+def read_predictions(folder: str | os.PathLike[str]) -> list[Row]:
+    """Reads the predictions of a finished evaluation.
 
     Args:
         folder: Its `output`.
-        examples: Videos of which there must be predictions.
 
     Returns:
-        From `video_id` to a row of `predictions.jsonl`.
+        The rows of `predictions.jsonl`.
 
     Raises:
-        ValueError: If there are none, or a video is not among them.
+        ValueError: If there are none.
     """
     path = Path(folder) / PREDICTIONS_FILE
     if not path.is_file():
-        raise ValueError(f"reference must be the output folder of a finished evaluation, {path} does not exist")
-    with path.open(encoding="utf-8") as handle:
-        rows = {row["video_id"]: row for row in map(json.loads, handle) if row.get("setting", 0) == 0}
-    missing = [example.video_id for example in examples or () if example.video_id not in rows]
+        raise ValueError(f"{folder} is not the output folder of a finished evaluation: {path} does not exist")
+    with path.open(encoding="utf-8", newline="\n") as handle:
+        return [json.loads(line) for line in handle]
+
+
+def read_reference(
+    folder: str | os.PathLike[str], run: Mapping[str, Any], examples: Examples, tasks: Sequence[Task]
+) -> Reference:
+    """Reads an earlier evaluation and makes sure that it can be compared with.
+
+    Args:
+        folder: Its `output`.
+        run: What identifies the evaluation that is compared.
+        examples: The videos of that one.
+        tasks: What its classifier answers.
+
+    Returns:
+        The predictions of the earlier one with the first of its settings.
+
+    Raises:
+        ValueError: If there are none, or they are of another kind of answers, other videos or other labels.
+    """
+    try:
+        rows = read_predictions(folder)
+        before = json.loads((Path(folder) / RUN_FILE).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"reference: {error}") from None
+    for name, what in (("tasks", "tasks"), ("outputs", "outputs of the classifier")):
+        if before.get(name) != run[name]:
+            raise ValueError(
+                f"reference {folder} has other {what} ({before.get(name)}) than this evaluation ({run[name]}), so "
+                "that equal numbers are not equal answers"
+            )
+    known = {row["video_id"] for row in rows}
+    missing = [example.video_id for example in examples.videos if example.video_id not in known]
     if missing:
-        raise ValueError(f"reference {folder} has no prediction for {len(missing)} videos, such as {missing[0]!r}")
-    return rows
+        raise ValueError(f"reference {folder} knows nothing of {len(missing)} videos, such as {missing[0]!r}")
+    chosen = {row["video_id"]: row for row in rows if row.get("setting") == 0}
+    for example in examples.videos:
+        row = chosen.get(example.video_id)
+        if row is None or example.labels is None or row[tasks[0].name] is None:
+            continue
+        labels = tuple(row[task.name] for task in tasks)
+        if labels != example.labels:
+            raise ValueError(
+                f"reference {folder} has other labels for {example.video_id!r} ({labels}) than the data set "
+                f"({example.labels})"
+            )
+    digest = hashlib.sha256((Path(folder) / PREDICTIONS_FILE).read_bytes()).hexdigest()[:16]
+    return Reference({"folder": os.fspath(folder), "predictions": digest}, chosen)
 
 
 def open_output(
@@ -65,7 +158,6 @@ def open_output(
         FileExistsError: If there is something and nobody said what to do with it.
         ValueError: If it is of another evaluation.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path, journal = folder / RUN_FILE, Journal(folder, 0)
     exists = path.exists() or any(journal.rows())
     if exists and not (resume or overwrite):
@@ -92,34 +184,36 @@ def open_output(
     predictions = folder / PREDICTIONS_FILE
     rows = journal.rows()
     if predictions.exists():
-        rows = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()] + rows
+        rows = read_predictions(folder) + rows
     done = _finished(rows, batches, len(run["settings"]), retry_failed)
     positions = {position for number in done for position in batches[number]}
     kept = {(row["position"], row.get("setting", -1)): row for row in rows if row["position"] in positions}
     journal.replace([kept[key] for key in sorted(kept)])
     # From here on it is unfinished again, should this process be killed.
-    for name in (PREDICTIONS_FILE, RESULTS_FILE, TIMING_FILE):
+    for name in (PREDICTIONS_FILE, RESULTS_FILE, *(() if len(done) == len(batches) else (TIMING_FILE,))):
         (folder / name).unlink(missing_ok=True)
     return done
 
 
-def close_output(folder: Path, rows: Sequence[Row], results: EvaluationResults, timing: Mapping[str, Any]) -> None:
+def close_output(
+    folder: Path, rows: Sequence[Row], results: EvaluationResults, timing: Mapping[str, Any] | None
+) -> None:
     """Writes what an evaluation ends in.
 
     Args:
         folder: Its output folder.
         rows: All predictions, in order.
         results: What they come to.
-        timing: How long it took; the only part that another run does not repeat.
+        timing: How long it took, the only part that another run does not repeat; None to keep what is there.
     """
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(folder / PREDICTIONS_FILE, text)
+    write_atomically(folder / PREDICTIONS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
     write_atomically(folder / RESULTS_FILE, _dump(results.to_dict()))
-    write_atomically(folder / TIMING_FILE, _dump(timing))
+    if timing is not None or not (folder / TIMING_FILE).exists():
+        write_atomically(folder / TIMING_FILE, _dump(timing or {}))
 
 
 def _dump(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _short(value: Any) -> str:
@@ -143,26 +237,27 @@ def _finished(
     return {number for number, positions in batches.items() if complete.issuperset(positions)}
 
 
-def in_order(rows: Iterable[Row], num_videos: int, num_settings: int) -> list[Row]:
-    """Brings rows into the order of the data set and checks that none is missing.
+def in_order(rows: Iterable[Row], examples: Examples, num_settings: int) -> list[Row]:
+    """Brings rows into the order of the data set and checks that each belongs there and none is missing.
 
     Args:
         rows: Those of all journals.
-        num_videos: Videos in the data set.
+        examples: The videos.
         num_settings: Settings that each was classified with.
 
     Returns:
         Every video once with each setting, or once with the reason why it could not be read.
 
     Raises:
-        RuntimeError: If a row is missing.
+        RuntimeError: If a row is missing or of another video.
     """
     keyed = {(row["position"], row.get("setting", -1)): row for row in rows}
+    strange = [row for row in keyed.values() if row["video_id"] != examples[row["position"]].video_id]
     failed = sum(setting == -1 for _, setting in keyed)
-    if (num_videos - failed) * num_settings + failed != len(keyed):
+    if strange or (len(examples) - failed) * num_settings + failed != len(keyed):
         raise RuntimeError(
-            f"predictions of {num_videos} videos with {num_settings} settings were expected, {len(keyed) - failed} "
-            f"are in the journals, and {failed} videos that could not be read: was another process writing to the "
-            "same folder, or do not all processes share it?"
+            f"predictions of {len(examples)} videos with {num_settings} settings were expected; in the journals are "
+            f"{len(keyed) - failed} of them, {failed} videos that could not be read and {len(strange)} rows of other "
+            "videos: was something else writing to the same folder, or do not all processes share it?"
         )
     return [keyed[key] for key in sorted(keyed)]

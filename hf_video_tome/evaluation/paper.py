@@ -80,25 +80,25 @@ def paper_table_settings(model_type: str) -> list[dict[str, Any]]:
     return lines
 
 
-def published_top_1(model_type: str, dataset: str, settings: dict[str, Any]) -> float | None:
+def published_top_1(model_type: str, dataset: str, settings: dict[str, Any]) -> dict[str, float]:
     """What the paper reports for a line of its table.
 
     Args:
         model_type: As in the config.
-        dataset: "kinetics400", "something-something-v2" or "epic-kitchens-100" (then it is the action).
+        dataset: "kinetics400", "something-something-v2" or "epic-kitchens-100".
         settings: One of `paper_table_settings`.
 
     Returns:
-        Top-1 accuracy, 0 to 1, or None where it is not known here.
+        Top-1 accuracy, 0 to 1, by task: "label", or "action", "verb" and "noun". Empty where it is not known here.
 
     Examples:
         >>> published_top_1("vivit", "kinetics400", {"r": 300, "mode": "merge"})
-        0.6308
+        {'label': 0.6308}
     """
     row = PUBLISHED.get(model_type, {}).get(settings["mode"] if settings["r"] else "none")
-    if row is None:
-        return None
     value = getattr(row, dataset.replace("-", "_"), None)
-    if isinstance(value, tuple):
-        value = value[0]
-    return None if value is None else round(value / 100, 4)
+    if value is None:
+        return {}
+    tasks = ("action", "verb", "noun") if isinstance(value, tuple) else ("label",)
+    values = value if isinstance(value, tuple) else (value,)
+    return {task: round(percent / 100, 4) for task, percent in zip(tasks, values, strict=True)}

@@ -121,7 +121,9 @@ class SettingResults:
         tasks: Results by the name of the task; for several tasks also "action": all of them right. Empty where the
             answers are unknown.
         agreement: Share of videos with the same answer (to all tasks) as the reference; None for the reference itself.
-        top_1_difference: Accuracy (all tasks right) minus that of the reference; None for the reference itself.
+        top_1_difference: Accuracy (all tasks right) minus that of the reference, on the same videos; None for the
+            reference itself, and where answers are unknown.
+        num_compared: Videos that both could read.
     """
 
     changes: dict[str, Any]
@@ -130,6 +132,7 @@ class SettingResults:
     tasks: dict[str, TaskResults]
     agreement: Share | None
     top_1_difference: Difference | None
+    num_compared: int
 
     @property
     def main(self) -> TaskResults | None:
@@ -166,13 +169,14 @@ def summarize(
     tasks: Sequence[Task],
     reference: Mapping[str, Row] | None = None,
 ) -> EvaluationResults:
-    """Computes the results from the predictions, with the metrics of `hf_video_tome.metrics`.
+    """Computes the results from the predictions, with the arithmetic of `hf_video_tome.metrics`.
 
     Args:
         run: Content of `run.json`.
         rows: Those of `predictions.jsonl`.
         tasks: What the classifier answers.
-        reference: Rows by video_id that all settings are compared with; the first setting when None.
+        reference: Rows by video_id that all settings are compared with, on the videos that both have; the first
+            setting when None.
 
     Returns:
         The results.
@@ -187,16 +191,19 @@ def summarize(
         reference = {row["video_id"]: row for row in by_setting[0]}
     results = []
     for index, (setting, predictions) in enumerate(zip(run["settings"], by_setting, strict=True)):
-        compared = reference if predictions and (external or index > 0) else None
         labelled = [row for row in predictions if row[tasks[0].name] is not None]
+        pairs = [(row, reference[row["video_id"]]) for row in predictions if row["video_id"] in reference]
+        if not (external or index > 0):
+            pairs = []  # with itself
         results.append(
             SettingResults(
                 changes=setting["changes"],
                 resolved=setting["resolved"],
                 token_counts=setting["token_counts"],
                 tasks=_task_results(labelled, tasks) if labelled else {},
-                agreement=None if compared is None else _agreement(predictions, compared, tasks),
-                top_1_difference=_difference(labelled, compared, tasks) if labelled and compared else None,
+                agreement=_agreement(pairs, tasks) if pairs else None,
+                top_1_difference=_difference(pairs, tasks),
+                num_compared=len(pairs),
             )
         )
     return EvaluationResults(
@@ -241,18 +248,20 @@ def _rank_results(rows: Sequence[Row], name: str) -> dict[str, Any]:
     }
 
 
-def _agreement(rows: Sequence[Row], reference: Mapping[str, Row], tasks: Sequence[Task]) -> Share:
+def _agreement(pairs: Sequence[tuple[Row, Row]], tasks: Sequence[Task]) -> Share:
     keys = [f"{task.name}_top" for task in tasks]
-    return Share(
-        *share_with_error([all(row[key][0] == reference[row["video_id"]][key][0] for key in keys) for row in rows])
-    )
+    return Share(*share_with_error([all(row[key][0] == other[key][0] for key in keys) for row, other in pairs]))
 
 
-def _difference(rows: Sequence[Row], reference: Mapping[str, Row], tasks: Sequence[Task]) -> Difference:
+def _difference(pairs: Sequence[tuple[Row, Row]], tasks: Sequence[Task]) -> Difference | None:
     keys = [f"{task.name}_rank" for task in tasks]
-
-    def right(row: Row) -> bool:
-        return not any(row[key] for key in keys)
-
-    value, error = mean_with_error([float(right(row)) - float(right(reference[row["video_id"]])) for row in rows])
+    ranks_of = [([row[key] for key in keys], [other[key] for key in keys]) for row, other in pairs]
+    gains = [
+        float(not any(own)) - float(not any(others))
+        for own, others in ranks_of
+        if None not in own and None not in others
+    ]
+    if not gains:
+        return None
+    value, error = mean_with_error(gains)
     return Difference(value, None if math.isnan(error) else error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def match_labels(
         task: The task that they answer.
         id2label: The classifier's names of its outputs.
         by_name: True to match names, False to take the data set's numbers as they are, None for names where both sides
-            have them.
+            have them, and for numbers where only the data set has, but as many as there are outputs.
 
     Returns:
         For each class of the data set an output, 0 to `task.size` - 1, or None where numbers are taken as they are.
@@ -107,6 +108,13 @@ def match_labels(
     unnamed = all(not name or re.fullmatch(r"LABEL_\d+", name) for name in outputs)
     if by_name is None:
         by_name = names is not None and not unnamed
+        if names is not None and unnamed and len(names) != task.size:
+            # A part of the classes has other numbers than all of them.
+            raise ValueError(
+                f"the data set has {len(names)} {task.name} classes with names, the classifier {task.size} outputs "
+                "without: whether their numbers mean the same has to be said (by number), or names given to the "
+                "classifier (id2label)"
+            )
     if not by_name:
         if names is not None and len(names) > task.size:
             raise ValueError(f"the data set has {len(names)} {task.name} classes, the classifier {task.size} outputs")
@@ -127,6 +135,19 @@ def match_labels(
             f"({shown}; its own are {', '.join(map(repr, outputs[:3]))}, ...)"
         )
     return [by_spelling[_spelling(name)] for name in names]
+
+
+def names_digest(id2label: Mapping[int, str]) -> str:
+    """Fingerprint of the names of all outputs in their order.
+
+    Args:
+        id2label: The classifier's names.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    names = [str(id2label[index]) for index in sorted(id2label)]
+    return hashlib.sha256(repr(names).encode(errors="replace")).hexdigest()[:16]
 
 
 def _spelling(name: str) -> str:

@@ -13,7 +13,7 @@ from hf_video_tome.cli import run
 from hf_video_tome.cli.evaluate import distinct_names, setting_name
 from hf_video_tome.evaluation.paper import PUBLISHED, paper_table_settings, published_top_1
 
-from ..classified_videos import FRAMES, NAMES, PROCESSOR, SIZE
+from ..classified_videos import FRAMES, NAMES, PROCESSOR, SIZE, save_checkpoint
 
 
 def arguments(model: Path, data: Path, *more: str) -> list[str]:
@@ -36,8 +36,9 @@ def test_several_r_are_compared_in_one_table(checkpoint, readable, tmp_path, cap
     options = ("--r", "0", "--r", "8", "--r", "8,8,0,0", "--workers", "0", "--output", str(output))
     assert run(arguments(checkpoint, readable, *options)) == 0
     text = capsys.readouterr().out
-    for piece in ("r = 0", "r = 8", "64 → 32", "64 → 48", "10 of 10 videos", "Waited for data", str(output)):
+    for piece in ("r = 0", "r = 8", "64 → 32", "64 → 48", "10 of 10 videos", "Waited for data", "matched by name"):
         assert piece in text
+    assert str(output) in text
     results = json.loads((output / "results.json").read_text())
     assert [setting["changes"]["r"] for setting in results["settings"]] == [0, 8, [8, 8, 0, 0]]
     assert results["run"]["dataset"] == "class-folders"
@@ -80,6 +81,36 @@ def test_json_is_one_object_on_stdout(checkpoint, readable, tmp_path, capsys) ->
     assert content["settings"][0]["changes"] == {"r": 0.1}
     assert content["output"] == str(tmp_path / "out")
     assert content["timing"]["clips_per_second"][0] > 0
+
+
+def test_two_tasks_have_a_line_each(readable, tmp_path, capsys) -> None:
+    checkpoint = save_checkpoint(tmp_path / "two", label_groups={"verb": [0, 2], "noun": [2, 5]})
+    epic = tmp_path / "epic"
+    (epic / "P01" / "videos").mkdir(parents=True)
+    (epic / "P01" / "videos" / "P01_01.MP4").symlink_to(next(readable.glob("test/*/*.mp4")))
+    names = ["narration_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp"]
+    header = ",".join([*names, "start_frame", "stop_frame", "verb_class", "noun_class"])
+    lines = [f"P01_01_{n},P01,P01_01,00:00:00.{n}0,00:00:01.50,{1 + n},90,{n % 2},{n % 3}" for n in range(4)]
+    (epic / "EPIC_100_validation.csv").write_text("\n".join([header, *lines]) + "\n")
+    command = [
+        "evaluate",
+        str(checkpoint),
+        "--dataset",
+        "epic-kitchens-100",
+        "--data-dir",
+        str(epic),
+        "--workers",
+        "0",
+    ]
+    assert run([*command, "-r", "0", "-r", "8", "--labels", "number", "-o", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[:2] for line in lines if "action" in line[:1]] != []
+    for task in ("verb", "noun", "action"):
+        assert sum(task in line for line in lines) == 2
+    assert max(len(line) for line in text.splitlines() if "tmp" not in line) <= 80
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["settings"][1]["tasks"]) == ["verb", "noun", "action"]
 
 
 def test_settings_come_from_a_file_as_well(checkpoint, readable, tmp_path) -> None:
@@ -161,9 +192,13 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
         (["--data-dir", "nowhere"], "nowhere"),
         (["--split", "weekend"], "weekend"),
         (["--split", "train"], "train"),
+        (["--split", "test[:5]"], "--limit takes a part of it"),
+        (["--data-option", "streaming=1"], "rows are always streamed here"),
+        (["--data-option", "split=val"], "--split"),
+        (["--output", "clip.mp4/x"], "--output clip.mp4/x: "),
         (["--dataset", "imagenet"], "--dataset: `name` must be one of kinetics400"),
         (["--settings", "nowhere.json"], "nowhere.json"),
-        (["--reference", "nowhere"], "reference must be the output folder"),
+        (["--reference", "nowhere"], "nowhere is not the output folder of a finished evaluation"),
         (["--retry-failed"], "retry_failed must go with resume"),
         (["--device", "abacus"], "--device must be a device of this machine"),
     ],
@@ -172,6 +207,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     checkpoint, readable, tmp_path, monkeypatch, capsys, options: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").touch()
     assert run(arguments(checkpoint, readable, "--workers", "0", *options)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -238,6 +274,9 @@ def test_the_paper_command_shows_measured_beside_published(checkpoint, readable,
         (["--checkpoint", "kinetics400=x"], "--kinetics400 is not given"),
         (["--checkpoint", "imagenet=x"], "--checkpoint must be DATASET=MODEL"),
         (["--epic-kitchens-100", "."], "the Hub has no checkpoint for it"),
+        (["--kinetics400", ".", "--checkpoint", "kinetics400=./nowhere"], "./nowhere"),
+        (["--kinetics400", "nowhere", "--checkpoint", "kinetics400=videomae-moving-digits"], "--kinetics400: "),
+        (["--kinetics400", ".", *["--checkpoint", "kinetics400=videomae-moving-digits"] * 2], "two evaluations"),
         (
             ["--kinetics400", ".", "--architecture", "resnet"],
             "--architecture must be one of timesformer, videomae, vivit",
@@ -253,9 +292,15 @@ def test_published_numbers_are_found_by_mode() -> None:
     for model_type, lines in PUBLISHED.items():
         settings = paper_table_settings(model_type)
         assert [("none" if not line["r"] else line["mode"]) for line in settings] == list(lines)
-    assert published_top_1("videomae", "epic-kitchens-100", {"r": 0, "mode": "merge"}) == 0.357
-    assert published_top_1("timesformer", "kinetics400", {"r": 18, "mode": "merge"}) is None
-    assert published_top_1("vivit", "class-folders", {"r": 0, "mode": "merge"}) is None
+    unmerged = {"r": 0, "mode": "merge"}
+    assert published_top_1("videomae", "kinetics400", unmerged) == {"label": 0.6209}
+    assert published_top_1("videomae", "epic-kitchens-100", unmerged) == {
+        "action": 0.357,
+        "verb": 0.6149,
+        "noun": 0.4689,
+    }
+    assert published_top_1("timesformer", "kinetics400", {"r": 18, "mode": "merge"}) == {}
+    assert published_top_1("vivit", "class-folders", unmerged) == {}
 
 
 def test_the_paper_preset_matches_frames_of_divided_models_alone(readable, tmp_path) -> None:

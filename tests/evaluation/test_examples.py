@@ -6,11 +6,15 @@ from typing import Any
 import datasets
 import pytest
 
-from hf_video_tome.evaluation import Task
-from hf_video_tome.evaluation.examples import read_examples
+from hf_video_tome.evaluation import Task, read_examples
+from hf_video_tome.evaluation.examples import Example
 
 TASK = (Task("label", 0, 5),)
 TWO = (Task("verb", 0, 2), Task("noun", 2, 3))
+
+
+def read(*arguments: Any, **options: Any) -> tuple[Example, ...]:
+    return read_examples(*arguments, **options).videos
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -18,31 +22,31 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def test_rows_become_examples_without_touching_the_videos() -> None:
-    (example,) = read_examples([row()], TASK, {})
+    (example,) = read([row()], TASK, {})
     assert (example.video_id, example.source, example.segment, example.labels) == ("a", "a.mp4", None, (3,))
 
 
 def test_a_path_or_bytes_do_as_well(tmp_path: Path) -> None:
-    examples = read_examples(
-        [{"video": "a.mp4", "label": 0}, {"video": {"path": None, "bytes": b"12"}, "label": 1}], TASK, {}
-    )
+    examples = read([{"video": "a.mp4", "label": 0}, {"video": {"path": None, "bytes": b"12"}, "label": 1}], TASK, {})
     assert [(example.video_id, example.source) for example in examples] == [("a.mp4", "a.mp4"), ("00000001", b"12")]
 
 
 def test_a_stretch_of_an_untrimmed_video_is_a_segment() -> None:
-    (example,) = read_examples([row(start_seconds=1.5, stop_seconds=2)], TASK, {})
+    (example,) = read([row(start_seconds=1.5, stop_seconds=2)], TASK, {})
     assert (example.segment.start, example.segment.stop) == (1.5, 2.0)
 
 
 def test_a_stretch_of_a_frame_folder_is_a_range_of_frames(tmp_path: Path) -> None:
     changes = {"start_seconds": 1.5, "stop_seconds": 2, "start_frame": 90, "stop_frame": 120}
-    (example,) = read_examples([row(video={"path": str(tmp_path), "bytes": None}, **changes)], TASK, {})
+    (example,) = read([row(video={"path": str(tmp_path), "bytes": None}, **changes)], TASK, {})
     assert example.segment is None
     assert (str(example.source.path), example.source.start, example.source.stop) == (str(tmp_path), 90, 120)
+    (timed,) = read([row(video=str(tmp_path), frames_per_second=50.0, **changes)], TASK, {})
+    assert timed.source.fps == 50
 
 
 def test_two_tasks_have_two_columns() -> None:
-    (example,) = read_examples([row(verb=1, noun=2)], TWO, {})
+    (example,) = read([row(verb=1, noun=2)], TWO, {})
     assert example.labels == (1, 2)
 
 
@@ -59,10 +63,10 @@ def test_class_numbers_are_those_of_the_classifier_where_names_say_so() -> None:
         [{"video": {"path": f"{name}.mp4", "bytes": None}, "label": name} for name in ("tap", "jar", "pan")], features
     )
     names = {0: "pan", 1: "cup", 2: "jar", 3: "tap", 4: "lid"}
-    assert [example.labels for example in read_examples(rows, TASK, names)] == [(3,), (2,), (0,)]
-    numbers = read_examples(rows, TASK, names, by_name=False)
+    assert [example.labels for example in read(rows, TASK, names)] == [(3,), (2,), (0,)]
+    numbers = read(rows, TASK, names, by_name=False)
     assert [example.labels for example in numbers] == [(0,), (1,), (2,)]
-    streamed = read_examples(rows.to_iterable_dataset(), TASK, names)
+    streamed = read(rows.to_iterable_dataset(), TASK, names)
     assert [example.labels for example in streamed] == [(3,), (2,), (0,)]
 
 
@@ -81,8 +85,46 @@ def test_a_column_that_decodes_videos_is_not_decoded() -> None:
         ([row(), row(label=2)], "row 1 .* video_id 'a', which an earlier row has"),
         ([row(label=5)], "'label' must be a class number from 0 to 4, got 5"),
         ([{"video": "a.mp4"}], "row 0 .* no column 'label'"),
+        ([row(label=1.7)], "'label' must be a class number, an integer, got 1.7"),
+        ([row(label=True)], "'label' must be a class number, an integer, got True"),
+        ([row(label="tap")], "'label' must be a class number, an integer, got 'tap'"),
+        ([row(start_seconds=1.0)], "both of 'start_seconds' and 'stop_seconds' or none"),
+        ([row(start_seconds=2.0, stop_seconds=1.0)], "row 0 of the data set: "),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_examples(rows, TASK, {})
+
+
+def test_it_is_known_how_classes_were_matched() -> None:
+    features = datasets.Features(
+        {"video": datasets.Value("string"), "label": datasets.ClassLabel(names=["tap", "jar"])}
+    )
+    rows = datasets.Dataset.from_list([{"video": "a.mp4", "label": 0}], features)
+    assert read_examples(rows, (Task("label", 0, 2),), {0: "jar", 1: "tap"}).matched_by == {"label": "name"}
+    assert read_examples(rows, (Task("label", 0, 2),), {}).matched_by == {"label": "number"}
+
+
+def test_the_fingerprint_is_that_of_what_is_looked_at(tmp_path: Path) -> None:
+    frames = {"video": str(tmp_path), "start_seconds": 0.0, "stop_seconds": 1.0, "start_frame": 1}
+    different = [
+        [row()],
+        [row(label=2)],
+        [row(video_id="b")],
+        [row(start_seconds=0.0, stop_seconds=1.0)],
+        [row(**frames, stop_frame=30)],
+        [row(**frames, stop_frame=31)],
+        [row(video={"path": None, "bytes": b"1"})],
+        [row(video={"path": None, "bytes": b"2"})],
+    ]
+    assert len({read_examples(rows, TASK, {}).digest() for rows in different}) == len(different)
+    moved = [row(video="elsewhere/a.mp4")]
+    assert read_examples(moved, TASK, {}).digest() == read_examples([row()], TASK, {}).digest()
+
+
+def test_a_part_is_spread_over_the_data_set() -> None:
+    examples = read_examples([row(video_id=str(number)) for number in range(10)], TASK, {})
+    assert [example.video_id for example in examples.spread(4).videos] == ["0", "2", "5", "7"]
+    assert examples.spread(None) is examples
+    assert examples.spread(10) is examples

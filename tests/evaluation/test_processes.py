@@ -52,7 +52,7 @@ def test_two_processes_count_every_video_once(
 ) -> None:
     process = start(
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hf_video_tome"),
-        *arguments(checkpoint, class_folders, tmp_path / "out", "--device", "cpu"),
+        *arguments(checkpoint, class_folders, tmp_path / "out"),
     )
     stdout, stderr = process.communicate(timeout=240)
     assert json.loads((tmp_path / "out" / "timing.json").read_text())["processes"] == 2, stderr
@@ -63,7 +63,7 @@ def test_two_processes_count_every_video_once(
     assert len(rows) == len({(row["position"], row.get("setting")) for row in rows}) == 2 * (found - failed) + failed
     for name in ("predictions.jsonl", "results.json", "run.json"):
         assert (tmp_path / "out" / name).read_text() == (whole / name).read_text()
-    assert stdout.count("top-1") == 1  # one process prints
+    assert stdout.count(" on class-folders") == 1  # one process prints
     assert process.returncode != 0
 
 
@@ -92,3 +92,32 @@ def test_an_evaluation_that_was_killed_is_resumed_to_the_same_result(
     resumed.communicate(timeout=240)
     for name in ("predictions.jsonl", "results.json", "run.json"):
         assert (output / name).read_text() == (whole / name).read_text()
+
+
+SCRIPT = """
+import os, sys
+from transformers import AutoModelForVideoClassification
+import hf_video_tome
+from hf_video_tome.data import ClipSampling, ClipTransform, load
+from hf_video_tome.evaluation import evaluate
+
+checkpoint, data, output = sys.argv[1:]
+rows = list(load("class-folders", "test", data, streaming=True))
+if os.environ["RANK"] == "1":
+    rows.reverse()
+model = AutoModelForVideoClassification.from_pretrained(checkpoint)
+evaluate(model, rows, ClipTransform.from_pretrained(checkpoint), ClipSampling(8), output, num_workers=0)
+"""
+
+
+def test_processes_that_mean_different_rows_are_refused(checkpoint: Path, class_folders: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    process = start(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)),
+        *(str(checkpoint), str(class_folders), str(tmp_path / "out")),
+    )
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert "process 1 evaluates something else than process 0: videos is" in stderr
+    assert not (tmp_path / "out" / "results.json").exists()

@@ -50,7 +50,7 @@ def test_without_an_answer_there_is_a_prediction_but_no_score() -> None:
 
 def run_of(num_videos: int, num_settings: int) -> dict[str, object]:
     setting = {"changes": {}, "resolved": {}, "token_counts": None}
-    return {"num_videos": num_videos, "settings": [setting] * num_settings}
+    return {"num_videos": num_videos, "settings": [setting] * num_settings, "tasks": {"label": 7}}
 
 
 def rows_of(logits: torch.Tensor, labels: list[int] | None, setting: int = 0) -> list[dict[str, object]]:
@@ -111,6 +111,23 @@ def test_an_earlier_evaluation_can_be_the_reference() -> None:
     (setting,) = summarize(run_of(6, 1), rows, ONE, reference).settings
     same = LOGITS.argmax(-1) == LOGITS.flip(-1).argmax(-1)
     assert setting.agreement.value == pytest.approx(same.double().mean().item())
+
+
+def test_only_videos_that_both_could_read_are_compared() -> None:
+    labels = LOGITS.argmax(-1).tolist()
+    reference = {row["video_id"]: row for row in rows_of(LOGITS, labels)[:4]}
+    (setting,) = summarize(run_of(6, 1), rows_of(LOGITS, labels), ONE, reference).settings
+    assert setting.num_compared == 4
+    assert (setting.agreement.value, setting.top_1_difference.value) == (1, 0)
+    (alone,) = summarize(run_of(6, 1), rows_of(LOGITS, labels), ONE, {}).settings
+    assert (alone.num_compared, alone.agreement, alone.top_1_difference) == (0, None, None)
+
+
+def test_a_reference_without_labels_is_not_taken_for_right() -> None:
+    reference = {row["video_id"]: row for row in rows_of(LOGITS, None)}
+    (setting,) = summarize(run_of(6, 1), rows_of(LOGITS, LABELS), ONE, reference).settings
+    assert setting.agreement.value == 1
+    assert setting.top_1_difference is None
 
 
 def test_unreadable_videos_are_listed_and_not_counted() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,8 +161,35 @@ def test_an_earlier_evaluation_can_be_the_reference(run, tmp_path: Path) -> None
     assert results.settings[0].agreement.value == 1
     together = run("together", settings=[{"r": 0}, {"r": 16}])
     assert results.settings[1].agreement == together.settings[1].agreement
-    with pytest.raises(ValueError, match="reference must be the output folder of a finished evaluation"):
-        run("x", reference=tmp_path / "nowhere")
+    assert results.run["reference"]["folder"] == str(tmp_path / "before")
+    with pytest.raises(ValueError, match="its reference was"):
+        run("after", settings=[{"r": 0}, {"r": 16}], resume=True)
+
+
+def test_a_reference_must_be_comparable(run, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    def refused(message: str, **changes: Any) -> None:
+        with pytest.raises(ValueError, match=message):
+            run("x", reference=tmp_path / "before", settings=[{}], **changes)
+
+    refused("reference: .*before is not the output folder of a finished evaluation")
+    run("before", settings=[{}], dataset=rows[:-1])
+    refused("knows nothing of 1 videos, such as 'clip_12'")
+    refused("has other labels for 'clip_00'", dataset=[row | {"label": (row["label"] + 1) % 5} for row in rows[:-1]])
+    names = dict(enumerate(["a", "b", "c", "d", "e"]))
+    refused("has other outputs of the classifier", model=make_model(id2label=names), dataset=rows[:-1])
+    two = make_model(label_groups={"verb": [0, 2], "noun": [2, 5]})
+    refused("has other tasks", model=two, dataset=[row | {"verb": 0, "noun": 0} for row in rows[:-1]])
+
+
+def test_videos_that_the_reference_could_not_read_are_left_out(
+    run, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run("before", settings=[{}])
+    whole = [row | {"video": rows[0]["video"]} if index in UNREADABLE else row for index, row in enumerate(rows)]
+    results = run("after", settings=[{}], dataset=whole, reference=tmp_path / "before")
+    assert results.num_labelled == NUM_VIDEOS
+    assert results.settings[0].num_compared == NUM_VIDEOS - len(UNREADABLE)
+    assert results.settings[0].agreement.value == 1
 
 
 def test_progress_covers_all_videos(run) -> None:
@@ -279,6 +308,74 @@ def test_bad_arguments_are_refused_before_anything_is_decoded(
     with pytest.raises(ValueError, match=message):
         run(**changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_two_evaluations_cannot_share_a_folder(run, tmp_path: Path) -> None:
+    def again(_: Progress) -> None:
+        with pytest.raises(ValueError, match="is being written to by another evaluation"):
+            run(resume=True)
+
+    run(on_progress=again, settings=[{}])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+def test_random_numbers_and_mode_of_the_caller_are_untouched(run) -> None:
+    model = make_model().train()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run(model=model, settings=[{}])
+    assert torch.equal(torch.rand(2), expected)
+    assert model.training
+    interrupt(run, 4, model=model, settings=[{}], output="interrupted")
+    assert model.training
+
+
+def test_names_of_any_kind_are_kept(run, rows: list[dict[str, Any]]) -> None:
+    names = ["a\u2028b", "c\udce9", "d\x85e"]
+    changed = [row | {"video_id": name} for row, name in zip(rows, names, strict=False)]
+    first = run(dataset=changed, settings=[{}])
+    assert list(first.failures) == names[2:]
+    assert run(dataset=changed, settings=[{}], resume=True) == first
+
+
+def test_a_finished_evaluation_keeps_its_timing(run, tmp_path: Path) -> None:
+    run(settings=[{}])
+    before = (tmp_path / "out" / "timing.json").read_text()
+    run(settings=[{}], resume=True)
+    assert (tmp_path / "out" / "timing.json").read_text() == before
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_video_that_kills_its_decoder_is_one_that_cannot_be_read(
+    run, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    from hf_video_tome.evaluation import examples
+
+    read_clips = examples.read_clips
+
+    def crash(source: str, *arguments: Any, **options: Any) -> Any:
+        if source == rows[5]["video"]["path"]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return read_clips(source, *arguments, **options)
+
+    expected = run("expected")
+    monkeypatch.setattr(examples, "read_clips", crash)
+    results = run("crashed", num_workers=num_workers)
+    assert set(results.failures) == {*expected.failures, "clip_05"}
+    assert "its decoder crashed" in results.failures["clip_05"]
+    assert results.num_labelled == expected.num_labelled - 1
+
+
+def test_an_error_of_the_code_is_no_unreadable_video(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_video_tome.evaluation import examples
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(examples, "read_clips", fail)
+    with pytest.raises(RuntimeError, match="clip_00: TypeError: a bug"):
+        run()
 
 
 def test_short_videos_can_be_refused(run) -> None:

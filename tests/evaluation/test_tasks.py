@@ -53,7 +53,7 @@ def test_classes_are_matched_by_name_whatever_their_order_and_spelling() -> None
 
 def test_numbers_are_taken_where_a_side_has_no_names() -> None:
     assert match_labels(None, TASK, OUTPUTS) is None
-    assert match_labels(["a", "b"], TASK, {index: f"LABEL_{index}" for index in range(3)}) is None
+    assert match_labels(["a", "b", "c"], TASK, {index: f"LABEL_{index}" for index in range(3)}) is None
     assert match_labels(["answering questions", "riding a bike"], TASK, OUTPUTS, by_name=False) is None
 
 
@@ -64,7 +64,13 @@ def test_a_class_that_the_classifier_does_not_know_is_an_error_not_a_guess() -> 
 
 def test_more_classes_than_outputs_is_an_error() -> None:
     with pytest.raises(ValueError, match="has 4 label classes, the classifier 3 outputs"):
-        match_labels(list("abcd"), TASK, {})
+        match_labels(list("abcd"), TASK, {}, by_name=False)
+
+
+def test_the_numbers_of_some_classes_are_not_taken_for_those_of_all() -> None:
+    with pytest.raises(ValueError, match="has 2 label classes with names, the classifier 3 outputs without"):
+        match_labels(["a", "c"], TASK, {})
+    assert match_labels(["a", "c"], TASK, {}, by_name=False) is None
 
 
 def test_names_are_demanded_where_they_are_to_be_matched() -> None:
