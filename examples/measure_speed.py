@@ -16,11 +16,13 @@ import torch
 import transformers
 
 import hf_video_tome
+from hf_video_tome.models.motionformer import plain as motionformer
 
 MODELS = {
     "videomae": (transformers.VideoMAEConfig, transformers.VideoMAEForVideoClassification),
     "vivit": (transformers.VivitConfig, transformers.VivitForVideoClassification),
     "timesformer": (transformers.TimesformerConfig, transformers.TimesformerForVideoClassification),
+    "motionformer": (motionformer.MotionformerConfig, motionformer.MotionformerForVideoClassification),
 }
 
 

@@ -1,4 +1,4 @@
-"""Train a small video classifier on Moving Digits from scratch, with stock transformers classes, on a CPU.
+"""Train a small video classifier on Moving Digits from scratch, without token merging, on a CPU.
 
     python examples/train_moving_digits.py --architecture videomae --output videomae-moving-digits
 
@@ -54,6 +54,7 @@ from hf_video_tome.data.moving_digits import (
     clip_label,
     write_clips,
 )
+from hf_video_tome.models.motionformer import plain as motionformer
 
 CLIP = VARIANTS["standard"]
 # Mean and standard deviation of the pixels, as shares of 255; measured on 100 training clips and the same for all
@@ -86,6 +87,8 @@ RECIPES = {
     "videomae": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=7000),
     "vivit": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=7000),
     "timesformer": Recipe(frame_step=2, slots=8, subset=4, subset_batch=32, steps=7000),
+    "motionformer": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=7000),
+    "vjepa2": Recipe(frame_step=1, slots=8, subset=2, subset_batch=48, steps=7000),
 }
 
 
@@ -167,7 +170,7 @@ def freeze_time(frames: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 # --- model
 def build_model(architecture: str, num_labels: int) -> PreTrainedModel:
-    """Return a stock transformers classifier of the size used here, with fresh weights."""
+    """Return a classifier without token merging of the size used here, with fresh weights."""
     common = {
         "image_size": CLIP.size,
         "num_frames": CLIP.num_frames // RECIPES[architecture].frame_step,
@@ -182,13 +185,38 @@ def build_model(architecture: str, num_labels: int) -> PreTrainedModel:
         return transformers.VideoMAEForVideoClassification(
             transformers.VideoMAEConfig(patch_size=8, tubelet_size=2, **common)
         )
+    if architecture == "vjepa2":
+        return transformers.VJEPA2ForVideoClassification(
+            transformers.VJEPA2Config(
+                crop_size=CLIP.size,
+                frames_per_clip=CLIP.num_frames,
+                patch_size=8,
+                tubelet_size=2,
+                hidden_size=96,
+                num_hidden_layers=6,
+                num_attention_heads=3,
+                mlp_ratio=2.0,
+                initializer_range=0.05,
+                num_pooler_layers=1,
+                # Classifiers come with a predictor, which they never run.
+                pred_hidden_size=12,
+                pred_num_attention_heads=1,
+                pred_num_hidden_layers=1,
+                pred_num_mask_tokens=1,
+                num_labels=num_labels,
+            )
+        )
     if architecture == "vivit":
         model = transformers.VivitForVideoClassification(transformers.VivitConfig(tubelet_size=[2, 8, 8], **common))
         positions = model.vivit.embeddings.position_embeddings
         positions.data[0, 1:] = sincos_table((8, 6, 6), positions.shape[-1])
         return model
-    model = transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(patch_size=8, **common))
-    embeddings = model.timesformer.embeddings
+    if architecture == "timesformer":
+        model = transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(patch_size=8, **common))
+    else:
+        config: Any = motionformer.MotionformerConfig
+        model = motionformer.MotionformerForVideoClassification(config(patch_size=8, tubelet_size=2, **common))
+    embeddings = model.base_model.embeddings
     embeddings.position_embeddings.data[0, 1:] = sincos_table((6, 6), 96)
     embeddings.time_embeddings.data[0] = sincos_table((8,), 96)
     return model
@@ -209,6 +237,9 @@ def sincos_table(grid: tuple[int, ...], width: int) -> torch.Tensor:
 @contextmanager
 def random_temporal_slots(model: PreTrainedModel, keep: int, slots: int, generator: torch.Generator) -> Iterator[None]:
     """Let the encoder see a random subset of each clip's temporal slots; positions stay those of the full clip."""
+    base: Any = model.base_model
+    rotary = model.config.model_type == "vjepa2"  # each of its layers takes the positions of its tokens
+    position_ids: list[torch.Tensor] = []
 
     def select(_module: nn.Module, _inputs: Any, tokens: torch.Tensor) -> torch.Tensor:
         batch, length, width = tokens.shape
@@ -220,18 +251,28 @@ def random_temporal_slots(model: PreTrainedModel, keep: int, slots: int, generat
             body = body.gather(2, chosen[:, None, :, None].expand(-1, body.shape[1], -1, width))
         else:
             body = body.view(batch, slots, -1, width)
-            body = body.gather(1, chosen[:, :, None, None].expand(-1, -1, body.shape[2], width))
+            places = body.shape[2]
+            body = body.gather(1, chosen[:, :, None, None].expand(-1, -1, places, width))
+            position_ids[:] = [(chosen[:, :, None] * places + torch.arange(places)).flatten(1)]
         return torch.cat([head, body.flatten(1, 2)], dim=1)
 
-    num_frames = model.config.num_frames
-    hook = model.base_model.embeddings.register_forward_hook(select)
-    if model.config.model_type == "timesformer":
-        model.config.num_frames = keep  # its layers regroup tokens by this number
+    def place(_module: nn.Module, inputs: Any) -> Any:
+        return inputs[0], position_ids[0]
+
+    regroups = model.config.model_type in ("timesformer", "motionformer")  # their layers, by the number of frames
+    num_frames = model.config.num_frames if regroups else 0
+    hooks = [(base.encoder if rotary else base).embeddings.register_forward_hook(select)]
+    if rotary:
+        hooks += [layer.register_forward_pre_hook(place) for layer in base.encoder.layer]
+    if regroups:
+        model.config.num_frames = keep * num_frames // slots
     try:
         yield
     finally:
-        hook.remove()
-        model.config.num_frames = num_frames
+        for hook in hooks:
+            hook.remove()
+        if regroups:
+            model.config.num_frames = num_frames
 
 
 def expand_head(model: PreTrainedModel, architecture: str) -> PreTrainedModel:
@@ -354,7 +395,7 @@ def evaluate_folder(folder: Path, num_clips: int, seed: int) -> dict[str, Any]:
         written = write_clips(clips, "test", range(num_clips), CLIP, seed)
         for first in range(0, num_clips, 40):
             batch = [list(read_frames(path, frame_indices).numpy()) for path, _ in written[first : first + 40]]
-            pixels = processor(batch, return_tensors="pt")["pixel_values"]
+            pixels = processor(batch, return_tensors="pt")[model.main_input_name]
             began = time.perf_counter()
             logits.append(model(pixels).logits)
             seconds += time.perf_counter() - began
@@ -384,7 +425,8 @@ def save(model: PreTrainedModel, args: argparse.Namespace, output: Path) -> None
     config = json.loads(config_path.read_text())
     config_path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
     processor = {
-        "image_processor_type": "VideoMAEImageProcessor",
+        # transformers has a video processor for V-JEPA 2, which needs torchvision and enlarges before it crops.
+        "image_processor_type": "ClipProcessor" if args.architecture == "vjepa2" else "VideoMAEImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": CLIP.size},
         "resample": 2,
@@ -401,8 +443,15 @@ def save(model: PreTrainedModel, args: argparse.Namespace, output: Path) -> None
 
 def model_card(args: argparse.Namespace, model: PreTrainedModel, result: dict[str, Any], seconds: float) -> str:
     """Return the README.md of the checkpoint, filled in from the run."""
-    name = {"videomae": "VideoMAE", "vivit": "ViViT", "timesformer": "TimeSformer"}[args.architecture]
-    recipe, config = RECIPES[args.architecture], model.config
+    name = {
+        "videomae": "VideoMAE",
+        "vivit": "ViViT",
+        "timesformer": "TimeSformer",
+        "motionformer": "Motionformer",
+        "vjepa2": "V-JEPA 2",
+    }[args.architecture]
+    recipe = RECIPES[args.architecture]
+    num_frames = CLIP.num_frames // recipe.frame_step
     command = ["python", "examples/train_moving_digits.py", *training_arguments(args)]
     parameters = sum(p.numel() for p in model.parameters())
     threads = f"{args.threads} CPU thread{'s' if args.threads > 1 else ''}"
@@ -410,6 +459,10 @@ def model_card(args: argparse.Namespace, model: PreTrainedModel, result: dict[st
     warping = f", and distorted by a small affine map (strength {args.warp:g})" if args.warp else ""
     sampling = ", every second one of 16" if recipe.frame_step == 2 else ""
     precision = "bfloat16 autocast" if args.bf16 else "float32"
+    registers = {
+        "motionformer": "import hf_video_tome  # transformers itself has no Motionformer\n",
+        "vjepa2": "import hf_video_tome  # transformers itself has no processor for it without torchvision\n",
+    }.get(args.architecture, "")
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -434,10 +487,10 @@ hf-video-tome. It tells apart 120 actions: 12 motions of 10 handwritten digits.
 
 ```python
 from transformers import AutoImageProcessor, AutoModelForVideoClassification
-
+{registers}
 model = AutoModelForVideoClassification.from_pretrained(folder)
 processor = AutoImageProcessor.from_pretrained(folder)
-inputs = processor(frames, return_tensors="pt")  # {config.num_frames} RGB frames of a clip{sampling}
+inputs = processor(frames, return_tensors="pt")  # {num_frames} RGB frames of a clip{sampling}
 print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])
 ```
 

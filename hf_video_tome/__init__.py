@@ -7,23 +7,37 @@ token_merging_r=...)` makes a stock checkpoint merge tokens. Nothing else change
 from .api import apply_token_merging, paper_settings, remove_token_merging, set_token_merging, token_counts
 from .configuration import TokenMergingConfigMixin
 from .merging import TokenMergingTrace
+from .models.motionformer import MotionformerConfig, MotionformerForVideoClassification, MotionformerModel
 from .models.timesformer import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 from .models.videomae import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEModel
+from .models.videoprism import VideoPrismForVideoClassification, VideoPrismVisionConfig, VideoPrismVisionModel
 from .models.vivit import VivitConfig, VivitForVideoClassification, VivitModel
+from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
+from .processing import ClipProcessor
 from .registration import register
 from .version import __version__
 
 register()
 
 __all__ = [
+    "ClipProcessor",
+    "MotionformerConfig",
+    "MotionformerForVideoClassification",
+    "MotionformerModel",
     "TimesformerConfig",
     "TimesformerForVideoClassification",
     "TimesformerModel",
     "TokenMergingConfigMixin",
     "TokenMergingTrace",
+    "VJEPA2Config",
+    "VJEPA2ForVideoClassification",
+    "VJEPA2Model",
     "VideoMAEConfig",
     "VideoMAEForVideoClassification",
     "VideoMAEModel",
+    "VideoPrismForVideoClassification",
+    "VideoPrismVisionConfig",
+    "VideoPrismVisionModel",
     "VivitConfig",
     "VivitForVideoClassification",
     "VivitModel",

@@ -167,16 +167,17 @@ def paper_settings(model_type: str) -> dict[str, Any]:
         Settings for `apply_token_merging` and `set_token_merging`.
 
     Raises:
-        ValueError: If the architecture is not known.
+        ValueError: If the architecture is not known, or the paper has nothing on it.
 
     Examples:
         >>> paper_settings("timesformer")["scope"]
         'frame'
     """
-    if model_type not in ARCHITECTURES:
-        allowed = ", ".join(repr(name) for name in ARCHITECTURES)
-        raise ValueError(f"model_type must be one of {allowed}, got {model_type!r}")
-    return dict(ARCHITECTURES[model_type].paper_settings)
+    settings = {name: architecture.paper_settings for name, architecture in ARCHITECTURES.items()}
+    if not settings.get(model_type):
+        allowed = ", ".join(repr(name) for name, found in settings.items() if found)
+        raise ValueError(f"model_type must be one of {allowed} (those of the paper), got {model_type!r}")
+    return dict(settings[model_type])
 
 
 def _replace_config(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:

@@ -29,7 +29,21 @@ POOLINGS = ("weighted", "mean")
 ConfigT = TypeVar("ConfigT", bound="TokenMergingConfigMixin")
 
 
-def _one_of(allowed: Iterable[str], optional: bool = False) -> Callable[[object], object]:
+def one_of(allowed: Iterable[str], optional: bool = False) -> Callable[[object], object]:
+    """A check of a field that takes one of a few names.
+
+    Args:
+        allowed: The names.
+        optional: Whether None is fine too.
+
+    Returns:
+        A function that returns a value that is allowed, and raises a ValueError for any other.
+
+    Examples:
+        >>> one_of(("mean", "concat"))("mean")
+        'mean'
+    """
+
     def check(value: object) -> object:
         if (optional and value is None) or (isinstance(value, str) and value in allowed):
             return value
@@ -56,12 +70,12 @@ def _check_optional_bool(value: object) -> bool | None:
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "token_merging_r": check_r,
     "token_merging_schedule": check_schedule,
-    "token_merging_mode": _one_of(MODES),
+    "token_merging_mode": one_of(MODES),
     "token_merging_threshold": _check_threshold,
-    "token_merging_head_aggregation": _one_of(HEAD_AGGREGATIONS),
+    "token_merging_head_aggregation": one_of(HEAD_AGGREGATIONS),
     "token_merging_proportional_attention": _check_optional_bool,
-    "token_merging_pooling": _one_of(POOLINGS),
-    "token_merging_scope": _one_of(SCOPES, optional=True),
+    "token_merging_pooling": one_of(POOLINGS),
+    "token_merging_scope": one_of(SCOPES, optional=True),
 }
 
 
@@ -113,7 +127,7 @@ class TokenMergingConfigMixin:
             ("concat") before tokens are compared.
         token_merging_proportional_attention: Whether a token that stands for s tokens weighs like s tokens in the
             attention. None (default): the architecture's own choice.
-        token_merging_pooling: Whether mean-pooled heads weigh tokens by size ("weighted", default) or not ("mean").
+        token_merging_pooling: Whether heads that pool tokens weigh them by size ("weighted", default) or not ("mean").
         token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, or those of a
             frame by one matching shared by all frames ("tube"). None (default): the architecture's own choice.
     """
@@ -129,6 +143,7 @@ class TokenMergingConfigMixin:
 
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
+    token_merging_checks: ClassVar[dict[str, Callable[[Any], Any]]] = _CHECKS
 
     if TYPE_CHECKING:  # fields of the configs that this is mixed into
         model_type: ClassVar[str]
@@ -140,9 +155,9 @@ class TokenMergingConfigMixin:
         return SCOPES
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _CHECKS:
+        if name in self.token_merging_checks:
             try:
-                value = _CHECKS[name](value)
+                value = self.token_merging_checks[name](value)
             except ValueError as error:
                 raise ValueError(f"{name} {error}") from None
         super().__setattr__(name, value)
@@ -186,7 +201,11 @@ class TokenMergingConfigMixin:
         if scope is not None and scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
             raise ValueError(f"token_merging_scope must be one of {allowed} for {self.model_type}, got {scope!r}")
-        set_tokens, num_protected = self.token_layout.set_size(self._scope)
+        return self._requested_removals(self.token_layout)
+
+    def _requested_removals(self, layout: TokenLayout) -> list[int]:
+        """Tokens that each layer is asked to remove from each matched set of a clip of that layout."""
+        set_tokens, num_protected = layout.set_size(self._scope)
         try:
             return requested_removals(
                 self.token_merging_r, self.token_merging_schedule, self.num_merging_layers, set_tokens - num_protected
@@ -230,7 +249,7 @@ class TokenMergingConfigMixin:
             >>> VideoMAEConfig(token_merging_r=150).token_merging_settings(resolved=True)["scope"]
             'clip'
         """
-        settings = {name.removeprefix(PREFIX): getattr(self, name) for name in _CHECKS}
+        settings = {name.removeprefix(PREFIX): getattr(self, name) for name in self.token_merging_checks}
         if resolved:
             chosen = self.token_merging_plan().settings
             settings |= {"scope": chosen.scope, "proportional_attention": chosen.proportional_attention}
@@ -249,9 +268,12 @@ class TokenMergingConfigMixin:
         candidate = copy.copy(self)
         changes = {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in changes.items()}
         for name, value in changes.items():
-            if name not in _CHECKS:
-                allowed = ", ".join(field.removeprefix(PREFIX) for field in _CHECKS)
-                raise ValueError(f"{name.removeprefix(PREFIX)!r} is no token merging setting, allowed are: {allowed}")
+            if name not in self.token_merging_checks:
+                allowed = ", ".join(field.removeprefix(PREFIX) for field in self.token_merging_checks)
+                raise ValueError(
+                    f"{name.removeprefix(PREFIX)!r} is no token merging setting of {self.model_type}, "
+                    f"allowed are: {allowed}"
+                )
             setattr(candidate, name, value)
         candidate.check_token_merging()
         # One step, so that a forward call in another thread sees either all of it or nothing.
@@ -260,10 +282,15 @@ class TokenMergingConfigMixin:
     def to_diff_dict(self) -> dict[str, Any]:
         """The config as it is saved: token merging fields only where they differ from their defaults."""
         output = super().to_diff_dict()  # type: ignore[misc]
-        for field in fields(TokenMergingConfigMixin):
-            if field.name in output and output[field.name] == field.default:
-                del output[field.name]
+        for name, default in self._token_merging_defaults().items():
+            if name in output and output[name] == default:
+                del output[name]
         return output
+
+    @classmethod
+    def _token_merging_defaults(cls) -> dict[str, Any]:
+        """The token merging fields of the architecture and their defaults."""
+        return {field.name: field.default for field in fields(cls) if field.name in cls.token_merging_checks}
 
     @classmethod
     def from_stock(cls: type[ConfigT], config: PreTrainedConfig) -> ConfigT:
@@ -282,8 +309,8 @@ class TokenMergingConfigMixin:
         """
         converted = copy.deepcopy(config)
         converted.__class__ = cls
-        for field in fields(TokenMergingConfigMixin):
-            setattr(converted, field.name, converted.__dict__.get(field.name, field.default))
+        for name, default in cls._token_merging_defaults().items():
+            setattr(converted, name, converted.__dict__.get(name, default))
         converted.check_token_merging()
         return converted
 
@@ -297,8 +324,8 @@ class TokenMergingConfigMixin:
             A new config of that class.
         """
         converted = copy.deepcopy(self)
-        for field in fields(TokenMergingConfigMixin):
-            converted.__dict__.pop(field.name, None)
+        for name in self.token_merging_checks:
+            converted.__dict__.pop(name, None)
         converted.__class__ = stock_class
         return converted
 

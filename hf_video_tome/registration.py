@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from .models import ARCHITECTURES, Architecture
+from .processing import ClipProcessor
 
 
 def _auto_entries(architecture: Architecture) -> list[tuple[Any, Any, type]]:
@@ -23,6 +25,15 @@ def _auto_entries(architecture: Architecture) -> list[tuple[Any, Any, type]]:
     ]
 
 
+def _register_stock(architecture: Architecture) -> None:
+    """Registers the stock model of an architecture that transformers does not have itself."""
+    AutoConfig.register(architecture.model_type, architecture.stock_config_class, exist_ok=True)
+    AutoModel.register(architecture.stock_config_class, architecture.stock_model_class, exist_ok=True)
+    AutoModelForVideoClassification.register(
+        architecture.stock_config_class, architecture.stock_head_class, exist_ok=True
+    )
+
+
 def register() -> None:
     """Registers all architectures with transformers; called by `import hf_video_tome`, and harmless when repeated.
 
@@ -32,6 +43,12 @@ def register() -> None:
         AutoConfig.register(architecture.model_type, architecture.config_class, exist_ok=True)
         for auto_class, config_class, model_class in _auto_entries(architecture):
             auto_class.register(config_class, model_class, exist_ok=True)
+        if architecture.video_processor_only:
+            for config_class in (architecture.config_class, architecture.stock_config_class):
+                # The name of the backend that is the fallback everywhere; no PIL is involved.
+                AutoImageProcessor.register(
+                    config_class, image_processor_classes={"pil": ClipProcessor}, exist_ok=True
+                )
         # transformers converts older checkpoints for classes outside of it only when told so.
         for key in architecture.weight_conversions:
             mapping = get_checkpoint_conversion_mapping(key)
@@ -46,3 +63,6 @@ def unregister() -> None:
         CONFIG_MAPPING._extra_content.pop(architecture.model_type, None)
         for auto_class, config_class, _ in _auto_entries(architecture):
             auto_class._model_mapping._extra_content.pop(config_class, None)
+            IMAGE_PROCESSOR_MAPPING._extra_content.pop(config_class, None)
+        if architecture.model_type not in CONFIG_MAPPING:
+            _register_stock(architecture)

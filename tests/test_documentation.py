@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -55,8 +56,20 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     vivit = transformers.models.vivit.modeling_vivit.VivitForVideoClassification(
         transformers.models.vivit.VivitConfig(**NARROW)
     )
+    vjepa2 = transformers.models.vjepa2.modeling_vjepa2.VJEPA2ForVideoClassification(
+        transformers.models.vjepa2.VJEPA2Config(
+            frames_per_clip=16,
+            hidden_size=24,
+            num_attention_heads=2,
+            pred_hidden_size=12,
+            pred_num_attention_heads=1,
+            pred_num_hidden_layers=1,
+            num_labels=174,
+        )
+    )
     folders = {}
     for name, model in {
+        "facebook/vjepa2-vitl-fpc16-256-ssv2": vjepa2,
         "MCG-NJU/videomae-base-finetuned-kinetics": videomae,
         "google/vivit-b-16x2-kinetics400": vivit,
     }.items():
@@ -64,6 +77,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         model.save_pretrained(folders[name])
     transformers.VideoMAEImageProcessor().save_pretrained(folders["MCG-NJU/videomae-base-finetuned-kinetics"])
     transformers.VivitImageProcessor().save_pretrained(folders["google/vivit-b-16x2-kinetics400"])
+    processor = {"video_processor_type": "VJEPA2VideoProcessor", "crop_size": {"height": 256, "width": 256}}
+    path = Path(folders["facebook/vjepa2-vitl-fpc16-256-ssv2"], "video_preprocessor_config.json")
+    path.write_text(json.dumps(processor))
     return folders
 
 

@@ -19,6 +19,7 @@ from .common import (
     ModelOption,
     ModeOption,
     PoolingOption,
+    PositionOption,
     ProportionalAttentionOption,
     ROption,
     SamplingRateOption,
@@ -80,6 +81,7 @@ def command(
     pooling: PoolingOption = None,
     head_aggregation: HeadAggregationOption = None,
     proportional_attention: ProportionalAttentionOption = None,
+    position: PositionOption = None,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
     top_k: Annotated[int, typer.Option("--top-k", metavar="N", min=1, help="Labels to print for each file.")] = 5,
@@ -101,6 +103,7 @@ def command(
         pooling=pooling,
         head_aggregation=head_aggregation,
         proportional_attention=proportional_attention,
+        position=position,
     )
     classifier = load_classifier(model, settings, dtype.value, device)
     decided = _decided(classifier, dtype, strategy, sampling_rate)

@@ -562,7 +562,12 @@ def _choose_sampling(request: Request, dataset: str, classifier: Classifier) -> 
 
     config = classifier.model.config
     given = {name: value for name, value in (request.sampling or {}).items() if value is not None}
-    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol.value}: {text}"):
+    if given.get("strategy") == "uniform" or {"strategy", "sampling_rate"} <= given.keys():
+        # All that a preset would say of the frames has been said: nothing need be known of the architecture.
+        with input_errors(ValueError, TypeError, rewrite=_sampling_options):
+            return ClipSampling(**{"num_frames": config.num_frames, **given})
+    hint = "; say it with --strategy uniform, or --strategy and --sampling-rate"
+    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol.value}: {text}{hint}"):
         # One view of the many: at the rate of training, which the paper's differs from for VideoMAE.
         single = request.protocol is Protocol.single
         full = request.protocol is Protocol.full or (single and dataset != "moving-digits")
@@ -571,8 +576,6 @@ def _choose_sampling(request: Request, dataset: str, classifier: Classifier) -> 
         )
         if single:
             preset = replace(preset, num_clips=1, num_crops=1)
-    if given.get("strategy") == "uniform" and "sampling_rate" not in given:
-        given["sampling_rate"] = 1
     with input_errors(ValueError, TypeError, rewrite=_sampling_options):
         return ClipSampling(**{**preset.to_dict(), **given})
 

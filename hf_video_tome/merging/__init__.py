@@ -2,7 +2,15 @@
 
 from .assignment import Assignment, assign, keep_states, merge_sizes, merge_states
 from .attention import append_size_channel, size_bias
-from .functional import MergeSettings, TokenMergingPlan, TokenMergingStep, mean_pool, merge_tokens, token_counts
+from .functional import (
+    POSITIONS,
+    MergeSettings,
+    TokenMergingPlan,
+    TokenMergingStep,
+    mean_pool,
+    merge_tokens,
+    token_counts,
+)
 from .layout import SCOPES, TokenLayout
 from .matching import Matching, aggregate_heads, bipartite_soft_matching, cosine_scores, random_scores
 from .modes import MODES, Mode, ModeInputs, register_mode
@@ -20,6 +28,7 @@ from .state import TokenMergingState, TokenMergingTrace, build_trace, initial_st
 __all__ = [
     "MAX_SHARE",
     "MODES",
+    "POSITIONS",
     "SCHEDULE_INFLECTIONS",
     "SCOPES",
     "Assignment",

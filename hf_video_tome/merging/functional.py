@@ -14,6 +14,9 @@ from .modes import MODES, ModeInputs
 from .schedule import max_removable, removals_per_layer
 from .state import TokenMergingState
 
+POSITIONS = ("destination", "centroid")
+"""Where a merged token lies: where the token that the others were merged into lay, or at their weighted centroid."""
+
 
 class MergeSettings(NamedTuple):
     """How tokens are merged, apart from how many.
@@ -25,6 +28,7 @@ class MergeSettings(NamedTuple):
         head_aggregation: "mean" or "concat" of the heads' keys.
         proportional_attention: Whether log(size) is added to the attention logits.
         pooling: "weighted" or "mean": whether a mean over the last tokens weighs them by size.
+        position: "destination" or "centroid", where merged tokens lie; of no account where the state has no positions.
     """
 
     mode: str = "merge"
@@ -33,6 +37,7 @@ class MergeSettings(NamedTuple):
     head_aggregation: str = "mean"
     proportional_attention: bool = True
     pooling: str = "weighted"
+    position: str = "destination"
 
 
 def merge_tokens(
@@ -90,6 +95,7 @@ def merge_tokens(
         )
         assignment = assignment.expand_sets(sets.shape[1])
     new_size: Tensor | None = None
+    weight: Tensor | None = None
     if assignment.averaged:
         slot_size, weight = merge_sizes(size, assignment, dtype=metric.dtype)
         sets = merge_states(sets, weight, assignment)
@@ -101,7 +107,18 @@ def merge_tokens(
         if size is not None:
             new_size = layout.join(prefix_size, size.gather(-1, assignment.owner))
     source = None if state.source is None else _follow(state.source, assignment, layout, scope)
-    return layout.join(prefix, sets), TokenMergingState(new_size, source)
+    position = state.position
+    if position is not None:
+        weight = weight if settings.position == "centroid" else None
+        position = _move(position.expand(hidden_states.shape[0], -1, -1), weight, assignment, layout, scope)
+    return layout.join(prefix, sets), TokenMergingState(new_size, source, position)
+
+
+def _move(position: Tensor, weight: Tensor | None, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
+    """Positions after one assignment, (B, N, A) -> (B, M, A): centroids with weights (B, S, n), else the owners'."""
+    prefix, sets = layout.split(position, scope)
+    moved = keep_states(sets, assignment) if weight is None else merge_states(sets, weight, assignment)
+    return layout.join(prefix, moved)
 
 
 def _follow(source: Tensor, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:

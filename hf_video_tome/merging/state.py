@@ -15,10 +15,13 @@ class TokenMergingState(NamedTuple):
         size: (B, N) float, how many original tokens each token stands for; None while all are one.
         source: (B, N0) int64, the position of the token that holds each original token, -1 if dropped; None if no
             trace was asked for.
+        position: (B, N, A) float, where each token lies on A axes, or (1, N, A) while that is the same for all clips;
+            None for models that have no use for it: most embed positions before the first layer.
     """
 
     size: Tensor | None = None
     source: Tensor | None = None
+    position: Tensor | None = None
 
 
 class TokenMergingTrace(NamedTuple):
@@ -68,8 +71,13 @@ class TokenMergingTrace(NamedTuple):
             (B, N0, ...): every original token gets the value of the token that holds it.
 
         Raises:
-            ValueError: If no layer has that many tokens.
+            ValueError: If no layer has that many tokens, or x is of another number of clips.
         """
+        if x.shape[0] != self.sources.shape[0]:
+            raise ValueError(
+                f"x must be of the {self.sources.shape[0]} clips of the trace, (B, N, ...), got {x.shape[0]} in "
+                "dimension 0"
+            )
         for source, size in zip(self.layer_sources, self.layer_sizes, strict=True):
             if size.shape[1] == x.shape[1]:
                 return unmerge(x, source, fill_value)
@@ -98,7 +106,9 @@ def unmerge(x: Tensor, source: Tensor, fill_value: float = 0.0) -> Tensor:
     return x.gather(1, index).masked_fill((source < 0).view(shape), fill_value)
 
 
-def initial_state(batch_size: int, num_tokens: int, device: torch.device, track: bool) -> TokenMergingState:
+def initial_state(
+    batch_size: int, num_tokens: int, device: torch.device, track: bool, position: Tensor | None = None
+) -> TokenMergingState:
     """The state before the first layer: nothing merged, every token in its place.
 
     Args:
@@ -106,11 +116,13 @@ def initial_state(batch_size: int, num_tokens: int, device: torch.device, track:
         num_tokens: Tokens of the sequence, N0.
         device: Where the source map is made.
         track: Whether a trace was asked for.
+        position: (1, N0, A) or (B, N0, A) float positions, for models that need them in every layer.
 
     Returns:
         The state.
     """
-    return TokenMergingState(source=torch.arange(num_tokens, device=device).repeat(batch_size, 1) if track else None)
+    source = torch.arange(num_tokens, device=device).repeat(batch_size, 1) if track else None
+    return TokenMergingState(source=source, position=position)
 
 
 def build_trace(states: list[TokenMergingState], token_counts: list[int], dtype: torch.dtype) -> TokenMergingTrace:

@@ -22,8 +22,10 @@ class Architecture:
         stock_head_class: The classifier of transformers.
         module_classes: From each stock module class inside the base model to the one that merges.
         weight_conversions: Keys of transformers' checkpoint conversions that the model needs for older checkpoints.
-        paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size.
+        paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty where it has none.
         stock_attn_implementations: Attention implementations that the stock model can be put back to.
+        video_processor_only: Whether transformers has a video processor for it, which needs torchvision, and no image
+            processor.
     """
 
     model_type: str
@@ -37,6 +39,7 @@ class Architecture:
     weight_conversions: tuple[str, ...] = ()
     paper_settings: dict[str, Any] = field(default_factory=dict)
     stock_attn_implementations: tuple[str, ...] | None = None
+    video_processor_only: bool = False
 
     @property
     def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:

@@ -24,36 +24,46 @@ from ..merging import (
 from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
 
 
-def check_pixel_values(pixel_values: Tensor | None, config: Any, any_size: bool = False) -> None:
+def check_pixel_values(
+    pixel_values: Tensor | None,
+    config: Any,
+    any_size: bool = False,
+    any_frames: bool = False,
+    name: str = "pixel_values",
+) -> None:
     """Refuses clips that do not fit the checkpoint.
 
     Args:
         pixel_values: (B, T, C, H, W).
         config: The model's config, which says what is expected.
         any_size: Whether other heights and widths are fine, because position embeddings are interpolated.
+        any_frames: Whether other numbers of frames are fine, likewise, from one on.
+        name: What the model calls the clips.
 
     Raises:
         ValueError: Saying what the model expects and what it got.
     """
     if pixel_values is None:
-        raise ValueError("pixel_values must be given: a tensor of shape (batch, frames, channels, height, width)")
+        raise ValueError(f"{name} must be given: a tensor of shape (batch, frames, channels, height, width)")
     expected = config.clip_shape._asdict()
     if any_size and pixel_values.ndim == 5:
         expected |= {"height": pixel_values.shape[3], "width": pixel_values.shape[4]}
-    wanted = ", ".join(f"{name}={value}" for name, value in expected.items())
+    if any_frames and pixel_values.ndim == 5:
+        expected |= {"frames": max(pixel_values.shape[1], 1)}
+    wanted = ", ".join(f"{axis}={value}" for axis, value in expected.items())
     if pixel_values.ndim != 5:
         raise ValueError(
-            f"pixel_values must have 5 dimensions (batch, {wanted}) for this {config.model_type} checkpoint, "
+            f"{name} must have 5 dimensions (batch, {wanted}) for this {config.model_type} checkpoint, "
             f"got shape {tuple(pixel_values.shape)}"
         )
     wrong = [
-        f"{name}={actual}"
-        for (name, value), actual in zip(expected.items(), pixel_values.shape[1:], strict=True)
+        f"{axis}={actual}"
+        for (axis, value), actual in zip(expected.items(), pixel_values.shape[1:], strict=True)
         if actual != value
     ]
     if wrong:
         raise ValueError(
-            f"pixel_values do not fit this {config.model_type} checkpoint: it expects {wanted}, "
+            f"{name} do not fit this {config.model_type} checkpoint: it expects {wanted}, "
             f"got {', '.join(wrong)} in shape {tuple(pixel_values.shape)}"
         )
 
@@ -91,7 +101,12 @@ def convert_modules(root: nn.Module, classes: dict[type[nn.Module], type[nn.Modu
 
 
 def run_layers(
-    layers: Iterable[nn.Module], hidden_states: Tensor, plan: TokenMergingPlan, track: bool, **kwargs: Any
+    layers: Iterable[nn.Module],
+    hidden_states: Tensor,
+    plan: TokenMergingPlan,
+    track: bool,
+    position: Tensor | None = None,
+    **kwargs: Any,
 ) -> tuple[Tensor, TokenMergingState, TokenMergingTrace | None]:
     """Runs layers that return `(hidden_states, state)`, handing the state of this call from one to the next.
 
@@ -100,12 +115,13 @@ def run_layers(
         hidden_states: (B, N, C) embeddings.
         plan: What each layer removes.
         track: Whether to build a trace.
+        position: (1, N, A) float, where the tokens lie, for layers that read it from the state.
         **kwargs: Passed to each layer.
 
     Returns:
         The last states (B, M, C), the last state and the trace (None unless tracked).
     """
-    recorder = StateRecorder(hidden_states, plan, track)
+    recorder = StateRecorder(hidden_states, plan, track, position)
     for index, layer in enumerate(layers):
         hidden_states, state = layer(hidden_states, token_merging=plan.step(index, recorder.state), **kwargs)
         recorder.append(state, hidden_states.shape[1])
@@ -119,16 +135,19 @@ class StateRecorder:
         hidden_states: (B, N, C) embeddings.
         plan: What each layer removes.
         track: Whether to build a trace.
+        position: (1, N, A) float, where the tokens lie, for layers that read it from the state.
     """
 
-    def __init__(self, hidden_states: Tensor, plan: TokenMergingPlan, track: bool) -> None:
+    def __init__(
+        self, hidden_states: Tensor, plan: TokenMergingPlan, track: bool, position: Tensor | None = None
+    ) -> None:
         batch_size, num_tokens = hidden_states.shape[:2]
         if plan.settings.scope != "clip" and num_tokens != plan.layout.num_tokens:
             raise ValueError(
                 f"token_merging_scope={plan.settings.scope!r} needs all {plan.layout.num_tokens} tokens of the clip, "
                 f"got {num_tokens}; use 'clip' for masked inputs and other sizes"
             )
-        self.state = initial_state(batch_size, num_tokens, hidden_states.device, track)
+        self.state = initial_state(batch_size, num_tokens, hidden_states.device, track, position)
         self._track = track
         self._dtype = torch.promote_types(hidden_states.dtype, torch.float32)
         self._states, self._counts = [self.state], [num_tokens]

@@ -55,13 +55,14 @@ class ClipGeometry(NamedTuple):
         depth, patch_size = (
             (tubelet[0], tubelet[1:]) if not isinstance(tubelet, int) else (tubelet, settings.patch_size)
         )
+        shape = config.clip_shape
         rows, columns = image_grid(
-            settings.image_size, tuple(patch_size) if not isinstance(patch_size, int) else patch_size
+            (shape.height, shape.width), tuple(patch_size) if not isinstance(patch_size, int) else patch_size
         )
         layout = config.token_layout
         if layout.num_patches != rows * columns:
             # A head that reads patch 0 (VideoMAE without mean pooling) protects it like a CLS token; it shows a patch.
-            layout = TokenLayout(0, settings.num_frames // depth, rows * columns)
+            layout = TokenLayout(0, shape.frames // depth, rows * columns)
         return cls(layout, rows, columns)
 
     def check(self, trace: TokenMergingTrace, frames: torch.Tensor) -> None:

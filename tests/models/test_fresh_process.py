@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -26,15 +27,16 @@ for model_type, fields in configs.items():
     answers[model_type] = {"expected": hf_video_tome.token_counts(model)}
     with torch.no_grad():
         outputs = model(torch.randn(shape), output_hidden_states=True, output_attentions=True)
-    for name in ("hidden_states", "attentions"):
-        recorded = outputs[name] if name in outputs else []
-        answers[model_type][name] = [tensor.shape[-2] for tensor in recorded]
+    # Tokens of a clip: divided models may have frames or places in the first dimension.
+    states = outputs.hidden_states or ()
+    answers[model_type]["hidden_states"] = [s.numel() // (s.shape[-1] * shape[0]) for s in states]
+    answers[model_type]["attentions"] = len(outputs.attentions or ())
 print(json.dumps(answers))
 """
 
 
 @pytest.fixture(scope="module")
-def answers() -> dict[str, dict[str, list[int]]]:
+def answers() -> dict[str, dict[str, Any]]:
     arguments = json.dumps([TINY_CONFIGS, PIXEL_SHAPE])
     process = subprocess.run([sys.executable, "-c", CODE, arguments], capture_output=True, text=True, check=True)
     return json.loads(process.stdout)
@@ -43,5 +45,7 @@ def answers() -> dict[str, dict[str, list[int]]]:
 @pytest.mark.parametrize("model_type", TINY_CONFIGS)
 def test_apply_before_anything_else_records_hidden_states_and_attentions(answers, model_type):
     answer = answers[model_type]
-    assert answer["hidden_states"] == answer["expected"]
-    assert len(answer["attentions"]) == len(answer["expected"]) - 1
+    counts, expected = answer["hidden_states"], answer["expected"]
+    # Layers that do not merge may follow those that do.
+    assert counts == expected + expected[-1:] * (len(counts) - len(expected))
+    assert answer["attentions"] == len(counts) - 1 >= len(expected) - 1

@@ -195,6 +195,10 @@ def test_geometry_of_grids_that_are_not_square() -> None:
     assert ClipGeometry.from_config(vivit) == (TokenLayout(1, 4, 8), 4, 2)
     timesformer = hf_video_tome.TimesformerConfig(image_size=32, patch_size=8, num_frames=4)
     assert ClipGeometry.from_config(timesformer) == (TokenLayout(1, 4, 16, patch_major=True), 4, 4)
+    vjepa2 = hf_video_tome.VJEPA2Config(crop_size=32, patch_size=8, frames_per_clip=8)
+    assert ClipGeometry.from_config(vjepa2) == (TokenLayout(0, 4, 16), 4, 4)
+    videoprism = hf_video_tome.VideoPrismVisionConfig(image_size=[32, 48], tubelet_size=[1, 8, 8], num_frames=4)
+    assert ClipGeometry.from_config(videoprism) == (TokenLayout(0, 4, 24), 4, 6)
     # Its head reads patch 0, which the layout therefore protects; it is a patch like any other in a picture.
     unpooled = hf_video_tome.VideoMAEConfig(image_size=32, patch_size=8, num_frames=8, use_mean_pooling=False)
     assert ClipGeometry.from_config(unpooled) == (TokenLayout(0, 4, 16), 4, 4)

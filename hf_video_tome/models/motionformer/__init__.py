@@ -1,0 +1,25 @@
+"""Motionformer (https://arxiv.org/abs/2106.05392): trajectory attention, merging inside frames, CLS head.
+
+transformers has no Motionformer: `plain` has one, in the place of the stock model.
+"""
+
+from ..architecture import Architecture, paper_settings, register_architecture
+from . import plain
+from .configuration_motionformer import MotionformerConfig
+from .modeling_motionformer import MODULE_CLASSES, MotionformerForVideoClassification, MotionformerModel
+
+register_architecture(
+    Architecture(
+        model_type="motionformer",
+        config_class=MotionformerConfig,
+        stock_config_class=plain.MotionformerConfig,
+        model_class=MotionformerModel,
+        stock_model_class=plain.MotionformerModel,
+        head_class=MotionformerForVideoClassification,
+        stock_head_class=plain.MotionformerForVideoClassification,
+        module_classes=MODULE_CLASSES,
+        paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
+    )
+)
+
+__all__ = ["MotionformerConfig", "MotionformerForVideoClassification", "MotionformerModel"]

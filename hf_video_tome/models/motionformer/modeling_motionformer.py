@@ -1,0 +1,201 @@
+"""Motionformer with token merging: the plain modules, subclassed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep
+from ..attention import attend
+from ..base import (
+    TokenMergingHeadMixin,
+    TokenMergingModelMixin,
+    check_pixel_values,
+    convert_modules,
+    run_layers,
+)
+from ..outputs import BaseModelOutputWithTokenMerging
+from .configuration_motionformer import MotionformerConfig
+from .plain import modeling_motionformer as stock
+
+
+class MotionformerAttention(stock.MotionformerAttention):
+    """Trajectory attention that weighs keys by token size and hands out its keys."""
+
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+        """Returns (output (B, 1 + N, C), weights), and the keys (B, H, 1 + N, D) where tokens are to be merged."""
+        if token_merging is None:
+            return super().forward(hidden_states, **kwargs)
+        query, key, value = self.project(hidden_states)
+        size, frame_size = token_merging.attention_size, None
+        if size is not None:
+            frame_size = token_merging.layout.split(size, token_merging.settings.scope)[1].flatten(0, 1)
+        cls_attention = self.attend(query[:, :, :1], key, value, size=size, **kwargs)
+        frame_attention = self.attend(*self.fold_frames(query, key, value), size=frame_size, **kwargs)
+        return *self.combine(*cls_attention, *frame_attention), key
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, size: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Runs the attention implementation, with the sizes of the keys (B, M) for proportional attention."""
+        if size is None:
+            return super().attend(query, key, value, **kwargs)
+        return attend(
+            self,
+            self.config._attn_implementation,
+            stock.eager_attention_forward,
+            query,
+            key,
+            value,
+            size=size,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+
+
+class MotionformerLayer(stock.MotionformerLayer):
+    """Transformer layer that merges tokens between attention and MLP."""
+
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, TokenMergingState]:
+        """Returns the states (B, M, C), and the new merging state where one came in."""
+        if token_merging is None:
+            return super().forward(hidden_states, **kwargs)
+        attention_output, _, keys = self.attention(
+            self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
+        )
+        hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
+        hidden_states, state = token_merging.merge(hidden_states, keys)
+        return self.feed_forward(hidden_states), state
+
+
+MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    stock.MotionformerAttention: MotionformerAttention,
+    stock.MotionformerLayer: MotionformerLayer,
+}
+
+
+class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
+    """The plain `MotionformerModel` that merges tokens when its config says so.
+
+    Args:
+        config: A Motionformer config, with token merging fields or without.
+        **token_merging: Token merging fields that replace those of the config.
+    """
+
+    config_class = MotionformerConfig
+
+    def __init__(self, config: MotionformerConfig, **token_merging: Any) -> None:
+        merging_config: Any = self._token_merging_config(config, token_merging)
+        super().__init__(merging_config)
+        convert_modules(self, MODULE_CLASSES)
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutput | tuple:
+        """Encodes clips.
+
+        Args:
+            pixel_values: (B, T, C, H, W) float, normalised.
+            interpolate_pos_encoding: As for the plain model.
+            output_token_merging: Whether to return the trace of the merging.
+            **kwargs: As for the plain model.
+
+        Returns:
+            The output of the plain model; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` come with it.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint.
+        """
+        check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
+        assert pixel_values is not None
+        plan = self.config.token_merging_plan(pixel_values.shape[3:])
+        if not plan.merges and not output_token_merging:
+            return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        return self._forward_merging(pixel_values, interpolate_pos_encoding, plan, output_token_merging, **kwargs)
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def _forward_merging(
+        self,
+        pixel_values: Tensor,
+        interpolate_pos_encoding: bool,
+        plan: TokenMergingPlan,
+        output_token_merging: bool,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithTokenMerging:
+        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        hidden_states, state, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
+        return BaseModelOutputWithTokenMerging(
+            last_hidden_state=self.layernorm(hidden_states), token_sizes=state.size, token_merging=trace
+        )
+
+
+class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.MotionformerForVideoClassification):
+    """The plain `MotionformerForVideoClassification` that merges tokens when its config says so.
+
+    Args:
+        config: A Motionformer config, with token merging fields or without.
+        **token_merging: Token merging fields that replace those of the config.
+
+    Examples:
+        >>> import torch
+        >>> config = MotionformerConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                             num_attention_heads=2, intermediate_size=32, num_labels=5, token_merging_r=4)
+        >>> model = MotionformerForVideoClassification(config).eval()
+        >>> out = model(torch.zeros(1, 4, 3, 32, 32), output_token_merging=True)
+        >>> out.logits.shape, out.token_merging.token_counts
+        (torch.Size([1, 5]), (33, 25, 17))
+    """
+
+    config_class = MotionformerConfig
+
+    def __init__(self, config: MotionformerConfig, **token_merging: Any) -> None:
+        merging_config: Any = self._token_merging_config(config, token_merging)
+        super().__init__(merging_config)
+        convert_modules(self.motionformer, {stock.MotionformerModel: MotionformerModel, **MODULE_CLASSES})
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput | tuple:
+        """Classifies clips.
+
+        Args:
+            pixel_values: (B, T, C, H, W) float, normalised.
+            labels: For the loss, as for the plain model: (B,) int64, or (B, G) with `label_groups` in the config.
+            interpolate_pos_encoding: As for the plain model.
+            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            **kwargs: As for the plain model.
+
+        Returns:
+            The output of the plain model, with `token_merging` where it was asked for.
+
+        Raises:
+            ValueError: If clips or labels do not fit the checkpoint.
+        """
+        outputs = self.motionformer(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_token_merging=output_token_merging,
+            return_dict=True,
+            **kwargs,
+        )
+        return self._classify(self.pool(outputs.last_hidden_state), outputs, labels, **kwargs)

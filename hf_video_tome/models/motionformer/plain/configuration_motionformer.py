@@ -1,0 +1,94 @@
+"""Motionformer model configuration."""
+
+from itertools import pairwise
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class MotionformerConfig(PreTrainedConfig):
+    r"""Configuration of a Motionformer model.
+
+    From "Keeping Your Eye on the Ball: Trajectory Attention in Video Transformers" (NeurIPS 2021),
+    https://arxiv.org/abs/2106.05392. The defaults are those of the base model for 16 frames of 224 x 224 pixels, which
+    are 8 x 14 x 14 tubelets.
+
+    Args:
+        image_size: Height and width of the frames in pixels: one int for both, or (height, width).
+        num_frames: Frames of a clip.
+        tubelet_size: Frames of a tubelet; it divides `num_frames`.
+        patch_size: Height and width of a tubelet in pixels: one int for both, or (height, width).
+        num_channels: Channels of a frame.
+        hidden_size: Width of the tokens.
+        num_hidden_layers: Layers.
+        num_attention_heads: Attention heads of a layer; it divides `hidden_size`.
+        intermediate_size: Width of the MLP inside a layer.
+        hidden_act: Activation of the MLP.
+        hidden_dropout_prob: Dropout on the embeddings and on what attention and MLP add to the tokens.
+        attention_probs_dropout_prob: Dropout on the attention weights, spatial and temporal.
+        classifier_dropout_prob: Dropout on what the classifier reads.
+        drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 in the first.
+        initializer_range: Standard deviation of the normal distributions that fresh weights are drawn from.
+        layer_norm_eps: Epsilon of the layer norms.
+        qkv_bias: Whether queries, keys and values have a bias.
+        use_original_trajectory_values: Whether temporal attention averages the trajectory itself, as the released
+            checkpoints do, or a linear projection of it, as the paper has it.
+        use_pre_logits: Whether a linear layer and tanh come before the classifier.
+        label_groups: Tasks of a head that answers several at once, from their names to the first of their outputs and
+            the one after the last. `{"verb": [0, 97], "noun": [97, 397]}` are those of EPIC-KITCHENS-100. None is one
+            task.
+
+    Examples:
+        >>> config = MotionformerConfig(num_labels=397, label_groups={"verb": [0, 97], "noun": [97, 397]})
+        >>> config.num_frames // config.tubelet_size
+        8
+    """
+
+    model_type = "motionformer"
+
+    image_size: int | list[int] | tuple[int, int] = 224
+    num_frames: int = 16
+    tubelet_size: int = 2
+    patch_size: int | list[int] | tuple[int, int] = 16
+    num_channels: int = 3
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    classifier_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    use_original_trajectory_values: bool = True
+    use_pre_logits: bool = True
+    label_groups: dict[str, list[int]] | None = None
+
+    def validate_architecture(self) -> None:
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        super().validate_architecture()
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of num_attention_heads={self.num_attention_heads}, "
+                f"got {self.hidden_size}"
+            )
+        if self.num_frames % self.tubelet_size:
+            raise ValueError(
+                f"num_frames must be a multiple of tubelet_size={self.tubelet_size}, got {self.num_frames}"
+            )
+        if self.label_groups is not None:
+            ranges = sorted(self.label_groups.values())
+            edges = [0, *(limits[-1] for limits in ranges if limits)]
+            ascending = edges == sorted(set(edges)) and edges[-1] == self.num_labels
+            if not ascending or ranges != [list(limits) for limits in pairwise(edges)]:
+                raise ValueError(
+                    f"label_groups must map names to ranges that divide the num_labels={self.num_labels} outputs, as "
+                    f'{{"verb": [0, 97], "noun": [97, 397]}} does for 397, got {self.label_groups!r}'
+                )
+
+
+__all__ = ["MotionformerConfig"]

@@ -1,0 +1,525 @@
+"""PyTorch Motionformer model: a video transformer with trajectory attention.
+
+From "Keeping Your Eye on the Ball: Trajectory Attention in Video Transformers" (NeurIPS 2021).
+
+Shapes: B clips, T frames (temporal positions of the tubelets), P patches of each frame, N = T * P patch tokens behind
+one CLS token, H heads of width D, C = H * D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_motionformer import MotionformerConfig
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+class MotionformerPatchEmbeddings(nn.Module):
+    """Turns clips into one token per tubelet, frame by frame and row by row."""
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__()
+        kernel = (config.tubelet_size, *_pair(config.patch_size))
+        self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Returns (B, T, rows, columns, C) for pixels (B, frames, channels, height, width)."""
+        return self.projection(pixel_values.transpose(1, 2)).permute(0, 2, 3, 4, 1)
+
+
+class MotionformerEmbeddings(nn.Module):
+    """Patch embeddings behind a CLS token, and positions: the sum of one in space and one in time."""
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__()
+        self.image_size = _pair(config.image_size)
+        patch_size = _pair(config.patch_size)
+        self.grid = (self.image_size[0] // patch_size[0], self.image_size[1] // patch_size[1])
+        self.patch_embeddings = MotionformerPatchEmbeddings(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], config.hidden_size))
+        self.time_embeddings = nn.Parameter(
+            torch.zeros(1, config.num_frames // config.tubelet_size, config.hidden_size)
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def interpolate_pos_encoding(self, rows: int, columns: int) -> Tensor:
+        """The positions of the patches of a frame (1, rows * columns, C), resized where the grid is another one."""
+        positions = self.position_embeddings[:, 1:]
+        if (rows, columns) == self.grid:
+            return positions
+        positions = positions.unflatten(1, self.grid).permute(0, 3, 1, 2)
+        positions = nn.functional.interpolate(positions, size=(rows, columns), mode="bicubic", align_corners=False)
+        return positions.flatten(2).transpose(1, 2)
+
+    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        """Embeds clips.
+
+        Args:
+            pixel_values: (B, frames, channels, height, width) float.
+            interpolate_pos_encoding: Whether frames may have another size than those that the model was trained on.
+
+        Returns:
+            (B, 1 + N, C): CLS, then the patches frame by frame.
+
+        Raises:
+            ValueError: If the number of frames or the size of the image is not that of the config.
+        """
+        image_size = tuple(pixel_values.shape[-2:])
+        if image_size != self.image_size and not interpolate_pos_encoding:
+            raise ValueError(
+                f"pixel_values must have frames of {self.image_size[0]} x {self.image_size[1]} pixels unless "
+                f"interpolate_pos_encoding=True, got {image_size[0]} x {image_size[1]}"
+            )
+        patches = self.patch_embeddings(pixel_values)
+        num_frames, rows, columns = patches.shape[1:4]
+        if num_frames != self.time_embeddings.shape[1]:
+            raise ValueError(
+                f"pixel_values must have frames for {self.time_embeddings.shape[1]} tubelets, got {num_frames}"
+            )
+        positions = self.interpolate_pos_encoding(rows, columns)
+        patches = patches.flatten(2, 3) + positions.unsqueeze(1) + self.time_embeddings.unsqueeze(2)
+        cls_token = self.cls_token + self.position_embeddings[:, :1]
+        embeddings = torch.cat((cls_token.expand(patches.shape[0], -1, -1), patches.flatten(1, 2)), dim=1)
+        return self.dropout(embeddings)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention that returns its weights: (B, H, N, D) -> (B, N, H, D), (B, H, N, M)."""
+    weights = (query @ key.transpose(-2, -1)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = _softmax(weights)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2), weights
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension, in float32 or better."""
+    return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(logits.dtype)
+
+
+class MotionformerTemporalAttention(nn.Module):
+    """Attention of each patch token to its own trajectory: what it saw of each frame.
+
+    A trajectory has T points and there is one for each of N tokens, so keys of them are T times as large as the tokens
+    and their projection would be the costliest part of the layer. It is not needed: a logit is q . (W y) for a
+    trajectory point y, which is (W^T q) . y, and there are T times fewer queries to project. The bias of the keys adds
+    the same to all logits of a query, which the softmax does not see; so there is none. In the same way values are
+    averaged first and then projected.
+    """
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__()
+        self.num_attention_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        # No `nn.Linear`: they are not applied as one, so that adapters and quantisation must not take them for one.
+        self.key_weight = nn.Parameter(torch.zeros(config.hidden_size, config.hidden_size))
+        self.value_weight: nn.Parameter | None = None
+        self.value_bias: nn.Parameter | None = None
+        if not config.use_original_trajectory_values:
+            self.value_weight = nn.Parameter(torch.zeros(config.hidden_size, config.hidden_size))
+            if config.qkv_bias:
+                self.value_bias = nn.Parameter(torch.zeros(config.hidden_size))
+
+    def forward(self, trajectories: Tensor) -> tuple[Tensor, Tensor]:
+        """Attends.
+
+        Args:
+            trajectories: (B, T, N, C), entry [:, t, n] is what token n saw of frame t.
+
+        Returns:
+            The context (B, N, C) and the attention weights (B, N, H, T).
+        """
+        num_frames, heads = trajectories.shape[1], (self.num_attention_heads, -1)
+        # The query is what a token saw of its own frame: the diagonal, (B, P, C, T).
+        own = trajectories.unflatten(2, (num_frames, -1)).diagonal(dim1=1, dim2=2)
+        query = self.q_proj(own.permute(0, 3, 1, 2).flatten(1, 2)).unflatten(-1, heads) * self.scaling
+        query = torch.einsum("bnhd,hdc->bnhc", query, self.key_weight.unflatten(0, heads))
+        weights = _softmax(torch.einsum("bnhc,btnc->bnht", query, trajectories))
+        weights = nn.functional.dropout(weights, p=self.attention_dropout, training=self.training)
+        if self.value_weight is None:
+            context = torch.einsum("bnht,btnhd->bnhd", weights, trajectories.unflatten(-1, heads)).flatten(2)
+        else:
+            mean = torch.einsum("bnht,btnc->bnhc", weights, trajectories)
+            context = torch.einsum("bnhc,hdc->bnhd", mean, self.value_weight.unflatten(0, heads)).flatten(2)
+            context = context if self.value_bias is None else context + self.value_bias
+        return context, weights
+
+
+class MotionformerAttention(nn.Module):
+    """Trajectory attention.
+
+    Every patch token attends to the patches of each frame by itself, which gives one vector per frame: its trajectory.
+    Then it attends to the points of that trajectory. CLS attends to all tokens as usual.
+
+    Frames are folded into the batch for the first step. So it runs on every attention implementation, and the fused
+    ones never hold the weights of all tokens to all tokens.
+    """
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_attention_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
+        self.temporal_attention = MotionformerTemporalAttention(config)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    @property
+    def num_frames(self) -> int:
+        """Temporal positions of the tokens, T."""
+        return self.config.num_frames // self.config.tubelet_size
+
+    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all tokens, each (B, H, 1 + N, D), for (B, 1 + N, C)."""
+        qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_attention_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def fold_frames(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of all patch tokens for each frame, and the keys and values of its patches.
+
+        Args:
+            query: (B, H, 1 + N, D).
+            key: (B, H, 1 + N, D).
+            value: (B, H, 1 + N, D).
+
+        Returns:
+            (B * T, H, N, D), (B * T, H, P, D) and (B * T, H, P, D).
+        """
+        query = query[:, None, :, 1:].expand(-1, self.num_frames, -1, -1, -1).flatten(0, 1)
+        key, value = (
+            x[:, :, 1:].unflatten(2, (self.num_frames, -1)).transpose(1, 2).flatten(0, 1) for x in (key, value)
+        )
+        return query, key, value
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """Runs the attention implementation: (B, H, N, D) -> (B, N, H, D), and weights where it has them."""
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        return attention_interface(
+            self,
+            query,
+            key,
+            value,
+            None,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+            is_causal=False,
+            **kwargs,
+        )
+
+    def combine(
+        self, cls_context: Tensor, cls_weights: Tensor | None, frames: Tensor, frame_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends to the trajectories, and puts CLS and patches together again.
+
+        Args:
+            cls_context: (B, 1, H, D), what CLS saw.
+            cls_weights: (B, H, 1, 1 + N), or None.
+            frames: (B * T, N, H, D), what each token saw of each frame.
+            frame_weights: (B * T, H, N, P), or None.
+
+        Returns:
+            The output (B, 1 + N, C) and the weights (B, H, 1 + N, 1 + N), or None. Those of the patches are the
+            product of both steps: the share of token i in frame t, times that of frame t.
+        """
+        trajectories = frames.flatten(2).unflatten(0, (-1, self.num_frames))
+        context, temporal_weights = self.temporal_attention(trajectories)
+        output = self.o_proj(torch.cat((cls_context.flatten(2), context), dim=1))
+        if cls_weights is None or frame_weights is None:
+            return output, None
+        weights = frame_weights.unflatten(0, (-1, self.num_frames)) * temporal_weights.permute(0, 3, 2, 1).unsqueeze(
+            -1
+        )
+        # Patches do not attend to CLS.
+        weights = nn.functional.pad(weights.permute(0, 2, 3, 1, 4).flatten(3), (1, 0))
+        return output, torch.cat((cls_weights, weights), dim=2)
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """Returns the output (B, 1 + N, C), and the weights (B, H, 1 + N, 1 + N) with eager attention."""
+        query, key, value = self.project(hidden_states)
+        cls_attention = self.attend(query[:, :, :1], key, value, **kwargs)
+        frame_attention = self.attend(*self.fold_frames(query, key, value), **kwargs)
+        return self.combine(*cls_attention, *frame_attention)
+
+
+class MotionformerMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Returns (B, 1 + N, C)."""
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class MotionformerDropPath(nn.Module):
+    """Stochastic depth: leaves out, for some clips of a batch, what a block adds to the tokens."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Returns the states, scaled so that their mean stays."""
+        if self.drop_prob == 0.0 or not self.training:
+            return hidden_states
+        keep_prob = 1 - self.drop_prob
+        kept = hidden_states.new_empty((hidden_states.shape[0], 1, 1)).bernoulli_(keep_prob)
+        return hidden_states * kept / keep_prob
+
+
+class MotionformerLayer(GradientCheckpointingLayer):
+    """Transformer layer with the norms in front."""
+
+    def __init__(self, config: MotionformerConfig, layer_index: int) -> None:
+        super().__init__()
+        drop_path_rate = config.drop_path_rate * layer_index / max(config.num_hidden_layers - 1, 1)
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = MotionformerAttention(config)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MotionformerMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = MotionformerDropPath(drop_path_rate)
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        """Returns the states (B, 1 + N, C)."""
+        attention_output, _ = self.attention(self.layernorm_before(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
+        return self.feed_forward(hidden_states)
+
+    def feed_forward(self, hidden_states: Tensor) -> Tensor:
+        """The second half of the layer: norm, MLP and residual."""
+        layer_output = self.mlp(self.layernorm_after(hidden_states))
+        return hidden_states + self.drop_path(self.dropout(layer_output))
+
+
+class MotionformerPreTrainedModel(PreTrainedModel):
+    """Initialisation of weights, and what the models can do."""
+
+    config: Any
+    config_class: ClassVar[Any] = MotionformerConfig
+    base_model_prefix = "motionformer"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("MotionformerEmbeddings", "MotionformerLayer")
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs: ClassVar[dict[str, Any]] = {
+        "hidden_states": MotionformerLayer,
+        "attentions": MotionformerAttention,
+    }
+    _input_embed_layer = "patch_embeddings"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, MotionformerEmbeddings):
+            init.trunc_normal_(module.cls_token, std=std)
+            init.trunc_normal_(module.position_embeddings, std=std)
+            init.trunc_normal_(module.time_embeddings, std=std)
+        elif isinstance(module, MotionformerTemporalAttention):
+            init.normal_(module.key_weight, std=std)
+            if module.value_weight is not None:
+                init.normal_(module.value_weight, std=std)
+            if module.value_bias is not None:
+                init.zeros_(module.value_bias)
+
+
+class MotionformerModel(MotionformerPreTrainedModel):
+    """The bare Motionformer encoder.
+
+    Args:
+        config: The config.
+
+    Examples:
+        >>> config = MotionformerConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                             num_attention_heads=2, intermediate_size=32)
+        >>> MotionformerModel(config)(torch.zeros(1, 4, 3, 32, 32)).last_hidden_state.shape
+        torch.Size([1, 33, 16])
+    """
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__(config)
+        self.embeddings = MotionformerEmbeddings(config)
+        self.layers = nn.ModuleList(MotionformerLayer(config, index) for index in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Any
+    ) -> BaseModelOutput | tuple:
+        """Encodes clips.
+
+        Args:
+            pixel_values: (B, frames, channels, height, width) float, normalised.
+            interpolate_pos_encoding: Whether frames may have another size than the config says; positions are
+                interpolated then.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the attention
+                implementation.
+
+        Returns:
+            `last_hidden_state` is (B, 1 + N, C), with CLS in front.
+
+        Raises:
+            ValueError: If the clips do not fit the config.
+        """
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.layernorm(hidden_states))
+
+
+class MotionformerPreLogits(nn.Module):
+    """Linear layer and tanh between CLS and the classifier."""
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Returns (B, C)."""
+        return self.dense(hidden_states).tanh()
+
+
+def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any) -> Tensor:
+    """Sum of the cross entropies of the tasks of a head that answers several.
+
+    Args:
+        labels: (B, G) int64, for each of the G label groups the class inside the group (-100 for unknown), in the
+            order of the outputs.
+        logits: (B, num_labels) float.
+        config: A config with `label_groups`.
+        **kwargs: `num_items_in_batch` as of other losses of transformers: clips to divide the sum by.
+
+    Returns:
+        The loss, ().
+
+    Raises:
+        ValueError: If labels or logits do not fit the groups.
+    """
+    sizes = [stop - start for start, stop in sorted(config.label_groups.values())]
+    if labels.shape != (logits.shape[0], len(sizes)) or logits.shape[1] != sum(sizes):
+        raise ValueError(
+            f"labels must have one column for each of label_groups={config.label_groups} and shape "
+            f"{(logits.shape[0], len(sizes))} with {sum(sizes)} outputs of the classifier, got {tuple(labels.shape)} "
+            f"with {logits.shape[1]} outputs"
+        )
+    num_items = kwargs.get("num_items_in_batch")
+    losses = [
+        nn.functional.cross_entropy(group, label, reduction="mean" if num_items is None else "sum")
+        for group, label in zip(logits.split(sizes, dim=1), labels.to(logits.device).unbind(1), strict=True)
+    ]
+    return torch.stack(losses).sum() / (1 if num_items is None else num_items)
+
+
+class MotionformerForVideoClassification(MotionformerPreTrainedModel):
+    """Motionformer with a classifier that reads CLS.
+
+    With `label_groups` in the config it answers several tasks at once.
+
+    Args:
+        config: The config.
+
+    Examples:
+        >>> config = MotionformerConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                             num_attention_heads=2, intermediate_size=32, num_labels=5)
+        >>> MotionformerForVideoClassification(config)(torch.zeros(1, 4, 3, 32, 32)).logits.shape
+        torch.Size([1, 5])
+    """
+
+    def __init__(self, config: MotionformerConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.motionformer = MotionformerModel(config)
+        self.pre_logits = MotionformerPreLogits(config) if config.use_pre_logits else None
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        if config.label_groups is not None:
+            self.loss_function = label_groups_loss
+        self.post_init()
+
+    def pool(self, hidden_states: Tensor) -> Tensor:
+        """What the classifier reads, (B, C), of the last states (B, 1 + N, C)."""
+        pooled = hidden_states[:, 0]
+        return self.dropout(pooled if self.pre_logits is None else self.pre_logits(pooled))
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput | tuple:
+        """Classifies clips.
+
+        Args:
+            pixel_values: (B, frames, channels, height, width) float, normalised.
+            labels: For the loss: (B,) int64 class indices, or with `label_groups` in the config (B, G), for each group
+                the class inside the group. The loss of groups is the sum of their cross entropies.
+            interpolate_pos_encoding: Whether frames may have another size than the config says; positions are
+                interpolated then.
+            **kwargs: As for `MotionformerModel`.
+
+        Returns:
+            `logits` is (B, num_labels), before the softmax.
+
+        Raises:
+            ValueError: If clips or labels do not fit the config.
+        """
+        outputs = self.motionformer(
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **kwargs
+        )
+        logits = self.classifier(self.pool(outputs.last_hidden_state))
+        return ImageClassifierOutput(
+            loss=None if labels is None else self.loss_function(labels, logits, self.config, **kwargs),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = ["MotionformerForVideoClassification", "MotionformerModel", "MotionformerPreTrainedModel"]

@@ -1,0 +1,23 @@
+"""VideoPrism (https://arxiv.org/abs/2402.13217): spatial, then temporal encoder, merging in the spatial one."""
+
+from transformers.models.videoprism import modeling_videoprism as stock
+
+from ..architecture import Architecture, register_architecture
+from .configuration_videoprism import VideoPrismVisionConfig
+from .modeling_videoprism import MODULE_CLASSES, VideoPrismForVideoClassification, VideoPrismVisionModel
+
+register_architecture(
+    Architecture(
+        model_type="videoprism_vision_model",
+        config_class=VideoPrismVisionConfig,
+        stock_config_class=stock.VideoPrismVisionConfig,
+        model_class=VideoPrismVisionModel,
+        stock_model_class=stock.VideoPrismVisionModel,
+        head_class=VideoPrismForVideoClassification,
+        stock_head_class=stock.VideoPrismForVideoClassification,
+        module_classes=MODULE_CLASSES,
+        video_processor_only=True,
+    )
+)
+
+__all__ = ["VideoPrismForVideoClassification", "VideoPrismVisionConfig", "VideoPrismVisionModel"]

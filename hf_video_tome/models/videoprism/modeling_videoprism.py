@@ -1,0 +1,338 @@
+"""VideoPrism with token merging: the stock modules of transformers, subclassed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.videoprism import modeling_videoprism as stock
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from ...configuration import ClipShape
+from ...merging import (
+    TokenMergingPlan,
+    TokenMergingState,
+    TokenMergingStep,
+    TokenMergingTrace,
+    size_bias,
+)
+from ..base import (
+    StateRecorder,
+    TokenMergingHeadMixin,
+    TokenMergingModelMixin,
+    check_pixel_values,
+    convert_modules,
+)
+from .configuration_videoprism import VideoPrismVisionConfig
+
+
+def size_arguments(
+    module: nn.Module, size: Tensor | None, num_queries: int, dtype: torch.dtype, remedy: str
+) -> dict[str, Tensor]:
+    """Arguments by which an attention implementation adds log(size) to the logits of each key, after the soft-cap.
+
+    Flash attention takes no bias, and one in a channel of queries and keys would be soft-capped with the logits.
+
+    Args:
+        module: Attention module, whose config names the implementation.
+        size: (B, N) float token sizes; None adds nothing.
+        num_queries: Number of queries.
+        dtype: Dtype of the queries.
+        remedy: What works with every implementation, for the error.
+
+    Returns:
+        Keyword arguments of the implementation.
+
+    Raises:
+        ValueError: If the implementation would leave the sizes out.
+    """
+    if size is None:
+        return {}
+    config: Any = module.config
+    implementation = config._attn_implementation or "eager"
+    bias = size_bias(size, dtype)
+    if implementation == "eager":
+        return {"attention_mask": bias}
+    if implementation == "flex_attention":
+        # Not as a mask: transformers' way of reading float masks crashes on CPUs (torch 2.13).
+        return {"position_bias": bias.expand(-1, config.num_attention_heads, num_queries, -1)}
+    raise ValueError(
+        f"attn_implementation must be 'eager' or 'flex_attention' to weigh merged tokens by their size, which "
+        f"VideoPrism's soft-cap leaves to these two, got {implementation!r}; {remedy}"
+    )
+
+
+def frames_to_clips(x: Tensor, num_frames: int) -> Tensor:
+    """Puts the frames of each clip behind each other: (B * T, P, ...) -> (B, T * P, ...)."""
+    return x.unflatten(0, (-1, num_frames)).flatten(1, 2)
+
+
+def clips_to_frames(x: Tensor, num_frames: int) -> Tensor:
+    """Takes the frames of each clip apart: (B, T * P, ...) -> (B * T, P, ...)."""
+    return x.unflatten(1, (num_frames, -1)).flatten(0, 1)
+
+
+@dataclass
+class VideoPrismModelOutputWithTokenMerging(stock.BaseModelOutputWithSpatialAndTemporalStates):
+    """What the base model returns when it merges tokens.
+
+    Args:
+        token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while
+            all are one.
+        token_merging: The trace, if `output_token_merging=True` was asked for.
+    """
+
+    token_sizes: Tensor | None = None
+    token_merging: TokenMergingTrace | None = None
+
+
+class VideoPrismAttention(stock.VideoPrismAttention):
+    """Self-attention that weighs keys by token size and hands out its keys."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        token_merging: TokenMergingStep | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+        """Attends inside frames or places.
+
+        Args:
+            hidden_states: (B * T, P, C) in the spatial encoder, (B * P, T, C) in the temporal one.
+            attention_mask: As for the stock module; not with merging.
+            token_merging: How to merge, or None.
+            **kwargs: Passed on to the attention implementation.
+
+        Returns:
+            The output, like `hidden_states`, and the weights; with merging also the keys (B * T, H, P, D).
+        """
+        if token_merging is None:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        queries = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        keys = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        size = token_merging.attention_size
+        if size is not None:
+            size = clips_to_frames(size, token_merging.layout.num_frames)
+        remedy = "or set token_merging_proportional_attention=False"
+        arguments = {"attention_mask": None, **size_arguments(self, size, queries.shape[2], queries.dtype, remedy)}
+        interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, stock.eager_attention_forward
+        )
+        context, weights = interface(
+            self,
+            queries,
+            keys,
+            values,
+            **arguments,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            softcap=self.attn_logit_softcapping,
+            **kwargs,
+        )
+        return self.o_proj(context.flatten(2)), weights, keys
+
+
+class VideoPrismLayer(stock.VideoPrismLayer):
+    """Transformer layer that merges tokens between attention and MLP."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        token_merging: TokenMergingStep | None = None,
+        **kwargs: Any,
+    ) -> Tensor | tuple[Tensor, TokenMergingState]:
+        """Attends, merges the tokens of each frame, and applies the MLP.
+
+        Args:
+            hidden_states: (B * T, P, C) in the spatial encoder, (B * P, T, C) in the temporal one.
+            attention_mask: As for the stock module; not with merging.
+            token_merging: How to merge, or None.
+            **kwargs: Passed on to the attention.
+
+        Returns:
+            The states, (B * T, P', C) with merging, and the new merging state where one came in.
+        """
+        if token_merging is None:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        attention_output, _, keys = self.attention(
+            self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
+        )
+        hidden_states = self.dropout(attention_output) + hidden_states
+        num_frames = token_merging.layout.num_frames
+        clips, state = token_merging.merge(frames_to_clips(hidden_states, num_frames), keys)
+        hidden_states = clips_to_frames(clips, num_frames)
+        layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+        return layer_output + hidden_states, state
+
+
+MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    stock.VideoPrismAttention: VideoPrismAttention,
+    stock.VideoPrismLayer: VideoPrismLayer,
+}
+
+
+class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel):
+    """`transformers.VideoPrismVisionModel` that merges tokens when its config says so.
+
+    Args:
+        config: A VideoPrism vision config, of transformers or of this package.
+        **token_merging: Token merging fields that replace those of the config.
+    """
+
+    config_class = VideoPrismVisionConfig
+
+    def __init__(self, config: VideoPrismVisionConfig, **token_merging: Any) -> None:
+        super().__init__(self._token_merging_config(config, token_merging))
+        convert_modules(self, MODULE_CLASSES)
+
+    def forward(
+        self,
+        pixel_values_videos: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = False,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> stock.BaseModelOutputWithSpatialAndTemporalStates | tuple:
+        """Encodes clips.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W) float, from 0 to 1.
+            interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
+                of other sizes and numbers of frames fit.
+            output_token_merging: Whether to return the trace of the merging.
+            **kwargs: As for `transformers.VideoPrismVisionModel`.
+
+        Returns:
+            The output of transformers; with merging its `last_hidden_state` is (B, T * P', C), and `token_sizes` and
+            `token_merging` come with it. `hidden_states` are those of transformers: entry i <= spatial layers is
+            (B * T, P'_i, C), later ones are (B * P', T, C), and the last is `last_hidden_state`.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint, or the attention implementation cannot weigh merged
+                tokens by their size.
+        """
+        any_shape = bool(interpolate_pos_encoding)
+        check_pixel_values(
+            pixel_values_videos, self.config, any_size=any_shape, any_frames=any_shape, name="pixel_values_videos"
+        )
+        assert pixel_values_videos is not None
+        plan = self.config.token_merging_plan(ClipShape(*pixel_values_videos.shape[1:]))
+        if not plan.merges and not output_token_merging:
+            return super().forward(pixel_values_videos, interpolate_pos_encoding, **kwargs)
+        return self._forward_merging(
+            pixel_values_videos, interpolate_pos_encoding, plan, output_token_merging, **kwargs
+        )
+
+    @capture_outputs
+    def _forward_merging(
+        self,
+        pixel_values_videos: Tensor,
+        interpolate_pos_encoding: bool | None,
+        plan: TokenMergingPlan,
+        output_token_merging: bool,
+        **kwargs: Any,
+    ) -> VideoPrismModelOutputWithTokenMerging:
+        num_frames = plan.layout.num_frames
+        spatial_states = self.spatial_embeddings(pixel_values_videos, interpolate_pos_encoding)
+        recorder = StateRecorder(frames_to_clips(spatial_states, num_frames), plan, output_token_merging)
+        for index, layer in enumerate(self.spatial_layers):
+            step = plan.step(index, recorder.state)
+            spatial_states, state = layer(spatial_states, token_merging=step, **kwargs)
+            recorder.append(state, num_frames * spatial_states.shape[1])
+
+        # Each place has one token per frame, whose sizes say how much space it covers: they have no say over time.
+        temporal_states = self.temporal_embeddings(
+            self.layernorm1(spatial_states), pixel_values_videos.shape, interpolate_pos_encoding
+        )
+        for layer in self.temporal_layers:
+            temporal_states = layer(temporal_states, **kwargs)
+        places = self.layernorm2(temporal_states).unflatten(0, (-1, spatial_states.shape[1]))
+        return VideoPrismModelOutputWithTokenMerging(
+            last_hidden_state=places.transpose(1, 2).flatten(1, 2),
+            last_temporal_hidden_state=temporal_states,
+            last_spatial_hidden_state=spatial_states,
+            token_sizes=recorder.state.size,
+            token_merging=recorder.trace(),
+        )
+
+
+class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismForVideoClassification):
+    """`transformers.VideoPrismForVideoClassification` that merges tokens when its config says so.
+
+    Its logits are (B, num_labels) like those of all classifiers here, where the stock ones are (B, 1, num_labels).
+
+    Args:
+        config: A VideoPrism vision config, of transformers or of this package.
+        **token_merging: Token merging fields that replace those of the config.
+
+    Examples:
+        >>> import torch
+        >>> config = VideoPrismVisionConfig(image_size=32, tubelet_size=[1, 8, 8], num_frames=4, hidden_size=16,
+        ...                                 num_spatial_layers=2, num_temporal_layers=1, num_attention_heads=2,
+        ...                                 intermediate_size=32, num_labels=5, token_merging_r=4)
+        >>> model = VideoPrismForVideoClassification(config).eval()
+        >>> out = model(torch.zeros(1, 4, 3, 32, 32), output_token_merging=True)
+        >>> out.logits.shape, out.token_merging.token_counts
+        (torch.Size([1, 5]), (64, 48, 32))
+    """
+
+    config_class = VideoPrismVisionConfig
+
+    def __init__(self, config: VideoPrismVisionConfig, **token_merging: Any) -> None:
+        # The stock head would build the stock base model: its own __init__ is skipped.
+        super(stock.VideoPrismForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
+        config = self.config
+        self.vision_model = VideoPrismVisionModel(config)
+        self.head = stock.VideoPrismMultiheadAttentionPoolingHead(config)
+        self.head_layernorm = stock.VideoPrismLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: Tensor | None = None,
+        labels: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = False,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput | tuple:
+        """Classifies clips.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W) float, from 0 to 1.
+            labels: (B,) int64 class indices, for the loss.
+            interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
+                of other sizes and numbers of frames fit.
+            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            **kwargs: As for `transformers.VideoPrismForVideoClassification`.
+
+        Returns:
+            The output of transformers, with `token_merging` where it was asked for; `logits` are (B, num_labels).
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint, or the attention implementation cannot weigh merged
+                tokens by their size.
+        """
+        outputs = self.vision_model(
+            pixel_values_videos,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_token_merging=output_token_merging,
+            return_dict=True,
+            **kwargs,
+        )
+        tokens = outputs.last_hidden_state
+        size = getattr(outputs, "token_sizes", None) if self.config.token_merging_pooling == "weighted" else None
+        arguments = size_arguments(self.head, size, 1, tokens.dtype, "or set token_merging_pooling='mean'")
+        # One query pools. Without its dimension the logits are what losses and pipelines expect.
+        pooled = self.head_layernorm(self.head(tokens, **arguments, **kwargs)[0]).squeeze(1)
+        return self._classify(pooled, outputs, labels, **kwargs)

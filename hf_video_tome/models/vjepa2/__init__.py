@@ -1,0 +1,23 @@
+"""V-JEPA 2 (https://arxiv.org/abs/2506.09985): all tokens are one set, rotary positions, attentive pooler."""
+
+from transformers.models.vjepa2 import modeling_vjepa2 as stock
+
+from ..architecture import Architecture, register_architecture
+from .configuration_vjepa2 import VJEPA2Config
+from .modeling_vjepa2 import MODULE_CLASSES, VJEPA2ForVideoClassification, VJEPA2Model
+
+register_architecture(
+    Architecture(
+        model_type="vjepa2",
+        config_class=VJEPA2Config,
+        stock_config_class=stock.VJEPA2Config,
+        model_class=VJEPA2Model,
+        stock_model_class=stock.VJEPA2Model,
+        head_class=VJEPA2ForVideoClassification,
+        stock_head_class=stock.VJEPA2ForVideoClassification,
+        module_classes=MODULE_CLASSES,
+        video_processor_only=True,
+    )
+)
+
+__all__ = ["VJEPA2Config", "VJEPA2ForVideoClassification", "VJEPA2Model"]

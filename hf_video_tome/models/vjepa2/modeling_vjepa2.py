@@ -1,0 +1,370 @@
+"""V-JEPA 2 with token merging: the stock modules of transformers, subclassed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
+
+# The eager attention of V-JEPA 2 ignores its mask; this one is the same but for that.
+from transformers.models.vivit.modeling_vivit import eager_attention_forward
+from transformers.models.vjepa2 import modeling_vjepa2 as stock
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from ...configuration import image_grid
+from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep, TokenMergingTrace
+from ..attention import attend
+from ..base import (
+    TokenMergingHeadMixin,
+    TokenMergingModelMixin,
+    check_pixel_values,
+    convert_modules,
+    run_layers,
+)
+from ..outputs import BaseModelOutputWithTokenMerging
+from .configuration_vjepa2 import VJEPA2Config
+from .rotary import grid_positions, rotary_tables, rotate
+
+
+@dataclass
+class VJEPA2ModelOutputWithTokenMerging(stock.VJEPA2WithMaskedInputModelOutput):
+    """What the base model returns when it merges tokens.
+
+    Args:
+        token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while
+            all are one.
+        token_merging: The trace, if `output_token_merging=True` was asked for.
+    """
+
+    token_sizes: Tensor | None = None
+    token_merging: TokenMergingTrace | None = None
+
+
+class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
+    """Self-attention of tokens that lie anywhere, which weighs keys by token size and hands out its keys."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_mask: Tensor | None = None,
+        token_merging: TokenMergingStep | None = None,
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+        """Returns (output (B, N, C), weights), and the unturned keys (B, H, N, D) where tokens are to be merged."""
+        if token_merging is None:
+            return super().forward(hidden_states, position_mask)
+        hidden_shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
+        queries = self.query(hidden_states).view(hidden_shape).transpose(1, 2)
+        keys = self.key(hidden_states).view(hidden_shape).transpose(1, 2)
+        values = self.value(hidden_states).view(hidden_shape).transpose(1, 2)
+        position = token_merging.state.position
+        assert position is not None  # the encoder starts with those of the grid
+        # The axes share the head's channels evenly, so one table serves all three.
+        cosine, sine = rotary_tables(position, self.d_dim, queries.dtype)
+        context, weights = attend(
+            self,
+            self.config._attn_implementation,
+            eager_attention_forward,
+            rotate(queries, cosine, sine),
+            rotate(keys, cosine, sine),
+            values,
+            size=token_merging.attention_size,
+            scaling=self.scaling,
+            dropout=self.dropout_prob if self.training else 0.0,
+        )
+        return self.proj(context.flatten(2)), weights, keys
+
+
+class VJEPA2Layer(stock.VJEPA2Layer):
+    """Transformer layer that merges tokens between attention and MLP."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_mask: Tensor | None = None,
+        token_merging: TokenMergingStep | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, TokenMergingState]:
+        """Returns the states (B, M, C), and the new merging state where one came in, else the attention weights."""
+        if token_merging is None:
+            return super().forward(hidden_states, position_mask, **kwargs)
+        attention_output, _, keys = self.attention(self.norm1(hidden_states), token_merging=token_merging)
+        hidden_states = self.drop_path(attention_output) + hidden_states
+        hidden_states, state = token_merging.merge(hidden_states, keys)
+        return self.drop_path(self.mlp(self.norm2(hidden_states))) + hidden_states, state
+
+
+class VJEPA2Encoder(stock.VJEPA2Encoder):
+    """Encoder that hands the merging state of one call from layer to layer."""
+
+    def forward(
+        self,
+        pixel_values_videos: Tensor | None = None,
+        token_merging: TokenMergingPlan | None = None,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Returns the last states, and sizes and trace where tokens are merged."""
+        if token_merging is None:
+            return super().forward(pixel_values_videos, **kwargs)
+        embeddings = self.embeddings(pixel_values_videos)
+        position = grid_positions(
+            token_merging.layout.num_frames,
+            *image_grid(self.config.crop_size, self.config.patch_size),
+            dtype=torch.promote_types(embeddings.dtype, torch.float32),
+            device=embeddings.device,
+        )
+        hidden_states, state, trace = run_layers(
+            self.layer, embeddings, token_merging, output_token_merging, position=position
+        )
+        return BaseModelOutputWithTokenMerging(
+            last_hidden_state=self.layernorm(hidden_states), token_sizes=state.size, token_merging=trace
+        )
+
+
+class VJEPA2PoolerSelfAttention(stock.VJEPA2PoolerSelfAttention):
+    """Self-attention of the pooler that can weigh keys by token size."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Attends to all tokens.
+
+        Args:
+            hidden_states: (B, N, C) float.
+            attention_mask: (B, N) float token sizes, or None. The stock layers hand it through as it is.
+
+        Returns:
+            The output (B, N, C) and the weights.
+        """
+        if attention_mask is None:
+            return super().forward(hidden_states)
+        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        context, weights = attend(
+            self,
+            self.config._attn_implementation,
+            eager_attention_forward,
+            self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2),
+            self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2),
+            self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2),
+            size=attention_mask,
+            scaling=self.scale,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return self.out_proj(context.flatten(2)), weights
+
+
+class VJEPA2PoolerCrossAttention(stock.VJEPA2PoolerCrossAttention):
+    """Attention of the pooling query that can weigh keys by token size."""
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends to all tokens.
+
+        Args:
+            queries: (B, Q, C) float.
+            keys: (B, N, C) float.
+            values: (B, N, C) float.
+            attention_mask: (B, N) float token sizes, or None. The stock layers hand it through as it is.
+
+        Returns:
+            The output (B, Q, C) and the weights.
+        """
+        if attention_mask is None:
+            return super().forward(queries, keys, values)
+        heads = (self.num_heads, self.head_dim)
+        context, weights = attend(
+            self,
+            self.config._attn_implementation,
+            eager_attention_forward,
+            self.q_proj(queries).unflatten(-1, heads).transpose(1, 2),
+            self.k_proj(keys).unflatten(-1, heads).transpose(1, 2),
+            self.v_proj(values).unflatten(-1, heads).transpose(1, 2),
+            size=attention_mask,
+            scaling=self.scale,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return context.flatten(2), weights
+
+
+class VJEPA2AttentivePooler(stock.VJEPA2AttentivePooler):
+    """Attentive pooler that can weigh tokens by their size."""
+
+    def forward(self, hidden_state: Tensor, size: Tensor | None = None) -> Tensor:
+        """Returns (B, C), from the states (B, N, C) and the token sizes (B, N), or None for all ones."""
+        if size is None:
+            return super().forward(hidden_state)
+        for layer in self.self_attention_layers:
+            hidden_state = layer(hidden_state, attention_mask=size)[0]
+        queries = self.query_tokens.repeat(hidden_state.shape[0], 1, 1)
+        return self.cross_attention_layer(queries, hidden_state, attention_mask=size)[0].squeeze(1)
+
+
+MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    stock.VJEPA2RopeAttention: VJEPA2RopeAttention,
+    stock.VJEPA2Layer: VJEPA2Layer,
+    stock.VJEPA2Encoder: VJEPA2Encoder,
+    stock.VJEPA2PoolerSelfAttention: VJEPA2PoolerSelfAttention,
+    stock.VJEPA2PoolerCrossAttention: VJEPA2PoolerCrossAttention,
+    stock.VJEPA2AttentivePooler: VJEPA2AttentivePooler,
+}
+
+
+def make_plan(pixel_values_videos: Tensor | None, config: VJEPA2Config) -> TokenMergingPlan:
+    """Checks clips and decides how their tokens merge.
+
+    Args:
+        pixel_values_videos: (B, T, C, H, W).
+        config: The model's config.
+
+    Returns:
+        The plan for clips of that many frames.
+
+    Raises:
+        ValueError: If the clips do not fit the checkpoint.
+    """
+    check_pixel_values(pixel_values_videos, config, any_frames=True, name="pixel_values_videos")
+    assert pixel_values_videos is not None
+    return config.token_merging_plan(pixel_values_videos.shape[1])
+
+
+class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
+    """`transformers.VJEPA2Model` that merges tokens when its config says so.
+
+    Args:
+        config: A V-JEPA 2 config, of transformers or of this package.
+        **token_merging: Token merging fields that replace those of the config.
+    """
+
+    config_class = VJEPA2Config
+    _supports_flex_attn = True
+
+    def __init__(self, config: VJEPA2Config, **token_merging: Any) -> None:
+        super().__init__(self._token_merging_config(config, token_merging))
+        convert_modules(self, MODULE_CLASSES)
+
+    def forward(
+        self,
+        pixel_values_videos: Tensor | None = None,
+        context_mask: list[Tensor] | None = None,
+        target_mask: list[Tensor] | None = None,
+        skip_predictor: bool = False,
+        output_token_merging: bool = False,
+        token_merging: TokenMergingPlan | None = None,
+        **kwargs: Any,
+    ) -> stock.VJEPA2WithMaskedInputModelOutput | tuple:
+        """Encodes clips.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W) float, normalised, of any number of frames.
+            context_mask: As for `transformers.VJEPA2Model`; not with merging.
+            target_mask: As for `transformers.VJEPA2Model`; not with merging.
+            skip_predictor: Whether to leave the predictor out. With merging it must be: it reads all tokens in their
+                places.
+            output_token_merging: Whether to return the trace of the merging.
+            token_merging: What each layer does; as the config says when None.
+            **kwargs: As for `transformers.VJEPA2Model`.
+
+        Returns:
+            The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` come with it.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint, or masks or the predictor are asked for together with
+                merging or a trace.
+        """
+        plan = make_plan(pixel_values_videos, self.config) if token_merging is None else token_merging
+        if not plan.merges and not output_token_merging:
+            return super().forward(pixel_values_videos, context_mask, target_mask, skip_predictor, **kwargs)
+        if context_mask is not None or target_mask is not None:
+            raise ValueError(
+                "context_mask and target_mask must be None when tokens are merged or traced: merged tokens have no "
+                "place in them"
+            )
+        if not skip_predictor:
+            raise ValueError(
+                "skip_predictor must be True when tokens are merged or traced: the predictor reads all tokens in "
+                "their places, got False"
+            )
+        return self._forward_merging(pixel_values_videos, plan, output_token_merging, **kwargs)
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def _forward_merging(
+        self, pixel_values_videos: Tensor, plan: TokenMergingPlan, output_token_merging: bool, **kwargs: Any
+    ) -> VJEPA2ModelOutputWithTokenMerging:
+        outputs = self.encoder(pixel_values_videos, token_merging=plan, output_token_merging=output_token_merging)
+        return VJEPA2ModelOutputWithTokenMerging(
+            last_hidden_state=outputs.last_hidden_state,
+            masked_hidden_state=outputs.last_hidden_state,  # without a mask, all tokens are the context
+            token_sizes=outputs.token_sizes,
+            token_merging=outputs.token_merging,
+        )
+
+
+class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoClassification):
+    """`transformers.VJEPA2ForVideoClassification` that merges tokens when its config says so.
+
+    Args:
+        config: A V-JEPA 2 config, of transformers or of this package.
+        **token_merging: Token merging fields that replace those of the config.
+
+    Examples:
+        >>> config = VJEPA2Config(crop_size=32, patch_size=8, frames_per_clip=4, hidden_size=32, num_hidden_layers=2,
+        ...                       num_attention_heads=2, num_pooler_layers=1, pred_hidden_size=24,
+        ...                       pred_num_attention_heads=2, pred_num_hidden_layers=1, num_labels=5,
+        ...                       token_merging_r=8)
+        >>> model = VJEPA2ForVideoClassification(config).eval()
+        >>> out = model(torch.zeros(1, 4, 3, 32, 32), output_token_merging=True)
+        >>> out.logits.shape, out.token_merging.token_counts
+        (torch.Size([1, 5]), (32, 24, 16))
+    """
+
+    config_class = VJEPA2Config
+    _supports_flex_attn = True
+
+    def __init__(self, config: VJEPA2Config, **token_merging: Any) -> None:
+        # The stock head would build the stock base model: its own __init__ is skipped.
+        super(stock.VJEPA2ForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
+        config = self.config
+        self.num_labels = config.num_labels
+        self.vjepa2 = VJEPA2Model(config)
+        self.pooler = stock.VJEPA2AttentivePooler(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+        convert_modules(self, MODULE_CLASSES)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_token_merging: bool = False,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput | tuple:
+        """Classifies clips.
+
+        Args:
+            pixel_values_videos: (B, T, C, H, W) float, normalised, of any number of frames.
+            labels: (B,) int64 class indices, for the loss.
+            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            **kwargs: As for `transformers.VJEPA2ForVideoClassification`.
+
+        Returns:
+            The output of transformers, with `token_merging` where it was asked for.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint.
+        """
+        plan = make_plan(pixel_values_videos, self.config)
+        outputs = self.vjepa2(
+            pixel_values_videos,
+            skip_predictor=True,
+            output_token_merging=output_token_merging,
+            token_merging=plan,
+            return_dict=True,
+            **kwargs,
+        )
+        size = getattr(outputs, "token_sizes", None) if plan.settings.pooling == "weighted" else None
+        return self._classify(self.pooler(outputs.last_hidden_state, size), outputs, labels)
