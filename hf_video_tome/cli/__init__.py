@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import classify, demo, evaluate, paper
+from . import classify, convert, demo, evaluate, paper
 from .common import InputError, print_error
 
 PROGRAM = "hf-video-tome"
@@ -23,7 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # panels leave a narrow column for the text and cut long option names,
 )
-for _name, _module in (("classify", classify), ("evaluate", evaluate), ("paper", paper), ("demo", demo)):
+for _name, _module in (
+    ("classify", classify),
+    ("evaluate", evaluate),
+    ("paper", paper),
+    ("convert", convert),
+    ("demo", demo),
+):
     app.command(_name, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
 
 

@@ -24,7 +24,7 @@ PROCESSOR = {
     "image_mean": [0.4, 0.5, 0.6],
     "image_std": [0.2, 0.2, 0.2],
 }
-TOKENS = {"videomae": 64, "vivit": 65, "timesformer": 129}
+TOKENS = {"videomae": 64, "vivit": 65, "timesformer": 129, "vjepa2": 64}
 
 
 def make_model(architecture: str, **changes: object) -> transformers.PreTrainedModel:
@@ -47,6 +47,21 @@ def make_model(architecture: str, **changes: object) -> transformers.PreTrainedM
     if architecture == "vivit":
         return transformers.VivitForVideoClassification(
             transformers.VivitConfig(tubelet_size=[2, 8, 8], **common_fields)
+        )
+    if architecture == "vjepa2":
+        names = {"image_size": "crop_size", "num_frames": "frames_per_clip"}
+        fields = {names.get(name, name): value for name, value in common_fields.items()}
+        return transformers.VJEPA2ForVideoClassification(
+            transformers.VJEPA2Config(
+                patch_size=8,
+                tubelet_size=2,
+                num_pooler_layers=1,
+                pred_hidden_size=12,
+                pred_num_attention_heads=1,
+                pred_num_hidden_layers=1,
+                pred_num_mask_tokens=1,
+                **fields,
+            )
         )
     return transformers.TimesformerForVideoClassification(
         transformers.TimesformerConfig(patch_size=8, **common_fields)
@@ -348,6 +363,17 @@ def test_bad_r_is_refused(
     check_refused(capsys, arguments, "--r must be", repr(value), "share in (0, 0.5]")
 
 
+def test_the_position_of_merged_tokens_can_be_chosen(
+    checkpoints: dict[str, Path], videos: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["classify", videos["forward"], "--model", checkpoints["vjepa2"], "--r", 12]
+    results = [run_json(capsys, [*arguments, *extra]) for extra in ([], ["--position", "centroid"])]
+    assert [result["token_merging"]["position"] for result in results] == ["destination", "centroid"]
+    assert results[0]["results"] != results[1]["results"]
+    assert run([*map(str, arguments), "--position", "centroid"]) == 0
+    assert "position centroid" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("architecture", "options", "parts"),
     [
@@ -361,6 +387,8 @@ def test_bad_r_is_refused(
         ("videomae", "--scope planet", ["--scope must be one of", "'tube'", "'planet'"]),
         ("timesformer", "--scope clip", ["--scope must be one of 'frame', 'tube' for timesformer"]),
         ("videomae", "--pooling max", ["--pooling must be one of 'weighted', 'mean'", "'max'"]),
+        ("vjepa2", "--position source", ["--position must be one of 'destination', 'centroid'", "'source'"]),
+        ("videomae", "--position centroid", ["'position' is no token merging setting of videomae"]),
         ("videomae", "--head-aggregation sum", ["--head-aggregation must be one of 'mean', 'concat'", "'sum'"]),
         ("videomae", "--device abacus", ["--device must be a device of this machine (cpu", "'abacus'"]),
         ("videomae", "--device cuda:99", ["--device must be a device of this machine (cpu", "'cuda:99'"]),
@@ -388,7 +416,11 @@ def test_bad_checkpoints_are_refused(
     refused(videos["forward"], "is a file")
 
     unknown = copy_checkpoint(good, tmp_path / "unknown", model_type="resnet3d")
-    refused(unknown, "'resnet3d' is not supported", "timesformer, videomae, vivit")
+    refused(
+        unknown,
+        "'resnet3d' is not supported",
+        "motionformer, timesformer, videomae, videoprism_vision_model, vivit, vjepa2",
+    )
 
     broken = copy_checkpoint(good, tmp_path / "broken")
     (broken / "config.json").write_text("{")
