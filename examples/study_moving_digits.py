@@ -131,7 +131,8 @@ class Subject:
     def __init__(self, architecture: str, config: Any) -> None:
         self.architecture, self.config = architecture, config
         self._known: dict[tuple[Setting, int], list[int]] = {}
-        self.scopes: tuple[str, ...] = config.supported_token_merging_scopes
+        # Merging along time removes whole frames: no r of it leaves as many tokens as the levels do.
+        self.scopes = tuple(scope for scope in config.supported_token_merging_scopes if scope != "time")
         # Heads that read a CLS token do not pool.
         self.poolings = ("weighted", "mean") if config.token_layout.num_prefix_tokens == 0 else ("weighted",)
         chosen = config.token_merging_settings(resolved=True)

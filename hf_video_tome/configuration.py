@@ -116,8 +116,8 @@ class TokenMergingConfigMixin:
 
     Args:
         token_merging_r: Tokens that each layer removes: an int >= 0, a share of the initial tokens in (0, 0.5], or a
-            list of ints, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame. A layer
-            removes at most half of its tokens. 0, the default, is the stock model.
+            list of ints, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame, with
+            "time" frames. A layer removes at most half of its tokens. 0, the default, is the stock model.
         token_merging_schedule: How r is spread over the layers: "constant" (default), "decreasing" (2r to 0, fastest),
             "increasing" (0 to 2r, most careful), or an inflection in [-1, 1] between the two.
         token_merging_mode: "merge" (default), "drop", "hybrid", "random_merge", "random_drop", or any registered mode.
@@ -128,8 +128,9 @@ class TokenMergingConfigMixin:
         token_merging_proportional_attention: Whether a token that stands for s tokens weighs like s tokens in the
             attention. None (default): the architecture's own choice.
         token_merging_pooling: Whether heads that pool tokens weigh them by size ("weighted", default) or not ("mean").
-        token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, or those of a
-            frame by one matching shared by all frames ("tube"). None (default): the architecture's own choice.
+        token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, those of a frame
+            by one matching shared by all frames ("tube"), or those of a place over "time" by one matching shared by
+            all places, which merges whole frames. None (default): the architecture's own choice.
     """
 
     token_merging_r: Any = 0

@@ -37,7 +37,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "head_aggregation": ["mean", "concat"],
     "proportional_attention": [None, True, False],
     "pooling": ["mean", "weighted"],
-    "scope": [None, "clip", "frame", "tube"],
+    "scope": [None, "clip", "frame", "tube", "time"],
 }
 
 REFUSED: dict[str, list[Any]] = {
@@ -60,7 +60,7 @@ ALLOWED: dict[str, list[str]] = {
     "head_aggregation": ["mean", "concat"],
     "proportional_attention": ["True", "False", "None"],
     "pooling": ["mean", "weighted"],
-    "scope": ["clip", "frame", "tube", "None"],
+    "scope": ["clip", "frame", "tube", "time", "None"],
 }
 
 ACCEPTED_CASES = [(name, value) for name, values in ACCEPTED.items() for value in values]
@@ -264,7 +264,7 @@ WRONG_TOGETHER = [
     pytest.param(
         "timesformer",
         {"scope": "clip"},
-        ["token_merging_scope", "'frame', 'tube'", "timesformer", "got 'clip'"],
+        ["token_merging_scope", "'frame', 'tube', 'time'", "timesformer", "got 'clip'"],
         id="scope clip for TimeSformer",
     ),
 ]

@@ -103,8 +103,9 @@ ScopeOption = Annotated[
     typer.Option(
         "--scope",
         metavar="SCOPE",
-        help="Which tokens may merge with each other: those of the whole clip (clip), of each frame alone (frame), or "
-        "of each frame with one matching shared by all frames (tube).",
+        help="Which tokens may merge with each other: those of the whole clip (clip), of each frame alone (frame), of "
+        "each frame with one matching shared by all frames (tube), or of each place over time with one matching "
+        "shared by all places (time): whole frames then merge.",
         show_default="chosen by the architecture",
     ),
 ]
@@ -520,7 +521,7 @@ def describe_merging(summary: Mapping[str, Any]) -> str:
     if isinstance(r, list):
         amount = f"r = {','.join(map(str, r))}"
     else:
-        per = "layer" if summary["scope"] == "clip" else "layer and frame"
+        per = {"clip": "layer", "time": "layer and place"}.get(summary["scope"], "layer and frame")
         amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
     mode = summary["mode"] + (f" (threshold {summary['threshold']})" if summary["threshold"] is not None else "")
     attention = "with" if summary["proportional_attention"] else "without"

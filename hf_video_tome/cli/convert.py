@@ -29,6 +29,7 @@ Examples:
   hf-video-tome convert videomae checkpoint.pth videomae-k400 --labels kinetics_400_labels.csv
   hf-video-tome convert motionformer epic.pyth motionformer-epic --labels verb=verbs.csv --labels noun=nouns.csv
 """
+WRITTEN_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 SHORT_HELP = "Convert a checkpoint of an original implementation."
 
 _ID_COLUMNS = ("id", "index", "label_id", "class_id")
@@ -298,9 +299,13 @@ def _check_out(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{out} exists already; --overwrite replaces it")
-    # Only what looks like the result of this command is ever deleted.
     if out.is_symlink() or not (out / "config.json").is_file():
         raise InputError(f"{out} is no checkpoint folder (it has no config.json), so --overwrite does not replace it")
+    # Only what this command writes is ever deleted: the original may lie in the folder.
+    others = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN_FILES)
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise InputError(f"{out} holds more than a converted checkpoint ({shown}), so --overwrite does not replace it")
 
 
 @contextmanager

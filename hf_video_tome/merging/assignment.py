@@ -19,7 +19,7 @@ class Assignment(NamedTuple):
         moved: (B, S, N - M) int64, positions of the tokens that own no slot.
         averaged: Whether slots hold averages. False promises that each slot holds its owner and nothing else.
 
-    S is 1 where one assignment serves all sets of a sample (scope "tube").
+    S is 1 where one assignment serves all sets of a sample (scopes "tube" and "time").
     """
 
     slot: Tensor

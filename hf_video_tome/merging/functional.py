@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .assignment import Assignment, keep_states, merge_sizes, merge_states
-from .layout import TokenLayout
+from .layout import SHARED_SCOPES, TokenLayout
 from .matching import aggregate_heads
 from .modes import MODES, ModeInputs
 from .schedule import max_removable, removals_per_layer
@@ -24,7 +24,7 @@ class MergeSettings(NamedTuple):
     Attributes:
         mode: Name of an entry of `MODES`.
         threshold: Threshold of the mode, or None.
-        scope: "clip", "frame" or "tube".
+        scope: "clip", "frame", "tube" or "time".
         head_aggregation: "mean" or "concat" of the heads' keys.
         proportional_attention: Whether log(size) is added to the attention logits.
         pooling: "weighted" or "mean": whether a mean over the last tokens weighs them by size.
@@ -88,7 +88,7 @@ def merge_tokens(
                 size=size,
                 r=r,
                 num_protected=num_protected,
-                shared=scope == "tube",
+                shared=scope in SHARED_SCOPES,
                 threshold=settings.threshold,
                 generator=generator,
             )
@@ -101,24 +101,24 @@ def merge_tokens(
         sets = merge_states(sets, weight, assignment)
         if prefix_size is None and prefix is not None:
             prefix_size = slot_size.new_ones(prefix.shape[:2])
-        new_size = layout.join(prefix_size, slot_size)
+        new_size = layout.join(prefix_size, slot_size, scope)
     else:
         sets = keep_states(sets, assignment)
         if size is not None:
-            new_size = layout.join(prefix_size, size.gather(-1, assignment.owner))
+            new_size = layout.join(prefix_size, size.gather(-1, assignment.owner), scope)
     source = None if state.source is None else _follow(state.source, assignment, layout, scope)
     position = state.position
     if position is not None:
         weight = weight if settings.position == "centroid" else None
         position = _move(position.expand(hidden_states.shape[0], -1, -1), weight, assignment, layout, scope)
-    return layout.join(prefix, sets), TokenMergingState(new_size, source, position)
+    return layout.join(prefix, sets, scope), TokenMergingState(new_size, source, position)
 
 
 def _move(position: Tensor, weight: Tensor | None, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
     """Positions after one assignment, (B, N, A) -> (B, M, A): centroids with weights (B, S, n), else the owners'."""
     prefix, sets = layout.split(position, scope)
     moved = keep_states(sets, assignment) if weight is None else merge_states(sets, weight, assignment)
-    return layout.join(prefix, moved)
+    return layout.join(prefix, moved, scope)
 
 
 def _follow(source: Tensor, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
@@ -127,7 +127,7 @@ def _follow(source: Tensor, assignment: Assignment, layout: TokenLayout, scope: 
     prefix = None
     if scope != "clip":
         prefix = torch.arange(layout.num_prefix_tokens, device=slot.device).expand(slot.shape[0], -1)
-    moved_to = layout.join(prefix, slot)
+    moved_to = layout.join(prefix, slot, scope)
     return torch.where(source < 0, source, moved_to.gather(1, source.clamp_min(0)))
 
 
@@ -137,7 +137,7 @@ def token_counts(requested: list[int], layout: TokenLayout, scope: str) -> list[
     Args:
         requested: Tokens that each layer is asked to remove from each matched set.
         layout: Where the tokens lie.
-        scope: "clip", "frame" or "tube".
+        scope: "clip", "frame", "tube" or "time".
 
     Returns:
         L + 1 ints; entry i is the length of `hidden_states[i]`.
@@ -196,12 +196,26 @@ class TokenMergingStep(NamedTuple):
         """(B, N) sizes for proportional attention; None where it adds nothing."""
         return self.state.size if self.settings.proportional_attention else None
 
+    @property
+    def set_sizes(self) -> Tensor | None:
+        """(B, S, n) `attention_size` of the tokens of each matched set."""
+        return None if self.attention_size is None else self.layout.split(self.attention_size, self.settings.scope)[1]
+
+    @property
+    def merges_frames(self) -> bool:
+        """Whether frames become fewer, each with all its places (scope "time"), rather than places."""
+        return self.settings.scope == "time"
+
+    def grid(self, num_tokens: int) -> tuple[int, int]:
+        """Frames, and places in each of them, of a sequence of so many tokens: see `TokenLayout.grid`."""
+        return self.layout.grid(num_tokens, self.settings.scope)
+
     def merge(self, hidden_states: Tensor, keys: Tensor) -> tuple[Tensor, TokenMergingState]:
         """Merges the tokens of the layer by their attention keys: see `merge_tokens`.
 
         Args:
             hidden_states: (B, N, C) float.
-            keys: (B, H, N, D) float, or (B * num_frames, H, P, D) where each frame was attended to by itself.
+            keys: (B, H, N, D) float, or (B * T, H, P, D) where each of the T frames was attended to by itself.
 
         Returns:
             The states (B, M, C) and the new state.
@@ -209,8 +223,10 @@ class TokenMergingStep(NamedTuple):
         if self.r == 0:
             return hidden_states, self.state
         metric = aggregate_heads(keys, self.settings.head_aggregation)
-        if metric.shape[0] != hidden_states.shape[0]:
-            metric = metric.unflatten(0, (-1, self.layout.num_frames))
+        num_tokens = hidden_states.shape[1]
+        if metric.shape[1] != num_tokens:
+            metric = metric.unflatten(0, (-1, self.grid(num_tokens)[0]))
+            metric = metric.transpose(1, 2) if self.merges_frames else metric
         return merge_tokens(hidden_states, metric, self.r, self.state, self.layout, self.settings)
 
 

@@ -7,8 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SCOPES = ("clip", "frame", "tube")
-"""Sets of tokens that can be matched: all of a clip, each frame alone, or all frames alike by one shared matching."""
+SCOPES = ("clip", "frame", "tube", "time")
+"""Sets of tokens that can be matched: all of a clip, each frame alone, all frames alike by one shared matching, or
+each place over time, all places alike by one shared matching."""
+
+SHARED_SCOPES = ("tube", "time")
+"""Scopes of which all sets of a clip have one matching, so that what is left is still a grid of frames and places."""
 
 
 class TokenLayout(NamedTuple):
@@ -38,46 +42,78 @@ class TokenLayout(NamedTuple):
     def set_size(self, scope: str) -> tuple[int, int]:
         """Tokens in one matched set, and how many of them are protected.
 
-        With scope "clip" the set is the whole sequence; else it is the patches of one frame, and prefix tokens stay
-        out.
+        With scope "clip" the set is the whole sequence; else it is the patches of one frame, or with "time" those of
+        one place, and prefix tokens stay out.
         """
-        return (self.num_tokens, self.num_prefix_tokens) if scope == "clip" else (self.num_patches, 0)
+        if scope == "clip":
+            return self.num_tokens, self.num_prefix_tokens
+        return (self.num_frames if scope == "time" else self.num_patches), 0
+
+    def num_sets(self, scope: str) -> int:
+        """Matched sets of a clip, always as many: 1 with "clip", the places with "time", else the frames."""
+        if scope == "clip":
+            return 1
+        return self.num_patches if scope == "time" else self.num_frames
+
+    def grid(self, num_tokens: int, scope: str) -> tuple[int, int]:
+        """Frames, and places in each of them, that a sequence has after any number of steps.
+
+        Args:
+            num_tokens: Tokens of the sequence, merged or not.
+            scope: "frame", "tube" or "time": with "clip", merged tokens lie on no grid.
+
+        Returns:
+            (frames, places): with "time" the frames become fewer, else the places.
+
+        Examples:
+            >>> layout = TokenLayout(num_prefix_tokens=1, num_frames=8, num_patches=196)
+            >>> layout.grid(785, "tube"), layout.grid(785, "time")
+            ((8, 98), (4, 196))
+        """
+        num_sets = self.num_sets(scope)
+        set_tokens = (num_tokens - self.num_prefix_tokens) // num_sets
+        return (set_tokens, num_sets) if scope == "time" else (num_sets, set_tokens)
+
+    def _set_major(self, scope: str) -> bool:
+        """Whether the tokens of a set lie together in the sequence, rather than the n-th tokens of all sets."""
+        return self.patch_major == (scope == "time")
 
     def sequence_length(self, set_tokens: int, scope: str) -> int:
         """Tokens of the whole sequence when each matched set has `set_tokens` left."""
-        return set_tokens if scope == "clip" else self.num_prefix_tokens + self.num_frames * set_tokens
+        return set_tokens if scope == "clip" else self.num_prefix_tokens + self.num_sets(scope) * set_tokens
 
     def split(self, x: Tensor, scope: str) -> tuple[Tensor | None, Tensor]:
         """Takes a sequence apart into the sets to be matched.
 
         Args:
             x: (B, N, ...) one entry per token of the sequence, merged or not.
-            scope: "clip", "frame" or "tube".
+            scope: "clip", "frame", "tube" or "time".
 
         Returns:
             The prefix (B, num_prefix_tokens, ...), or None where it is part of the set, and the sets (B, S, n, ...),
-            where S is 1 for "clip" and the number of frames otherwise.
+            where S is `num_sets(scope)`.
         """
         if scope == "clip":
             return None, x.unsqueeze(1)
         prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        if self.patch_major:
-            return prefix, patches.unflatten(1, (-1, self.num_frames)).transpose(1, 2)
-        return prefix, patches.unflatten(1, (self.num_frames, -1))
+        if self._set_major(scope):
+            return prefix, patches.unflatten(1, (self.num_sets(scope), -1))
+        return prefix, patches.unflatten(1, (-1, self.num_sets(scope))).transpose(1, 2)
 
-    def join(self, prefix: Tensor | None, sets: Tensor) -> Tensor:
+    def join(self, prefix: Tensor | None, sets: Tensor, scope: str) -> Tensor:
         """Puts back together what `split` took apart: the inverse, for any number of tokens per set.
 
         Args:
             prefix: (B, num_prefix_tokens, ...) or None.
             sets: (B, S, n, ...).
+            scope: As for `split`.
 
         Returns:
             (B, N, ...).
         """
         if prefix is None:
             return sets.squeeze(1)
-        patches = sets.transpose(1, 2).flatten(1, 2) if self.patch_major else sets.flatten(1, 2)
+        patches = sets.flatten(1, 2) if self._set_major(scope) else sets.transpose(1, 2).flatten(1, 2)
         return torch.cat((prefix, patches), dim=1) if self.num_prefix_tokens else patches
 
     def sequence_index(self, index: Tensor, set_tokens: int, scope: str) -> Tensor:
@@ -86,16 +122,16 @@ class TokenLayout(NamedTuple):
         Args:
             index: (B, S, n) int64 positions inside the set, each < `set_tokens`; -1 stays -1.
             set_tokens: Tokens that each set has.
-            scope: "clip", "frame" or "tube".
+            scope: "clip", "frame", "tube" or "time".
 
         Returns:
             (B, S, n) int64 positions in the sequence.
         """
         if scope == "clip":
             return index
-        frame = torch.arange(index.shape[1], device=index.device)[:, None]
-        if self.patch_major:
-            position = self.num_prefix_tokens + index * self.num_frames + frame
+        own = torch.arange(index.shape[1], device=index.device)[:, None]
+        if self._set_major(scope):
+            position = self.num_prefix_tokens + own * set_tokens + index
         else:
-            position = self.num_prefix_tokens + frame * set_tokens + index
+            position = self.num_prefix_tokens + index * self.num_sets(scope) + own
         return torch.where(index < 0, index, position)

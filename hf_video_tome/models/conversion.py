@@ -193,8 +193,12 @@ class OriginalWeights:
     @property
     def num_layers(self) -> int:
         """Layers, by the highest number in a name."""
-        numbers = [int(found[1]) for name in self.tensors if (found := re.match(r"blocks\.(\d+)\.", name))]
-        return max(numbers, default=-1) + 1
+        numbers = {int(found[1]) for name in self.tensors if (found := re.match(r"blocks\.(\d{1,6})\.", name))}
+        missing = min(set(range(len(numbers))) - numbers, default=None)
+        if missing is not None:
+            # Before anybody builds as many layers as a broken name asks for.
+            raise ConversionError(f"weights of blocks.{missing} are missing: there are some of blocks.{max(numbers)}")
+        return len(numbers)
 
     def has(self, pattern: str) -> bool:
         """Whether any name is as in a `NameTable`."""
@@ -411,6 +415,9 @@ def convert_original_state_dict(
         raise ConversionError(f"the architecture must be one of {', '.join(CONVERTERS)}, got {model_type!r}")
     convert = import_module(CONVERTERS[model_type]).convert_original_state_dict
     weights = OriginalWeights.from_state_dict(state_dict)
+    for name, tensor in weights.tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or 0 in tensor.shape:
+            raise ConversionError(f"{name} must be a dense tensor with values, got {_describe(tensor)}")
     check_architecture(weights, model_type)
     heads = find_heads(weights, label_groups)
     given = {name: value for name, value in options.items() if value is not None}
@@ -491,6 +498,9 @@ def rename_weights(
         if not targets:
             unused[name] = table.reason(name)
             continue
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            values = "with NaN or infinity" if tensor.is_floating_point() else f"of {tensor.dtype}"
+            raise ConversionError(f"{name} must hold finite floating point numbers, got a tensor {values}")
         if tensor.ndim == 0 or tensor.shape[0] % len(targets):
             raise ConversionError(f"{name} must divide into {len(targets)} parts, got shape {tuple(tensor.shape)}")
         for target, part in zip(targets, tensor.chunk(len(targets)), strict=True):
@@ -499,6 +509,11 @@ def rename_weights(
         used[name] = ", ".join(targets)
     _check_complete(converted, table, config, head_class)
     return ConvertedCheckpoint(converted, config, used, unused)
+
+
+def _describe(tensor: Tensor) -> str:
+    kind = str(tensor.layout).removeprefix("torch.")
+    return f"a {kind} tensor of {tensor.dtype} and shape {tuple(tensor.shape)} on {tensor.device}"
 
 
 def _check_complete(

@@ -385,7 +385,7 @@ def test_the_position_of_merged_tokens_can_be_chosen(
         ("videomae", "--schedule sideways", ["--schedule must be one of", "'decreasing'", "'sideways'"]),
         ("videomae", "--schedule 2", ["--schedule must be one of", "[-1, 1]", "2.0"]),
         ("videomae", "--scope planet", ["--scope must be one of", "'tube'", "'planet'"]),
-        ("timesformer", "--scope clip", ["--scope must be one of 'frame', 'tube' for timesformer"]),
+        ("timesformer", "--scope clip", ["--scope must be one of 'frame', 'tube', 'time' for timesformer"]),
         ("videomae", "--pooling max", ["--pooling must be one of 'weighted', 'mean'", "'max'"]),
         ("vjepa2", "--position source", ["--position must be one of 'destination', 'centroid'", "'source'"]),
         ("videomae", "--position centroid", ["'position' is no token merging setting of videomae"]),

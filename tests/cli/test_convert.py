@@ -530,12 +530,23 @@ def test_folders_are_replaced_only_when_told(
     out = tmp_path / "out"
     arguments = ["convert", "timesformer", timesformer_file, out]
     run_json(capsys, arguments)
-    (out / "old").touch()
+    (out / "preprocessor_config.json").write_text("old")
     check_refused(capsys, arguments, f"{out} exists already; --overwrite replaces it")
-    assert (out / "old").exists()
+    assert (out / "preprocessor_config.json").read_text() == "old"
     run_json(capsys, [*arguments, "--overwrite"])
-    assert not (out / "old").exists()
+    assert (out / "preprocessor_config.json").read_text() != "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "timesformer.pyth"]
+
+
+def test_nothing_that_the_command_did_not_write_is_ever_deleted(
+    tmp_path: Path, timesformer_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run_json(capsys, ["convert", "timesformer", timesformer_file, out])
+    original = timesformer_file.rename(out / "original.pyth")
+    arguments = ["convert", "timesformer", original, out, "--overwrite"]
+    check_refused(capsys, arguments, "holds more than a converted checkpoint (original.pyth)")
+    assert original.exists()
 
 
 def test_folders_that_are_no_checkpoints_are_never_replaced(
@@ -556,12 +567,12 @@ def test_a_failure_while_writing_leaves_everything_as_it_was(
     out = tmp_path / "out"
     arguments = ["convert", "timesformer", timesformer_file, out]
     run_json(capsys, arguments)
-    (out / "old").touch()
+    (out / "preprocessor_config.json").write_text("old")
 
     def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(convert, "_check_loading", full)
     check_refused(capsys, [*arguments, "--overwrite"], "No space left on device")
-    assert (out / "old").exists()
+    assert (out / "preprocessor_config.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "timesformer.pyth"]

@@ -82,24 +82,27 @@ def reduce_set(
 
 
 def split_sequence(
-    tokens: list[Token], num_prefix: int, num_frames: int, patch_major: bool, scope: str
+    tokens: list[Token], num_prefix: int, num_sets: int, patch_major: bool, scope: str
 ) -> tuple[list[Token], list[list[Token]]]:
-    """Takes a sequence apart into (prefix, sets of tokens that are matched among themselves)."""
+    """Takes a sequence apart into (prefix, sets of tokens that are matched among themselves).
+
+    With scope "time" there is a set for each place, else one for each frame.
+    """
     if scope == "clip":
         return [], [tokens]
     prefix, patches = tokens[:num_prefix], tokens[num_prefix:]
-    if patch_major:
-        return prefix, [patches[frame::num_frames] for frame in range(num_frames)]
-    per_frame = len(patches) // num_frames
-    return prefix, [patches[frame * per_frame : (frame + 1) * per_frame] for frame in range(num_frames)]
+    if patch_major != (scope == "time"):
+        return prefix, [patches[index::num_sets] for index in range(num_sets)]
+    per_set = len(patches) // num_sets
+    return prefix, [patches[index * per_set : (index + 1) * per_set] for index in range(num_sets)]
 
 
 def join_sequence(prefix: list[Token], sets: list[list[Token]], patch_major: bool, scope: str) -> list[Token]:
     """The inverse of `split_sequence`."""
     if scope == "clip":
         return sets[0]
-    if patch_major:
-        return prefix + [token for place in zip(*sets, strict=True) for token in place]
+    if patch_major != (scope == "time"):
+        return prefix + [token for across in zip(*sets, strict=True) for token in across]
     return prefix + [token for one_set in sets for token in one_set]
 
 
@@ -107,17 +110,20 @@ def reduce_sequence(
     tokens: list[Token],
     r: int,
     num_prefix: int,
-    num_frames: int,
+    num_sets: int,
     patch_major: bool,
     scope: str,
     mode: str,
     threshold: float | None = None,
     random_scores: list[Matrix] | None = None,
 ) -> list[Token]:
-    """One clip after one layer; `random_scores` (one matrix per set, or one for "tube") replace the similarities."""
-    prefix, sets = split_sequence(tokens, num_prefix, num_frames, patch_major, scope)
+    """One clip after one layer.
+
+    `random_scores` replace the similarities: one matrix per set, or one for "tube" and "time".
+    """
+    prefix, sets = split_sequence(tokens, num_prefix, num_sets, patch_major, scope)
     matrices = random_scores or [score_matrix([token.metric for token in one_set]) for one_set in sets]
-    if scope == "tube":
+    if scope in ("tube", "time"):
         matrices = [average(matrices)] * len(sets)
     protect_first = scope == "clip" and num_prefix == 1
     reduced = [

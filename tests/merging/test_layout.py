@@ -30,6 +30,20 @@ def test_patch_major_sets_take_every_nth_token():
     assert sets.tolist() == [[[1, 3, 5], [2, 4, 6]]]
 
 
+@pytest.mark.parametrize("patch_major", [False, True])
+def test_sets_along_time_are_the_places_of_the_grid(patch_major):
+    layout = TokenLayout(1, 2, 3, patch_major)
+    prefix, frames = layout.split(torch.arange(7)[None], "frame")
+    assert torch.equal(layout.split(torch.arange(7)[None], "time")[0], prefix)
+    assert torch.equal(layout.split(torch.arange(7)[None], "time")[1], frames.transpose(1, 2))
+
+
+def test_merged_frames_leave_their_places():
+    prefix, sets = TokenLayout(1, 4, 3).split(torch.arange(7)[None], "time")
+    assert sets.tolist() == [[[1, 4], [2, 5], [3, 6]]]
+    assert TokenLayout(1, 4, 3).join(prefix, sets, "time").tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+
+
 def test_a_clip_is_one_set_with_its_prefix():
     prefix, sets = TokenLayout(1, 2, 3, patch_major=True).split(torch.arange(7)[None], "clip")
     assert prefix is None
@@ -39,7 +53,7 @@ def test_a_clip_is_one_set_with_its_prefix():
 @given(layout=LAYOUTS, scope=st.sampled_from(SCOPES), channels=st.booleans())
 def test_join_undoes_split(layout, scope, channels):
     x = torch.randn((2, layout.num_tokens, 3) if channels else (2, layout.num_tokens))
-    assert torch.equal(layout.join(*layout.split(x, scope)), x)
+    assert torch.equal(layout.join(*layout.split(x, scope), scope), x)
 
 
 @given(layout=LAYOUTS, scope=st.sampled_from(SCOPES))
@@ -63,7 +77,14 @@ def test_set_size_and_sequence_length_agree_with_split(layout, scope):
     tokens, protected = layout.set_size(scope)
     assert tokens == sets.shape[2]
     assert protected == (layout.num_prefix_tokens if scope == "clip" else 0)
+    assert layout.num_sets(scope) == sets.shape[1]
     assert layout.sequence_length(tokens, scope) == layout.num_tokens
+
+
+@given(layout=LAYOUTS, scope=st.sampled_from(SCOPES[1:]), left=st.integers(1, 6))
+def test_the_grid_of_a_merged_sequence_has_fewer_frames_or_places(layout, scope, left):
+    grid = (left, layout.num_patches) if scope == "time" else (layout.num_frames, left)
+    assert layout.grid(layout.sequence_length(left, scope), scope) == grid
 
 
 @pytest.mark.parametrize(("layout", "tokens"), [(TokenLayout(0, 8, 196), 1568), (TokenLayout(1, 16, 196), 3137)])

@@ -13,6 +13,7 @@ from hf_video_tome.merging import (
     MergeSettings,
     TokenLayout,
     TokenMergingState,
+    TokenMergingStep,
     initial_state,
     mean_pool,
     merge_tokens,
@@ -68,13 +69,13 @@ class Case(NamedTuple):
 def cases(
     modes=("merge", "drop", "hybrid", "random_merge", "random_drop"),
     dtypes=(torch.float64, torch.float32, torch.bfloat16, torch.float16),
-    scopes=("clip", "frame", "tube"),
+    scopes=("clip", "frame", "tube", "time"),
     max_batch: int = 3,
 ):
     layouts = st.builds(
         TokenLayout,
         num_prefix_tokens=st.integers(0, 1),
-        num_frames=st.integers(1, 3),
+        num_frames=st.integers(1, 5),
         num_patches=st.integers(1, 8),
         patch_major=st.booleans(),
     )
@@ -220,6 +221,26 @@ def test_tubes_assign_all_frames_alike(case, layers):
         assert torch.equal(place, place[:, :1].expand_as(place))
 
 
+@given(case=cases(scopes=("time",)), layers=LAYERS)
+def test_along_time_whole_frames_merge_and_places_stay(case, layers):
+    _, states = case.run(layers)
+    layout = case.layout
+    for state, count in zip(states, token_counts([case.r] * layers, layout, "time"), strict=True):
+        _, source = layout.split(state.source, "time")
+        num_frames = (count - layout.num_prefix_tokens) // layout.num_patches
+        assert num_frames >= 1
+        inside = source - layout.num_prefix_tokens
+        place = inside // num_frames if layout.patch_major else inside % layout.num_patches
+        frame = inside % num_frames if layout.patch_major else inside // layout.num_patches
+        own = torch.arange(layout.num_patches)[:, None].expand_as(place)
+        assert torch.equal(torch.where(source < 0, own, place), own)
+        frame = torch.where(source < 0, -1, frame)
+        assert torch.equal(frame, frame[:, :1].expand_as(frame))
+        if state.size is not None:
+            _, size = layout.split(state.size, "time")
+            assert torch.equal(size, size[:, :1].expand_as(size))
+
+
 @given(case=cases(scopes=("frame", "tube")), layers=LAYERS)
 def test_frames_never_mix(case, layers):
     _, states = case.run(layers)
@@ -245,7 +266,7 @@ def test_states_sizes_and_sources_equal_brute_force(case, layers):
                 tokens,
                 case.r,
                 layout.num_prefix_tokens,
-                layout.num_frames,
+                layout.num_sets(case.scope),
                 layout.patch_major,
                 case.scope,
                 case.mode,
@@ -277,13 +298,31 @@ def test_without_a_trace_the_states_are_the_same_and_nothing_is_tracked(case):
     assert state.source is None
 
 
-@given(case=cases(scopes=("frame", "tube"), dtypes=(torch.float64,)))
-def test_a_metric_that_is_split_into_frames_already_gives_the_same(case):
+@given(case=cases(scopes=("frame", "tube", "time"), dtypes=(torch.float64,)))
+def test_a_metric_that_is_split_into_sets_already_gives_the_same(case):
     x = case.draw()
     _, sets = case.layout.split(x, case.scope)
     generator = torch.Generator().manual_seed(case.seed)
     output, _ = merge_tokens(x, sets, case.r, case.start(), case.layout, case.settings, generator)
     assert torch.equal(output, case.step(x, case.start())[0])
+
+
+@given(case=cases(scopes=("frame", "tube", "time"), dtypes=(torch.float64,)), layers=LAYERS)
+def test_keys_of_each_frame_by_itself_give_what_keys_of_the_clip_give(case, layers):
+    x, state = case.draw(), case.start()
+    for _ in range(layers):
+        step = TokenMergingStep(case.r, state, case.layout, case.settings)
+        frames, places = step.grid(x.shape[1])
+        assert x.shape[1] == case.layout.num_prefix_tokens + frames * places
+        _, keys = case.layout.split(x, case.scope)
+        keys = (keys.transpose(1, 2) if case.scope == "time" else keys).flatten(0, 1).unsqueeze(1)
+        assert keys.shape[2] == places
+        torch.manual_seed(case.seed)
+        expected, expected_state = step.merge(x, x.unsqueeze(1))
+        torch.manual_seed(case.seed)
+        x, state = step.merge(x, keys)
+        assert torch.equal(x, expected)
+        assert torch.equal(state.source, expected_state.source)
 
 
 def test_input_tensors_are_left_as_they_are():
@@ -296,7 +335,7 @@ def test_input_tensors_are_left_as_they_are():
 
 
 class TestGradients:
-    @pytest.mark.parametrize("scope", ["clip", "frame", "tube"])
+    @pytest.mark.parametrize("scope", ["clip", "frame", "tube", "time"])
     @pytest.mark.parametrize(("mode", "threshold"), [("merge", None), ("drop", None), ("hybrid", 0.3)])
     @pytest.mark.parametrize("layout", [TokenLayout(0, 2, 5), TokenLayout(1, 2, 4), TokenLayout(1, 2, 4, True)])
     def test_gradcheck_in_the_states(self, scope, mode, threshold, layout):

@@ -70,7 +70,7 @@ def test_places_equal_brute_force(case, layers):
                     tokens,
                     case.r,
                     layout.num_prefix_tokens,
-                    layout.num_frames,
+                    layout.num_sets(case.scope),
                     layout.patch_major,
                     case.scope,
                     mode,

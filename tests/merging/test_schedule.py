@@ -133,7 +133,7 @@ class TestCaps:
 
     @given(requested=st.lists(st.integers(0, 50), max_size=12), frames=st.integers(1, 8), patches=st.integers(1, 40))
     def test_counts_start_with_all_tokens_and_never_grow(self, requested, frames, patches):
-        for scope in ("clip", "frame", "tube"):
+        for scope in ("clip", "frame", "tube", "time"):
             layout = TokenLayout(1, frames, patches)
             counts = token_counts(requested, layout, scope)
             assert len(counts) == len(requested) + 1

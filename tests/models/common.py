@@ -350,7 +350,7 @@ class TokenMergingModelTesterMixin:
                 for a, b in zip(own, outputs, strict=True):
                     torch.testing.assert_close(a, b)
 
-    @pytest.mark.parametrize("scope_index", [0, -1])
+    @pytest.mark.parametrize("scope_index", [0, 1, -1])
     @pytest.mark.parametrize(("mode", "threshold"), DETERMINISTIC_MODES)
     def test_a_batch_gives_each_clip_what_it_would_get_alone(self, mode, threshold, scope_index):
         model = self.merging_model(

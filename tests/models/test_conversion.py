@@ -302,7 +302,11 @@ def test_a_head_in_a_sequence_is_one_head() -> None:
             lambda w: w.pop("blocks.0.attn.qkv.weight"),
             r"weights of a videomae like this are missing: blocks\.0\.attn\.qkv\.weight$",
         ),
-        ("videomae", lambda w: [w.pop(n) for n in list(w) if n.startswith("blocks.0.")], r"no blocks\.0\.mlp"),
+        (
+            "videomae",
+            lambda w: [w.pop(n) for n in list(w) if n.startswith("blocks.0.")],
+            r"weights of blocks\.0 are missing",
+        ),
         ("videomae", lambda w: w.pop("head.bias"), r"must have head\.bias with 5 outputs, it is missing"),
         ("videomae", lambda w: [w.pop("head.weight"), w.pop("head.bias")], "no classifier .* only fine-tuned"),
         ("videomae", lambda w: w.update({"blocks.0.gamma_1": torch.ones(WIDTH)}), "layer scale"),
@@ -428,3 +432,31 @@ def test_motionformer_goes_the_same_way() -> None:
         convert("motionformer", original, num_attention_heads=3, num_frames=16)
     with pytest.raises(ConversionError, match="`num_attention_heads` must divide the width"):
         convert("motionformer", original)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x: x.to(torch.int8),
+            "norm1.weight must hold finite floating point numbers, got a tensor of torch.int8",
+        ),
+        (lambda x: x * float("nan"), "norm1.weight must hold finite .* with NaN or infinity"),
+        (lambda x: x.to_sparse(), "norm1.weight must be a dense tensor with values, got a sparse_coo tensor"),
+        (lambda x: x.to("meta"), "norm1.weight must be a dense tensor with values, got .* on meta"),
+        (lambda x: x[:0], "norm1.weight must be a dense tensor with values, got .*shape"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(change, message):
+    weights = weights_of("videomae")
+    name = "blocks.0.norm1.weight"
+    weights[name] = change(weights[name])
+    with pytest.raises(ConversionError, match=message):
+        convert("videomae", weights)
+
+
+def test_a_layer_far_away_is_not_built():
+    weights = weights_of("videomae")
+    weights["blocks.999999.norm1.weight"] = weights["blocks.0.norm1.weight"]
+    with pytest.raises(ConversionError, match=r"weights of blocks\.\d+ are missing: there are some of blocks\.999999"):
+        convert("videomae", weights)

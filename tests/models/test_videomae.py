@@ -12,7 +12,7 @@ from .common import LABELS, TokenMergingModelTesterMixin, draw_pixels, logits_of
 class TestVideoMAE(TokenMergingModelTesterMixin):
     model_type = "videomae"
     tiny_config = TINY_CONFIGS["videomae"]
-    scopes = ("clip", "frame", "tube")
+    scopes = ("clip", "frame", "tube", "time")
     proportional_attention = False
     r = 6
 

@@ -263,11 +263,12 @@ class TestVideoPrism(TokenMergingModelTesterMixin):
             )
         torch.testing.assert_close(swapped, frames[:, order])
 
-    def test_a_scope_across_frames_is_refused(self):
+    @pytest.mark.parametrize("scope", ["clip", "time"])
+    def test_a_scope_across_frames_is_refused(self, scope):
         with pytest.raises(
-            ValueError, match=r"must be one of 'frame', 'tube' for videoprism_vision_model, got 'clip'"
+            ValueError, match=rf"must be one of 'frame', 'tube' for videoprism_vision_model, got '{scope}'"
         ):
-            self.merging_model(scope="clip")
+            self.merging_model(scope=scope)
 
     def test_a_list_has_an_entry_for_each_spatial_layer_at_most(self):
         assert self.merging_model(r=[3, 2, 1]).config.num_merging_layers == 3

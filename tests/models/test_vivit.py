@@ -12,7 +12,7 @@ from .common import TokenMergingModelTesterMixin, logits_of
 class TestVivit(TokenMergingModelTesterMixin):
     model_type = "vivit"
     tiny_config = TINY_CONFIGS["vivit"]
-    scopes = ("clip", "frame", "tube")
+    scopes = ("clip", "frame", "tube", "time")
     proportional_attention = True
     r = 6
 

@@ -26,7 +26,7 @@ PREDICTOR_MASK = [torch.arange(8).repeat(3, 1)]
 class TestVJEPA2(TokenMergingModelTesterMixin):
     model_type = "vjepa2"
     tiny_config = TINY_CONFIGS["vjepa2"]
-    scopes = ("clip", "frame", "tube")
+    scopes = ("clip", "frame", "tube", "time")
     proportional_attention = False
     r = 6
     # Any number of frames fits: rotary positions go on beyond those of the pre-training.
@@ -57,7 +57,9 @@ class TestVJEPA2(TokenMergingModelTesterMixin):
             fitting = self.merging_model(r=0.25, scope=scope, config={"frames_per_clip": num_frames})
             assert list(counts) == hf_video_tome.token_counts(fitting)
             assert counts[0] == 16 * max(num_frames // 2, 1)
-            assert counts[1] == counts[0] * 3 // 4
+            # A share of the tokens of each matched set, rounded down: of one to five time slots, one or none.
+            slots = counts[0] // 16
+            assert counts[1] == (16 * (slots - slots // 4) if scope == "time" else counts[0] * 3 // 4)
 
     def test_a_clip_shorter_than_a_tubelet_is_repeated(self):
         config = {"tubelet_size": 4, "frames_per_clip": 8}

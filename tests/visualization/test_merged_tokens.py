@@ -64,10 +64,12 @@ CASES = [
     ("videomae", {"r": 12}),
     ("videomae", {"r": 3, "scope": "frame"}),
     ("videomae", {"r": 3, "scope": "tube"}),
+    ("videomae", {"r": 1, "scope": "time"}),
     ("vivit", {"r": 12}),
     ("vivit", {"r": 3, "scope": "frame"}),
     ("timesformer", {"r": 3}),
     ("timesformer", {"r": 3, "scope": "frame"}),
+    ("timesformer", {"r": 1, "scope": "time"}),
 ]
 
 

@@ -17,7 +17,8 @@ class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
 
     Every token attends to each frame by itself, so tokens are matched inside each frame and r counts per frame. By
     default one matching serves all frames of a clip ("tube"). The paper matches each frame alone ("frame", r = 18).
-    Proportional attention is on, in the attention to the frames.
+    With "time" whole frames merge and r counts frames. Proportional attention is on, in the attention to the frames,
+    with "time" in that to the trajectories.
 
     Examples:
         >>> MotionformerConfig(token_merging_r=18).token_layout.num_tokens
@@ -30,7 +31,7 @@ class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
         """Trajectories need to know of every token which frame it is in, and frames of equal length."""
-        return ("frame", "tube")
+        return ("frame", "tube", "time")
 
     @property
     def token_layout(self) -> TokenLayout:

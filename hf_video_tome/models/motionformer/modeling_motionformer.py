@@ -33,12 +33,17 @@ class MotionformerAttention(stock.MotionformerAttention):
         if token_merging is None:
             return super().forward(hidden_states, **kwargs)
         query, key, value = self.project(hidden_states)
-        size, frame_size = token_merging.attention_size, None
-        if size is not None:
-            frame_size = token_merging.layout.split(size, token_merging.settings.scope)[1].flatten(0, 1)
-        cls_attention = self.attend(query[:, :, :1], key, value, size=size, **kwargs)
-        frame_attention = self.attend(*self.fold_frames(query, key, value), size=frame_size, **kwargs)
-        return *self.combine(*cls_attention, *frame_attention), key
+        sizes = token_merging.set_sizes
+        patch_size = frame_size = None
+        if sizes is not None and token_merging.merges_frames:
+            # All tokens of a frame have the same size, which only counts against other frames.
+            frame_size = sizes[:, 0]
+        elif sizes is not None:
+            patch_size = sizes.flatten(0, 1)
+        num_frames = token_merging.grid(hidden_states.shape[1])[0]
+        cls_attention = self.attend(query[:, :, :1], key, value, size=token_merging.attention_size, **kwargs)
+        frame_attention = self.attend(*self.fold_frames(query, key, value, num_frames), size=patch_size, **kwargs)
+        return *self.combine(*cls_attention, *frame_attention, frame_size), key
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, size: Tensor | None = None, **kwargs: Any

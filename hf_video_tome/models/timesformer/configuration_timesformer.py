@@ -15,7 +15,8 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
 
     Space and time are attended to in turn, so tokens are matched inside each frame and r counts per frame. By default
     one matching serves all frames of a clip ("tube"): temporal attention then still pairs what shows the same place.
-    The paper matches each frame alone ("frame", r = 18). Proportional attention is on, in the spatial attention.
+    The paper matches each frame alone ("frame", r = 18). With "time" whole frames merge and r counts frames.
+    Proportional attention is on, in the spatial attention, with "time" in the temporal one.
 
     Examples:
         >>> TimesformerConfig(token_merging_r=18).token_layout.num_tokens
@@ -27,8 +28,8 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
 
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
-        """Matching across frames would break the grid that attention over time runs on."""
-        return ("frame", "tube")
+        """Matching all tokens of a clip would break the grid that attention over time runs on."""
+        return ("frame", "tube", "time")
 
     @property
     def token_layout(self) -> TokenLayout:

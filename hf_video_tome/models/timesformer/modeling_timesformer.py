@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.timesformer import modeling_timesformer as stock
 
-from ...merging import TokenMergingPlan, TokenMergingStep
+from ...merging import TokenMergingPlan, TokenMergingStep, mean_pool
 from ..attention import attend
 from ..base import (
     StateRecorder,
@@ -107,7 +107,8 @@ class TimesformerLayer(stock.TimesformerLayer):
             token_merging: How to merge, or None.
 
         Returns:
-            The states (B, 1 + P' * T, C), the weights if asked for, and the new merging state where one came in.
+            The states (B, 1 + P' * T, C), with scope "time" (B, 1 + P * T', C), the weights if asked for, and the new
+            merging state where one came in.
         """
         implementation = self.config._attn_implementation or "eager"
         if token_merging is None and implementation == "eager":
@@ -122,24 +123,34 @@ class TimesformerLayer(stock.TimesformerLayer):
         num_frames = self.config.num_frames
         cls_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
         num_patches = patches.shape[1] // num_frames
+        temporal_size = spatial_size = None
+        if token_merging is not None:
+            num_frames, num_patches = token_merging.grid(hidden_states.shape[1])
+            if token_merging.merges_frames:
+                temporal_size = token_merging.set_sizes
+            else:
+                spatial_size = self._spatial_size(token_merging)
 
         # Time: every place by itself, (B * P, T, C).
         temporal = patches.unflatten(1, (num_patches, num_frames)).flatten(0, 1)
         temporal_output = self.temporal_attention(
-            self.temporal_layernorm(temporal), attn_implementation=implementation
+            self.temporal_layernorm(temporal),
+            attn_implementation=implementation,
+            size=None if temporal_size is None else temporal_size.flatten(0, 1),
         )[0]
         patches = patches + self.temporal_dense(self.drop_path(temporal_output).view_as(patches))
 
         # Space: every frame by itself with a copy of CLS, (B * T, 1 + P, C).
         frames = patches.unflatten(1, (num_patches, num_frames)).transpose(1, 2)
         spatial = torch.cat((cls_token.unsqueeze(1).expand(-1, num_frames, -1, -1), frames), dim=2).flatten(0, 1)
-        size = None if token_merging is None else self._spatial_size(token_merging)
         spatial_output, *others = self.attention(
-            self.layernorm_before(spatial), output_attentions, attn_implementation=implementation, size=size
+            self.layernorm_before(spatial), output_attentions, attn_implementation=implementation, size=spatial_size
         )
         keys = others.pop()
         residual = self.drop_path(spatial_output).unflatten(0, (-1, num_frames))
-        cls_residual = residual[:, :, 0].mean(1, keepdim=True)
+        # CLS gets the mean over all frames: a merged one counts as many times as there are frames in it.
+        frame_size = None if temporal_size is None else temporal_size[:, 0]
+        cls_residual = mean_pool(residual[:, :, 0], frame_size).unsqueeze(1)
         patch_residual = residual[:, :, 1:].transpose(1, 2).flatten(1, 2)
         hidden_states = torch.cat((cls_token + cls_residual, patches + patch_residual), dim=1)
 
@@ -155,11 +166,8 @@ class TimesformerLayer(stock.TimesformerLayer):
 
     def _spatial_size(self, token_merging: TokenMergingStep) -> Tensor | None:
         """Sizes of the tokens of each frame behind those of its CLS copy: (B * T, 1 + P)."""
-        if token_merging.attention_size is None:
-            return None
-        cls_size, sizes = token_merging.layout.split(token_merging.attention_size, token_merging.settings.scope)
-        assert cls_size is not None
-        return torch.cat((cls_size.unsqueeze(1).expand(-1, sizes.shape[1], -1), sizes), dim=2).flatten(0, 1)
+        sizes = token_merging.set_sizes
+        return None if sizes is None else nn.functional.pad(sizes, (1, 0), value=1.0).flatten(0, 1)
 
 
 class TimesformerEncoder(stock.TimesformerEncoder):

@@ -16,6 +16,7 @@ register_architecture(
         head_class=VJEPA2ForVideoClassification,
         stock_head_class=stock.VJEPA2ForVideoClassification,
         module_classes=MODULE_CLASSES,
+        stock_attn_implementations=("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
         video_processor_only=True,
     )
 )

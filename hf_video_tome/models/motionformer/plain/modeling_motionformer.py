@@ -148,11 +148,12 @@ class MotionformerTemporalAttention(nn.Module):
             if config.qkv_bias:
                 self.value_bias = nn.Parameter(torch.zeros(config.hidden_size))
 
-    def forward(self, trajectories: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, trajectories: Tensor, frame_size: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attends.
 
         Args:
             trajectories: (B, T, N, C), entry [:, t, n] is what token n saw of frame t.
+            frame_size: (B, T) float > 0, how many frames each of them counts for; one each if None.
 
         Returns:
             The context (B, N, C) and the attention weights (B, N, H, T).
@@ -162,7 +163,10 @@ class MotionformerTemporalAttention(nn.Module):
         own = trajectories.unflatten(2, (num_frames, -1)).diagonal(dim1=1, dim2=2)
         query = self.q_proj(own.permute(0, 3, 1, 2).flatten(1, 2)).unflatten(-1, heads) * self.scaling
         query = torch.einsum("bnhd,hdc->bnhc", query, self.key_weight.unflatten(0, heads))
-        weights = _softmax(torch.einsum("bnhc,btnc->bnht", query, trajectories))
+        logits = torch.einsum("bnhc,btnc->bnht", query, trajectories)
+        if frame_size is not None:
+            logits = logits + frame_size.log().to(logits.dtype)[:, None, None]
+        weights = _softmax(logits)
         weights = nn.functional.dropout(weights, p=self.attention_dropout, training=self.training)
         if self.value_weight is None:
             context = torch.einsum("bnht,btnhd->bnhd", weights, trajectories.unflatten(-1, heads)).flatten(2)
@@ -205,21 +209,20 @@ class MotionformerAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
-    def fold_frames(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def fold_frames(self, query: Tensor, key: Tensor, value: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of all patch tokens for each frame, and the keys and values of its patches.
 
         Args:
             query: (B, H, 1 + N, D).
             key: (B, H, 1 + N, D).
             value: (B, H, 1 + N, D).
+            num_frames: Frames that the patches are of, T.
 
         Returns:
             (B * T, H, N, D), (B * T, H, P, D) and (B * T, H, P, D).
         """
-        query = query[:, None, :, 1:].expand(-1, self.num_frames, -1, -1, -1).flatten(0, 1)
-        key, value = (
-            x[:, :, 1:].unflatten(2, (self.num_frames, -1)).transpose(1, 2).flatten(0, 1) for x in (key, value)
-        )
+        query = query[:, None, :, 1:].expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
+        key, value = (x[:, :, 1:].unflatten(2, (num_frames, -1)).transpose(1, 2).flatten(0, 1) for x in (key, value))
         return query, key, value
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
@@ -240,7 +243,12 @@ class MotionformerAttention(nn.Module):
         )
 
     def combine(
-        self, cls_context: Tensor, cls_weights: Tensor | None, frames: Tensor, frame_weights: Tensor | None
+        self,
+        cls_context: Tensor,
+        cls_weights: Tensor | None,
+        frames: Tensor,
+        frame_weights: Tensor | None,
+        frame_size: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attends to the trajectories, and puts CLS and patches together again.
 
@@ -249,19 +257,19 @@ class MotionformerAttention(nn.Module):
             cls_weights: (B, H, 1, 1 + N), or None.
             frames: (B * T, N, H, D), what each token saw of each frame.
             frame_weights: (B * T, H, N, P), or None.
+            frame_size: As for `MotionformerTemporalAttention`.
 
         Returns:
             The output (B, 1 + N, C) and the weights (B, H, 1 + N, 1 + N), or None. Those of the patches are the
             product of both steps: the share of token i in frame t, times that of frame t.
         """
-        trajectories = frames.flatten(2).unflatten(0, (-1, self.num_frames))
-        context, temporal_weights = self.temporal_attention(trajectories)
+        batch_size = cls_context.shape[0]
+        trajectories = frames.flatten(2).unflatten(0, (batch_size, -1))
+        context, temporal_weights = self.temporal_attention(trajectories, frame_size)
         output = self.o_proj(torch.cat((cls_context.flatten(2), context), dim=1))
         if cls_weights is None or frame_weights is None:
             return output, None
-        weights = frame_weights.unflatten(0, (-1, self.num_frames)) * temporal_weights.permute(0, 3, 2, 1).unsqueeze(
-            -1
-        )
+        weights = frame_weights.unflatten(0, (batch_size, -1)) * temporal_weights.permute(0, 3, 2, 1).unsqueeze(-1)
         # Patches do not attend to CLS.
         weights = nn.functional.pad(weights.permute(0, 2, 3, 1, 4).flatten(3), (1, 0))
         return output, torch.cat((cls_weights, weights), dim=2)
@@ -270,7 +278,7 @@ class MotionformerAttention(nn.Module):
         """Returns the output (B, 1 + N, C), and the weights (B, H, 1 + N, 1 + N) with eager attention."""
         query, key, value = self.project(hidden_states)
         cls_attention = self.attend(query[:, :, :1], key, value, **kwargs)
-        frame_attention = self.attend(*self.fold_frames(query, key, value), **kwargs)
+        frame_attention = self.attend(*self.fold_frames(query, key, value, self.num_frames), **kwargs)
         return self.combine(*cls_attention, *frame_attention)
 
 
@@ -432,7 +440,8 @@ def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any
             order of the outputs.
         logits: (B, num_labels) float.
         config: A config with `label_groups`.
-        **kwargs: `num_items_in_batch` as of other losses of transformers: clips to divide the sum by.
+        **kwargs: `num_items_in_batch` as of other losses of transformers: labels in all batches of a step, G of each
+            clip.
 
     Returns:
         The loss, ().
@@ -452,7 +461,8 @@ def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any
         nn.functional.cross_entropy(group, label, reduction="mean" if num_items is None else "sum")
         for group, label in zip(logits.split(sizes, dim=1), labels.to(logits.device).unbind(1), strict=True)
     ]
-    return torch.stack(losses).sum() / (1 if num_items is None else num_items)
+    # The trainer counts labels, G of each clip.
+    return torch.stack(losses).sum() / (1 if num_items is None else num_items / len(sizes))
 
 
 class MotionformerForVideoClassification(MotionformerPreTrainedModel):
@@ -478,6 +488,12 @@ class MotionformerForVideoClassification(MotionformerPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
         if config.label_groups is not None:
+            outputs = max(stop for _, stop in config.label_groups.values())
+            if outputs != config.num_labels:
+                raise ValueError(
+                    f"label_groups must divide the num_labels={config.num_labels} outputs, got {config.label_groups}; "
+                    "None is one task"
+                )
             self.loss_function = label_groups_loss
         self.post_init()
 
