@@ -14,7 +14,7 @@ class MotionformerConfig(PreTrainedConfig):
     https://arxiv.org/abs/2106.05392. The defaults are those of the base model for 16 frames of 224 x 224 pixels, which
     are 8 x 14 x 14 tubelets.
 
-    Args:
+    Attributes:
         image_size: Height and width of the frames in pixels: one int for both, or (height, width).
         num_frames: Frames of a clip.
         tubelet_size: Frames of a tubelet; it divides `num_frames`.
