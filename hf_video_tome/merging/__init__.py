@@ -5,14 +5,16 @@ from .attention import append_size_channel, size_bias
 from .functional import (
     POSITIONS,
     MergeSettings,
+    TokenMerge,
     TokenMergingPlan,
     TokenMergingStep,
+    decide_merge,
     mean_pool,
     merge_tokens,
     token_counts,
 )
 from .layout import SCOPES, TokenLayout
-from .matching import Matching, aggregate_heads, bipartite_soft_matching, cosine_scores, random_scores
+from .matching import Matching, aggregate_heads, bipartite_soft_matching, cosine_matching, cosine_scores, random_scores
 from .modes import MODES, Mode, ModeInputs, register_mode
 from .schedule import (
     MAX_SHARE,
@@ -37,6 +39,7 @@ __all__ = [
     "Mode",
     "ModeInputs",
     "TokenLayout",
+    "TokenMerge",
     "TokenMergingPlan",
     "TokenMergingState",
     "TokenMergingStep",
@@ -48,7 +51,9 @@ __all__ = [
     "build_trace",
     "check_r",
     "check_schedule",
+    "cosine_matching",
     "cosine_scores",
+    "decide_merge",
     "initial_state",
     "keep_states",
     "max_removable",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from .matching import Matching
 
@@ -94,6 +95,8 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
         (B, S, M, C) in the dtype of x.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
+    if x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _sum_bags(x.to(dtype), weight.to(dtype), assignment).to(x.dtype)
     weight = weight.to(dtype).unsqueeze(-1)
 
     def weighted(index: Tensor) -> Tensor:
@@ -102,6 +105,19 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
     target = assignment.slot.clamp_min(0).gather(-1, assignment.moved)
     index = target.unsqueeze(-1).expand(*target.shape, x.shape[-1])
     return weighted(assignment.owner).scatter_add(2, index, weighted(assignment.moved)).to(x.dtype)
+
+
+def _sum_bags(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
+    """`merge_states` as one kernel, which reads every token once and writes every slot once: several times faster."""
+    num_slots = assignment.owner.shape[-1]
+    num_sets = assignment.slot[..., 0].numel()
+    first_slot = torch.arange(0, num_sets * num_slots, num_slots, device=x.device).view(*assignment.slot.shape[:-1], 1)
+    slot, order = (assignment.slot.clamp_min(0) + first_slot).flatten().sort(stable=True)
+    offsets = torch.searchsorted(slot, torch.arange(num_sets * num_slots, device=x.device))
+    sums = embedding_bag(
+        order, x.flatten(0, 2), offsets, mode="sum", per_sample_weights=weight.flatten().index_select(0, order)
+    )
+    return sums.view(*x.shape[:2], num_slots, x.shape[-1])
 
 
 def keep_states(x: Tensor, assignment: Assignment) -> Tensor:

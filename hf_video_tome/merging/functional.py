@@ -71,20 +71,83 @@ def merge_tokens(
         >>> merged.shape, state.size.sum(dim=1).tolist()
         (torch.Size([2, 12, 8]), [17.0, 17.0])
     """
+    merge = decide_merge(metric, r, state, layout, settings, generator)
+    return merge.apply(hidden_states), merge.state
+
+
+class TokenMerge(NamedTuple):
+    """One merging step that is decided: it can be applied to anything that there is one of per token.
+
+    Merging is a weighted mean, so it can come before or after a linear layer: before, there is less to compute.
+
+    Attributes:
+        state: The tokens after the step.
+        layout: Where the tokens lay in the unmerged sequence.
+        scope: The scope of the matching.
+        assignment: Where every token goes; None where nothing is removed.
+        weight: (B, S, n) float, share of each token in its slot; None where slots hold one token each.
+    """
+
+    state: TokenMergingState
+    layout: TokenLayout
+    scope: str
+    assignment: Assignment | None = None
+    weight: Tensor | None = None
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Merges: (B, N, C) float, one entry per token before, to (B, M, C); differentiable."""
+        if self.assignment is None:
+            return x
+        prefix, sets = self.layout.split(x, self.scope)
+        merged = (
+            keep_states(sets, self.assignment)
+            if self.weight is None
+            else merge_states(sets, self.weight, self.assignment)
+        )
+        return self.layout.join(prefix, merged, self.scope)
+
+
+def decide_merge(
+    metric: Tensor,
+    r: int,
+    state: TokenMergingState,
+    layout: TokenLayout,
+    settings: MergeSettings,
+    generator: torch.Generator | None = None,
+) -> TokenMerge:
+    """Decides which r tokens of each matched set are removed and what becomes of them.
+
+    Args:
+        metric: As for `merge_tokens`.
+        r: As for `merge_tokens`.
+        state: The state before.
+        layout: Where the tokens lie.
+        settings: How to merge.
+        generator: Source of randomness of the random modes; the global one when None.
+
+    Returns:
+        The step, to be applied.
+
+    Examples:
+        >>> x = torch.randn(2, 16, 8)
+        >>> merge = decide_merge(x, 5, TokenMergingState(), TokenLayout(0, 4, 4), MergeSettings())
+        >>> linear = torch.nn.Linear(8, 3)
+        >>> torch.allclose(merge.apply(linear(x)), linear(merge.apply(x)), atol=1e-6)
+        True
+    """
     scope = settings.scope
-    prefix, sets = layout.split(hidden_states, scope)
     if metric.ndim == 3:
         _, metric = layout.split(metric, scope)
+    batch_size, num_sets, set_tokens, _ = metric.shape
     num_protected = layout.num_prefix_tokens if scope == "clip" else 0
-    r = min(r, max_removable(sets.shape[2], num_protected))
+    r = min(r, max_removable(set_tokens, num_protected))
     if r == 0:
-        return hidden_states, state
+        return TokenMerge(state, layout, scope)
     prefix_size, size = (None, None) if state.size is None else layout.split(state.size, scope)
     with torch.no_grad():
         assignment = MODES[settings.mode].assign(
             ModeInputs(
                 metric=metric,
-                hidden_states=sets,
                 size=size,
                 r=r,
                 num_protected=num_protected,
@@ -93,32 +156,23 @@ def merge_tokens(
                 generator=generator,
             )
         )
-        assignment = assignment.expand_sets(sets.shape[1])
+    assignment = assignment.expand_sets(num_sets)
     new_size: Tensor | None = None
     weight: Tensor | None = None
     if assignment.averaged:
         slot_size, weight = merge_sizes(size, assignment, dtype=metric.dtype)
-        sets = merge_states(sets, weight, assignment)
-        if prefix_size is None and prefix is not None:
-            prefix_size = slot_size.new_ones(prefix.shape[:2])
+        if prefix_size is None and scope != "clip":
+            prefix_size = slot_size.new_ones(batch_size, layout.num_prefix_tokens)
         new_size = layout.join(prefix_size, slot_size, scope)
-    else:
-        sets = keep_states(sets, assignment)
-        if size is not None:
-            new_size = layout.join(prefix_size, size.gather(-1, assignment.owner), scope)
+    elif size is not None:
+        new_size = layout.join(prefix_size, size.gather(-1, assignment.owner), scope)
     source = None if state.source is None else _follow(state.source, assignment, layout, scope)
-    position = state.position
-    if position is not None:
-        weight = weight if settings.position == "centroid" else None
-        position = _move(position.expand(hidden_states.shape[0], -1, -1), weight, assignment, layout, scope)
-    return layout.join(prefix, sets, scope), TokenMergingState(new_size, source, position)
-
-
-def _move(position: Tensor, weight: Tensor | None, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
-    """Positions after one assignment, (B, N, A) -> (B, M, A): centroids with weights (B, S, n), else the owners'."""
-    prefix, sets = layout.split(position, scope)
-    moved = keep_states(sets, assignment) if weight is None else merge_states(sets, weight, assignment)
-    return layout.join(prefix, moved, scope)
+    merge = TokenMerge(TokenMergingState(new_size, source), layout, scope, assignment, weight)
+    if state.position is None:
+        return merge
+    position = state.position.expand(batch_size, -1, -1)
+    mover = merge if settings.position == "centroid" else merge._replace(weight=None)
+    return merge._replace(state=merge.state._replace(position=mover.apply(position)))
 
 
 def _follow(source: Tensor, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
@@ -210,24 +264,23 @@ class TokenMergingStep(NamedTuple):
         """Frames, and places in each of them, of a sequence of so many tokens: see `TokenLayout.grid`."""
         return self.layout.grid(num_tokens, self.settings.scope)
 
-    def merge(self, hidden_states: Tensor, keys: Tensor) -> tuple[Tensor, TokenMergingState]:
-        """Merges the tokens of the layer by their attention keys: see `merge_tokens`.
+    def decide(self, keys: Tensor, num_frames: int | None = None) -> TokenMerge:
+        """Decides by the layer's attention keys which of its tokens merge: see `decide_merge`.
 
         Args:
-            hidden_states: (B, N, C) float.
-            keys: (B, H, N, D) float, or (B * T, H, P, D) where each of the T frames was attended to by itself.
+            keys: (B, H, N, D) float; with `num_frames` (B * num_frames, H, P, D), without prefix tokens.
+            num_frames: Frames of a clip, where each of them was attended to by itself.
 
         Returns:
-            The states (B, M, C) and the new state.
+            The step, to be applied to whatever the layer has of each token.
         """
         if self.r == 0:
-            return hidden_states, self.state
+            return TokenMerge(self.state, self.layout, self.settings.scope)
         metric = aggregate_heads(keys, self.settings.head_aggregation)
-        num_tokens = hidden_states.shape[1]
-        if metric.shape[1] != num_tokens:
-            metric = metric.unflatten(0, (-1, self.grid(num_tokens)[0]))
+        if num_frames is not None:
+            metric = metric.unflatten(0, (-1, num_frames))
             metric = metric.transpose(1, 2) if self.merges_frames else metric
-        return merge_tokens(hidden_states, metric, self.r, self.state, self.layout, self.settings)
+        return decide_merge(metric, self.r, self.state, self.layout, self.settings)
 
 
 class TokenMergingPlan(NamedTuple):

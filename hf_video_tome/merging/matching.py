@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .schedule import max_removable
+
+SCORES_PER_BLOCK = 4 << 20
+"""Scores that are held at a time: 16 MiB in float32."""
 
 
 class Matching(NamedTuple):
@@ -49,6 +52,22 @@ def aggregate_heads(keys: Tensor, aggregation: str) -> Tensor:
     return keys.transpose(1, 2).flatten(2).to(dtype)
 
 
+def _autocast_disabled(x: Tensor) -> AbstractContextManager:
+    """Autocast would compare in half precision. Meta tensors have none."""
+    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
+
+
+def _directions(metric: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
+    """Vectors of the tokens at even and at odd positions, the products of which are the cosine scores.
+
+    The mean over sets of products is a product of longer vectors: the scores of single sets need not exist.
+    """
+    metric = metric / metric.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(metric.dtype).tiny)
+    if shared:
+        metric = metric.transpose(1, 2).flatten(2).unsqueeze(1) / metric.shape[1] ** 0.5
+    return metric[..., ::2, :], metric[..., 1::2, :]
+
+
 def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
     """Cosine similarity of each token at an even position to each token at an odd position.
 
@@ -63,12 +82,9 @@ def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
         >>> cosine_scores(torch.randn(2, 4, 9, 16), shared=True).shape
         torch.Size([2, 1, 5, 4])
     """
-    # Autocast would compare in half precision. Meta tensors have none.
-    meta = metric.device.type == "meta"
-    with torch.no_grad(), nullcontext() if meta else torch.autocast(metric.device.type, enabled=False):
-        metric = metric / metric.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(metric.dtype).tiny)
-        scores = metric[..., ::2, :] @ metric[..., 1::2, :].transpose(-1, -2)
-        return scores.mean(dim=1, keepdim=True) if shared else scores
+    with torch.no_grad(), _autocast_disabled(metric):
+        even, odd = _directions(metric, shared)
+        return even @ odd.transpose(-1, -2)
 
 
 def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generator | None = None) -> Tensor:
@@ -116,22 +132,70 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
         >>> matching.source.tolist(), matching.destination.tolist(), matching.kept.tolist()
         ([0], [3], [2, 1, 3])
     """
+    with torch.no_grad():
+        return _keep_best_pairs(*scores.max(dim=-1), scores.shape[-1], r, num_protected)
+
+
+def cosine_matching(
+    metric: Tensor, r: int, num_protected: int = 0, shared: bool = False, block_size: int = SCORES_PER_BLOCK
+) -> Matching:
+    """`bipartite_soft_matching` of the `cosine_scores`, of which only a block exists at any time.
+
+    All scores of a clip of 32,000 tokens would be 1 GB.
+
+    Args:
+        metric: (B, S, N, D) float, one vector for each of N tokens in S sets per sample.
+        r: Pairs to make in each set; more than half of the unprotected tokens is capped.
+        num_protected: 1 where the first token (CLS) is neither to be merged away nor to take others in, else 0.
+        shared: Whether all S sets are to have one matching, by the mean of their scores.
+        block_size: Scores to compute at a time, in whole rows.
+
+    Returns:
+        The `Matching`, with fields (B, S, ...), S = 1 when shared; without gradient.
+
+    Raises:
+        ValueError: If `num_protected` is neither 0 nor 1.
+
+    Examples:
+        >>> cosine_matching(torch.randn(2, 4, 9, 16), r=3, shared=True).source.shape
+        torch.Size([2, 1, 3])
+    """
+    with torch.no_grad(), _autocast_disabled(metric):
+        even, odd = _directions(metric, shared)
+        num_odd = odd.shape[-2]
+        rows_per_block = max(block_size // max(num_odd * odd.shape[:2].numel(), 1), 1)
+        best = [(rows @ odd.transpose(-1, -2)).max(dim=-1) for rows in even.split(rows_per_block, dim=-2)]
+        best_score = torch.cat([block.values for block in best], dim=-1)
+        best_odd = torch.cat([block.indices for block in best], dim=-1)
+        return _keep_best_pairs(best_score, best_odd, num_odd, r, num_protected)
+
+
+def _keep_best_pairs(best_score: Tensor, best_odd: Tensor, num_odd: int, r: int, num_protected: int) -> Matching:
+    """The r best pairs.
+
+    Args:
+        best_score: (..., E) float, of each token at an even position the best score.
+        best_odd: (..., E) int64, the token that it is reached with, counted among those at odd positions.
+        num_odd: Tokens at odd positions.
+        r: As for `bipartite_soft_matching`.
+        num_protected: As for `bipartite_soft_matching`.
+
+    Returns:
+        The `Matching`.
+    """
     if num_protected not in (0, 1):
         raise ValueError(f"num_protected must be 0 or 1 (a CLS token at position 0), got {num_protected!r}")
-    num_even, num_odd = scores.shape[-2:]
-    r = min(r, max_removable(num_even + num_odd, num_protected))
-    with torch.no_grad():
-        best_score, best_odd = scores.max(dim=-1)
-        if num_protected:
-            best_score[..., 0] = -torch.inf
-        order = best_score.argsort(dim=-1, descending=True, stable=True)
-        merged, unmatched = order[..., :r], order[..., r:]
-        if num_protected:
-            unmatched = unmatched.sort(dim=-1).values
-        odd = torch.arange(1, 2 * num_odd, 2, device=scores.device).expand(*scores.shape[:-2], num_odd)
-        return Matching(
-            source=2 * merged,
-            destination=2 * best_odd.gather(-1, merged) + 1,
-            score=best_score.gather(-1, merged),
-            kept=torch.cat((2 * unmatched, odd), dim=-1),
-        )
+    r = min(r, max_removable(best_score.shape[-1] + num_odd, num_protected))
+    if num_protected:
+        best_score[..., 0] = -torch.inf
+    order = best_score.argsort(dim=-1, descending=True, stable=True)
+    merged, unmatched = order[..., :r], order[..., r:]
+    if num_protected:
+        unmatched = unmatched.sort(dim=-1).values
+    odd = torch.arange(1, 2 * num_odd, 2, device=best_score.device).expand(*best_score.shape[:-1], num_odd)
+    return Matching(
+        source=2 * merged,
+        destination=2 * best_odd.gather(-1, merged) + 1,
+        score=best_score.gather(-1, merged),
+        kept=torch.cat((2 * unmatched, odd), dim=-1),
+    )

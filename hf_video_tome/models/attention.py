@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..merging import append_size_channel, size_bias
+from .block_attention import attend_in_blocks, is_faster_in_blocks
 
 MASKED_IMPLEMENTATIONS = ("eager", "sdpa")
 """Implementations that add a float mask (B, 1, 1, N) to the logits. All others get the bias as one more channel."""
@@ -50,6 +51,8 @@ def attend(
             mask = size_bias(size, query.dtype)
         else:
             query, key, value = append_size_channel(query, key, value, size, scaling)
+    if implementation == "sdpa" and dropout == 0 and is_faster_in_blocks(query):
+        return attend_in_blocks(query, key, value, mask, scaling), None
     context, weights = interface(
         module, query, key, value, mask, scaling=scaling, dropout=dropout, is_causal=False, **kwargs
     )

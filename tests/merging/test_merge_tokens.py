@@ -318,11 +318,12 @@ def test_keys_of_each_frame_by_itself_give_what_keys_of_the_clip_give(case, laye
         keys = (keys.transpose(1, 2) if case.scope == "time" else keys).flatten(0, 1).unsqueeze(1)
         assert keys.shape[2] == places
         torch.manual_seed(case.seed)
-        expected, expected_state = step.merge(x, x.unsqueeze(1))
+        expected = step.decide(x.unsqueeze(1))
         torch.manual_seed(case.seed)
-        x, state = step.merge(x, keys)
-        assert torch.equal(x, expected)
-        assert torch.equal(state.source, expected_state.source)
+        merge = step.decide(keys, num_frames=frames)
+        expected_x, x, state = expected.apply(x), merge.apply(x), merge.state
+        assert torch.equal(x, expected_x)
+        assert torch.equal(state.source, expected.state.source)
 
 
 def test_input_tensors_are_left_as_they_are():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..assignment import Assignment, assign
-from ..matching import bipartite_soft_matching, cosine_scores
+from ..matching import cosine_matching
 from .registry import ModeInputs, register_mode
 
 
@@ -13,5 +13,5 @@ def drop(inputs: ModeInputs) -> Assignment:
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """
-    scores = cosine_scores(inputs.metric, inputs.shared)
-    return assign(bipartite_soft_matching(scores, inputs.r, inputs.num_protected), keep_sources=False)
+    matching = cosine_matching(inputs.metric, inputs.r, inputs.num_protected, inputs.shared)
+    return assign(matching, keep_sources=False)

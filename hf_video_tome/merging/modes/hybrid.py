@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..assignment import Assignment, assign
-from ..matching import bipartite_soft_matching, cosine_scores
+from ..matching import cosine_matching
 from .registry import ModeInputs, register_mode
 
 
@@ -19,7 +19,7 @@ def hybrid(inputs: ModeInputs) -> Assignment:
     """
     if inputs.threshold is None:
         raise ValueError("threshold must be a cosine similarity in [-1, 1] for the mode 'hybrid', got None")
-    matching = bipartite_soft_matching(cosine_scores(inputs.metric, inputs.shared), inputs.r, inputs.num_protected)
+    matching = cosine_matching(inputs.metric, inputs.r, inputs.num_protected, inputs.shared)
     weak = (matching.score < inputs.threshold).to(torch.int64)
     num_tokens = inputs.metric.shape[2]
     weak_pairs = weak.new_zeros((*weak.shape[:-1], num_tokens)).scatter_add(-1, matching.destination, weak)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..assignment import Assignment, assign
-from ..matching import bipartite_soft_matching, cosine_scores
+from ..matching import cosine_matching
 from .registry import ModeInputs, register_mode
 
 
@@ -13,5 +13,5 @@ def merge(inputs: ModeInputs) -> Assignment:
 
     From "Token Merging: Your ViT But Faster" (ICLR 2023).
     """
-    scores = cosine_scores(inputs.metric, inputs.shared)
-    return assign(bipartite_soft_matching(scores, inputs.r, inputs.num_protected), keep_sources=True)
+    matching = cosine_matching(inputs.metric, inputs.r, inputs.num_protected, inputs.shared)
+    return assign(matching, keep_sources=True)

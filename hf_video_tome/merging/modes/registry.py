@@ -17,7 +17,6 @@ class ModeInputs(NamedTuple):
     Attributes:
         metric: (B, S, N, D) float, what similarity is measured on (keys of the self-attention, heads aggregated), for
             N tokens in each of S sets per sample.
-        hidden_states: (B, S, N, C) float, the states that will be merged.
         size: (B, S, N) float, original tokens that each token stands for; None while all are one.
         r: Tokens to remove from each set, already capped.
         num_protected: Tokens at the start of each set that must be kept as they are.
@@ -27,7 +26,6 @@ class ModeInputs(NamedTuple):
     """
 
     metric: Tensor
-    hidden_states: Tensor
     size: Tensor | None
     r: int
     num_protected: int

@@ -41,16 +41,15 @@ class MotionformerAttention(stock.MotionformerAttention):
         elif sizes is not None:
             patch_size = sizes.flatten(0, 1)
         num_frames = token_merging.grid(hidden_states.shape[1])[0]
-        cls_attention = self.attend(query[:, :, :1], key, value, size=token_merging.attention_size, **kwargs)
-        frame_attention = self.attend(*self.fold_frames(query, key, value, num_frames), size=patch_size, **kwargs)
+        cls_attention = self.attend_merged(query[:, :, :1], key, value, token_merging.attention_size, **kwargs)
+        frames = self.fold_frames(query, key, value, num_frames)
+        frame_attention = self.attend_merged(*frames, patch_size, **kwargs)
         return *self.combine(*cls_attention, *frame_attention, frame_size), key
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, size: Tensor | None = None, **kwargs: Any
+    def attend_merged(
+        self, query: Tensor, key: Tensor, value: Tensor, size: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """Runs the attention implementation, with the sizes of the keys (B, M) for proportional attention."""
-        if size is None:
-            return super().attend(query, key, value, **kwargs)
+        """Runs the attention implementation, with the sizes of the keys (B, M) for proportional attention, or None."""
         return attend(
             self,
             self.config._attn_implementation,
@@ -78,8 +77,8 @@ class MotionformerLayer(stock.MotionformerLayer):
             self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
         )
         hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
-        hidden_states, state = token_merging.merge(hidden_states, keys)
-        return self.feed_forward(hidden_states), state
+        merge = token_merging.decide(keys)
+        return self.feed_forward(merge.apply(hidden_states)), merge.state
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {

@@ -157,8 +157,8 @@ class TimesformerLayer(stock.TimesformerLayer):
         if token_merging is None:
             return (self._feed_forward(hidden_states), *others)
         # The keys of the CLS copies are left out: CLS takes no part in the matching.
-        hidden_states, state = token_merging.merge(hidden_states, keys[:, :, 1:])
-        return (self._feed_forward(hidden_states), *others, state)
+        merge = token_merging.decide(keys[:, :, 1:], num_frames)
+        return (self._feed_forward(merge.apply(hidden_states)), *others, merge.state)
 
     def _feed_forward(self, hidden_states: Tensor) -> Tensor:
         layer_output = self.output(self.intermediate(self.layernorm_after(hidden_states)))

@@ -11,7 +11,7 @@ from transformers.models.videomae import modeling_videomae as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep, mean_pool
+from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep, mean_pool
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
@@ -52,16 +52,17 @@ class VideoMAESelfAttention(stock.VideoMAESelfAttention):
 
 
 class VideoMAEAttention(stock.VideoMAEAttention):
-    """Attention and its output projection, handing the keys through."""
+    """Attention and its output projection; tokens merge between the two, where there is least to compute."""
 
     def forward(
         self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Returns the output (B, N, C), and the keys (B, H, N, D) where tokens are to be merged."""
+    ) -> Tensor | tuple[Tensor, TokenMerge]:
+        """Returns the output (B, N, C), or where tokens are to be merged (B, M, C) and how they merge."""
         if token_merging is None:
             return super().forward(hidden_states, **kwargs)
         context, _, keys = self.attention(hidden_states, token_merging=token_merging)
-        return self.output(context, hidden_states), keys
+        merge = token_merging.decide(keys)
+        return self.output(merge.apply(context), hidden_states), merge
 
 
 class VideoMAELayer(stock.VideoMAELayer):
@@ -73,11 +74,10 @@ class VideoMAELayer(stock.VideoMAELayer):
         """Returns the states (B, M, C), and the new merging state where one came in."""
         if token_merging is None:
             return super().forward(hidden_states, **kwargs)
-        attention_output, keys = self.attention(self.layernorm_before(hidden_states), token_merging=token_merging)
-        hidden_states = attention_output + hidden_states
-        hidden_states, state = token_merging.merge(hidden_states, keys)
+        attention_output, merge = self.attention(self.layernorm_before(hidden_states), token_merging=token_merging)
+        hidden_states = attention_output + merge.apply(hidden_states)
         layer_output = self.intermediate(self.layernorm_after(hidden_states))
-        return self.output(layer_output, hidden_states), state
+        return self.output(layer_output, hidden_states), merge.state
 
 
 class VideoMAEEncoder(stock.VideoMAEEncoder):

@@ -169,10 +169,10 @@ class VideoPrismLayer(stock.VideoPrismLayer):
         )
         hidden_states = self.dropout(attention_output) + hidden_states
         num_frames = token_merging.layout.num_frames
-        clips, state = token_merging.merge(frames_to_clips(hidden_states, num_frames), keys)
-        hidden_states = clips_to_frames(clips, num_frames)
+        merge = token_merging.decide(keys, num_frames)
+        hidden_states = clips_to_frames(merge.apply(frames_to_clips(hidden_states, num_frames)), num_frames)
         layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states)))
-        return layer_output + hidden_states, state
+        return layer_output + hidden_states, merge.state
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.models.vivit import modeling_vivit as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep
+from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
@@ -19,6 +20,7 @@ from ..base import (
     convert_modules,
     run_layers,
 )
+from ..kernels import embed_tubelets, fused_activation
 from ..outputs import BaseModelOutputWithTokenMerging
 from .configuration_vivit import VivitConfig
 
@@ -32,8 +34,8 @@ class VivitAttention(stock.VivitAttention):
         attention_mask: Tensor | None = None,
         token_merging: TokenMergingStep | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
-        """Returns (output (B, N, C), weights), and the keys (B, H, N, D) where tokens are to be merged."""
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, TokenMerge]:
+        """Returns (output (B, N, C), weights); where tokens are to be merged (B, M, C), weights and how they merge."""
         if token_merging is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
         hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
@@ -52,7 +54,46 @@ class VivitAttention(stock.VivitAttention):
             dropout=self.attention_dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.o_proj(context.flatten(2)), weights, keys
+        merge = token_merging.decide(keys)
+        return self.o_proj(merge.apply(context.flatten(2))), weights, merge
+
+
+class VivitTubeletEmbeddings(stock.VivitTubeletEmbeddings):
+    """Embeddings of tubelets, in the fastest form where tokens are to be merged."""
+
+    def forward(self, pixel_values: Tensor, merges_tokens: bool = False) -> Tensor:
+        """Returns (B, N, C)."""
+        if not merges_tokens:
+            return super().forward(pixel_values)
+        return embed_tubelets(self.projection, pixel_values)
+
+
+class VivitEmbeddings(stock.VivitEmbeddings):
+    """CLS and tubelets with their positions; tells the embeddings of tubelets whether tokens are to be merged."""
+
+    def forward(
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, merges_tokens: bool = False
+    ) -> Tensor:
+        """Returns CLS and the tubelets (B, 1 + N, C) of clips (B, T, C, H, W)."""
+        if not merges_tokens:
+            return super().forward(pixel_values, interpolate_pos_encoding)
+        patches = self.patch_embeddings(pixel_values, merges_tokens=True)
+        embeddings = torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
+        if interpolate_pos_encoding:
+            embeddings = embeddings + self.interpolate_pos_encoding(embeddings, *pixel_values.shape[3:])
+        else:
+            embeddings = embeddings + self.position_embeddings
+        return self.dropout(embeddings)
+
+
+class VivitMLP(stock.VivitMLP):
+    """MLP, with its activation as one kernel where tokens are to be merged."""
+
+    def forward(self, hidden_states: Tensor, merges_tokens: bool = False) -> Tensor:
+        """Returns (B, N, C)."""
+        if not merges_tokens:
+            return super().forward(hidden_states)
+        return self.fc2(fused_activation(self.activation_fn)(self.fc1(hidden_states)))
 
 
 class VivitLayer(stock.VivitLayer):
@@ -68,17 +109,19 @@ class VivitLayer(stock.VivitLayer):
         """Returns the states (B, M, C), and the new merging state where one came in."""
         if token_merging is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
-        attention_output, _, keys = self.attention(
+        attention_output, _, merge = self.attention(
             self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
         )
-        hidden_states = self.dropout(attention_output) + hidden_states
-        hidden_states, state = token_merging.merge(hidden_states, keys)
-        layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states)))
-        return layer_output + hidden_states, state
+        hidden_states = self.dropout(attention_output) + merge.apply(hidden_states)
+        layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states), merges_tokens=True))
+        return layer_output + hidden_states, merge.state
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     stock.VivitAttention: VivitAttention,
+    stock.VivitTubeletEmbeddings: VivitTubeletEmbeddings,
+    stock.VivitEmbeddings: VivitEmbeddings,
+    stock.VivitMLP: VivitMLP,
     stock.VivitLayer: VivitLayer,
 }
 
@@ -139,7 +182,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         output_token_merging: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithTokenMerging:
-        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding, merges_tokens=True)
         hidden_states, state, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
         sequence_output = self.layernorm(hidden_states)
         return BaseModelOutputWithTokenMerging(
@@ -158,7 +201,6 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
         **token_merging: Token merging fields that replace those of the config.
 
     Examples:
-        >>> import torch
         >>> config = VivitConfig(image_size=32, tubelet_size=[2, 8, 8], num_frames=4, hidden_size=16,
         ...                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         ...                      num_labels=5, token_merging_r=8)

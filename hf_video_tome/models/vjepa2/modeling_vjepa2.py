@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ...configuration import image_grid
-from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep, TokenMergingTrace
+from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep, TokenMergingTrace
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
@@ -52,8 +52,8 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
         hidden_states: Tensor,
         position_mask: Tensor | None = None,
         token_merging: TokenMergingStep | None = None,
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
-        """Returns (output (B, N, C), weights), and the unturned keys (B, H, N, D) where tokens are to be merged."""
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, TokenMerge]:
+        """Returns (output (B, N, C), weights); where tokens are to be merged (B, M, C), weights and how they merge."""
         if token_merging is None:
             return super().forward(hidden_states, position_mask)
         hidden_shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
@@ -75,7 +75,8 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
             scaling=self.scaling,
             dropout=self.dropout_prob if self.training else 0.0,
         )
-        return self.proj(context.flatten(2)), weights, keys
+        merge = token_merging.decide(keys)  # the keys that are not turned
+        return self.proj(merge.apply(context.flatten(2))), weights, merge
 
 
 class VJEPA2Layer(stock.VJEPA2Layer):
@@ -91,10 +92,9 @@ class VJEPA2Layer(stock.VJEPA2Layer):
         """Returns the states (B, M, C), and the new merging state where one came in, else the attention weights."""
         if token_merging is None:
             return super().forward(hidden_states, position_mask, **kwargs)
-        attention_output, _, keys = self.attention(self.norm1(hidden_states), token_merging=token_merging)
-        hidden_states = self.drop_path(attention_output) + hidden_states
-        hidden_states, state = token_merging.merge(hidden_states, keys)
-        return self.drop_path(self.mlp(self.norm2(hidden_states))) + hidden_states, state
+        attention_output, _, merge = self.attention(self.norm1(hidden_states), token_merging=token_merging)
+        hidden_states = self.drop_path(attention_output) + merge.apply(hidden_states)
+        return self.drop_path(self.mlp(self.norm2(hidden_states))) + hidden_states, merge.state
 
 
 class VJEPA2Encoder(stock.VJEPA2Encoder):

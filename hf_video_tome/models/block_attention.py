@@ -1,0 +1,90 @@
+"""Attention in blocks of queries, for half precision on CPUs.
+
+The fused attention of PyTorch computes in float32 on CPUs that multiply bfloat16 matrices but have no matrix units
+(AMX): it takes as long in bfloat16 as in float32, and longer than all linear layers together. Matrix products and a
+softmax over blocks of logits that stay in the cache took less than half of that time (see `docs/speed.md`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+BLOCK_BYTES = 2 << 20
+"""Logits that are held at a time. From 1 to 4 MiB were equally fast; they should stay in the second-level caches."""
+
+
+@cache
+def _multiplies_bfloat16_without_amx() -> bool:
+    # Where one of these is missing, so is the support for bfloat16.
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return supported is not None and has_amx is not None and supported() and not has_amx()
+
+
+def is_faster_in_blocks(query: Tensor) -> bool:
+    """Whether these queries should be attended with in blocks rather than by the fused kernel.
+
+    Only without gradients, whose graph would hold all blocks, and not while compiling, which would unroll them.
+    """
+    return (
+        query.device.type == "cpu"
+        and query.dtype is torch.bfloat16
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and _multiplies_bfloat16_without_amx()
+    )
+
+
+def attend_in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float, block_bytes: int = BLOCK_BYTES
+) -> Tensor:
+    """Attention of which only a few logits exist at any time.
+
+    Args:
+        query: (B, H, N, D) float.
+        key: (B, H, M, D) float.
+        value: (B, H, M, D) float.
+        bias: (B, 1, 1, M) float, added to the logits of each key, or None.
+        scaling: Factor of the logits.
+        block_bytes: Bytes of logits in one block; at least one row is.
+
+    Returns:
+        The context (B, N, H, D).
+
+    Examples:
+        >>> query = key = value = torch.randn(2, 3, 50, 8)
+        >>> attend_in_blocks(query, key, value, None, scaling=8**-0.5).shape
+        torch.Size([2, 50, 3, 8])
+    """
+    batch_size, num_heads, num_queries, head_dim = query.shape
+    query = query * scaling
+    num_rows = max(block_bytes // (key.shape[2] * query.element_size()), 1)
+    if num_rows >= 2 * num_queries:
+        return _attend_by_heads(query, key, value, bias, num_rows // num_queries)
+    context = query.new_empty(batch_size, num_queries, num_heads, head_dim)
+    for clip in range(batch_size):
+        clip_bias = None if bias is None else bias[clip].flatten()
+        for head in range(num_heads):
+            for start in range(0, num_queries, num_rows):
+                rows = slice(start, start + num_rows)
+                logits = linear(query[clip, head, rows], key[clip, head], clip_bias)
+                context[clip, rows, head] = logits.softmax(dim=-1) @ value[clip, head]
+    return context
+
+
+def _attend_by_heads(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, num_heads: int) -> Tensor:
+    """The same for short sequences: all queries of some heads are one block. Queries are scaled already."""
+    query_heads, key_heads, value_heads = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), value.flatten(0, 1)
+    head_bias = None if bias is None else bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)
+    blocks = []
+    for start in range(0, query_heads.shape[0], num_heads):
+        heads = slice(start, start + num_heads)
+        logits = query_heads[heads] @ key_heads[heads]
+        if head_bias is not None:
+            logits += head_bias[heads]
+        blocks.append(logits.softmax(dim=-1) @ value_heads[heads])
+    return torch.cat(blocks).view(query.shape).transpose(1, 2)
