@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,8 +12,6 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 if TYPE_CHECKING:
     from .data.transforms import ClipTransform
-
-_RESAMPLE_CODES = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 
 
 class ClipProcessor(BaseImageProcessor):
@@ -44,7 +42,7 @@ class ClipProcessor(BaseImageProcessor):
         from .data.transforms import ClipTransform
 
         self._transform = ClipTransform.from_dict(settings, type(self).__name__)
-        super().__init__(**_settings(self._transform))
+        super().__init__(**self._transform.to_processor_settings())
 
     @property
     def transform(self) -> ClipTransform:
@@ -61,7 +59,7 @@ class ClipProcessor(BaseImageProcessor):
         Returns:
             The processor.
         """
-        return cls(**_settings(transform))
+        return cls(**transform.to_processor_settings())
 
     @classmethod
     def from_pretrained(
@@ -126,34 +124,7 @@ class ClipProcessor(BaseImageProcessor):
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they are saved, JSON-safe."""
-        return {**_settings(self._transform), "image_processor_type": type(self).__name__}
-
-
-def _settings(transform: ClipTransform) -> dict[str, Any]:
-    """A transform in the words of the processors of transformers; `ClipTransform.from_dict` is the inverse."""
-
-    def size(value: int | tuple[int, int]) -> Mapping[str, int]:
-        return {"shortest_edge": value} if isinstance(value, int) else {"height": value[0], "width": value[1]}
-
-    settings: dict[str, Any] = {
-        "do_resize": transform.resize is not None,
-        "do_center_crop": transform.crop is not None,
-        "do_rescale": True,
-        "rescale_factor": transform.rescale_factor,
-        "do_normalize": transform.mean is not None,
-        "resample": _RESAMPLE_CODES[transform.resample],
-    }
-    if transform.resize is not None:
-        settings["size"] = size(transform.resize)
-    if transform.crop is not None:
-        settings["crop_size"] = size(transform.crop)
-    if transform.rescale_offset:
-        if transform.rescale_offset != -1:
-            raise ValueError(f"rescale_offset must be 0 or -1 in a processor, got {transform.rescale_offset!r}")
-        settings["rescale_offset"] = True
-    if transform.mean is not None and transform.std is not None:
-        settings |= {"image_mean": list(transform.mean), "image_std": list(transform.std)}
-    return settings
+        return {**self._transform.to_processor_settings(), "image_processor_type": type(self).__name__}
 
 
 def _is_clip(images: Any) -> bool:

@@ -351,27 +351,13 @@ def _write(converted: ConvertedCheckpoint, out: Path, overwrite: bool) -> None:
     with input_errors(OSError, SafetensorError), _new_folder(out, overwrite) as folder:
         config.save_pretrained(folder)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        processor = _processor(ClipTransform.from_config(config))
+        # transformers' image processor of VideoMAE takes the steps of a transform in the same order.
+        processor = {
+            "image_processor_type": "VideoMAEImageProcessor",
+            **ClipTransform.from_config(config).to_processor_settings(),
+        }
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
         _check_loading(folder)
-
-
-def _processor(transform: Any) -> dict[str, Any]:
-    """The transform as transformers' image processor of VideoMAE writes it, which does its steps in the same order."""
-    height, width = transform.crop
-    return {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": transform.resize},
-        "resample": 2,
-        "do_center_crop": True,
-        "crop_size": {"height": height, "width": width},
-        "do_rescale": True,
-        "rescale_factor": transform.rescale_factor,
-        "do_normalize": True,
-        "image_mean": list(transform.mean),
-        "image_std": list(transform.std),
-    }
 
 
 def _check_loading(folder: Path) -> None:

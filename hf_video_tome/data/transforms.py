@@ -119,6 +119,39 @@ class ClipTransform:
         """
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
+    def to_processor_settings(self) -> dict[str, Any]:
+        """Returns the transform in the words of the processors of transformers; `from_dict` is the inverse.
+
+        Returns:
+            JSON-safe settings without the name of a class, as in a `preprocessor_config.json`.
+
+        Raises:
+            ValueError: If `rescale_offset` is neither 0 nor -1: processors know no other.
+
+        Examples:
+            >>> settings = ClipTransform(resize=256).to_processor_settings()
+            >>> settings["size"], settings["crop_size"]
+            ({'shortest_edge': 256}, {'height': 224, 'width': 224})
+            >>> ClipTransform.from_dict(settings) == ClipTransform(resize=256)
+            True
+        """
+        if self.rescale_offset not in (0, -1):
+            raise ValueError(f"rescale_offset must be 0 or -1 in a processor, got {self.rescale_offset!r}")
+        settings: dict[str, Any] = {"do_resize": self.resize is not None}
+        if self.resize is not None:
+            settings["size"] = _processor_size(self.resize)
+        settings["resample"] = next(code for code, name in _PIL_RESAMPLE.items() if name == self.resample)
+        settings["do_center_crop"] = self.crop is not None
+        if self.crop is not None:
+            settings["crop_size"] = _processor_size(self.crop)
+        settings |= {"do_rescale": True, "rescale_factor": self.rescale_factor}
+        if self.rescale_offset:
+            settings["rescale_offset"] = True
+        settings["do_normalize"] = self.mean is not None
+        if self.mean is not None and self.std is not None:
+            settings |= {"image_mean": list(self.mean), "image_std": list(self.std)}
+        return settings
+
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Transforms one clip: `crop_views` with the centre crop only, then `normalize`.
 
@@ -558,6 +591,11 @@ def _read_size(value: Any, *, square: bool) -> int | tuple[int, int] | None:
     if set(given) == {"height", "width"} and _is_size((given["height"], given["width"])):
         return given["height"], given["width"]
     return None
+
+
+def _processor_size(value: int | tuple[int, int]) -> dict[str, int]:
+    """Gives a size as processors write it; `_read_size` is the inverse."""
+    return {"shortest_edge": value} if isinstance(value, int) else {"height": value[0], "width": value[1]}
 
 
 def _read_channels(value: Any) -> Any:

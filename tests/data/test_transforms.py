@@ -385,6 +385,19 @@ def test_to_dict_is_json_safe_and_repr_evaluates():
 
 
 @pytest.mark.parametrize(
+    "transform",
+    [
+        ClipTransform(resize=96, crop=(64, 80)),
+        ClipTransform(resize=(40, 50), crop=None, rescale_offset=-1.0, mean=None, std=None, resample="bicubic"),
+        ClipTransform(resize=None, resample="nearest"),
+    ],
+)
+def test_processor_settings_lead_back(transform):
+    settings = json.loads(json.dumps(transform.to_processor_settings()))
+    assert ClipTransform.from_dict(settings) == transform
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"resize": 0}, "`resize` must be"),
