@@ -106,11 +106,12 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
-    from ..models.conversion import CONVERTERS, ConversionError, convert_original_state_dict
+    from ..models.conversion import ConversionError, convert_original_state_dict, convertible_architectures
     from ..models.original_files import load_original_checkpoint
 
-    if architecture not in CONVERTERS:
-        raise InputError(f"ARCHITECTURE must be one of {', '.join(CONVERTERS)}, got {architecture!r}")
+    known = convertible_architectures()
+    if architecture not in known:
+        raise InputError(f"ARCHITECTURE must be one of {', '.join(known)}, got {architecture!r}")
     _check_out(out, overwrite)
     sizes = None if label_groups is None else parse_label_groups(label_groups)
     with input_errors(ConversionError, OSError, rewrite=_option_names):

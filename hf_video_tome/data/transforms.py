@@ -11,12 +11,14 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+
+from ..models import ARCHITECTURES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -454,7 +456,7 @@ class ClipTransform:
         | motionformer | shortest edge s | s x s | mean and standard deviation 0.5 |
         | vivit | shortest edge 256/224 s | s x s | to [-1, 1], nothing else |
         | vjepa2 | shortest edge 256/224 s | s x s | ImageNet mean and standard deviation |
-        | videoprism | to s x s, aspect ratio not kept | none | to [0, 1], nothing else |
+        | videoprism_vision_model | to s x s, aspect ratio not kept | none | to [0, 1], nothing else |
 
         A fine-tuned checkpoint may have used others: where there is a file, use `from_pretrained`.
 
@@ -476,28 +478,17 @@ class ClipTransform:
         model_type = getattr(config, "model_type", None)
         if size is None:
             raise ValueError(f"The config of {model_type!r} has neither `image_size` nor `crop_size`.")
-        height, width = size
-        short = min(height, width)
-        base = cls(resize=short, crop=(height, width))
-        if model_type == "videomae":
-            return base
-        if model_type == "timesformer":
-            return replace(base, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
-        if model_type == "motionformer":
-            return replace(base, mean=HALF, std=HALF)
-        if model_type == "vivit":
-            return replace(
-                base, resize=short * 256 // 224, rescale_factor=1 / 127.5, rescale_offset=-1.0, mean=None, std=None
+        known = {name: entry.usual_transform for name, entry in ARCHITECTURES.items() if entry.usual_transform}
+        usual = known.get(model_type)
+        if usual is None:
+            raise ValueError(
+                f"No usual settings are known for the model type {model_type!r} (known: {', '.join(known)}). Give the "
+                "checkpoint a preprocessor_config.json or build a ClipTransform(...) with the settings it was trained "
+                "with."
             )
-        if model_type == "vjepa2":
-            return replace(base, resize=int(short * 256 / 224))
-        if model_type in ("videoprism", "videoprism_vision_model"):
-            return replace(base, resize=(height, width), crop=None, mean=None, std=None)
-        known = "videomae, timesformer, motionformer, vivit, vjepa2, videoprism"
-        raise ValueError(
-            f"No usual settings are known for the model type {model_type!r} (known: {known}). Give the checkpoint a "
-            "preprocessor_config.json or build a ClipTransform(...) with the settings it was trained with."
-        )
+        if usual.enlargement is None:
+            return cls(resize=size, crop=None, **usual.fields)
+        return cls(resize=int(min(size) * usual.enlargement), crop=size, **usual.fields)
 
     def check_config(self, config: PretrainedConfig) -> None:
         """Checks that a model takes what this transform makes.

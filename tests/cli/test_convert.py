@@ -325,7 +325,10 @@ def test_wrong_architecture(tmp_path: Path, timesformer_file: Path, capsys: pyte
         capsys, ["convert", "videomae", timesformer_file, out], "not the weights of a videomae", "timesformer"
     )
     check_refused(
-        capsys, ["convert", "vivit", timesformer_file, out], "ARCHITECTURE must be one of videomae", "'vivit'"
+        capsys,
+        ["convert", "vivit", timesformer_file, out],
+        "ARCHITECTURE must be one of motionformer, timesformer, videomae",
+        "'vivit'",
     )
     assert not out.exists()
 
