@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,9 +30,7 @@ Examples:
 """
 WRITTEN_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 SHORT_HELP = "Convert a checkpoint of an original implementation."
-
-_ID_COLUMNS = ("id", "index", "label_id", "class_id")
-_NAME_COLUMNS = ("name", "key", "label", "class", "class_name")
+LABEL_SUFFIXES = (".txt", ".csv", ".json")
 
 
 def command(
@@ -223,8 +220,7 @@ def read_labels(path: Path) -> list[str]:
     """Reads the names of labels, in the order of their numbers.
 
     Args:
-        path: .txt with one name a line; .csv with a number and a name, under a header or not; .json with a list, or an
-            object from names to numbers or from numbers to names.
+        path: A .txt, .csv or .json file, as for `read_label_names`.
 
     Returns:
         The names.
@@ -232,66 +228,12 @@ def read_labels(path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read, or the numbers are not 0, 1, 2, ... each once.
     """
+    from ..data.annotations import read_label_names
 
-    def explain(text: str) -> str:
-        return f"--labels {path}: {text}"
-
-    readers: dict[str, Callable[[Path], list[tuple[Any, Any]]]] = {
-        ".txt": _read_lines,
-        ".csv": _read_csv,
-        ".json": _read_json,
-    }
-    if path.suffix not in readers:
-        raise InputError(explain(f"must be a {', '.join(readers)} file"))
-    with input_errors(OSError, ValueError, csv.Error, rewrite=explain):
-        pairs = [(int(number), str(name).strip()) for number, name in readers[path.suffix](path)]
-    numbers = sorted(number for number, _ in pairs)
-    if not pairs or numbers != list(range(len(pairs))):
-        gap = next((index for index, number in enumerate(numbers) if number != index), len(pairs))
-        raise InputError(explain(f"the labels must be numbered 0, 1, 2, ... each once; this goes wrong at {gap}"))
-    names = [name for _, name in sorted(pairs)]
-    repeated = {name for name in names if names.count(name) > 1}
-    if "" in names or repeated:
-        raise InputError(
-            explain(f"the label {min(repeated)!r} is there twice" if repeated - {""} else "a label has no name")
-        )
-    return names
-
-
-def _read_lines(path: Path) -> list[tuple[Any, Any]]:
-    return list(enumerate(path.read_text(encoding="utf-8-sig").splitlines()))
-
-
-def _read_csv(path: Path) -> list[tuple[Any, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows or len(rows[0]) < 2:
-        raise ValueError("needs a column of numbers and a column of names")
-    columns = (0, 1)
-    if not rows[0][0].strip().isdecimal():
-        header = [cell.strip().lower() for cell in rows.pop(0)]
-        numbers = [header.index(name) for name in _ID_COLUMNS if name in header]
-        names = [header.index(name) for name in _NAME_COLUMNS if name in header]
-        if not numbers or not names:
-            raise ValueError(
-                f"its header must have one of {', '.join(_ID_COLUMNS)} and one of {', '.join(_NAME_COLUMNS)}, got "
-                f"{', '.join(header)}"
-            )
-        columns = (numbers[0], names[0])
-    if any(len(row) <= max(columns) for row in rows):
-        raise ValueError("a line has fewer columns than the first")
-    return [(row[columns[0]], row[columns[1]]) for row in rows]
-
-
-def _read_json(path: Path) -> list[tuple[Any, Any]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if isinstance(content, list):
-        return list(enumerate(content))
-    if not isinstance(content, dict):
-        raise ValueError("must hold a list or an object")
-    if all(str(value).isdecimal() for value in content.values()):
-        return [(number, name) for name, number in content.items()]
-    return list(content.items())
+    if path.suffix.lower() not in LABEL_SUFFIXES:
+        raise InputError(f"--labels {path}: must be a {', '.join(LABEL_SUFFIXES)} file")
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--labels {text}"):
+        return read_label_names(path)
 
 
 # --- writing

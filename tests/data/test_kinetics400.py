@@ -129,7 +129,9 @@ def test_labels_file_gives_the_numbers(root: Path) -> None:
     write_json(root / "index.json", {name: str(index) for index, name in enumerate(names)})
     write_json(root / "names.json", {str(index): name for index, name in enumerate(names)})
     write_csv(root / "labels.csv", [{"id": index, "name": name} for index, name in enumerate(names)])
-    for file in ("labels.txt", "list.json", "index.json", "names.json", "labels.csv"):
+    write_csv(root / "upper.csv", [{"ID": index, "Class_Name": name} for index, name in enumerate(names)])
+    (root / "no_header.csv").write_text("".join(f"{index},{name},more\n" for index, name in enumerate(names)))
+    for file in ("labels.txt", "list.json", "index.json", "names.json", "labels.csv", "upper.csv", "no_header.csv"):
         rows = validation(root, labels=file)
         assert rows.features["label"].names == names
         assert rows["label"][:] == [names.index(row["label"]) for row in KINETICS_VALIDATION]
