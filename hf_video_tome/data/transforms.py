@@ -33,6 +33,22 @@ _PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json"
 _NESTED_FILE = "processor_config.json"
 _NESTED_KEYS = ("video_processor", "image_processor")
 
+PROCESSOR_SETTINGS = (
+    "do_resize",
+    "size",
+    "default_to_square",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "rescale_offset",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+"""What a clip transform is made of in the words of the processors of transformers."""
+
 _PIL_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _PIL_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _CLASS_SUFFIXES = ("Fast", "Pil", "ImageProcessor", "VideoProcessor", "FeatureExtractor")
@@ -146,7 +162,9 @@ class ClipTransform:
         settings["do_center_crop"] = self.crop is not None
         if self.crop is not None:
             settings["crop_size"] = _processor_size(self.crop)
-        settings |= {"do_rescale": True, "rescale_factor": self.rescale_factor}
+        settings["do_rescale"] = (self.rescale_factor, self.rescale_offset) != (1, 0)
+        if settings["do_rescale"]:
+            settings["rescale_factor"] = self.rescale_factor
         if self.rescale_offset:
             settings["rescale_offset"] = True
         settings["do_normalize"] = self.mean is not None
@@ -294,6 +312,9 @@ class ClipTransform:
                 fail(f"the key {key!r} is missing, and {known}, so that no default applies")
             return settings[key]
 
+        for key, value in settings.items():
+            if key in PROCESSOR_SETTINGS and key.startswith("do_") and not isinstance(value, bool):
+                fail(f"{key!r} must be True or False, got {value!r}")
         for key in ("do_pad", "do_flip_channel_order"):
             if settings.get(key):
                 fail(f"{key!r} is set, and this transform has no such step")
@@ -384,63 +405,13 @@ class ClipTransform:
             >>> ClipTransform.from_pretrained(folder).output_size
             (64, 64)
         """
-        path = Path(name_or_path)
-        locate: Callable[[str], Path | None]
-        if path.is_file():
-            transform = cls.from_dict(_read_processor(path), str(path))
-        else:
-            if path.is_dir():
-
-                def locate(file: str) -> Path | None:
-                    return path / file if (path / file).is_file() else None
-            else:
-                # Two parts at most make a model id; all else can only have been meant as a folder.
-                if path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2:
-                    raise FileNotFoundError(f"{name_or_path}: no such folder.")
-
-                def locate(file: str) -> Path | None:
-                    from transformers.utils.hub import cached_file
-
-                    found = cached_file(
-                        str(name_or_path),
-                        file,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        token=token,
-                        local_files_only=local_files_only,
-                        _raise_exceptions_for_missing_entries=False,
-                    )
-                    return None if found is None else Path(found)
-
-            where = "" if path.is_dir() else " on the Hub (or, offline, in its cache), nor is it a folder"
-            transform = cls._from_files(str(name_or_path), locate, where)
+        settings, source = load_processor_settings(
+            name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        transform = cls.from_dict(settings, source)
         if config is not None:
             transform.check_config(config)
         return transform
-
-    @classmethod
-    def _from_files(cls, name: str, locate: Callable[[str], Path | None], where: str) -> ClipTransform:
-        """Reads the first processor file that `locate` finds; `where` tells where that looks."""
-        try:
-            nested = locate(_NESTED_FILE)
-            if nested is not None:
-                content = _read_processor(nested)
-                for key in _NESTED_KEYS:
-                    if isinstance(content.get(key), dict):
-                        return cls.from_dict(content[key], f"{nested} ({key!r})")
-            for file in _PROCESSOR_FILES:
-                found = locate(file)
-                if found is not None:
-                    return cls.from_dict(_read_processor(found), str(found))
-        except OSError as error:
-            raise FileNotFoundError(
-                f"{name}: no such folder, and no processor configuration could be had from the Hub either: {error}"
-            ) from error
-        raise FileNotFoundError(
-            f"{name} has no {' or '.join(_PROCESSOR_FILES)}{where}, so how its frames are to be resized and "
-            "normalised is unknown. Save the checkpoint's processor beside it, or choose the usual settings of its "
-            "architecture with ClipTransform.from_config(config)."
-        )
 
     @classmethod
     def from_config(cls, config: PretrainedConfig) -> ClipTransform:
@@ -510,6 +481,80 @@ class ClipTransform:
         channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None)
         if channels is not None and channels != 3:
             raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB).")
+
+
+def load_processor_settings(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """Reads the processor settings that were saved with a checkpoint; `ClipTransform.from_dict` understands them.
+
+    Args:
+        name_or_path: A folder, one JSON file, or a model id on the Hub; see `ClipTransform.from_pretrained`.
+        revision: Branch, tag or commit on the Hub.
+        cache_dir: Folder of downloads, if not the standard one.
+        token: Hub token, or True for the stored one.
+        local_files_only: Do not go to the network.
+
+    Returns:
+        The settings, and where they are from, for messages.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no JSON object.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return _read_processor(path), str(path)
+    locate: Callable[[str], Path | None]
+    if path.is_dir():
+
+        def locate(file: str) -> Path | None:
+            return path / file if (path / file).is_file() else None
+    else:
+        # Two parts at most make a model id; all else can only have been meant as a folder.
+        if path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2:
+            raise FileNotFoundError(f"{name_or_path}: no such folder.")
+
+        def locate(file: str) -> Path | None:
+            from transformers.utils.hub import cached_file
+
+            found = cached_file(
+                str(name_or_path),
+                file,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                _raise_exceptions_for_missing_entries=False,
+            )
+            return None if found is None else Path(found)
+
+    try:
+        nested = locate(_NESTED_FILE)
+        if nested is not None:
+            content = _read_processor(nested)
+            for key in _NESTED_KEYS:
+                if isinstance(content.get(key), dict):
+                    return content[key], f"{nested} ({key!r})"
+        for file in _PROCESSOR_FILES:
+            found = locate(file)
+            if found is not None:
+                return _read_processor(found), str(found)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{name_or_path}: no such folder, and no processor configuration could be had from the Hub either: {error}"
+        ) from error
+    where = "" if path.is_dir() else " on the Hub (or, offline, in its cache), nor is it a folder"
+    raise FileNotFoundError(
+        f"{name_or_path} has no {' or '.join(_PROCESSOR_FILES)}{where}, so how its frames are to be resized and "
+        "normalised is unknown. Save the checkpoint's processor beside it, or choose the usual settings of its "
+        "architecture with ClipTransform.from_config(config)."
+    )
 
 
 def _check_uint8(frames: object) -> None:
