@@ -197,9 +197,20 @@ class TestMotionformer(TokenMergingModelTesterMixin):
         assert trace.token_counts[0] == 1 + 2 * 4 * 4
         assert hf_video_tome.token_counts(model) == list(trace.token_counts)
 
-    def test_the_plain_model_refuses_a_wrong_number_of_frames(self):
-        with pytest.raises(ValueError, match="frames for 2 tubelets, got 3"):
-            self.stock_model()(torch.randn(1, 6, 3, 32, 32))
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ((1, 6, 3, 32, 32), "pixel_values must have num_frames=4, got 6"),
+            ((1, 5, 3, 32, 32), "pixel_values must have num_frames=4, got 5"),
+            ((1, 1, 3, 32, 32), "pixel_values must have num_frames=4, got 1"),
+            ((1, 4, 1, 32, 32), r"pixel_values must have num_channels=3, got 1 in shape \(1, 4, 1, 32, 32\)"),
+            ((4, 3, 32, 32), r"pixel_values must have 5 dimensions .*, got shape \(4, 3, 32, 32\)"),
+            ((1, 4, 3, 4, 32), "frames of at least one patch, 8 x 8 pixels, got 4 x 32"),
+        ],
+    )
+    def test_the_plain_model_refuses_clips_that_do_not_fit(self, shape, message):
+        with pytest.raises(ValueError, match=message):
+            self.stock_model()(torch.randn(shape), interpolate_pos_encoding=True)
 
     # Heads that answer several tasks
 
@@ -213,6 +224,39 @@ class TestMotionformer(TokenMergingModelTesterMixin):
         torch.testing.assert_close(outputs.loss, expected)
         stock = self.stock_model(label_groups=GROUPS)(pixel_values, labels=labels)
         assert torch.equal(stock.loss, outputs.loss) == (r == 0)
+
+    def test_a_task_without_a_label_adds_nothing(self, pixel_values):
+        model = self.merging_model(config={"label_groups": GROUPS})
+        labels = torch.tensor([[1, -100], [2, -100], [-100, -100]])
+        outputs = model(pixel_values, labels=labels)
+        expected = nn.functional.cross_entropy(outputs.logits[:, :3], labels[:, 0])
+        assert torch.equal(outputs.loss, expected)
+        outputs.loss.backward()
+        gradient = model.classifier.weight.grad
+        assert gradient.isfinite().all()
+        assert gradient[:3].any()
+        assert not gradient[3:].any()
+
+    def test_without_any_label_the_loss_is_that_of_torch(self, pixel_values):
+        labels = torch.full((3, 2), -100)
+        assert self.merging_model(config={"label_groups": GROUPS})(pixel_values, labels=labels).loss.isnan()
+        assert self.merging_model()(pixel_values, labels=labels[:, 0]).loss.isnan()
+        model = self.merging_model(config={"label_groups": GROUPS})
+        assert model(pixel_values, labels=labels, num_items_in_batch=6).loss == 0
+
+    def test_the_loss_is_chosen_by_the_config_as_it_is(self, pixel_values):
+        for model in (self.merging_model(), self.stock_model()):
+            one, several = torch.tensor([1, 4, 2]), torch.tensor([[1, 1], [0, 2], [2, 0]])
+            expected = nn.functional.cross_entropy(logits_of(model, pixel_values), one)
+            torch.testing.assert_close(model(pixel_values, labels=one).loss, expected)
+            model.config.label_groups = GROUPS
+            assert model.loss_function is plain.modeling_motionformer.label_groups_loss
+            assert model(pixel_values, labels=several).loss > 0
+            model.config.label_groups = None
+            torch.testing.assert_close(model(pixel_values, labels=one).loss, expected)
+            model.config.label_groups = GROUPS
+            model.loss_function = lambda labels, logits, config, **kwargs: logits.sum()  # one that was set stays
+            assert torch.equal(model(pixel_values, labels=several).loss, logits_of(model, pixel_values).sum())
 
     def test_the_loss_of_two_tasks_is_divided_by_the_clips_of_all_batches(self, pixel_values):
         model = self.merging_model(config={"label_groups": GROUPS})
@@ -251,6 +295,12 @@ class TestMotionformer(TokenMergingModelTesterMixin):
             ({"num_frames": 4.5}, "num_frames"),
             ({"hidden_size": 30}, "hidden_size must be a multiple of num_attention_heads=4, got 30"),
             ({"num_frames": 5}, "num_frames must be a multiple of tubelet_size=2, got 5"),
+            ({"tubelet_size": 0}, "tubelet_size must be at least 1, got 0"),
+            ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+            ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, got 0"),
+            ({"patch_size": 0}, r"patch_size must be an int of at least 1, or two .*, got 0"),
+            ({"patch_size": [8, 8, 8]}, r"patch_size must be an int of at least 1, or two .*, got \[8, 8, 8\]"),
+            ({"image_size": [32, 4]}, r"image_size must be at least patch_size=8, got \[32, 4\]"),
         ],
         ids=str,
     )
