@@ -204,16 +204,20 @@ def _name_labels(config: Any, options: Sequence[str]) -> None:
             else f"--labels: no file for {', '.join(absent)}"
         )
     names: dict[int, str] = {}
-    for task, (start, stop) in ranges.items():
+    numbers: dict[str, int] = {}
+    for task, (start, stop) in sorted(ranges.items(), key=lambda item: item[1]):
         read = read_labels(files[task])
         if len(read) != stop - start:
             what = f"{task} outputs" if task else "outputs"
             raise InputError(
                 f"--labels {files[task]}: has {len(read)} labels, while the classifier has {stop - start} {what}"
             )
-        names |= {start + index: name for index, name in enumerate(read)}
-    config.id2label = dict(sorted(names.items()))
-    config.label2id = {name: index for index, name in reversed(config.id2label.items())}
+        for index, name in enumerate(read, start):
+            names[index] = name
+            # A verb and a noun may have the same name, under which evaluation finds each in its own task; but from
+            # names to numbers there are no tasks, and no output may be lost.
+            numbers[name if name not in numbers else f"{name} ({task})"] = index
+    config.id2label, config.label2id = names, numbers
 
 
 def read_labels(path: Path) -> list[str]:

@@ -487,6 +487,9 @@ def test_epic_kitchens_has_two_tasks_in_one_classifier(
     assert (config.id2label[0], config.id2label[96]) == ("fold", "verb 96")
     assert (config.id2label[97], config.id2label[396]) == ("fold", "noun 299")
     assert config.label2id["fold"] == 0
+    assert config.label2id["fold (noun)"] == 97  # nothing is lost
+    assert sorted(config.label2id.values()) == list(range(397))
+    assert all(config.label2id[name] == index for index, name in config.id2label.items() if index != 97)
 
 
 def test_label_groups_can_be_said(
