@@ -29,6 +29,11 @@ from transformers import (
     VivitImageProcessor,
     pipeline,
 )
+from transformers.conversion_mapping import (
+    USER_REGISTERED_MAPPINGS,
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
 
 import hf_video_tome
 from hf_video_tome import registration
@@ -191,6 +196,25 @@ class TestUnregister:
         registration.unregister()  # harmless when repeated
         registration.register()
         assert type(AutoModelForVideoClassification.from_pretrained(folder)) is architecture.head_class
+
+    def test_gives_the_weight_conversions_back(self):
+        keys = {key for architecture in ARCHITECTURES.values() for key in architecture.weight_conversions}
+        conversions = {key: get_checkpoint_conversion_mapping(key) for key in keys}
+        assert keys <= USER_REGISTERED_MAPPINGS
+        registration.unregister()
+        try:
+            assert not keys & USER_REGISTERED_MAPPINGS
+            # The user's own is not ours to take back.
+            register_checkpoint_conversion_mapping("videomae", conversions["videomae"], overwrite=True)
+            registration.register()
+            registration.unregister()
+            assert keys & USER_REGISTERED_MAPPINGS == {"videomae"}
+        finally:
+            USER_REGISTERED_MAPPINGS.discard("videomae")
+            registration.register()
+        assert keys <= USER_REGISTERED_MAPPINGS
+        for key in keys:
+            assert len(get_checkpoint_conversion_mapping(key)) == len(conversions[key]) > 0
 
     def test_leaves_models_that_exist_alone(self, checkpoints):
         model = AutoModelForVideoClassification.from_pretrained(checkpoints["videomae"], token_merging_r=4).eval()
