@@ -248,6 +248,24 @@ def test_a_malicious_pickle_without_torch_is_refused(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "trap").exists()
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_plain_pickle_is_named_as_what_it_is(
+    protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "weights.pkl"
+    weights = {name: weight.numpy() for name, weight in single(timesformer_weights()).items()}
+    file.write_bytes(pickle.dumps(weights, protocol=protocol))
+    check_refused(
+        capsys,
+        ["convert", "timesformer", file, tmp_path / "out"],
+        "weights.pkl is no file of torch.save but a plain pickle",
+        'torch.save({name: torch.as_tensor(value) for name, value in weights.items()}, "weights.pth")',
+    )
+    # What it says to do helps.
+    torch.save({name: torch.as_tensor(value) for name, value in weights.items()}, tmp_path / "weights.pth")
+    assert run_json(capsys, ["convert", "timesformer", tmp_path / "weights.pth", tmp_path / "out"])["used"]
+
+
 def test_objects_hidden_in_what_is_allowed_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trap = tmp_path / "trap"
     content = {

@@ -199,8 +199,8 @@ class MotionformerAttention(nn.Module):
     Every patch token attends to the patches of each frame by itself, which gives one vector per frame: its trajectory.
     Then it attends to the points of that trajectory. CLS attends to all tokens as usual.
 
-    Frames are folded into the batch for the first step. So it runs on every attention implementation, and the fused
-    ones never hold the weights of all tokens to all tokens.
+    Frames are folded into the batch for the first step. So it runs on every attention implementation, and fused
+    kernels never hold the weights of all tokens to all tokens. (On a CPU sdpa has none for dropout, and holds them.)
     """
 
     def __init__(self, config: MotionformerConfig) -> None:
