@@ -20,18 +20,19 @@ from hf_video_tome.models.conversion import convert_original_state_dict
 from hf_video_tome.models.motionformer import plain
 from tests.tiny import BATCH_SIZE, NUM_LABELS, TINY_CONFIGS
 
-from .common import TokenMergingModelTesterMixin, draw_pixels, logits_of
+from .common import DividedAttentionTesterMixin, TokenMergingModelTesterMixin, draw_pixels, logits_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "motionformer"
 GROUPS = {"verb": [0, 3], "noun": [3, NUM_LABELS]}
 
 
-class TestMotionformer(TokenMergingModelTesterMixin):
+class TestMotionformer(DividedAttentionTesterMixin, TokenMergingModelTesterMixin):
     model_type = "motionformer"
     tiny_config = TINY_CONFIGS["motionformer"]
     scopes = ("tube", "frame", "time")
     proportional_attention = True
     r = 3
+    counts_along_time = (33, 17, 17, 17)
 
     # transformers has no Motionformer: in its place is the plain model of this package.
 
@@ -325,41 +326,6 @@ class TestMotionformer(TokenMergingModelTesterMixin):
             assert places.max() < left  # no token left its frame
             alike.append(bool((places == places[:, :1]).all()))
         assert alike == [True, False]
-
-    @pytest.mark.parametrize("r", [1, [0, 2], 10**6])
-    def test_merging_equal_frames_changes_nothing(self, r):
-        """Frames that show the same and do not know when count, merged, as often as they are there."""
-        frame = draw_pixels(dtype=torch.float64)[:, :1]
-        for implementation in self.implementations:
-            model = self.merging_model(implementation, r=r, scope="time").double()
-            nn.init.zeros_(model.motionformer.embeddings.time_embeddings)
-            pixel_values = frame.expand(-1, model.config.num_frames, -1, -1, -1)
-            counts = hf_video_tome.token_counts(model)
-            assert counts[-1] < counts[0]
-            merged = logits_of(model, pixel_values)
-            model.set_token_merging(r=0)
-            unmerged = logits_of(model, pixel_values)
-            torch.testing.assert_close(merged, unmerged)
-
-    def test_along_time_whole_frames_merge(self, pixel_values):
-        model = self.merging_model(scope="time", r=1)
-        layout = model.config.token_layout
-        with torch.no_grad():
-            outputs = model(pixel_values, output_token_merging=True, output_attentions=True)
-        trace = outputs.token_merging
-        assert list(trace.token_counts) == hf_video_tome.token_counts(model)
-        assert trace.token_counts == (33, 17, 17, 17)
-        _, size = layout.split(trace.sizes, "time")
-        assert torch.equal(size, size[:, :1].expand_as(size))
-        assert (size.sum(-1) == layout.num_frames).all()
-
-    def test_one_frame_merges(self):
-        model = self.merging_model(config={"num_frames": 2})
-        pixel_values = torch.randn(2, 2, 3, 32, 32)
-        with torch.no_grad():
-            trace = model(pixel_values, output_token_merging=True).token_merging
-        assert trace.token_counts == (17, 14, 11, 8)
-        assert (trace.sources[:, 1:] > 0).all()
 
 
 def as_written_in_the_paper(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
