@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from dataset_samples import (
     NUM_FRAMES,
     kinetics_name,
     kinetics_row,
+    load_validation,
+    paths,
     without,
     write_clip,
     write_csv,
@@ -23,6 +26,7 @@ from video_samples import frame_number
 from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.loading import load
 
+validation = partial(load_validation, "kinetics400")
 NAMES = ["abseiling", "air drumming", "massaging person's head", "petting animal (not cat)"]
 
 
@@ -33,16 +37,6 @@ def root(tmp_path: Path) -> Path:
     write_csv(folder / "train.csv", KINETICS_TRAIN)
     write_csv(folder / "val.csv", KINETICS_VALIDATION)
     return folder
-
-
-def validation(root: Path, **options: Any) -> datasets.Dataset:
-    rows = load("kinetics400", "validation", root, cache_dir=root.parent / "cache", **options)
-    assert isinstance(rows, datasets.Dataset)
-    return rows
-
-
-def paths(rows: datasets.Dataset) -> list[str]:
-    return [video["path"] for video in rows["video"]]
 
 
 # --- the official files
