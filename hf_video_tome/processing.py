@@ -177,7 +177,7 @@ def _frames(clip: Any) -> torch.Tensor:
         if not clip:
             raise ValueError("a clip must have at least one frame, got none")
         # PIL images have modes other than RGB.
-        frames = [np.asarray(frame.convert("RGB")) if hasattr(frame, "convert") else frame for frame in clip]
+        frames: list[Any] = [np.asarray(one.convert("RGB")) if hasattr(one, "convert") else one for one in clip]
         odd = next((frame for frame in frames if not isinstance(frame, _ARRAYS) or frame.ndim != 3), None)
         if odd is not None:
             raise ValueError(

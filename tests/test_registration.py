@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -180,12 +179,6 @@ class TestRegister:
 
 
 class TestUnregister:
-    @pytest.fixture
-    def unregistered(self) -> Iterator[None]:
-        registration.unregister()
-        yield
-        registration.register()
-
     @pytest.mark.usefixtures("unregistered")
     @pytest.mark.parametrize("model_type", ARCHITECTURES)
     def test_gives_the_auto_classes_back(self, checkpoints, model_type):

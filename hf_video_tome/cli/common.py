@@ -290,9 +290,22 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
     return settings
 
 
-def option_names(message: str) -> str:
-    """Calls settings by the names of their options: "token_merging_head_aggregation" becomes "--head-aggregation"."""
-    return re.sub(r"token_merging_(\w+)", lambda match: "--" + match[1].replace("_", "-"), message)
+def option_name(name: str) -> str:
+    """The option of an argument or setting: "head_aggregation" becomes "--head-aggregation"."""
+    return "--" + name.replace("_", "-")
+
+
+def option_names(message: str, pattern: str = r"token_merging_(\w+)") -> str:
+    """Calls arguments by the names of their options: "token_merging_head_aggregation" becomes "--head-aggregation".
+
+    Args:
+        message: What a function of the package said.
+        pattern: How it calls its arguments; the group that matches is the name.
+
+    Returns:
+        The message for who gave options.
+    """
+    return re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message)
 
 
 def check_device(name: str) -> torch.device:

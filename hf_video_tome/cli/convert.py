@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import InputError, JsonOption, console, input_errors, print_note, quiet_transformers, write_json
+from .common import (
+    InputError,
+    JsonOption,
+    console,
+    input_errors,
+    option_names,
+    print_note,
+    quiet_transformers,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from ..models.conversion import ConvertedCheckpoint
@@ -144,12 +153,8 @@ def command(
 
 def _option_names(message: str) -> str:
     """Calls arguments by the names of their options."""
-    names = "num_frames|image_size|num_attention_heads|label_groups|key"
-    return re.sub(
-        rf"`({names})`|\b({names.removesuffix('|key')})\b",
-        lambda found: "--" + (found[1] or found[2]).replace("_", "-"),
-        message,
-    )
+    names = "num_frames|image_size|num_attention_heads|label_groups"
+    return option_names(message, rf"`({names}|key)`|\b({names})\b")
 
 
 def parse_label_groups(text: str) -> dict[str, int]:

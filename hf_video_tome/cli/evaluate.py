@@ -37,6 +37,7 @@ from .common import (
     load_classifier,
     merging_settings,
     one_line,
+    option_name,
     option_names,
     parse_r,
     print_error,
@@ -328,7 +329,7 @@ def command(
         position=position,
     )
     if common and (settings_file or preset):
-        raise InputError(f"--{next(iter(common)).replace('_', '-')} goes with --r, not with {given[0]}")
+        raise InputError(f"{option_name(next(iter(common)))} goes with --r, not with {given[0]}")
 
     def settings(classifier: Classifier) -> list[dict[str, Any]]:
         if preset is not None:
@@ -588,7 +589,7 @@ def _choose_sampling(request: Request, dataset: str, classifier: Classifier) -> 
 
 def _sampling_options(message: str) -> str:
     """Calls fields of `ClipSampling` by the names of their options."""
-    return re.sub(r"`(\w+)`", lambda match: "--" + match[1].replace("_", "-"), message)
+    return option_names(message, r"`(\w+)`")
 
 
 def load_examples(request: Request, name: str, split: str, classifier: Classifier) -> Examples:

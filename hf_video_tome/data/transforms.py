@@ -450,7 +450,7 @@ class ClipTransform:
         if size is None:
             raise ValueError(f"The config of {model_type!r} has neither `image_size` nor `crop_size`.")
         known = {name: entry.usual_transform for name, entry in ARCHITECTURES.items() if entry.usual_transform}
-        usual = known.get(model_type)
+        usual = known.get(str(model_type))
         if usual is None:
             raise ValueError(
                 f"No usual settings are known for the model type {model_type!r} (known: {', '.join(known)}). Give the "

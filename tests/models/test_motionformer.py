@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 
 import hf_video_tome
-from hf_video_tome import registration
 from hf_video_tome.models.conversion import convert_original_state_dict
 from hf_video_tome.models.motionformer import plain
 from tests.tiny import BATCH_SIZE, NUM_LABELS, TINY_CONFIGS
@@ -460,12 +458,6 @@ class TestOriginalCheckpoints:
 
 
 class TestWithoutRegistration:
-    @pytest.fixture
-    def unregistered(self) -> Iterator[None]:
-        registration.unregister()
-        yield
-        registration.register()
-
     @pytest.mark.usefixtures("unregistered")
     def test_auto_classes_lead_to_the_plain_model(self, tmp_path):
         torch.manual_seed(0)
