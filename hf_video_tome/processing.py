@@ -88,15 +88,15 @@ class ClipProcessor(BaseImageProcessor):
             cache_dir: Folder of downloads, if not the standard one.
             token: Hub token, or True for the stored one.
             local_files_only: Do not go to the network.
-            **kwargs: Settings that replace those of the file. All else is ignored, as in transformers: the Auto class
-                and the pipeline hand their own through.
+            **kwargs: Settings that replace those of the file; those that are None do not. All else is ignored, as in
+                transformers: the Auto class and the pipeline hand their own through.
 
         Returns:
             The processor.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file cannot be understood.
+            ValueError: If the file or a setting cannot be understood.
         """
         from .data.transforms import PROCESSOR_SETTINGS, ClipTransform, load_processor_settings
 
@@ -107,7 +107,7 @@ class ClipProcessor(BaseImageProcessor):
             token=token,
             local_files_only=local_files_only,
         )
-        settings |= {name: value for name, value in kwargs.items() if name in PROCESSOR_SETTINGS}
+        settings |= {name: kwargs[name] for name in PROCESSOR_SETTINGS if kwargs.get(name) is not None}
         ClipTransform.from_dict(settings, source)  # whose messages name the file
         return cls(**settings)
 
@@ -186,7 +186,8 @@ def _frames(clip: Any) -> torch.Tensor:
         shapes = sorted({tuple(frame.shape) for frame in frames})
         if len(shapes) > 1:
             raise ValueError(f"the frames of a clip must have one shape, got {' and '.join(map(str, shapes))}")
-        clip = torch.stack(frames) if isinstance(frames[0], torch.Tensor) else np.stack(frames)
+        tensors = all(isinstance(frame, torch.Tensor) for frame in frames)
+        clip = torch.stack(frames) if tensors else np.stack([np.asarray(frame) for frame in frames])
     elif not isinstance(clip, _ARRAYS) or clip.ndim != 4:
         raise ValueError(
             f"a clip must be a list of frames, or an array or tensor of 4 dimensions, got {_described(clip)}"

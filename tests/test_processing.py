@@ -86,6 +86,8 @@ def test_takes_clips_in_any_form(frames):
     one_clip = (frames, tuple(frames), pictures, tensor, tensor.numpy(), list(tensor), list(tensor.numpy()))
     for clip in (*one_clip, [frames], [list(frames)], [pictures], [tensor], (tensor,)):
         assert torch.equal(processor(clip, return_tensors="pt")["pixel_values_videos"], expected)
+    mixed = [torch.from_numpy(frames[0]), pictures[1], *frames[2:]]
+    assert torch.equal(processor(mixed)["pixel_values_videos"], expected)
     batch = processor([frames, pictures], return_tensors="pt")["pixel_values_videos"]
     assert torch.equal(batch, expected.expand(2, -1, -1, -1, -1))
     assert isinstance(processor(frames, return_tensors="np")["pixel_values_videos"], np.ndarray)
@@ -159,7 +161,7 @@ def test_settings_of_a_call_replace_those_of_the_processor(settings, changes, fr
         if value is not None:
             setattr(processor, name, value)
     assert torch.equal(processor(frames)["pixel_values_videos"], expected)
-    if "size" not in settings:  # the stock class derives it from the crop
+    if not settings.get("size"):  # the stock class derives it from the crop
         loaded = hf_video_tome.ClipProcessor.from_pretrained(checkpoint, **settings)
         assert torch.equal(loaded(frames)["pixel_values_videos"], expected)
 
