@@ -54,6 +54,7 @@ from hf_video_tome.data.moving_digits import (
     clip_label,
     write_clips,
 )
+from hf_video_tome.data.transforms import ClipTransform
 from hf_video_tome.models.motionformer import plain as motionformer
 
 CLIP = VARIANTS["standard"]
@@ -424,19 +425,11 @@ def save(model: PreTrainedModel, args: argparse.Namespace, output: Path) -> None
     config_path = output / "config.json"
     config = json.loads(config_path.read_text())
     config_path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+    transform = ClipTransform(CLIP.size, (CLIP.size, CLIP.size), mean=(PIXEL_MEAN,) * 3, std=(PIXEL_STD,) * 3)
     processor = {
         # transformers has a video processor for V-JEPA 2, which needs torchvision and enlarges before it crops.
         "image_processor_type": "ClipProcessor" if args.architecture == "vjepa2" else "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": CLIP.size},
-        "resample": 2,
-        "do_center_crop": True,
-        "crop_size": {"height": CLIP.size, "width": CLIP.size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [PIXEL_MEAN] * 3,
-        "image_std": [PIXEL_STD] * 3,
+        **transform.to_processor_settings(),
     }
     (output / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 

@@ -161,7 +161,7 @@ def paper_settings(model_type: str) -> dict[str, Any]:
     """The settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025) for the base size of an architecture.
 
     Args:
-        model_type: As in the config: "videomae", "vivit" or "timesformer".
+        model_type: As in the config: "videomae", "vivit", "timesformer" or "motionformer".
 
     Returns:
         Settings for `apply_token_merging` and `set_token_merging`.

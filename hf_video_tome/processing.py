@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,8 +11,6 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 if TYPE_CHECKING:
     from .data.transforms import ClipTransform
-
-_RESAMPLE_CODES = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 
 
 class ClipProcessor(BaseImageProcessor):
@@ -41,15 +38,24 @@ class ClipProcessor(BaseImageProcessor):
     model_input_names: ClassVar[list[str]] = ["pixel_values_videos"]
 
     def __init__(self, **settings: Any) -> None:
-        from .data.transforms import ClipTransform
+        from .data.transforms import PROCESSOR_SETTINGS, ClipTransform
 
-        self._transform = ClipTransform.from_dict(settings, type(self).__name__)
-        super().__init__(**_settings(self._transform))
+        transform = ClipTransform.from_dict(settings, type(self).__name__)
+        # What steps that are left out would need stays known, for calls that ask for these steps.
+        known = {name: settings[name] for name in PROCESSOR_SETTINGS if settings.get(name) is not None}
+        super().__init__(**{**known, **transform.to_processor_settings()})
 
     @property
     def transform(self) -> ClipTransform:
-        """The transform of a single clip."""
-        return self._transform
+        """The transform of a single clip, by the settings as they are now."""
+        from .data.transforms import ClipTransform
+
+        return ClipTransform.from_dict(self._settings(), type(self).__name__)
+
+    def _settings(self) -> dict[str, Any]:
+        from .data.transforms import PROCESSOR_SETTINGS
+
+        return {name: vars(self)[name] for name in PROCESSOR_SETTINGS if vars(self).get(name) is not None}
 
     @classmethod
     def from_transform(cls, transform: ClipTransform) -> ClipProcessor:
@@ -61,7 +67,7 @@ class ClipProcessor(BaseImageProcessor):
         Returns:
             The processor.
         """
-        return cls(**_settings(transform))
+        return cls(**transform.to_processor_settings())
 
     @classmethod
     def from_pretrained(
@@ -82,93 +88,119 @@ class ClipProcessor(BaseImageProcessor):
             cache_dir: Folder of downloads, if not the standard one.
             token: Hub token, or True for the stored one.
             local_files_only: Do not go to the network.
-            **kwargs: Not read: the Auto class and the pipeline hand their own through.
+            **kwargs: Settings that replace those of the file; those that are None do not. All else is ignored, as in
+                transformers: the Auto class and the pipeline hand their own through.
 
         Returns:
             The processor.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file cannot be understood.
+            ValueError: If the file or a setting cannot be understood.
         """
-        from .data.transforms import ClipTransform
+        from .data.transforms import PROCESSOR_SETTINGS, ClipTransform, load_processor_settings
 
-        transform = ClipTransform.from_pretrained(
+        settings, source = load_processor_settings(
             pretrained_model_name_or_path,
             revision=revision,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
         )
-        return cls.from_transform(transform)
+        settings |= {name: kwargs[name] for name in PROCESSOR_SETTINGS if kwargs.get(name) is not None}
+        ClipTransform.from_dict(settings, source)  # whose messages name the file
+        return cls(**settings)
 
-    def preprocess(self, images: Any, return_tensors: str | None = None, **kwargs: Any) -> BatchFeature:
+    def preprocess(
+        self,
+        images: Any,
+        return_tensors: str | None = None,
+        device: str | torch.device | None = None,
+        **settings: Any,
+    ) -> BatchFeature:
         """Transforms one clip or several.
 
         Args:
-            images: The frames of a clip, or a list of clips. A clip is a list of PIL images, or of uint8 arrays or
-                tensors (H, W, 3) or (3, H, W), or one uint8 array or tensor of such frames.
+            images: The frames of a clip, or a list of clips of one length. A clip is a list of PIL images, or of uint8
+                arrays or tensors (H, W, 3) or (3, H, W), or one uint8 array or tensor of such frames.
             return_tensors: "pt" or "np"; "pt" when None.
-            **kwargs: Not read.
+            device: Where to transform, such as "cuda"; where the frames are when None.
+            **settings: Settings for this call alone, such as `do_normalize=False`; those of the processor when None.
 
         Returns:
             `pixel_values_videos`, (B, T, 3, h, w) float32; B is 1 for a clip that came alone.
 
         Raises:
-            TypeError: If the frames are not uint8.
-            ValueError: If there are none, or they have another shape.
+            TypeError: If the frames are not uint8, or a setting is not known.
+            ValueError: If there are none, they have another shape, the clips cannot be batched, or a setting is
+                malformed.
         """
-        clips = [images] if _is_clip(images) else images
-        if len(clips) == 0:
-            raise ValueError(f"images must be the frames of a clip or a list of clips, got {images!r}")
-        pixel_values = torch.stack([self._transform(_frames(clip)) for clip in clips])
-        return BatchFeature({"pixel_values_videos": pixel_values}, tensor_type=return_tensors)
+        from .data.transforms import PROCESSOR_SETTINGS, ClipTransform
+
+        name = type(self).__name__
+        for setting, value in settings.items():
+            if setting not in PROCESSOR_SETTINGS:
+                raise TypeError(f"{name} got {setting}={value!r}; it knows {', '.join(PROCESSOR_SETTINGS)}")
+        changes = {setting: value for setting, value in settings.items() if value is not None}
+        transform = ClipTransform.from_dict({**self._settings(), **changes}, name)
+        clips = [transform(frames if device is None else frames.to(device)) for frames in _clips(images)]
+        shapes = sorted({tuple(clip.shape) for clip in clips})
+        if len(shapes) > 1:
+            raise ValueError(
+                "the clips must have equally many frames, and these one size after the transform, got "
+                f"{' and '.join(map(str, shapes))} (frames, channels, height, width)"
+            )
+        return BatchFeature({"pixel_values_videos": torch.stack(clips)}, tensor_type=return_tensors)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they are saved, JSON-safe."""
-        return {**_settings(self._transform), "image_processor_type": type(self).__name__}
+        return {**self._settings(), "image_processor_type": type(self).__name__}
 
 
-def _settings(transform: ClipTransform) -> dict[str, Any]:
-    """A transform in the words of the processors of transformers; `ClipTransform.from_dict` is the inverse."""
-
-    def size(value: int | tuple[int, int]) -> Mapping[str, int]:
-        return {"shortest_edge": value} if isinstance(value, int) else {"height": value[0], "width": value[1]}
-
-    settings: dict[str, Any] = {
-        "do_resize": transform.resize is not None,
-        "do_center_crop": transform.crop is not None,
-        "do_rescale": True,
-        "rescale_factor": transform.rescale_factor,
-        "do_normalize": transform.mean is not None,
-        "resample": _RESAMPLE_CODES[transform.resample],
-    }
-    if transform.resize is not None:
-        settings["size"] = size(transform.resize)
-    if transform.crop is not None:
-        settings["crop_size"] = size(transform.crop)
-    if transform.rescale_offset:
-        if transform.rescale_offset != -1:
-            raise ValueError(f"rescale_offset must be 0 or -1 in a processor, got {transform.rescale_offset!r}")
-        settings["rescale_offset"] = True
-    if transform.mean is not None and transform.std is not None:
-        settings |= {"image_mean": list(transform.mean), "image_std": list(transform.std)}
-    return settings
+_ARRAYS = (np.ndarray, torch.Tensor)
 
 
-def _is_clip(images: Any) -> bool:
-    """Whether these are the frames of one clip, rather than several clips."""
-    if isinstance(images, Sequence):
-        return len(images) > 0 and not isinstance(images[0], Sequence) and getattr(images[0], "ndim", 3) == 3
-    return getattr(images, "ndim", 0) == 4
+def _clips(images: Any) -> list[torch.Tensor]:
+    """The frames of each clip, (T, 3, H, W)."""
+    if isinstance(images, _ARRAYS) and images.ndim in (4, 5):
+        return [_frames(clip) for clip in (images[None] if images.ndim == 4 else images)]
+    if isinstance(images, (list, tuple)) and images:
+        if isinstance(images[0], (list, tuple)) or (isinstance(images[0], _ARRAYS) and images[0].ndim == 4):
+            return [_frames(clip) for clip in images]
+        return [_frames(images)]
+    raise ValueError(f"images must be the frames of a clip or a list of clips, got {_described(images)}")
 
 
 def _frames(clip: Any) -> torch.Tensor:
     """The frames of one clip, (T, 3, H, W)."""
-    if isinstance(clip, Sequence) and isinstance(clip[0], torch.Tensor):
-        clip = torch.stack(list(clip))
-    elif isinstance(clip, Sequence):
+    if isinstance(clip, (list, tuple)):
+        if not clip:
+            raise ValueError("a clip must have at least one frame, got none")
         # PIL images have modes other than RGB.
-        clip = np.stack([frame.convert("RGB") if hasattr(frame, "convert") else frame for frame in clip])
-    clip = torch.as_tensor(clip)
-    return clip.permute(0, 3, 1, 2) if clip.shape[-1] == 3 else clip
+        frames: list[Any] = [np.asarray(one.convert("RGB")) if hasattr(one, "convert") else one for one in clip]
+        odd = next((frame for frame in frames if not isinstance(frame, _ARRAYS) or frame.ndim != 3), None)
+        if odd is not None:
+            raise ValueError(
+                f"a frame must be a PIL image, or an array or tensor of 3 dimensions, got {_described(odd)}"
+            )
+        shapes = sorted({tuple(frame.shape) for frame in frames})
+        if len(shapes) > 1:
+            raise ValueError(f"the frames of a clip must have one shape, got {' and '.join(map(str, shapes))}")
+        tensors = all(isinstance(frame, torch.Tensor) for frame in frames)
+        clip = torch.stack(frames) if tensors else np.stack([np.asarray(frame) for frame in frames])
+    elif not isinstance(clip, _ARRAYS) or clip.ndim != 4:
+        raise ValueError(
+            f"a clip must be a list of frames, or an array or tensor of 4 dimensions, got {_described(clip)}"
+        )
+    if clip.dtype not in (np.uint8, torch.uint8):
+        raise TypeError(f"frames must hold uint8 values, 0 to 255, got {clip.dtype}")
+    if isinstance(clip, np.ndarray):
+        clip = torch.from_numpy(clip.copy())  # torch takes neither negative strides nor memory that is read-only
+    if 3 not in (clip.shape[1], clip.shape[3]) or 0 in clip.shape:
+        raise ValueError(f"frames must have the shape (H, W, 3) or (3, H, W), got {tuple(clip.shape[1:])}")
+    return clip.permute(0, 3, 1, 2) if clip.shape[3] == 3 else clip
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__} of shape {tuple(shape)}" if shape is not None else repr(value)

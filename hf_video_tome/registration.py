@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.conversion_mapping import (
+    USER_REGISTERED_MAPPINGS,
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from .models import ARCHITECTURES, Architecture
 from .processing import ClipProcessor
+
+_REGISTERED_CONVERSIONS: set[str] = set()
+"""Keys of the checkpoint conversions that are registered here, and not by the user."""
 
 
 def _auto_entries(architecture: Architecture) -> list[tuple[Any, Any, type]]:
@@ -54,11 +61,18 @@ def register() -> None:
             mapping = get_checkpoint_conversion_mapping(key)
             if mapping is None:
                 raise RuntimeError(f"transformers has no checkpoint conversion {key!r}: its version is not supported")
-            register_checkpoint_conversion_mapping(key, mapping, overwrite=True)
+            if key not in USER_REGISTERED_MAPPINGS:
+                register_checkpoint_conversion_mapping(key, mapping, overwrite=True)
+                _REGISTERED_CONVERSIONS.add(key)
 
 
 def unregister() -> None:
-    """Gives the Auto classes back to the stock models; models that exist are not touched."""
+    """Gives the Auto classes back to the stock models; models that exist are not touched.
+
+    The classes of this package then no longer convert checkpoints in the layout of older versions of transformers.
+    """
+    USER_REGISTERED_MAPPINGS.difference_update(_REGISTERED_CONVERSIONS)
+    _REGISTERED_CONVERSIONS.clear()
     for architecture in ARCHITECTURES.values():
         CONFIG_MAPPING._extra_content.pop(architecture.model_type, None)
         for auto_class, config_class, _ in _auto_entries(architecture):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 import torch
@@ -22,3 +24,13 @@ torch.set_num_threads(1)
 def _seeded() -> None:
     """Every test starts from the same random numbers, whichever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unregistered() -> Iterator[None]:
+    """transformers as it is without this package."""
+    from hf_video_tome import registration
+
+    registration.unregister()
+    yield
+    registration.register()

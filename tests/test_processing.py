@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,8 @@ def test_takes_clips_in_any_form(frames):
     one_clip = (frames, tuple(frames), pictures, tensor, tensor.numpy(), list(tensor), list(tensor.numpy()))
     for clip in (*one_clip, [frames], [list(frames)], [pictures], [tensor], (tensor,)):
         assert torch.equal(processor(clip, return_tensors="pt")["pixel_values_videos"], expected)
+    mixed = [torch.from_numpy(frames[0]), pictures[1], *frames[2:]]
+    assert torch.equal(processor(mixed)["pixel_values_videos"], expected)
     batch = processor([frames, pictures], return_tensors="pt")["pixel_values_videos"]
     assert torch.equal(batch, expected.expand(2, -1, -1, -1, -1))
     assert isinstance(processor(frames, return_tensors="np")["pixel_values_videos"], np.ndarray)
@@ -91,10 +95,122 @@ def test_takes_clips_in_any_form(frames):
     assert gray.shape == expected.shape
 
 
-@pytest.mark.parametrize("wrong", [[], np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 8, 8, 1), np.uint8)])
-def test_refuses_what_is_no_clip(wrong):
-    with pytest.raises((TypeError, ValueError, RuntimeError)):
+GOOD = np.zeros((2, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ([], ValueError, r"images must be the frames of a clip or a list of clips, got \[\]"),
+        (None, ValueError, "got None"),
+        ("clip.mp4", ValueError, r"got 'clip\.mp4'"),
+        (Image.new("RGB", (8, 8)), ValueError, "images must be the frames of a clip"),
+        (GOOD[0], ValueError, r"images must be .*, got a ndarray of shape \(8, 8, 3\)"),
+        ([[]], ValueError, "a clip must have at least one frame"),
+        (["a.png"], ValueError, r"a frame must be a PIL image, .*, got 'a\.png'"),
+        ([GOOD, GOOD[0]], ValueError, r"a clip must be a list of frames, .*got a ndarray of shape \(8, 8, 3\)"),
+        ([GOOD[0], GOOD[0, :4]], ValueError, r"must have one shape, got \(4, 8, 3\) and \(8, 8, 3\)"),
+        ([GOOD, GOOD[:1]], ValueError, r"equally many frames, .* got \(1, 3, 32, 32\) and \(2, 3, 32, 32\)"),
+        (GOOD.astype(np.float32), TypeError, "must hold uint8 values, 0 to 255, got float32"),
+        (torch.zeros(2, 3, 8, 8), TypeError, r"must hold uint8 values, 0 to 255, got torch\.float32"),
+        (GOOD[..., :1], ValueError, r"must have the shape \(H, W, 3\) or \(3, H, W\), got \(8, 8, 1\)"),
+        (GOOD[:0], ValueError, "the shape"),
+    ],
+    ids=str,
+)
+def test_refuses_what_is_no_clip(wrong, error, message):
+    with pytest.raises(error, match=message):
         hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0])(wrong)
+
+
+def test_takes_arrays_that_torch_cannot_share(frames):
+    processor = hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0])
+    expected = processor(frames[::-1].copy())["pixel_values_videos"]
+    frames.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(processor(frames[::-1])["pixel_values_videos"], expected)
+        assert torch.equal(processor(list(frames[::-1]))["pixel_values_videos"], expected)
+
+
+# --- settings of one call
+OVERRIDES = [
+    ({"do_normalize": False}, {"mean": None, "std": None}),
+    ({"do_resize": False}, {"resize": None}),
+    ({"do_center_crop": False}, {"crop": None}),
+    ({"do_rescale": False, "do_normalize": False}, {"rescale_factor": 1.0, "mean": None, "std": None}),
+    ({"size": {"height": 40, "width": 50}, "crop_size": 24}, {"resize": (40, 50), "crop": (24, 24)}),
+    ({"image_mean": [0.1, 0.2, 0.3], "image_std": 0.5}, {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5)}),
+    ({"resample": 3, "rescale_factor": 1 / 127.5, "rescale_offset": True}, {"resample": "bicubic"}),
+    ({"do_normalize": None, "size": None}, {}),
+]
+
+
+@pytest.mark.parametrize(("settings", "changes"), OVERRIDES, ids=[str(settings) for settings, _ in OVERRIDES])
+def test_settings_of_a_call_replace_those_of_the_processor(settings, changes, frames, checkpoint):
+    if "rescale_offset" in settings:
+        changes = {**changes, "rescale_factor": 1 / 127.5, "rescale_offset": -1.0}
+    transform = replace(TRANSFORMS[0], **changes)
+    expected = transform(torch.from_numpy(frames).permute(0, 3, 1, 2))[None]
+    processor = hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0])
+    own = processor(frames)["pixel_values_videos"]
+    assert torch.equal(processor(frames, device="cpu", **settings)["pixel_values_videos"], expected)
+    assert torch.equal(processor.preprocess(frames, **settings)["pixel_values_videos"], expected)
+    assert torch.equal(processor(frames)["pixel_values_videos"], own)  # for one call alone
+    for name, value in settings.items():
+        if value is not None:
+            setattr(processor, name, value)
+    assert torch.equal(processor(frames)["pixel_values_videos"], expected)
+    if not settings.get("size"):  # the stock class derives it from the crop
+        loaded = hf_video_tome.ClipProcessor.from_pretrained(checkpoint, **settings)
+        assert torch.equal(loaded(frames)["pixel_values_videos"], expected)
+
+
+def test_the_size_of_v_jepa_2_follows_a_crop_given_on_loading(checkpoint):
+    (checkpoint / "video_preprocessor_config.json").rename(checkpoint / "preprocessor_config.json")
+    for loaded in (
+        hf_video_tome.ClipProcessor.from_pretrained(checkpoint, crop_size=64, return_unused=1),
+        AutoImageProcessor.from_pretrained(checkpoint, crop_size=64),
+    ):
+        assert loaded.transform == ClipTransform(resize=73, crop=(64, 64))
+
+
+def test_a_step_that_is_left_out_can_be_asked_for(tmp_path, frames):
+    settings = {**VIDEO_PROCESSOR, "do_normalize": False, "do_rescale": False, "do_center_crop": False}
+    processor = hf_video_tome.ClipProcessor(**settings)
+    assert processor.transform == ClipTransform(resize=36, crop=None, rescale_factor=1.0, mean=None, std=None)
+    processor.save_pretrained(tmp_path)
+    for each in (processor, hf_video_tome.ClipProcessor.from_pretrained(tmp_path)):
+        values = each(frames, do_normalize=True, do_rescale=True, do_center_crop=True)["pixel_values_videos"]
+        expected = hf_video_tome.ClipProcessor(**VIDEO_PROCESSOR)(frames)["pixel_values_videos"]
+        assert torch.equal(values, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"do_normalise": False}, TypeError, "ClipProcessor got do_normalise=False; it knows do_resize, size"),
+        ({"do_sample_frames": True}, TypeError, "ClipProcessor got do_sample_frames=True; it knows"),
+        ({"do_normalize": "no"}, ValueError, "ClipProcessor: 'do_normalize' must be True or False, got 'no'"),
+        ({"crop_size": {"shortest_edge": 3}}, ValueError, r"'crop_size' must be an integer or .*got \{'shortest_edge"),
+        ({"image_mean": [0.5]}, ValueError, "`mean` must be a tuple of 3"),
+        ({"resample": 1}, ValueError, r"'resample' must be one of .*, got 1 \(lanczos\)"),
+    ],
+)
+def test_settings_of_a_call_that_are_wrong_are_refused(settings, error, message, frames):
+    with pytest.raises(error, match=message):
+        hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0])(frames, **settings)
+
+
+def test_a_step_without_its_settings_is_refused(frames):
+    processor = hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[1])
+    with pytest.raises(ValueError, match="the key 'crop_size' is missing"):
+        processor(frames, do_center_crop=True)
+
+
+def test_settings_on_loading_that_are_wrong_name_the_file(checkpoint):
+    with pytest.raises(ValueError, match=r"video_preprocessor_config\.json: 'do_resize' must be True or False, got 2"):
+        hf_video_tome.ClipProcessor.from_pretrained(checkpoint, do_resize=2)
 
 
 def test_settings_that_say_too_little_or_too_much_are_refused():

@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +27,11 @@ from transformers import (
     VideoMAEImageProcessor,
     VivitImageProcessor,
     pipeline,
+)
+from transformers.conversion_mapping import (
+    USER_REGISTERED_MAPPINGS,
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
 )
 
 import hf_video_tome
@@ -175,12 +179,6 @@ class TestRegister:
 
 
 class TestUnregister:
-    @pytest.fixture
-    def unregistered(self) -> Iterator[None]:
-        registration.unregister()
-        yield
-        registration.register()
-
     @pytest.mark.usefixtures("unregistered")
     @pytest.mark.parametrize("model_type", ARCHITECTURES)
     def test_gives_the_auto_classes_back(self, checkpoints, model_type):
@@ -191,6 +189,25 @@ class TestUnregister:
         registration.unregister()  # harmless when repeated
         registration.register()
         assert type(AutoModelForVideoClassification.from_pretrained(folder)) is architecture.head_class
+
+    def test_gives_the_weight_conversions_back(self):
+        keys = {key for architecture in ARCHITECTURES.values() for key in architecture.weight_conversions}
+        conversions = {key: get_checkpoint_conversion_mapping(key) for key in keys}
+        assert keys <= USER_REGISTERED_MAPPINGS
+        registration.unregister()
+        try:
+            assert not keys & USER_REGISTERED_MAPPINGS
+            # The user's own is not ours to take back.
+            register_checkpoint_conversion_mapping("videomae", conversions["videomae"], overwrite=True)
+            registration.register()
+            registration.unregister()
+            assert keys & USER_REGISTERED_MAPPINGS == {"videomae"}
+        finally:
+            USER_REGISTERED_MAPPINGS.discard("videomae")
+            registration.register()
+        assert keys <= USER_REGISTERED_MAPPINGS
+        for key in keys:
+            assert len(get_checkpoint_conversion_mapping(key)) == len(conversions[key]) > 0
 
     def test_leaves_models_that_exist_alone(self, checkpoints):
         model = AutoModelForVideoClassification.from_pretrained(checkpoints["videomae"], token_merging_r=4).eval()

@@ -141,15 +141,13 @@ def _classify_file(
     """
     import torch
 
-    from ..data.decoding import VideoDecodingError, probe_video, read_frames
-    from ..data.sampling import sample_frame_indices
+    from ..data.clips import read_clips
+    from ..data.decoding import VideoDecodingError
+    from ..data.sampling import ClipSampling
 
     model = classifier.model
     try:
-        info = probe_video(Path(file))
-        indices = sample_frame_indices(info.num_frames, model.config.num_frames, sampling_rate, strategy.value)
-        # What a container says of its length can be a frame off: a clip then ends with its last frame twice.
-        frames = read_frames(Path(file), indices, pad=True)
+        frames = read_clips(Path(file), ClipSampling(model.config.num_frames, sampling_rate, strategy.value))[0]
     except VideoDecodingError as error:
         raise InputError(str(error)) from error
     pixel_values = classifier.transform(frames)[None].to(classifier.device, model.dtype)

@@ -290,9 +290,22 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
     return settings
 
 
-def option_names(message: str) -> str:
-    """Calls settings by the names of their options: "token_merging_head_aggregation" becomes "--head-aggregation"."""
-    return re.sub(r"token_merging_(\w+)", lambda match: "--" + match[1].replace("_", "-"), message)
+def option_name(name: str) -> str:
+    """The option of an argument or setting: "head_aggregation" becomes "--head-aggregation"."""
+    return "--" + name.replace("_", "-")
+
+
+def option_names(message: str, pattern: str = r"token_merging_(\w+)") -> str:
+    """Calls arguments by the names of their options: "token_merging_head_aggregation" becomes "--head-aggregation".
+
+    Args:
+        message: What a function of the package said.
+        pattern: How it calls its arguments; the group that matches is the name.
+
+    Returns:
+        The message for who gave options.
+    """
+    return re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message)
 
 
 def check_device(name: str) -> torch.device:
@@ -412,7 +425,6 @@ def load_classifier(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForVideoClassification, PretrainedConfig
 
-    from ..data.transforms import ClipTransform
     from ..models import ARCHITECTURES
 
     location, target = find_checkpoint(name), check_device(device)
@@ -464,21 +476,23 @@ def load_classifier(
                 f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); its config says it is a "
                 f"{', '.join(content.get('architectures') or ['?'])}"
             )
-        transform, source = _load_transform(ClipTransform, location, config, shown)
+        transform, source = _load_transform(location, config, shown)
     with input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"):
         model.to(target)
     return Classifier(shown, location, model.eval(), transform, source, target)
 
 
-def _load_transform(transform_class: type[ClipTransform], location: str, config: Any, shown: str) -> tuple[Any, str]:
+def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransform, str]:
     """The transform saved with a checkpoint; for a folder without one the architecture's usual one, with a note."""
+    from ..data.transforms import ClipTransform
+
     with input_errors(OSError, ValueError, rewrite=lambda text: f"--model {shown}: {text}"):
         try:
-            return transform_class.from_pretrained(location, config=config), "saved with the checkpoint"
+            return ClipTransform.from_pretrained(location, config=config), "saved with the checkpoint"
         except FileNotFoundError:
             if not Path(location).is_dir():
                 raise
-        transform = transform_class.from_config(config)
+        transform = ClipTransform.from_config(config)
     source = f"the usual one of {config.model_type}"
     print_note(
         f"{shown} has no preprocessor_config.json: frames are resized and normalised as is usual for "

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import InputError, JsonOption, console, input_errors, print_note, quiet_transformers, write_json
+from .common import (
+    InputError,
+    JsonOption,
+    console,
+    input_errors,
+    option_names,
+    print_note,
+    quiet_transformers,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from ..models.conversion import ConvertedCheckpoint
@@ -31,9 +39,7 @@ Examples:
 """
 WRITTEN_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 SHORT_HELP = "Convert a checkpoint of an original implementation."
-
-_ID_COLUMNS = ("id", "index", "label_id", "class_id")
-_NAME_COLUMNS = ("name", "key", "label", "class", "class_name")
+LABEL_SUFFIXES = (".txt", ".csv", ".json")
 
 
 def command(
@@ -106,11 +112,12 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
-    from ..models.conversion import CONVERTERS, ConversionError, convert_original_state_dict
+    from ..models.conversion import ConversionError, convert_original_state_dict, convertible_architectures
     from ..models.original_files import load_original_checkpoint
 
-    if architecture not in CONVERTERS:
-        raise InputError(f"ARCHITECTURE must be one of {', '.join(CONVERTERS)}, got {architecture!r}")
+    known = convertible_architectures()
+    if architecture not in known:
+        raise InputError(f"ARCHITECTURE must be one of {', '.join(known)}, got {architecture!r}")
     _check_out(out, overwrite)
     sizes = None if label_groups is None else parse_label_groups(label_groups)
     with input_errors(ConversionError, OSError, rewrite=_option_names):
@@ -146,12 +153,8 @@ def command(
 
 def _option_names(message: str) -> str:
     """Calls arguments by the names of their options."""
-    names = "num_frames|image_size|num_attention_heads|label_groups|key"
-    return re.sub(
-        rf"`({names})`|\b({names.removesuffix('|key')})\b",
-        lambda found: "--" + (found[1] or found[2]).replace("_", "-"),
-        message,
-    )
+    names = "num_frames|image_size|num_attention_heads|label_groups"
+    return option_names(message, rf"`({names}|key)`|\b({names})\b")
 
 
 def parse_label_groups(text: str) -> dict[str, int]:
@@ -206,24 +209,27 @@ def _name_labels(config: Any, options: Sequence[str]) -> None:
             else f"--labels: no file for {', '.join(absent)}"
         )
     names: dict[int, str] = {}
-    for task, (start, stop) in ranges.items():
+    numbers: dict[str, int] = {}
+    for task, (start, stop) in sorted(ranges.items(), key=lambda item: item[1]):
         read = read_labels(files[task])
         if len(read) != stop - start:
             what = f"{task} outputs" if task else "outputs"
             raise InputError(
                 f"--labels {files[task]}: has {len(read)} labels, while the classifier has {stop - start} {what}"
             )
-        names |= {start + index: name for index, name in enumerate(read)}
-    config.id2label = dict(sorted(names.items()))
-    config.label2id = {name: index for index, name in reversed(config.id2label.items())}
+        for index, name in enumerate(read, start):
+            names[index] = name
+            # A verb and a noun may have the same name, under which evaluation finds each in its own task; but from
+            # names to numbers there are no tasks, and no output may be lost.
+            numbers[name if name not in numbers else f"{name} ({task})"] = index
+    config.id2label, config.label2id = names, numbers
 
 
 def read_labels(path: Path) -> list[str]:
     """Reads the names of labels, in the order of their numbers.
 
     Args:
-        path: .txt with one name a line; .csv with a number and a name, under a header or not; .json with a list, or an
-            object from names to numbers or from numbers to names.
+        path: A .txt, .csv or .json file, as for `read_label_names`.
 
     Returns:
         The names.
@@ -231,66 +237,12 @@ def read_labels(path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read, or the numbers are not 0, 1, 2, ... each once.
     """
+    from ..data.annotations import read_label_names
 
-    def explain(text: str) -> str:
-        return f"--labels {path}: {text}"
-
-    readers: dict[str, Callable[[Path], list[tuple[Any, Any]]]] = {
-        ".txt": _read_lines,
-        ".csv": _read_csv,
-        ".json": _read_json,
-    }
-    if path.suffix not in readers:
-        raise InputError(explain(f"must be a {', '.join(readers)} file"))
-    with input_errors(OSError, ValueError, csv.Error, rewrite=explain):
-        pairs = [(int(number), str(name).strip()) for number, name in readers[path.suffix](path)]
-    numbers = sorted(number for number, _ in pairs)
-    if not pairs or numbers != list(range(len(pairs))):
-        gap = next((index for index, number in enumerate(numbers) if number != index), len(pairs))
-        raise InputError(explain(f"the labels must be numbered 0, 1, 2, ... each once; this goes wrong at {gap}"))
-    names = [name for _, name in sorted(pairs)]
-    repeated = {name for name in names if names.count(name) > 1}
-    if "" in names or repeated:
-        raise InputError(
-            explain(f"the label {min(repeated)!r} is there twice" if repeated - {""} else "a label has no name")
-        )
-    return names
-
-
-def _read_lines(path: Path) -> list[tuple[Any, Any]]:
-    return list(enumerate(path.read_text(encoding="utf-8-sig").splitlines()))
-
-
-def _read_csv(path: Path) -> list[tuple[Any, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows or len(rows[0]) < 2:
-        raise ValueError("needs a column of numbers and a column of names")
-    columns = (0, 1)
-    if not rows[0][0].strip().isdecimal():
-        header = [cell.strip().lower() for cell in rows.pop(0)]
-        numbers = [header.index(name) for name in _ID_COLUMNS if name in header]
-        names = [header.index(name) for name in _NAME_COLUMNS if name in header]
-        if not numbers or not names:
-            raise ValueError(
-                f"its header must have one of {', '.join(_ID_COLUMNS)} and one of {', '.join(_NAME_COLUMNS)}, got "
-                f"{', '.join(header)}"
-            )
-        columns = (numbers[0], names[0])
-    if any(len(row) <= max(columns) for row in rows):
-        raise ValueError("a line has fewer columns than the first")
-    return [(row[columns[0]], row[columns[1]]) for row in rows]
-
-
-def _read_json(path: Path) -> list[tuple[Any, Any]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if isinstance(content, list):
-        return list(enumerate(content))
-    if not isinstance(content, dict):
-        raise ValueError("must hold a list or an object")
-    if all(str(value).isdecimal() for value in content.values()):
-        return [(number, name) for name, number in content.items()]
-    return list(content.items())
+    if path.suffix.lower() not in LABEL_SUFFIXES:
+        raise InputError(f"--labels {path}: must be a {', '.join(LABEL_SUFFIXES)} file")
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--labels {text}"):
+        return read_label_names(path)
 
 
 # --- writing
@@ -351,27 +303,13 @@ def _write(converted: ConvertedCheckpoint, out: Path, overwrite: bool) -> None:
     with input_errors(OSError, SafetensorError), _new_folder(out, overwrite) as folder:
         config.save_pretrained(folder)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        processor = _processor(ClipTransform.from_config(config))
+        # transformers' image processor of VideoMAE takes the steps of a transform in the same order.
+        processor = {
+            "image_processor_type": "VideoMAEImageProcessor",
+            **ClipTransform.from_config(config).to_processor_settings(),
+        }
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
         _check_loading(folder)
-
-
-def _processor(transform: Any) -> dict[str, Any]:
-    """The transform as transformers' image processor of VideoMAE writes it, which does its steps in the same order."""
-    height, width = transform.crop
-    return {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": transform.resize},
-        "resample": 2,
-        "do_center_crop": True,
-        "crop_size": {"height": height, "width": width},
-        "do_rescale": True,
-        "rescale_factor": transform.rescale_factor,
-        "do_normalize": True,
-        "image_mean": list(transform.mean),
-        "image_std": list(transform.std),
-    }
 
 
 def _check_loading(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import statistics
 import tempfile
@@ -177,6 +176,7 @@ def measure(
     import torch
 
     from ..api import token_counts
+    from ..metrics.functional import share_with_error
 
     batches = [torch.stack(list(clips[first : first + BATCH_SIZE])) for first in range(0, len(clips), BATCH_SIZE)]
     full = [batch for batch in batches if len(batch) == len(batches[0])]
@@ -211,14 +211,14 @@ def measure(
         model.set_token_merging(r=value)
         counts = token_counts(model)
         predicted = answers[index].argmax(-1)
-        accuracy = (predicted == target).double().mean().item()
+        accuracy, standard_error = share_with_error((predicted == target).numpy())
         variants.append(
             Variant(
                 r=value,
                 tokens=(counts[0], counts[-1]),
                 removed=1 - counts[-1] / counts[0],
                 accuracy=accuracy,
-                standard_error=math.sqrt(accuracy * (1 - accuracy) / len(labels)),
+                standard_error=standard_error,
                 nll=torch.nn.functional.cross_entropy(answers[index].float(), target).item(),
                 agreement=(predicted == answers[0].argmax(-1)).double().mean().item(),
                 clips_per_second=len(batches[0]) / statistics.median(seconds[index]),

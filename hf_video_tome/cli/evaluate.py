@@ -37,6 +37,7 @@ from .common import (
     load_classifier,
     merging_settings,
     one_line,
+    option_name,
     option_names,
     parse_r,
     print_error,
@@ -328,7 +329,7 @@ def command(
         position=position,
     )
     if common and (settings_file or preset):
-        raise InputError(f"--{next(iter(common)).replace('_', '-')} goes with --r, not with {given[0]}")
+        raise InputError(f"{option_name(next(iter(common)))} goes with --r, not with {given[0]}")
 
     def settings(classifier: Classifier) -> list[dict[str, Any]]:
         if preset is not None:
@@ -481,9 +482,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     classifier = load_classifier(request.model, {}, request.dtype.value, device)
     config: Any = classifier.model.config
     settings = request.settings(classifier)
-    for changes in settings:
-        with input_errors(ValueError, rewrite=option_names):
-            type(config).from_stock(config).update_token_merging(**changes)
+    resolved = [_resolve(config, changes) for changes in settings]
     sampling = _choose_sampling(request, name, classifier)
     with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
         examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
@@ -493,7 +492,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
         else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     )
     if not quiet and processes.is_main:
-        _print_decided(classifier, name, split, examples, sampling, settings, folder, request, processes)
+        _print_decided(classifier, name, split, examples, sampling, settings, resolved, folder, request, processes)
     try:
         with (
             _progress(settings, len(examples), processes.is_main) as on_progress,
@@ -525,6 +524,14 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
         raise
     timing = json.loads((folder / "timing.json").read_text(encoding="utf-8")) if processes.is_main else {}
     return Finished(results, folder, timing, processes)
+
+
+def _resolve(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """All token merging settings after changes, with the architecture's choices; the config stays as it is."""
+    changed = type(config).from_stock(config)
+    with input_errors(ValueError, rewrite=option_names):
+        changed.update_token_merging(**changes)
+    return changed.token_merging_settings(resolved=True)
 
 
 def _check_writable(folder: Path) -> None:
@@ -582,7 +589,7 @@ def _choose_sampling(request: Request, dataset: str, classifier: Classifier) -> 
 
 def _sampling_options(message: str) -> str:
     """Calls fields of `ClipSampling` by the names of their options."""
-    return re.sub(r"`(\w+)`", lambda match: "--" + match[1].replace("_", "-"), message)
+    return option_names(message, r"`(\w+)`")
 
 
 def load_examples(request: Request, name: str, split: str, classifier: Classifier) -> Examples:
@@ -640,6 +647,7 @@ def _print_decided(
     examples: Examples,
     sampling: ClipSampling,
     settings: Sequence[Mapping[str, Any]],
+    resolved: Sequence[Mapping[str, Any]],
     folder: Path,
     request: Request,
     processes: Processes,
@@ -661,10 +669,8 @@ def _print_decided(
     table.add_row(
         "clips", f"{sampling.num_frames} frames, {spacing}{rate}; {views}; transform {classifier.transform_source}"
     )
-    for number, (name, changes) in enumerate(zip(distinct_names(settings), settings, strict=True)):
-        resolved = type(config).from_stock(config)
-        resolved.update_token_merging(**changes)
-        described = describe_merging(resolved.token_merging_settings(resolved=True))
+    for number, (name, setting) in enumerate(zip(distinct_names(settings), resolved, strict=True)):
+        described = describe_merging(setting)
         table.add_row("" if number else "settings", described if len(settings) == 1 else f"{name}: {described}")
     device = "cpu" if classifier.device.type == "cpu" else str(classifier.device)
     count = f", {processes.count} processes" if processes.count > 1 else ""

@@ -10,8 +10,9 @@ Examples:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .clips import VideoSegment, read_clips
@@ -40,31 +41,21 @@ __all__ = [
     "sampling_preset",
 ]
 
-_MODULES = {
-    "ClipSampling": "sampling",
-    "ClipTransform": "transforms",
-    "DATASETS": "loading",
-    "DatasetEntry": "loading",
-    "FrameFolder": "frame_folder",
-    "VideoDecodingError": "decoding",
-    "VideoInfo": "decoding",
-    "VideoSegment": "clips",
-    "frame_timestamps": "decoding",
-    "load": "loading",
-    "probe_video": "decoding",
-    "read_clips": "clips",
-    "read_frames": "decoding",
-    "read_frames_at": "decoding",
-    "sample_frame_indices": "sampling",
-    "sampling_preset": "sampling",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "clips": ["VideoSegment", "read_clips"],
+        "decoding": [
+            "VideoDecodingError",
+            "VideoInfo",
+            "frame_timestamps",
+            "probe_video",
+            "read_frames",
+            "read_frames_at",
+        ],
+        "frame_folder": ["FrameFolder"],
+        "loading": ["DATASETS", "DatasetEntry", "load"],
+        "sampling": ["ClipSampling", "sample_frame_indices", "sampling_preset"],
+        "transforms": ["ClipTransform"],
+    },
+)

@@ -44,7 +44,7 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
 UNLABELLED = -1
 """Label of a row without a class, as `datasets.ClassLabel` has it."""
 
-_NAME_COLUMNS = ("name", "key", "label", "class")
+_NAME_COLUMNS = ("name", "key", "label", "class", "class_name")
 _INDEX_COLUMNS = ("id", "index", "label_id", "class_id")
 _INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
 
@@ -110,12 +110,14 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: not a UTF-8 text file ({error})") from None
 
 
-def read_table(path: Path, required: Sequence[str] = ()) -> list[Row]:
+def read_table(path: Path, required: Sequence[str] = (), unnamed: Sequence[str] = ()) -> list[Row]:
     """Read a CSV file with a header line.
 
     Args:
         path: The file.
         required: Columns that it must have; others are read as well.
+        unnamed: What the first columns are called where the first line begins with an integer and so is no header. If
+            empty, there must be a header.
 
     Returns:
         Its rows; there is at least one. Blank lines are left out.
@@ -126,18 +128,23 @@ def read_table(path: Path, required: Sequence[str] = ()) -> list[Row]:
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     rows: list[Row] = []
     columns: list[str] = []
+    has_header = True
     try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
+        for line in reader:
+            cells = [cell.strip() for cell in line]
+            if not any(cells):
                 continue
             if not columns:
-                columns = [cell.strip() for cell in cells]
+                has_header = not unnamed or as_integer(cells[0]) is None
+                columns = cells if has_header else [*unnamed, *map(str, range(len(unnamed), len(cells)))]
                 check_columns(path, columns, required)
-                continue
+                if has_header:
+                    continue
             where = f"{path}, line {reader.line_num}"
             if len(cells) != len(columns):
-                raise ValueError(f"{where}: has {len(cells)} cells, but the header has {len(columns)}")
-            rows.append(Row(where, {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}))
+                first = "the header has" if has_header else "there must be"
+                raise ValueError(f"{where}: has {len(cells)} cells, but {first} {len(columns)}")
+            rows.append(Row(where, dict(zip(columns, cells, strict=True))))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not a CSV file ({error})") from None
     if not rows:
@@ -166,7 +173,8 @@ def read_label_names(path: Path) -> list[str]:
 
     Args:
         path: A `.json` file (a list of names, or a mapping from name to index or from index to name), a `.csv` file
-            with a header (`id` and `name` or `key`), or a text file with one name a line.
+            (`id` and `name` or `key` in its header, or an index and a name without one), or a text file with one name
+            a line.
 
     Returns:
         The names in the order of their indices.
@@ -187,14 +195,14 @@ def read_label_names(path: Path) -> list[str]:
         else:
             raise ValueError(f"{path}: must hold a list of names or a mapping, got {type(content).__name__}")
     elif suffix == ".csv":
-        table = read_table(path)
-        columns = list(table[0].values)
-        index_column = next((column for column in _INDEX_COLUMNS if column in columns), None)
-        name_column = next((column for column in _NAME_COLUMNS if column in columns), None)
+        table = read_table(path, unnamed=("id", "name"))
+        columns = {column.lower(): column for column in table[0].values}
+        index_column = next((columns[name] for name in _INDEX_COLUMNS if name in columns), None)
+        name_column = next((columns[name] for name in _NAME_COLUMNS if name in columns), None)
         if index_column is None or name_column is None:
             raise ValueError(
                 f"{path}: must have one of the columns {', '.join(_INDEX_COLUMNS)} and one of "
-                f"{', '.join(_NAME_COLUMNS)}; it has {', '.join(columns)}"
+                f"{', '.join(_NAME_COLUMNS)}; it has {', '.join(columns.values())}"
             )
         pairs = [(row.integer(index_column), row.text(name_column)) for row in table]
     else:

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..models import ARCHITECTURES
+
 SamplingStrategy = Literal["start", "center", "uniform", "random"]
 SamplingProtocol = Literal["paper", "full"]
 
@@ -191,24 +193,6 @@ class ClipSampling:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _KineticsClip:
-    """The clip that an architecture's base model takes on Kinetics-400."""
-
-    num_frames: int
-    sampling_rate: int
-    training_rate: int
-    """The rate that the checkpoints were trained with; that of the paper's evaluation may differ."""
-
-
-# "Video, How Do Your Tokens Merge?" (CVPRW 2025), frames x sampling rate; VideoMAE was trained at a rate of 4, but the
-# paper evaluates it at 1.
-_KINETICS_CLIPS = {
-    "videomae": _KineticsClip(16, 1, 4),
-    "vivit": _KineticsClip(32, 2, 2),
-    "timesformer": _KineticsClip(8, 32, 32),
-    "motionformer": _KineticsClip(16, 4, 4),
-}
 _MOVING_DIGITS_FRAMES = 16
 _DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100", "class-folders", "moving-digits")
 
@@ -270,9 +254,10 @@ def sampling_preset(
     if num_frames is not None:
         _check_count("num_frames", num_frames)
     by_rate = dataset in ("kinetics400", "epic-kitchens-100")
-    clip = _KINETICS_CLIPS.get(model_type)
+    clips = {name: entry.kinetics_clip for name, entry in ARCHITECTURES.items() if entry.kinetics_clip}
+    clip = clips.get(model_type)
     if clip is None and (by_rate or num_frames is None):
-        known = ", ".join(map(repr, _KINETICS_CLIPS))
+        known = ", ".join(map(repr, clips))
         what = f"the frames and the sampling rate on {dataset!r}" if by_rate else "a `num_frames`"
         raise ValueError(
             f"`model_type` must be one whose usual clip is known ({known}), got {model_type!r}: give {what} yourself, "

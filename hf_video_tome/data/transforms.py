@@ -11,12 +11,14 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+
+from ..models import ARCHITECTURES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -30,6 +32,22 @@ HALF = (0.5, 0.5, 0.5)
 _PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
 _NESTED_FILE = "processor_config.json"
 _NESTED_KEYS = ("video_processor", "image_processor")
+
+PROCESSOR_SETTINGS = (
+    "do_resize",
+    "size",
+    "default_to_square",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "rescale_offset",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+"""What a clip transform is made of in the words of the processors of transformers."""
 
 _PIL_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _PIL_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -118,6 +136,41 @@ class ClipTransform:
             [224, 224]
         """
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def to_processor_settings(self) -> dict[str, Any]:
+        """Returns the transform in the words of the processors of transformers; `from_dict` is the inverse.
+
+        Returns:
+            JSON-safe settings without the name of a class, as in a `preprocessor_config.json`.
+
+        Raises:
+            ValueError: If `rescale_offset` is neither 0 nor -1: processors know no other.
+
+        Examples:
+            >>> settings = ClipTransform(resize=256).to_processor_settings()
+            >>> settings["size"], settings["crop_size"]
+            ({'shortest_edge': 256}, {'height': 224, 'width': 224})
+            >>> ClipTransform.from_dict(settings) == ClipTransform(resize=256)
+            True
+        """
+        if self.rescale_offset not in (0, -1):
+            raise ValueError(f"rescale_offset must be 0 or -1 in a processor, got {self.rescale_offset!r}")
+        settings: dict[str, Any] = {"do_resize": self.resize is not None}
+        if self.resize is not None:
+            settings["size"] = _processor_size(self.resize)
+        settings["resample"] = next(code for code, name in _PIL_RESAMPLE.items() if name == self.resample)
+        settings["do_center_crop"] = self.crop is not None
+        if self.crop is not None:
+            settings["crop_size"] = _processor_size(self.crop)
+        settings["do_rescale"] = (self.rescale_factor, self.rescale_offset) != (1, 0)
+        if settings["do_rescale"]:
+            settings["rescale_factor"] = self.rescale_factor
+        if self.rescale_offset:
+            settings["rescale_offset"] = True
+        settings["do_normalize"] = self.mean is not None
+        if self.mean is not None and self.std is not None:
+            settings |= {"image_mean": list(self.mean), "image_std": list(self.std)}
+        return settings
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Transforms one clip: `crop_views` with the centre crop only, then `normalize`.
@@ -259,6 +312,9 @@ class ClipTransform:
                 fail(f"the key {key!r} is missing, and {known}, so that no default applies")
             return settings[key]
 
+        for key, value in settings.items():
+            if key in PROCESSOR_SETTINGS and key.startswith("do_") and not isinstance(value, bool):
+                fail(f"{key!r} must be True or False, got {value!r}")
         for key in ("do_pad", "do_flip_channel_order"):
             if settings.get(key):
                 fail(f"{key!r} is set, and this transform has no such step")
@@ -349,63 +405,13 @@ class ClipTransform:
             >>> ClipTransform.from_pretrained(folder).output_size
             (64, 64)
         """
-        path = Path(name_or_path)
-        locate: Callable[[str], Path | None]
-        if path.is_file():
-            transform = cls.from_dict(_read_processor(path), str(path))
-        else:
-            if path.is_dir():
-
-                def locate(file: str) -> Path | None:
-                    return path / file if (path / file).is_file() else None
-            else:
-                # Two parts at most make a model id; all else can only have been meant as a folder.
-                if path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2:
-                    raise FileNotFoundError(f"{name_or_path}: no such folder.")
-
-                def locate(file: str) -> Path | None:
-                    from transformers.utils.hub import cached_file
-
-                    found = cached_file(
-                        str(name_or_path),
-                        file,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        token=token,
-                        local_files_only=local_files_only,
-                        _raise_exceptions_for_missing_entries=False,
-                    )
-                    return None if found is None else Path(found)
-
-            where = "" if path.is_dir() else " on the Hub (or, offline, in its cache), nor is it a folder"
-            transform = cls._from_files(str(name_or_path), locate, where)
+        settings, source = load_processor_settings(
+            name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        transform = cls.from_dict(settings, source)
         if config is not None:
             transform.check_config(config)
         return transform
-
-    @classmethod
-    def _from_files(cls, name: str, locate: Callable[[str], Path | None], where: str) -> ClipTransform:
-        """Reads the first processor file that `locate` finds; `where` tells where that looks."""
-        try:
-            nested = locate(_NESTED_FILE)
-            if nested is not None:
-                content = _read_processor(nested)
-                for key in _NESTED_KEYS:
-                    if isinstance(content.get(key), dict):
-                        return cls.from_dict(content[key], f"{nested} ({key!r})")
-            for file in _PROCESSOR_FILES:
-                found = locate(file)
-                if found is not None:
-                    return cls.from_dict(_read_processor(found), str(found))
-        except OSError as error:
-            raise FileNotFoundError(
-                f"{name}: no such folder, and no processor configuration could be had from the Hub either: {error}"
-            ) from error
-        raise FileNotFoundError(
-            f"{name} has no {' or '.join(_PROCESSOR_FILES)}{where}, so how its frames are to be resized and "
-            "normalised is unknown. Save the checkpoint's processor beside it, or choose the usual settings of its "
-            "architecture with ClipTransform.from_config(config)."
-        )
 
     @classmethod
     def from_config(cls, config: PretrainedConfig) -> ClipTransform:
@@ -421,7 +427,7 @@ class ClipTransform:
         | motionformer | shortest edge s | s x s | mean and standard deviation 0.5 |
         | vivit | shortest edge 256/224 s | s x s | to [-1, 1], nothing else |
         | vjepa2 | shortest edge 256/224 s | s x s | ImageNet mean and standard deviation |
-        | videoprism | to s x s, aspect ratio not kept | none | to [0, 1], nothing else |
+        | videoprism_vision_model | to s x s, aspect ratio not kept | none | to [0, 1], nothing else |
 
         A fine-tuned checkpoint may have used others: where there is a file, use `from_pretrained`.
 
@@ -443,28 +449,17 @@ class ClipTransform:
         model_type = getattr(config, "model_type", None)
         if size is None:
             raise ValueError(f"The config of {model_type!r} has neither `image_size` nor `crop_size`.")
-        height, width = size
-        short = min(height, width)
-        base = cls(resize=short, crop=(height, width))
-        if model_type == "videomae":
-            return base
-        if model_type == "timesformer":
-            return replace(base, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
-        if model_type == "motionformer":
-            return replace(base, mean=HALF, std=HALF)
-        if model_type == "vivit":
-            return replace(
-                base, resize=short * 256 // 224, rescale_factor=1 / 127.5, rescale_offset=-1.0, mean=None, std=None
+        known = {name: entry.usual_transform for name, entry in ARCHITECTURES.items() if entry.usual_transform}
+        usual = known.get(str(model_type))
+        if usual is None:
+            raise ValueError(
+                f"No usual settings are known for the model type {model_type!r} (known: {', '.join(known)}). Give the "
+                "checkpoint a preprocessor_config.json or build a ClipTransform(...) with the settings it was trained "
+                "with."
             )
-        if model_type == "vjepa2":
-            return replace(base, resize=int(short * 256 / 224))
-        if model_type in ("videoprism", "videoprism_vision_model"):
-            return replace(base, resize=(height, width), crop=None, mean=None, std=None)
-        known = "videomae, timesformer, motionformer, vivit, vjepa2, videoprism"
-        raise ValueError(
-            f"No usual settings are known for the model type {model_type!r} (known: {known}). Give the checkpoint a "
-            "preprocessor_config.json or build a ClipTransform(...) with the settings it was trained with."
-        )
+        if usual.enlargement is None:
+            return cls(resize=size, crop=None, **usual.fields)
+        return cls(resize=int(min(size) * usual.enlargement), crop=size, **usual.fields)
 
     def check_config(self, config: PretrainedConfig) -> None:
         """Checks that a model takes what this transform makes.
@@ -486,6 +481,80 @@ class ClipTransform:
         channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None)
         if channels is not None and channels != 3:
             raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB).")
+
+
+def load_processor_settings(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """Reads the processor settings that were saved with a checkpoint; `ClipTransform.from_dict` understands them.
+
+    Args:
+        name_or_path: A folder, one JSON file, or a model id on the Hub; see `ClipTransform.from_pretrained`.
+        revision: Branch, tag or commit on the Hub.
+        cache_dir: Folder of downloads, if not the standard one.
+        token: Hub token, or True for the stored one.
+        local_files_only: Do not go to the network.
+
+    Returns:
+        The settings, and where they are from, for messages.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no JSON object.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return _read_processor(path), str(path)
+    locate: Callable[[str], Path | None]
+    if path.is_dir():
+
+        def locate(file: str) -> Path | None:
+            return path / file if (path / file).is_file() else None
+    else:
+        # Two parts at most make a model id; all else can only have been meant as a folder.
+        if path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2:
+            raise FileNotFoundError(f"{name_or_path}: no such folder.")
+
+        def locate(file: str) -> Path | None:
+            from transformers.utils.hub import cached_file
+
+            found = cached_file(
+                str(name_or_path),
+                file,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                _raise_exceptions_for_missing_entries=False,
+            )
+            return None if found is None else Path(found)
+
+    try:
+        nested = locate(_NESTED_FILE)
+        if nested is not None:
+            content = _read_processor(nested)
+            for key in _NESTED_KEYS:
+                if isinstance(content.get(key), dict):
+                    return content[key], f"{nested} ({key!r})"
+        for file in _PROCESSOR_FILES:
+            found = locate(file)
+            if found is not None:
+                return _read_processor(found), str(found)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{name_or_path}: no such folder, and no processor configuration could be had from the Hub either: {error}"
+        ) from error
+    where = "" if path.is_dir() else " on the Hub (or, offline, in its cache), nor is it a folder"
+    raise FileNotFoundError(
+        f"{name_or_path} has no {' or '.join(_PROCESSOR_FILES)}{where}, so how its frames are to be resized and "
+        "normalised is unknown. Save the checkpoint's processor beside it, or choose the usual settings of its "
+        "architecture with ClipTransform.from_config(config)."
+    )
 
 
 def _check_uint8(frames: object) -> None:
@@ -558,6 +627,11 @@ def _read_size(value: Any, *, square: bool) -> int | tuple[int, int] | None:
     if set(given) == {"height", "width"} and _is_size((given["height"], given["width"])):
         return given["height"], given["width"]
     return None
+
+
+def _processor_size(value: int | tuple[int, int]) -> dict[str, int]:
+    """Gives a size as processors write it; `_read_size` is the inverse."""
+    return {"shortest_edge": value} if isinstance(value, int) else {"height": value[0], "width": value[1]}
 
 
 def _read_channels(value: Any) -> Any:

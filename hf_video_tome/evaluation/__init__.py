@@ -5,8 +5,9 @@ The names below are imported on first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .examples import Examples, read_examples
@@ -32,28 +33,14 @@ __all__ = [
     "read_predictions",
 ]
 
-_MODULES = {
-    "Difference": "results",
-    "EvaluationResults": "results",
-    "Examples": "examples",
-    "Progress": "loop",
-    "SettingResults": "results",
-    "Share": "results",
-    "Task": "tasks",
-    "TaskResults": "results",
-    "classifier_tasks": "tasks",
-    "evaluate": "runner",
-    "match_labels": "tasks",
-    "read_examples": "examples",
-    "read_predictions": "output",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "examples": ["Examples", "read_examples"],
+        "loop": ["Progress"],
+        "output": ["read_predictions"],
+        "results": ["Difference", "EvaluationResults", "SettingResults", "Share", "TaskResults"],
+        "runner": ["evaluate"],
+        "tasks": ["Task", "classifier_tasks", "match_labels"],
+    },
+)

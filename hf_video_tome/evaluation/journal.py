@@ -35,9 +35,12 @@ class Journal:
 
     def __init__(self, folder: str | os.PathLike[str], process: int) -> None:
         self.folder = Path(folder)
-        self.path = self.folder / f"journal-{process:05d}.jsonl"
+        self.path = self._path(process)
         self._handle: Any = None
         self._offsets: dict[Path, int] = {}
+
+    def _path(self, process: int) -> Path:
+        return self.folder / f"journal-{process:05d}.jsonl"
 
     def __enter__(self) -> Journal:
         self._handle = self.path.open("ab")
@@ -74,7 +77,7 @@ class Journal:
         Args:
             rows: JSON-safe rows.
         """
-        first = self.folder / "journal-00000.jsonl"
+        first = self._path(0)
         write_atomically(first, "".join(_line(row) for row in rows))
         for path in self.folder.glob(_PATTERN):
             if path != first:

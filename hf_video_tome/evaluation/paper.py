@@ -53,7 +53,7 @@ PUBLISHED: dict[str, dict[str, PublishedRow]] = {
         "hybrid": PublishedRow(63.09, 50.15, (35.21, 57.48, 51.30)),
     },
 }
-"""Published accuracies by model type and mode; "none" is r = 0. Those of the divided models are not in our notes."""
+"""Published accuracies by model type and mode; "none" is r = 0. Those of the divided models are not among them."""
 
 
 def paper_table_settings(model_type: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.functional import joint_ranks, log_softmax, mean_with_error, ranks, share_with_error
+from ..metrics.functional import joint_ranks, log_softmax, mean_with_error, ranks, share_with_error, top_classes
 from .journal import Row
 from .tasks import ACTION, Task
 
@@ -46,7 +46,7 @@ def predict_video(
         average = np.logaddexp.reduce(scores, axis=0) - math.log(len(scores))
         averages.append(average)
         label = None if labels is None else labels[number]
-        best = np.argsort(-average, kind="stable")[:top_k]
+        best = top_classes(average[None], min(top_k, len(average)))[0]
         row |= {
             task.name: label,
             f"{task.name}_top": best.tolist(),

@@ -12,9 +12,10 @@ Examples:
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .action_accuracy import ActionAccuracy
@@ -33,11 +34,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ActionAccuracy": "action_accuracy",
-    "Agreement": "agreement",
-    "NegativeLogLikelihood": "negative_log_likelihood",
-    "PerClassAccuracy": "per_class_accuracy",
-    "TopKAccuracy": "top_k_accuracy",
+    "action_accuracy": ["ActionAccuracy"],
+    "agreement": ["Agreement"],
+    "negative_log_likelihood": ["NegativeLogLikelihood"],
+    "per_class_accuracy": ["PerClassAccuracy"],
+    "top_k_accuracy": ["TopKAccuracy"],
 }
 
 
@@ -58,16 +59,9 @@ def metric_path(name: str) -> Path:
         >>> metric_path("agreement").name
         'agreement.py'
     """
-    if name not in _MODULES.values():
-        raise ValueError(f"`name` must be one of {', '.join(map(repr, _MODULES.values()))}, got {name!r}.")
+    if name not in _MODULES:
+        raise ValueError(f"`name` must be one of {', '.join(map(repr, _MODULES))}, got {name!r}.")
     return Path(__file__).resolve().with_name(f"{name}.py")
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

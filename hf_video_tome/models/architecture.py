@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from torch import nn
+
+
+@dataclass(frozen=True)
+class UsualTransform:
+    """How frames became the input of an architecture's published checkpoints.
+
+    Attributes:
+        enlargement: Shortest edge that frames are resized to before the centre crop, relative to that of the model's
+            frames. None: they are resized to the model's frames as they are, and not cropped.
+        fields: Other fields of `hf_video_tome.data.ClipTransform`, where they are not its defaults.
+    """
+
+    enlargement: Fraction | None = Fraction(1)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KineticsClip:
+    """The clip that an architecture's base model takes on Kinetics-400.
+
+    Attributes:
+        num_frames: Frames of the clip.
+        sampling_rate: Distance of two of them in the evaluation of "Video, How Do Your Tokens Merge?" (CVPRW 2025).
+        training_rate: Their distance when the published checkpoints were trained.
+    """
+
+    num_frames: int
+    sampling_rate: int
+    training_rate: int
 
 
 @dataclass(frozen=True)
@@ -20,12 +50,17 @@ class Architecture:
         stock_model_class: The base model of transformers.
         head_class: Classifier that merges tokens; has the name of the stock class.
         stock_head_class: The classifier of transformers.
-        module_classes: From each stock module class inside the base model to the one that merges.
+        module_classes: From each stock module class to the one that merges: all that the classifier is made of, but
+            for itself and the base model.
         weight_conversions: Keys of transformers' checkpoint conversions that the model needs for older checkpoints.
         paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty where it has none.
         stock_attn_implementations: Attention implementations that the stock model can be put back to.
         video_processor_only: Whether transformers has a video processor for it, which needs torchvision, and no image
             processor.
+        usual_transform: For checkpoints without a processor file; None where there is no usual one.
+        kinetics_clip: For the sampling presets; None where the paper has none.
+        converter: Module that converts checkpoints of the original implementation (see `models.conversion`); None
+            where there is none.
     """
 
     model_type: str
@@ -40,6 +75,9 @@ class Architecture:
     paper_settings: dict[str, Any] = field(default_factory=dict)
     stock_attn_implementations: tuple[str, ...] | None = None
     video_processor_only: bool = False
+    usual_transform: UsualTransform | None = None
+    kinetics_clip: KineticsClip | None = None
+    converter: str | None = None
 
     @property
     def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:

@@ -14,17 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-CONVERTERS = {
-    "videomae": "hf_video_tome.models.videomae.convert_videomae",
-    "timesformer": "hf_video_tome.models.timesformer.convert_timesformer",
-    "motionformer": "hf_video_tome.models.motionformer.convert_motionformer",
-}
-"""From model types to the modules that convert their original checkpoints.
-
-Each has a table, `NAMES`, and a function `convert_original_state_dict`, from weights with one head called `head` and
-names without prefixes to a `ConvertedCheckpoint`. Its other arguments are those options that the
-weights do not tell.
-"""
+from .architecture import ARCHITECTURES
 
 PREFIXES = ("module.", "model.", "backbone.", "encoder.")
 """What wrappers such as DataParallel put before names; taken off, as many as there are."""
@@ -43,6 +33,27 @@ class ConversionError(ValueError):
 
     Arguments stand in backticks.
     """
+
+
+def convertible_architectures() -> list[str]:
+    """Model types whose original checkpoints can be converted.
+
+    The module of each (`Architecture.converter`) has a table, `NAMES`; patterns of names that only checkpoints of this
+    architecture have, `SIGNS`; and a function `convert_original_state_dict`, from weights with one head called `head`
+    and names without prefixes to a `ConvertedCheckpoint`. Its other arguments are those options that the weights do
+    not tell.
+
+    Examples:
+        >>> convertible_architectures()
+        ['motionformer', 'timesformer', 'videomae']
+    """
+    return [model_type for model_type, architecture in ARCHITECTURES.items() if architecture.converter]
+
+
+def _converter(model_type: str) -> Any:
+    module = ARCHITECTURES[model_type].converter
+    assert module is not None
+    return import_module(module)
 
 
 # --- what a conversion makes and needs
@@ -215,13 +226,8 @@ def check_architecture(weights: OriginalWeights, model_type: str) -> None:
     Raises:
         ConversionError: Naming what they look like.
     """
-    signs = {
-        "motionformer": ("patch_embed_3d.*", "temp_embed", "blocks.{layer}.attn.proj_kv.*"),
-        "timesformer": ("time_embed", "blocks.{layer}.temporal_attn.*"),
-        "videomae": ("blocks.{layer}.attn.q_bias", "encoder_to_decoder.*"),
-    }
-    for candidate, patterns in signs.items():
-        found = [pattern for pattern in patterns if weights.has(pattern)]
+    for candidate in convertible_architectures():
+        found = [pattern for pattern in _converter(candidate).SIGNS if weights.has(pattern)]
         if found and candidate != model_type:
             raise ConversionError(
                 f"these are not the weights of a {model_type}: {found[0]} is there, as in a {candidate}"
@@ -399,7 +405,7 @@ def convert_original_state_dict(
     """Converts weights that have the names of an original implementation.
 
     Args:
-        model_type: One of `CONVERTERS`.
+        model_type: One of `convertible_architectures()`.
         state_dict: The weights, with or without prefixes such as `module.`, with one head or one for each task.
         label_groups: Tasks and their numbers of labels; see `find_heads`.
         **options: What the weights may not tell: `num_frames`, `image_size`, `num_attention_heads`, and `settings` of
@@ -411,9 +417,10 @@ def convert_original_state_dict(
     Raises:
         ConversionError: If the weights are others, incomplete, or cannot be converted.
     """
-    if model_type not in CONVERTERS:
-        raise ConversionError(f"the architecture must be one of {', '.join(CONVERTERS)}, got {model_type!r}")
-    convert = import_module(CONVERTERS[model_type]).convert_original_state_dict
+    known = convertible_architectures()
+    if model_type not in known:
+        raise ConversionError(f"the architecture must be one of {', '.join(known)}, got {model_type!r}")
+    convert = _converter(model_type).convert_original_state_dict
     weights = OriginalWeights.from_state_dict(state_dict)
     for name, tensor in weights.tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or 0 in tensor.shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickletools
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -144,6 +145,13 @@ def _load_pickle(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             # On bytes that are no pickle the unpickler can fail in any way.
+            if _is_plain_pickle(path):
+                raise ConversionError(
+                    f"{path} is no file of torch.save but a plain pickle (pickle.dump), which can only be read by "
+                    "running what it names. Nothing of it was run. If you trust its origin, load it where it was made "
+                    "and save the weights alone: torch.save({name: torch.as_tensor(value) for name, value in "
+                    'weights.items()}, "weights.pth")'
+                ) from error
             forbidden = _forbidden_globals(path, error)
             if forbidden:
                 raise ConversionError(
@@ -156,6 +164,19 @@ def _load_pickle(path: Path) -> Any:
             raise ConversionError(
                 f"{path} cannot be read as a file of torch.save; it may be cut off or of another kind ({reason})"
             ) from error
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether a file begins as a pickle, though not as one of old torch: these hold a number of their own first."""
+    try:
+        with path.open("rb") as file:
+            operations = pickletools.genops(file)  # which reads, and runs nothing
+            if next(operations)[0].name != "PROTO":
+                return False
+            first = next(operation for operation in operations if operation[0].name != "FRAME")
+    except Exception:  # on bytes that are no pickle
+        return False
+    return first[1] != torch.serialization.MAGIC_NUMBER
 
 
 def _forbidden_globals(path: Path, error: Exception) -> list[str]:

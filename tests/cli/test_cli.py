@@ -15,15 +15,9 @@ from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_
 from hf_video_tome.cli import classify, common, run
 from hf_video_tome.cli.common import parse_r
 from hf_video_tome.data.encoding import write_video
+from tests.classified_videos import PROCESSOR, SIZE
 
-SIZE, FRAMES, LABELS, LAYERS = 32, 8, 7, 4
-PROCESSOR = {
-    "image_processor_type": "VideoMAEImageProcessor",
-    "size": {"shortest_edge": SIZE},
-    "crop_size": {"height": SIZE, "width": SIZE},
-    "image_mean": [0.4, 0.5, 0.6],
-    "image_std": [0.2, 0.2, 0.2],
-}
+FRAMES, LABELS, LAYERS = 8, 7, 4
 TOKENS = {"videomae": 64, "vivit": 65, "timesformer": 129, "vjepa2": 64}
 
 

@@ -248,6 +248,24 @@ def test_a_malicious_pickle_without_torch_is_refused(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "trap").exists()
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_plain_pickle_is_named_as_what_it_is(
+    protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "weights.pkl"
+    weights = {name: weight.numpy() for name, weight in single(timesformer_weights()).items()}
+    file.write_bytes(pickle.dumps(weights, protocol=protocol))
+    check_refused(
+        capsys,
+        ["convert", "timesformer", file, tmp_path / "out"],
+        "weights.pkl is no file of torch.save but a plain pickle",
+        'torch.save({name: torch.as_tensor(value) for name, value in weights.items()}, "weights.pth")',
+    )
+    # What it says to do helps.
+    torch.save({name: torch.as_tensor(value) for name, value in weights.items()}, tmp_path / "weights.pth")
+    assert run_json(capsys, ["convert", "timesformer", tmp_path / "weights.pth", tmp_path / "out"])["used"]
+
+
 def test_objects_hidden_in_what_is_allowed_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trap = tmp_path / "trap"
     content = {
@@ -325,7 +343,10 @@ def test_wrong_architecture(tmp_path: Path, timesformer_file: Path, capsys: pyte
         capsys, ["convert", "videomae", timesformer_file, out], "not the weights of a videomae", "timesformer"
     )
     check_refused(
-        capsys, ["convert", "vivit", timesformer_file, out], "ARCHITECTURE must be one of videomae", "'vivit'"
+        capsys,
+        ["convert", "vivit", timesformer_file, out],
+        "ARCHITECTURE must be one of motionformer, timesformer, videomae",
+        "'vivit'",
     )
     assert not out.exists()
 
@@ -417,20 +438,20 @@ def test_formats_of_label_files(name: str, text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "part"),
     [
-        ("a.csv", "0,a\n2,b\n", "numbered 0, 1, 2, ... each once; this goes wrong at 1"),
-        ("a.csv", "1,a\n2,b\n", "this goes wrong at 0"),
-        ("a.csv", "0,a\n0,b\n", "this goes wrong at 1"),
-        ("a.csv", "0,a\n1\n", "fewer columns"),
-        ("a.csv", "a\n", "a column of numbers and a column of names"),
-        ("a.csv", "foo,bar\n0,a\n", "its header must have one of id"),
-        ("a.json", "3", "must hold a list or an object"),
-        ("a.json", '{"a": "b"}', "invalid literal"),
+        ("a.csv", "0,a\n2,b\n", "the indices must be 0, 1, 2, ..., got [0, 2]"),
+        ("a.csv", "1,a\n2,b\n", "the indices must be 0, 1, 2, ..., got [1, 2]"),
+        ("a.csv", "0,a\n0,b\n", "the index of 'b' must be an integer that no other class has, got 0"),
+        ("a.csv", "0,a\n1\n", "line 2: has 1 cells"),
+        ("a.csv", "a\n", "holds no row"),
+        ("a.csv", "foo,bar\n0,a\n", "must have one of the columns id"),
+        ("a.json", "3", "must hold a list of names or a mapping"),
+        ("a.json", '{"a": "b"}', "the index of 'a' must be an integer that no other class has, got 'b'"),
         ("a.json", "{", "Expecting"),
-        ("a.txt", "a\n\nb\n", "a label has no name"),
-        ("a.txt", "a\na\n", "'a' is there twice"),
-        ("a.txt", "", "this goes wrong at 0"),
+        ("a.txt", "a\n\nb\n", "the name of class 1 must be text that is not empty"),
+        ("a.txt", "a\na\n", "'a' is there already"),
+        ("a.txt", "", "the indices must be 0, 1, 2, ..., got []"),
         ("a.yaml", "a", "must be a .txt, .csv, .json file"),
-        ("b.txt", None, "No such file"),
+        ("b.txt", None, "no such file"),
     ],
 )
 def test_label_files_that_are_wrong_are_refused(
@@ -484,6 +505,9 @@ def test_epic_kitchens_has_two_tasks_in_one_classifier(
     assert (config.id2label[0], config.id2label[96]) == ("fold", "verb 96")
     assert (config.id2label[97], config.id2label[396]) == ("fold", "noun 299")
     assert config.label2id["fold"] == 0
+    assert config.label2id["fold (noun)"] == 97  # nothing is lost
+    assert sorted(config.label2id.values()) == list(range(397))
+    assert all(config.label2id[name] == index for index, name in config.id2label.items() if index != 97)
 
 
 def test_label_groups_can_be_said(

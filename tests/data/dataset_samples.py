@@ -10,8 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import datasets
 from PIL import Image
 from video_samples import encode, numbered_frame
+
+from hf_video_tome.data.loading import load
 
 NUM_FRAMES = 6
 _CODECS = {
@@ -50,6 +53,17 @@ def write_json(path: Path, content: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+# --- what is read of them
+def load_validation(name: str, root: Path, **options: Any) -> datasets.Dataset:
+    rows = load(name, "validation", root, cache_dir=root.parent / "cache", **options)
+    assert isinstance(rows, datasets.Dataset)
+    return rows
+
+
+def paths(rows: datasets.Dataset) -> list[str]:
+    return [video["path"] for video in rows["video"]]
 
 
 # --- Kinetics-400

@@ -4,6 +4,7 @@ import copyreg
 import io
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from dataset_samples import (
     EPIC_TEST,
     EPIC_VALIDATION,
     epic_row,
+    load_validation,
+    paths,
     without,
     write_clip,
     write_csv,
@@ -25,6 +28,7 @@ from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.epic_kitchens_100 import read_pickled_table
 from hf_video_tome.data.loading import load
 
+validation = partial(load_validation, "epic-kitchens")
 FRAMES = [(1, 113), (8, 202), (3796, 3910)]
 
 
@@ -33,16 +37,6 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "epic"
     write_csv(folder / "EPIC_100_validation.csv", EPIC_VALIDATION)
     return folder
-
-
-def validation(root: Path, **options: Any) -> datasets.Dataset:
-    rows = load("epic-kitchens", "validation", root, cache_dir=root.parent / "cache", **options)
-    assert isinstance(rows, datasets.Dataset)
-    return rows
-
-
-def paths(rows: datasets.Dataset) -> list[str]:
-    return [video["path"] for video in rows["video"]]
 
 
 def frames(rows: datasets.Dataset) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from dataset_samples import (
     NUM_FRAMES,
     kinetics_name,
     kinetics_row,
+    load_validation,
+    paths,
     without,
     write_clip,
     write_csv,
@@ -23,6 +26,7 @@ from video_samples import frame_number
 from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.loading import load
 
+validation = partial(load_validation, "kinetics400")
 NAMES = ["abseiling", "air drumming", "massaging person's head", "petting animal (not cat)"]
 
 
@@ -33,16 +37,6 @@ def root(tmp_path: Path) -> Path:
     write_csv(folder / "train.csv", KINETICS_TRAIN)
     write_csv(folder / "val.csv", KINETICS_VALIDATION)
     return folder
-
-
-def validation(root: Path, **options: Any) -> datasets.Dataset:
-    rows = load("kinetics400", "validation", root, cache_dir=root.parent / "cache", **options)
-    assert isinstance(rows, datasets.Dataset)
-    return rows
-
-
-def paths(rows: datasets.Dataset) -> list[str]:
-    return [video["path"] for video in rows["video"]]
 
 
 # --- the official files
@@ -129,7 +123,9 @@ def test_labels_file_gives_the_numbers(root: Path) -> None:
     write_json(root / "index.json", {name: str(index) for index, name in enumerate(names)})
     write_json(root / "names.json", {str(index): name for index, name in enumerate(names)})
     write_csv(root / "labels.csv", [{"id": index, "name": name} for index, name in enumerate(names)])
-    for file in ("labels.txt", "list.json", "index.json", "names.json", "labels.csv"):
+    write_csv(root / "upper.csv", [{"ID": index, "Class_Name": name} for index, name in enumerate(names)])
+    (root / "no_header.csv").write_text("".join(f"{index},{name},more\n" for index, name in enumerate(names)))
+    for file in ("labels.txt", "list.json", "index.json", "names.json", "labels.csv", "upper.csv", "no_header.csv"):
         rows = validation(root, labels=file)
         assert rows.features["label"].names == names
         assert rows["label"][:] == [names.index(row["label"]) for row in KINETICS_VALIDATION]

@@ -248,7 +248,7 @@ def test_moving_digits_are_seen_from_start_to_end(num_frames):
 
 def test_an_architecture_that_is_not_in_the_table():
     assert sampling_preset("vjepa2", "class-folders", num_frames=64) == ClipSampling(64)
-    known = r"`model_type` must be one .* \('videomae', 'vivit', 'timesformer', 'motionformer'\), got 'vjepa2'"
+    known = r"`model_type` must be one .* \('motionformer', 'timesformer', 'videomae', 'vivit'\), got 'vjepa2'"
     with pytest.raises(ValueError, match=known + r".*sampling_preset\(..., num_frames=...\)"):
         sampling_preset("vjepa2", "class-folders")
     with pytest.raises(ValueError, match=known + r".*ClipSampling\(...\)"):

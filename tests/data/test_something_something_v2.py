@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pytest
-from dataset_samples import SOMETHING_LABELS, SOMETHING_TEST, SOMETHING_VALIDATION, write_clip, write_json
+from dataset_samples import (
+    SOMETHING_LABELS,
+    SOMETHING_TEST,
+    SOMETHING_VALIDATION,
+    load_validation,
+    write_clip,
+    write_json,
+)
 
 from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.loading import load
 
+validation = partial(load_validation, "ssv2")
 NAMES = ["Approaching something with your camera", "Holding something", "Putting something on a surface"]
 OFFICIAL = "something-something-v2-"
 
@@ -21,12 +29,6 @@ def root(tmp_path: Path) -> Path:
     write_json(folder / "validation.json", SOMETHING_VALIDATION)
     write_json(folder / "test.json", SOMETHING_TEST)
     return folder
-
-
-def validation(root: Path, **options: Any) -> datasets.Dataset:
-    rows = load("ssv2", "validation", root, cache_dir=root.parent / "cache", **options)
-    assert isinstance(rows, datasets.Dataset)
-    return rows
 
 
 @pytest.mark.parametrize("names", [OFFICIAL, "", f"labels/{OFFICIAL}", "labels/", "annotations/"])

@@ -5,9 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import TimesformerConfig, VideoMAEConfig, VivitConfig, VivitImageProcessor, VJEPA2Config
+from transformers import (
+    TimesformerConfig,
+    VideoMAEConfig,
+    VideoPrismVisionConfig,
+    VivitConfig,
+    VivitImageProcessor,
+    VJEPA2Config,
+)
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
+from hf_video_tome import MotionformerConfig
 from hf_video_tome.data.transforms import ClipTransform
 
 SIZES = [(48, 64), (50, 50), (37, 91), (120, 68), (240, 320)]
@@ -342,6 +350,8 @@ def test_broken_file(tmp_path, text, message):
         (TimesformerConfig(), 224, (224, 224), (0.45, 0.45, 0.45), (-2.0, 0.55 / 0.225)),
         (VivitConfig(), 256, (224, 224), None, (-1.0, 1.0)),
         (VJEPA2Config(), 292, (256, 256), (0.485, 0.456, 0.406), None),
+        (MotionformerConfig(), 224, (224, 224), (0.5, 0.5, 0.5), (-1.0, 1.0)),
+        (VideoPrismVisionConfig(), (288, 288), None, None, (0.0, 1.0)),
     ],
     ids=lambda value: getattr(value, "model_type", None),
 )
@@ -362,7 +372,7 @@ def test_from_config_guesses_nothing():
         ClipTransform.from_config(BertConfig())
     other = BertConfig()
     other.image_size = 224
-    with pytest.raises(ValueError, match=r"No usual settings are known for the model type 'bert' \(known: videomae"):
+    with pytest.raises(ValueError, match=r"No usual settings are known for the model type 'bert' \(known: .*videomae"):
         ClipTransform.from_config(other)
 
 
@@ -382,6 +392,19 @@ def test_to_dict_is_json_safe_and_repr_evaluates():
     transform = ClipTransform(resize=(40, 50), crop=None, rescale_offset=-1.0, resample="bicubic")
     assert json.loads(json.dumps(transform.to_dict()))["resize"] == [40, 50]
     assert eval(repr(transform)) == transform
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        ClipTransform(resize=96, crop=(64, 80)),
+        ClipTransform(resize=(40, 50), crop=None, rescale_offset=-1.0, mean=None, std=None, resample="bicubic"),
+        ClipTransform(resize=None, resample="nearest"),
+    ],
+)
+def test_processor_settings_lead_back(transform):
+    settings = json.loads(json.dumps(transform.to_processor_settings()))
+    assert ClipTransform.from_dict(settings) == transform
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ GROUPS = {"verb": 6, "noun": 8}
 
 
 def name_of(metric):
-    return metrics._MODULES[metric.__name__]
+    return metric.__module__.rpartition(".")[2]
 
 
 def samples(num_samples=60, num_classes=8, seed=0):

@@ -86,7 +86,8 @@ class TokenMergingModelTesterMixin:
         tiny_config: Fields of its config.
         scopes: The scopes that it can merge in, the default first.
         proportional_attention: Its default.
-        r: Tokens to remove per layer (per frame, where the default scope is one of frames).
+        r: `token_merging_r` of the models under test: tokens of the clip, or of each frame where the default scope is
+            "frame" or "tube".
         wrong_shapes: Clips that do not fit: shape, what the message says is expected, and what it says it got.
         base_model_kwargs: What a call of the base model needs where tokens are merged.
         layers_field: Field of the config that holds the number of layers that can merge.
@@ -1011,3 +1012,57 @@ class TokenMergingModelTesterMixin:
             AutoModelForVideoClassification.from_pretrained(checkpoint, token_mergin_r=self.r)
         with pytest.raises((TypeError, ValueError), match=r"token_merging_speed|'speed'"):
             AutoModelForVideoClassification.from_pretrained(checkpoint, token_merging_speed=self.r)
+
+
+class DividedAttentionTesterMixin:
+    """More contracts, of architectures that attend inside frames and along time: with "time" whole frames merge.
+
+    Goes before `TokenMergingModelTesterMixin`.
+
+    Attributes:
+        counts_along_time: Token counts with scope "time" and r = 1.
+    """
+
+    counts_along_time: ClassVar[tuple[int, ...]]
+
+    @pytest.mark.parametrize("r", [1, [0, 2], 10**6])
+    def test_merging_equal_frames_changes_nothing(self, r):
+        """Frames that show the same and do not know when count, merged, as often as they are there."""
+        frame = draw_pixels(dtype=torch.float64)[:, :1]
+        for implementation in self.implementations:
+            model = self.merging_model(implementation, r=r, scope="time").double()
+            nn.init.zeros_(model.base_model.embeddings.time_embeddings)
+            pixel_values = frame.expand(-1, model.config.num_frames, -1, -1, -1)
+            counts = hf_video_tome.token_counts(model)
+            assert counts[-1] < counts[0]
+            merged = logits_of(model, pixel_values)
+            model.set_token_merging(r=0)
+            unmerged = logits_of(model, pixel_values)
+            torch.testing.assert_close(merged, unmerged)
+
+    def test_weights_along_time_have_an_effect(self, pixel_values):
+        on, off = (
+            logits_of(self.merging_model(scope="time", r=1, proportional_attention=p), pixel_values)
+            for p in (True, False)
+        )
+        assert not torch.allclose(on, off, atol=1e-4)
+
+    def test_along_time_whole_frames_merge(self, pixel_values):
+        model = self.merging_model(scope="time", r=1)
+        layout = model.config.token_layout
+        with torch.no_grad():
+            outputs = model(pixel_values, output_token_merging=True, output_attentions=True)
+        trace = outputs.token_merging
+        assert list(trace.token_counts) == hf_video_tome.token_counts(model)
+        assert trace.token_counts == self.counts_along_time
+        _, size = layout.split(trace.sizes, "time")
+        assert torch.equal(size, size[:, :1].expand_as(size))
+        assert (size.sum(-1) == layout.num_frames).all()
+
+    def test_one_frame_merges(self):
+        num_frames = self.tiny_config.get("tubelet_size", 1)
+        model = self.merging_model(config={"num_frames": num_frames})
+        with torch.no_grad():
+            trace = model(torch.randn(2, num_frames, 3, 32, 32), output_token_merging=True).token_merging
+        assert trace.token_counts == (17, 14, 11, 8)
+        assert (trace.sources[:, 1:] > 0).all()

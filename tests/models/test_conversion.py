@@ -12,14 +12,15 @@ from torch import Tensor
 from transformers.models.timesformer import modeling_timesformer as stock_timesformer
 from transformers.models.videomae import modeling_videomae as stock_videomae
 
+from hf_video_tome.models import ARCHITECTURES
 from hf_video_tome.models.conversion import (
-    CONVERTERS,
     UNKNOWN,
     ConversionError,
     ConvertedCheckpoint,
     NameTable,
     OriginalWeights,
     convert_original_state_dict,
+    convertible_architectures,
     find_heads,
 )
 from tests.original_models import (
@@ -185,9 +186,9 @@ def test_weights_do_not_share_memory_with_the_original() -> None:
     assert not set(pointers) & {tensor.untyped_storage().data_ptr() for tensor in weights.values()}
 
 
-@pytest.mark.parametrize("module", CONVERTERS.values(), ids=CONVERTERS)
-def test_name_tables_lead_there_and_back_and_are_in_the_docs(module: str) -> None:
-    table: NameTable = import_module(module).NAMES
+@pytest.mark.parametrize("model_type", convertible_architectures())
+def test_name_tables_lead_there_and_back_and_are_in_the_docs(model_type: str) -> None:
+    table: NameTable = import_module(str(ARCHITECTURES[model_type].converter)).NAMES
     text = DOCS.read_text()
     for original, targets in table.used.items():
         name = original.format(layer=3, parameter="weight")
@@ -358,7 +359,7 @@ def test_weights_that_do_not_fit_are_refused_by_their_original_names(
         ("videomae", {"image_size": 40}, "`image_size` must be a multiple of 16"),
         ("timesformer", {"num_frames": 8}, "`num_frames` must be 4, as the weights say, got 8"),
         ("timesformer", {"image_size": 224}, "`image_size` must be 32, as the weights say, got 224"),
-        ("vivit", {}, "the architecture must be one of videomae, timesformer"),
+        ("vivit", {}, "the architecture must be one of motionformer, timesformer, videomae"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(architecture: str, options: dict, message: str) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +14,23 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 
 import hf_video_tome
-from hf_video_tome import registration
 from hf_video_tome.models.conversion import convert_original_state_dict
 from hf_video_tome.models.motionformer import plain
 from tests.tiny import BATCH_SIZE, NUM_LABELS, TINY_CONFIGS
 
-from .common import TokenMergingModelTesterMixin, draw_pixels, logits_of
+from .common import DividedAttentionTesterMixin, TokenMergingModelTesterMixin, draw_pixels, logits_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "motionformer"
 GROUPS = {"verb": [0, 3], "noun": [3, NUM_LABELS]}
 
 
-class TestMotionformer(TokenMergingModelTesterMixin):
+class TestMotionformer(DividedAttentionTesterMixin, TokenMergingModelTesterMixin):
     model_type = "motionformer"
     tiny_config = TINY_CONFIGS["motionformer"]
     scopes = ("tube", "frame", "time")
     proportional_attention = True
     r = 3
+    counts_along_time = (33, 17, 17, 17)
 
     # transformers has no Motionformer: in its place is the plain model of this package.
 
@@ -197,9 +196,20 @@ class TestMotionformer(TokenMergingModelTesterMixin):
         assert trace.token_counts[0] == 1 + 2 * 4 * 4
         assert hf_video_tome.token_counts(model) == list(trace.token_counts)
 
-    def test_the_plain_model_refuses_a_wrong_number_of_frames(self):
-        with pytest.raises(ValueError, match="frames for 2 tubelets, got 3"):
-            self.stock_model()(torch.randn(1, 6, 3, 32, 32))
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ((1, 6, 3, 32, 32), "pixel_values must have num_frames=4, got 6"),
+            ((1, 5, 3, 32, 32), "pixel_values must have num_frames=4, got 5"),
+            ((1, 1, 3, 32, 32), "pixel_values must have num_frames=4, got 1"),
+            ((1, 4, 1, 32, 32), r"pixel_values must have num_channels=3, got 1 in shape \(1, 4, 1, 32, 32\)"),
+            ((4, 3, 32, 32), r"pixel_values must have 5 dimensions .*, got shape \(4, 3, 32, 32\)"),
+            ((1, 4, 3, 4, 32), "frames of at least one patch, 8 x 8 pixels, got 4 x 32"),
+        ],
+    )
+    def test_the_plain_model_refuses_clips_that_do_not_fit(self, shape, message):
+        with pytest.raises(ValueError, match=message):
+            self.stock_model()(torch.randn(shape), interpolate_pos_encoding=True)
 
     # Heads that answer several tasks
 
@@ -213,6 +223,39 @@ class TestMotionformer(TokenMergingModelTesterMixin):
         torch.testing.assert_close(outputs.loss, expected)
         stock = self.stock_model(label_groups=GROUPS)(pixel_values, labels=labels)
         assert torch.equal(stock.loss, outputs.loss) == (r == 0)
+
+    def test_a_task_without_a_label_adds_nothing(self, pixel_values):
+        model = self.merging_model(config={"label_groups": GROUPS})
+        labels = torch.tensor([[1, -100], [2, -100], [-100, -100]])
+        outputs = model(pixel_values, labels=labels)
+        expected = nn.functional.cross_entropy(outputs.logits[:, :3], labels[:, 0])
+        assert torch.equal(outputs.loss, expected)
+        outputs.loss.backward()
+        gradient = model.classifier.weight.grad
+        assert gradient.isfinite().all()
+        assert gradient[:3].any()
+        assert not gradient[3:].any()
+
+    def test_without_any_label_the_loss_is_that_of_torch(self, pixel_values):
+        labels = torch.full((3, 2), -100)
+        assert self.merging_model(config={"label_groups": GROUPS})(pixel_values, labels=labels).loss.isnan()
+        assert self.merging_model()(pixel_values, labels=labels[:, 0]).loss.isnan()
+        model = self.merging_model(config={"label_groups": GROUPS})
+        assert model(pixel_values, labels=labels, num_items_in_batch=6).loss == 0
+
+    def test_the_loss_is_chosen_by_the_config_as_it_is(self, pixel_values):
+        for model in (self.merging_model(), self.stock_model()):
+            one, several = torch.tensor([1, 4, 2]), torch.tensor([[1, 1], [0, 2], [2, 0]])
+            expected = nn.functional.cross_entropy(logits_of(model, pixel_values), one)
+            torch.testing.assert_close(model(pixel_values, labels=one).loss, expected)
+            model.config.label_groups = GROUPS
+            assert model.loss_function is plain.modeling_motionformer.label_groups_loss
+            assert model(pixel_values, labels=several).loss > 0
+            model.config.label_groups = None
+            torch.testing.assert_close(model(pixel_values, labels=one).loss, expected)
+            model.config.label_groups = GROUPS
+            model.loss_function = lambda labels, logits, config, **kwargs: logits.sum()  # one that was set stays
+            assert torch.equal(model(pixel_values, labels=several).loss, logits_of(model, pixel_values).sum())
 
     def test_the_loss_of_two_tasks_is_divided_by_the_clips_of_all_batches(self, pixel_values):
         model = self.merging_model(config={"label_groups": GROUPS})
@@ -251,6 +294,12 @@ class TestMotionformer(TokenMergingModelTesterMixin):
             ({"num_frames": 4.5}, "num_frames"),
             ({"hidden_size": 30}, "hidden_size must be a multiple of num_attention_heads=4, got 30"),
             ({"num_frames": 5}, "num_frames must be a multiple of tubelet_size=2, got 5"),
+            ({"tubelet_size": 0}, "tubelet_size must be at least 1, got 0"),
+            ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+            ({"num_attention_heads": 0}, "num_attention_heads must be at least 1, got 0"),
+            ({"patch_size": 0}, r"patch_size must be an int of at least 1, or two .*, got 0"),
+            ({"patch_size": [8, 8, 8]}, r"patch_size must be an int of at least 1, or two .*, got \[8, 8, 8\]"),
+            ({"image_size": [32, 4]}, r"image_size must be at least patch_size=8, got \[32, 4\]"),
         ],
         ids=str,
     )
@@ -275,41 +324,6 @@ class TestMotionformer(TokenMergingModelTesterMixin):
             assert places.max() < left  # no token left its frame
             alike.append(bool((places == places[:, :1]).all()))
         assert alike == [True, False]
-
-    @pytest.mark.parametrize("r", [1, [0, 2], 10**6])
-    def test_merging_equal_frames_changes_nothing(self, r):
-        """Frames that show the same and do not know when count, merged, as often as they are there."""
-        frame = draw_pixels(dtype=torch.float64)[:, :1]
-        for implementation in self.implementations:
-            model = self.merging_model(implementation, r=r, scope="time").double()
-            nn.init.zeros_(model.motionformer.embeddings.time_embeddings)
-            pixel_values = frame.expand(-1, model.config.num_frames, -1, -1, -1)
-            counts = hf_video_tome.token_counts(model)
-            assert counts[-1] < counts[0]
-            merged = logits_of(model, pixel_values)
-            model.set_token_merging(r=0)
-            unmerged = logits_of(model, pixel_values)
-            torch.testing.assert_close(merged, unmerged)
-
-    def test_along_time_whole_frames_merge(self, pixel_values):
-        model = self.merging_model(scope="time", r=1)
-        layout = model.config.token_layout
-        with torch.no_grad():
-            outputs = model(pixel_values, output_token_merging=True, output_attentions=True)
-        trace = outputs.token_merging
-        assert list(trace.token_counts) == hf_video_tome.token_counts(model)
-        assert trace.token_counts == (33, 17, 17, 17)
-        _, size = layout.split(trace.sizes, "time")
-        assert torch.equal(size, size[:, :1].expand_as(size))
-        assert (size.sum(-1) == layout.num_frames).all()
-
-    def test_one_frame_merges(self):
-        model = self.merging_model(config={"num_frames": 2})
-        pixel_values = torch.randn(2, 2, 3, 32, 32)
-        with torch.no_grad():
-            trace = model(pixel_values, output_token_merging=True).token_merging
-        assert trace.token_counts == (17, 14, 11, 8)
-        assert (trace.sources[:, 1:] > 0).all()
 
 
 def as_written_in_the_paper(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -444,12 +458,6 @@ class TestOriginalCheckpoints:
 
 
 class TestWithoutRegistration:
-    @pytest.fixture
-    def unregistered(self) -> Iterator[None]:
-        registration.unregister()
-        yield
-        registration.register()
-
     @pytest.mark.usefixtures("unregistered")
     def test_auto_classes_lead_to_the_plain_model(self, tmp_path):
         torch.manual_seed(0)

@@ -3,7 +3,7 @@
 transformers has no Motionformer: `plain` has one, in the place of the stock model.
 """
 
-from ..architecture import Architecture, paper_settings, register_architecture
+from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from . import plain
 from .configuration_motionformer import MotionformerConfig
 from .modeling_motionformer import MODULE_CLASSES, MotionformerForVideoClassification, MotionformerModel
@@ -19,6 +19,9 @@ register_architecture(
         stock_head_class=plain.MotionformerForVideoClassification,
         module_classes=MODULE_CLASSES,
         paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
+        usual_transform=UsualTransform(fields={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}),
+        kinetics_clip=KineticsClip(num_frames=16, sampling_rate=4, training_rate=4),
+        converter=f"{__name__}.convert_motionformer",
     )
 )
 

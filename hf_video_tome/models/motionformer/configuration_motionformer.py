@@ -28,6 +28,11 @@ class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
     default_token_merging_scope: ClassVar[str] = "tube"
     default_proportional_attention: ClassVar[bool] = True
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Before the fields of token merging are checked, for which these sizes must make sense.
+        self.validate_architecture()
+        super().__post_init__(**kwargs)
+
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
         """Trajectories need to know of every token which frame it is in, and frames of equal length."""

@@ -46,6 +46,9 @@ NAMES = NameTable(
 )
 """Where the weights of the original implementation go."""
 
+SIGNS = ("patch_embed_3d.*", "temp_embed", "blocks.{layer}.attn.proj_kv.*")
+"""Names that no other architecture's checkpoints have."""
+
 
 def convert_original_state_dict(
     state_dict: Mapping[str, Any], *, num_attention_heads: int | None = None

@@ -2,7 +2,7 @@
 
 from transformers.models.timesformer import modeling_timesformer as stock
 
-from ..architecture import Architecture, paper_settings, register_architecture
+from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from .configuration_timesformer import TimesformerConfig
 from .modeling_timesformer import MODULE_CLASSES, TimesformerForVideoClassification, TimesformerModel
 
@@ -18,6 +18,9 @@ register_architecture(
         module_classes=MODULE_CLASSES,
         paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
         stock_attn_implementations=("eager",),
+        usual_transform=UsualTransform(fields={"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}),
+        kinetics_clip=KineticsClip(num_frames=8, sampling_rate=32, training_rate=32),
+        converter=f"{__name__}.convert_timesformer",
     )
 )
 

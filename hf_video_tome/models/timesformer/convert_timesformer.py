@@ -42,6 +42,9 @@ NAMES = NameTable(
 )
 """Where the weights of the original implementation go."""
 
+SIGNS = ("time_embed", "blocks.{layer}.temporal_attn.*")
+"""Names that no other architecture's checkpoints have."""
+
 
 def convert_original_state_dict(
     state_dict: Mapping[str, Any], *, num_attention_heads: int | None = None

@@ -2,7 +2,7 @@
 
 from transformers.models.videomae import modeling_videomae as stock
 
-from ..architecture import Architecture, paper_settings, register_architecture
+from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from .configuration_videomae import VideoMAEConfig
 from .modeling_videomae import MODULE_CLASSES, VideoMAEForVideoClassification, VideoMAEModel
 
@@ -18,6 +18,10 @@ register_architecture(
         module_classes=MODULE_CLASSES,
         weight_conversions=("videomae",),
         paper_settings=paper_settings(r=150, scope="clip", proportional_attention=False),
+        usual_transform=UsualTransform(),
+        # Trained at a rate of 4, but the paper evaluates it at 1.
+        kinetics_clip=KineticsClip(num_frames=16, sampling_rate=1, training_rate=4),
+        converter=f"{__name__}.convert_videomae",
     )
 )
 

@@ -54,6 +54,9 @@ NAMES = NameTable(
 )
 """Where the weights of the original implementation go."""
 
+SIGNS = ("blocks.{layer}.attn.q_bias", "encoder_to_decoder.*")
+"""Names that no other architecture's checkpoints have."""
+
 
 def convert_original_state_dict(
     state_dict: Mapping[str, Any],

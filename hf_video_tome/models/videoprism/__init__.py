@@ -2,7 +2,7 @@
 
 from transformers.models.videoprism import modeling_videoprism as stock
 
-from ..architecture import Architecture, register_architecture
+from ..architecture import Architecture, UsualTransform, register_architecture
 from .configuration_videoprism import VideoPrismVisionConfig
 from .modeling_videoprism import MODULE_CLASSES, VideoPrismForVideoClassification, VideoPrismVisionModel
 
@@ -17,6 +17,7 @@ register_architecture(
         stock_head_class=stock.VideoPrismForVideoClassification,
         module_classes=MODULE_CLASSES,
         video_processor_only=True,
+        usual_transform=UsualTransform(enlargement=None, fields={"mean": None, "std": None}),
     )
 )
 

@@ -1,8 +1,10 @@
 """ViViT, the joint space-time variant (https://arxiv.org/abs/2103.15691): all tokens are one set, CLS head."""
 
+from fractions import Fraction
+
 from transformers.models.vivit import modeling_vivit as stock
 
-from ..architecture import Architecture, paper_settings, register_architecture
+from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from .configuration_vivit import VivitConfig
 from .modeling_vivit import MODULE_CLASSES, VivitForVideoClassification, VivitModel
 
@@ -18,6 +20,11 @@ register_architecture(
         module_classes=MODULE_CLASSES,
         weight_conversions=("VivitModel",),
         paper_settings=paper_settings(r=300, scope="clip", proportional_attention=True),
+        usual_transform=UsualTransform(
+            enlargement=Fraction(256, 224),
+            fields={"rescale_factor": 1 / 127.5, "rescale_offset": -1.0, "mean": None, "std": None},
+        ),
+        kinetics_clip=KineticsClip(num_frames=32, sampling_rate=2, training_rate=2),
     )
 )
 

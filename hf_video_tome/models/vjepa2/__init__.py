@@ -1,8 +1,10 @@
 """V-JEPA 2 (https://arxiv.org/abs/2506.09985): all tokens are one set, rotary positions, attentive pooler."""
 
+from fractions import Fraction
+
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
-from ..architecture import Architecture, register_architecture
+from ..architecture import Architecture, UsualTransform, register_architecture
 from .configuration_vjepa2 import VJEPA2Config
 from .modeling_vjepa2 import MODULE_CLASSES, VJEPA2ForVideoClassification, VJEPA2Model
 
@@ -18,6 +20,7 @@ register_architecture(
         module_classes=MODULE_CLASSES,
         stock_attn_implementations=("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
         video_processor_only=True,
+        usual_transform=UsualTransform(enlargement=Fraction(256, 224)),
     )
 )
 

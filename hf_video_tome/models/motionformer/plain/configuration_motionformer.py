@@ -71,6 +71,17 @@ class MotionformerConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
+        for name in ("num_frames", "tubelet_size", "num_channels", "hidden_size", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        sizes = {}
+        for name in ("image_size", "patch_size"):
+            value = getattr(self, name)
+            sizes[name] = (value, value) if isinstance(value, int) else tuple(value)
+            if len(sizes[name]) != 2 or min(sizes[name]) < 1:
+                raise ValueError(f"{name} must be an int of at least 1, or two of them (height, width), got {value}")
+        if any(image < patch for image, patch in zip(sizes["image_size"], sizes["patch_size"], strict=True)):
+            raise ValueError(f"image_size must be at least patch_size={self.patch_size}, got {self.image_size}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads={self.num_attention_heads}, "

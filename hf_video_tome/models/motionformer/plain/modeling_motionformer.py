@@ -48,8 +48,9 @@ class MotionformerEmbeddings(nn.Module):
     def __init__(self, config: MotionformerConfig) -> None:
         super().__init__()
         self.image_size = _pair(config.image_size)
-        patch_size = _pair(config.patch_size)
-        self.grid = (self.image_size[0] // patch_size[0], self.image_size[1] // patch_size[1])
+        self.patch_size = _pair(config.patch_size)
+        self.clip_shape = {"num_frames": config.num_frames, "num_channels": config.num_channels}
+        self.grid = (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
         self.patch_embeddings = MotionformerPatchEmbeddings(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], config.hidden_size))
@@ -57,6 +58,30 @@ class MotionformerEmbeddings(nn.Module):
             torch.zeros(1, config.num_frames // config.tubelet_size, config.hidden_size)
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def _check_pixel_values(self, pixel_values: Tensor, any_size: bool) -> None:
+        if pixel_values.ndim != 5:
+            raise ValueError(
+                "pixel_values must have 5 dimensions (batch, frames, channels, height, width), got shape "
+                f"{tuple(pixel_values.shape)}"
+            )
+        for axis, name in ((1, "num_frames"), (2, "num_channels")):
+            if pixel_values.shape[axis] != self.clip_shape[name]:
+                raise ValueError(
+                    f"pixel_values must have {name}={self.clip_shape[name]}, got {pixel_values.shape[axis]} in shape "
+                    f"{tuple(pixel_values.shape)} (batch, frames, channels, height, width)"
+                )
+        height, width = pixel_values.shape[3:]
+        if (height, width) != self.image_size and not any_size:
+            raise ValueError(
+                f"pixel_values must have frames of {self.image_size[0]} x {self.image_size[1]} pixels unless "
+                f"interpolate_pos_encoding=True, got {height} x {width}"
+            )
+        if height < self.patch_size[0] or width < self.patch_size[1]:
+            raise ValueError(
+                f"pixel_values must have frames of at least one patch, {self.patch_size[0]} x {self.patch_size[1]} "
+                f"pixels, got {height} x {width}"
+            )
 
     def interpolate_pos_encoding(self, rows: int, columns: int) -> Tensor:
         """The positions of the patches of a frame (1, rows * columns, C), resized where the grid is another one."""
@@ -78,20 +103,11 @@ class MotionformerEmbeddings(nn.Module):
             (B, 1 + N, C): CLS, then the patches frame by frame.
 
         Raises:
-            ValueError: If the number of frames or the size of the image is not that of the config.
+            ValueError: If the clips do not fit the config.
         """
-        image_size = tuple(pixel_values.shape[-2:])
-        if image_size != self.image_size and not interpolate_pos_encoding:
-            raise ValueError(
-                f"pixel_values must have frames of {self.image_size[0]} x {self.image_size[1]} pixels unless "
-                f"interpolate_pos_encoding=True, got {image_size[0]} x {image_size[1]}"
-            )
+        self._check_pixel_values(pixel_values, interpolate_pos_encoding)
         patches = self.patch_embeddings(pixel_values)
-        num_frames, rows, columns = patches.shape[1:4]
-        if num_frames != self.time_embeddings.shape[1]:
-            raise ValueError(
-                f"pixel_values must have frames for {self.time_embeddings.shape[1]} tubelets, got {num_frames}"
-            )
+        rows, columns = patches.shape[2:4]
         positions = self.interpolate_pos_encoding(rows, columns)
         patches = patches.flatten(2, 3) + positions.unsqueeze(1) + self.time_embeddings.unsqueeze(2)
         cls_token = self.cls_token + self.position_embeddings[:, :1]
@@ -183,8 +199,8 @@ class MotionformerAttention(nn.Module):
     Every patch token attends to the patches of each frame by itself, which gives one vector per frame: its trajectory.
     Then it attends to the points of that trajectory. CLS attends to all tokens as usual.
 
-    Frames are folded into the batch for the first step. So it runs on every attention implementation, and the fused
-    ones never hold the weights of all tokens to all tokens.
+    Frames are folded into the batch for the first step. So it runs on every attention implementation, and fused
+    kernels never hold the weights of all tokens to all tokens. (On a CPU sdpa has none for dropout, and holds them.)
     """
 
     def __init__(self, config: MotionformerConfig) -> None:
@@ -435,6 +451,8 @@ class MotionformerPreLogits(nn.Module):
 def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any) -> Tensor:
     """Sum of the cross entropies of the tasks of a head that answers several.
 
+    A task without a label in the batch adds nothing.
+
     Args:
         labels: (B, G) int64, for each of the G label groups the class inside the group (-100 for unknown), in the
             order of the outputs.
@@ -457,9 +475,16 @@ def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any
             f"with {logits.shape[1]} outputs"
         )
     num_items = kwargs.get("num_items_in_batch")
+    labels = labels.to(logits.device)
+    unknown = labels == -100
+    # The mean over no label is NaN, which would take the other tasks with it. Where no task has a label it stays NaN,
+    # as for one task.
+    left_out = unknown.all(dim=0) & ~unknown.all()
     losses = [
-        nn.functional.cross_entropy(group, label, reduction="mean" if num_items is None else "sum")
-        for group, label in zip(logits.split(sizes, dim=1), labels.to(logits.device).unbind(1), strict=True)
+        nn.functional.cross_entropy(
+            group, label.masked_fill(skip, 0), reduction="mean" if num_items is None else "sum"
+        ).masked_fill(skip, 0.0)
+        for group, label, skip in zip(logits.split(sizes, dim=1), labels.unbind(1), left_out.unbind(), strict=True)
     ]
     # The trainer counts labels, G of each clip.
     return torch.stack(losses).sum() / (1 if num_items is None else num_items / len(sizes))
@@ -494,8 +519,18 @@ class MotionformerForVideoClassification(MotionformerPreTrainedModel):
                     f"label_groups must divide the num_labels={config.num_labels} outputs, got {config.label_groups}; "
                     "None is one task"
                 )
-            self.loss_function = label_groups_loss
         self.post_init()
+
+    @property
+    def loss_function(self) -> Callable[..., Tensor]:
+        """The loss of labels: one that was set, else that of several tasks or of one, as the config says now."""
+        if "_loss_function" not in self.__dict__ and self.config.label_groups is not None:
+            return label_groups_loss
+        return super().loss_function
+
+    @loss_function.setter
+    def loss_function(self, value: Callable[..., Tensor]) -> None:
+        self._loss_function = value
 
     def pool(self, hidden_states: Tensor) -> Tensor:
         """What the classifier reads, (B, C), of the last states (B, 1 + N, C)."""
