@@ -67,7 +67,7 @@ def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def are_shared(maps: Sequence[np.ndarray]) -> bool:
-    """Whether in each layer each slot has tokens of its own, and all slots are divided alike (scope "tube").
+    """Whether tokens were removed from each slot alone, and from all slots alike, as with scope "tube".
 
     Args:
         maps: As for `token_colours`.
@@ -75,7 +75,9 @@ def are_shared(maps: Sequence[np.ndarray]) -> bool:
     Returns:
         Whether they do.
     """
-    return all(_is_shared(tokens) for tokens in maps)
+    last = maps[-1][0]
+    removed = len(np.unique(last[last >= 0])) < last.size
+    return removed and all(_is_shared(tokens) for tokens in maps)
 
 
 def _is_shared(tokens: np.ndarray) -> bool:

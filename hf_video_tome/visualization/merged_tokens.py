@@ -20,7 +20,7 @@ DROPPED = -1
 FILLS = ("mean", "pixels", "distinct")
 """What the inside of a token can show: its mean colour, its pixels as they are, or a colour of its own."""
 
-_HATCH_DARK, _HATCH_LIGHT = 32, 128  # grey levels, 0 to 255
+_HATCH_DARK, _HATCH_LIGHT = 44, 112  # grey levels, 0 to 255
 _SINGLE_OUTLINE, _MERGED_OUTLINE = 40, 240
 _DIMMED, _DIMMED_BLACK = 0.3, 24.0  # contrast and darkest grey of what is not chosen
 
@@ -236,7 +236,7 @@ def merged_tokens_image(
         source = pixels[list(chosen)].repeat(scale, 1).repeat(scale, 2)[rest]
         image[rest] = np.rint(source.mean(axis=-1, keepdims=True) * _DIMMED + _DIMMED_BLACK).astype(np.uint8)
     elif dropped.any():
-        hatching = _hatching(owner.shape[1:], period=max(4, scale * patch[1] // 4))
+        hatching = _hatching(owner.shape[1:], period=max(4, scale * patch[1] // 3))
         image[dropped] = np.broadcast_to(hatching, image.shape)[dropped]
     if outline and colours is not None:
         border = _border(owner, outline) & ~(dropped if only is None else rest)

@@ -201,6 +201,7 @@ def legend(clip: TracedClip, layers: Sequence[int], fill: str, only: Collection[
         parts.append("each frame has tokens of its own")
         parts.append("one colour: the same places in every frame" if clip.is_shared else "each has its own colour")
     if only is not None:
+        parts += ["outlines: one colour for each token"] * (outlined and len(only) > 1)
         parts.append("all else dimmed")
     elif outlined and fill != "distinct":
         frames_per_slot = len(clip.frames) // clip.geometry.layout.num_frames
