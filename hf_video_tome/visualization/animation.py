@@ -16,7 +16,7 @@ _TEXT_SIZE, _NOTE_SIZE, _LINE = 16, 13, 1.35
 _MARGIN, _GAP = 12, 12
 _BACKGROUND, _INK, _GREY = "white", "black", (90, 90, 90)
 _VIDEO_QUALITY = {"crf": "16"}
-_GIF_COLOURS = 254
+_GIF_COLOURS = 256
 
 
 def compose(rows: Sequence[Sequence[tuple[str, np.ndarray]]], caption: str = "", note: str = "") -> np.ndarray:
@@ -112,11 +112,9 @@ def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray]
     if not target.parent.is_dir():
         raise FileNotFoundError(f"`path`: the folder {str(target.parent)!r} does not exist")
     # One palette for all pictures: with one for each, what stands still would flicker. No dithering, for the same
-    # reason and because tokens are of even colour.
-    found = Image.fromarray(np.concatenate(pictures)).quantize(_GIF_COLOURS, method=Image.Quantize.MEDIANCUT)
-    palette = Image.new("P", (1, 1))
-    # Paper and ink are white and black, not the nearest of the colours found; first, for Pillow looks no further.
-    palette.putpalette([255, 255, 255, 0, 0, 0, *(found.getpalette() or [])[: 3 * _GIF_COLOURS]])
+    # reason and because tokens are of even colour. An octree finds the colours of thin outlines, too; median cut, the
+    # default of Pillow, gives them those of the pictures.
+    palette = Image.fromarray(np.concatenate(pictures)).quantize(_GIF_COLOURS, method=Image.Quantize.FASTOCTREE)
     images = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     milliseconds = 10 * max(2, round(100 / fps))
     images[0].save(

@@ -334,3 +334,18 @@ def test_shown_frames_have_the_colours_of_the_whole_clip() -> None:
     clip = make_clip("vivit", r=5)
     some = merged_tokens_image(clip.frames, clip.trace, clip.geometry, shown=[3, 0])
     np.testing.assert_array_equal(some, clip.draw()[[3, 0]])
+
+
+def test_a_gif_keeps_the_colours_of_thin_outlines(tmp_path: Path) -> None:
+    """Few pixels in bright colours beside many in dull ones: the former tell tokens apart."""
+    rng = np.random.default_rng(0)
+    outlines = {10: (255, 0, 0), 20: (0, 255, 0), 30: (40, 80, 255), 40: (255, 230, 0), 50: (255, 0, 255)}
+    pictures = []
+    for _ in range(4):
+        picture = rng.integers(60, 140, (200, 200, 3), dtype=np.uint8)
+        for row, colour in outlines.items():
+            picture[row, :60] = colour
+        pictures.append(picture)
+    for picture in film(write_animation(tmp_path / "film.gif", pictures, 4)):
+        for row, colour in outlines.items():
+            assert np.abs(picture[row, :60].astype(int) - colour).max() <= 40
