@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +27,7 @@ from .common import (
     Strategy,
     StrategyOption,
     ThresholdOption,
+    check_sampling,
     console,
     describe_counts,
     describe_merging,
@@ -36,6 +36,7 @@ from .common import (
     merging_summary,
     print_error,
     progress_bar,
+    read_clip,
     write_json,
 )
 
@@ -90,10 +91,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
-    if sampling_rate is not None and strategy is Strategy.uniform:
-        raise InputError(
-            "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
-        )
+    check_sampling(strategy, sampling_rate)
     settings = merging_settings(
         r,
         schedule,
@@ -106,16 +104,16 @@ def command(
         position=position,
     )
     classifier = load_classifier(model, settings, dtype.value, device)
-    decided = _decided(classifier, dtype, strategy, sampling_rate)
+    decided = decisions(classifier, dtype, strategy, sampling_rate)
     if not as_json:
-        _print_decided(decided)
+        print_decisions(decided)
 
     results: list[dict[str, Any]] = []
     failed = 0
     with progress_bar(f"classifying {len(files)} files", len(files), enabled=len(files) > 1) as advance:
         for file in files:
             try:
-                predictions = _classify_file(classifier, file, strategy, sampling_rate or 1, top_k)
+                predictions = _classify_file(classifier, file, strategy, sampling_rate, top_k)
                 results.append({"file": file, "top": [vars(prediction) for prediction in predictions]})
             except InputError as error:
                 failed += 1
@@ -132,7 +130,7 @@ def command(
 
 
 def _classify_file(
-    classifier: Classifier, file: str, strategy: Strategy, sampling_rate: int, top_k: int
+    classifier: Classifier, file: str, strategy: Strategy, sampling_rate: int | None, top_k: int
 ) -> list[Prediction]:
     """Decodes one file, samples a clip and classifies it.
 
@@ -141,15 +139,8 @@ def _classify_file(
     """
     import torch
 
-    from ..data.clips import read_clips
-    from ..data.decoding import VideoDecodingError
-    from ..data.sampling import ClipSampling
-
     model = classifier.model
-    try:
-        frames = read_clips(Path(file), ClipSampling(model.config.num_frames, sampling_rate, strategy.value))[0]
-    except VideoDecodingError as error:
-        raise InputError(str(error)) from error
+    frames = read_clip(classifier, file, strategy, sampling_rate)
     pixel_values = classifier.transform(frames)[None].to(classifier.device, model.dtype)
     try:
         with torch.inference_mode():
@@ -163,7 +154,7 @@ def _classify_file(
     ]
 
 
-def _decided(classifier: Classifier, dtype: Dtype, strategy: Strategy, sampling_rate: int | None) -> dict[str, Any]:
+def decisions(classifier: Classifier, dtype: Dtype, strategy: Strategy, sampling_rate: int | None) -> dict[str, Any]:
     """What the command will do, JSON-safe."""
     from ..api import token_counts
 
@@ -186,7 +177,8 @@ def _decided(classifier: Classifier, dtype: Dtype, strategy: Strategy, sampling_
     }
 
 
-def _print_decided(decided: dict[str, Any]) -> None:
+def print_decisions(decided: dict[str, Any]) -> None:
+    """Prints what `decisions` gave."""
     from rich.table import Table
 
     clip, transform = decided["clip"], decided["transform"]

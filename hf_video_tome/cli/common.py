@@ -501,6 +501,38 @@ def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransfo
     return transform, source
 
 
+def check_sampling(strategy: Strategy, sampling_rate: int | None) -> None:
+    """Refuses a distance between frames where the strategy decides it."""
+    if sampling_rate is not None and strategy is Strategy.uniform:
+        raise InputError(
+            "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
+        )
+
+
+def read_clip(classifier: Classifier, file: str, strategy: Strategy, sampling_rate: int | None) -> torch.Tensor:
+    """Decodes as many frames of a video file, or of a folder of frames, as the model takes.
+
+    Args:
+        classifier: The model.
+        file: Path of the video.
+        strategy: Which frames.
+        sampling_rate: Distance between two frames; None for 1.
+
+    Returns:
+        (T, 3, H, W) uint8 RGB frames.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    from ..data.clips import read_clips
+    from ..data.decoding import VideoDecodingError
+    from ..data.sampling import ClipSampling
+
+    num_frames = classifier.model.config.clip_shape.frames
+    with input_errors(VideoDecodingError):
+        return read_clips(Path(file), ClipSampling(num_frames, sampling_rate or 1, strategy.value))[0]
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Hides progress bars and warnings of the loading: what matters of it is checked and said by the commands."""
@@ -529,21 +561,14 @@ def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
 
 def describe_merging(summary: Mapping[str, Any]) -> str:
     """The same in words."""
+    from ..visualization.captions import describe_settings
+
     r = summary["r"]
     if not (any(r) if isinstance(r, list) else r):
-        return "off (r = 0): the stock model"
-    if isinstance(r, list):
-        amount = f"r = {','.join(map(str, r))}"
-    else:
-        per = {"clip": "layer", "time": "layer and place"}.get(summary["scope"], "layer and frame")
-        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
-    mode = summary["mode"] + (f" (threshold {summary['threshold']})" if summary["threshold"] is not None else "")
+        return describe_settings(summary)
     attention = "with" if summary["proportional_attention"] else "without"
     position = f", position {summary['position']}" if "position" in summary else ""
-    return (
-        f"{mode}, {amount}, {summary['schedule']} schedule, scope {summary['scope']}, {summary['pooling']} pooling, "
-        f"{attention} proportional attention{position}"
-    )
+    return f"{describe_settings(summary)}, {summary['pooling']} pooling, {attention} proportional attention{position}"
 
 
 def describe_counts(counts: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,14 +12,17 @@ import torch
 from ..configuration import TokenMergingConfigMixin, image_grid
 from ..data.transforms import ClipTransform
 from ..merging import TokenLayout, TokenMergingTrace
+from .colours import token_colours
 
 DROPPED = -1
 """Entry of a token map where the original token was dropped."""
 
-_HATCH_DARK, _HATCH_LIGHT = 52, 84  # grey levels, 0 to 255
-_SINGLE_OUTLINE = 40
-# Steps of the golden ratio around the colour wheel keep the hues of any number of tokens apart.
-_GOLDEN_RATIO = 0.6180339887498949
+FILLS = ("mean", "pixels", "distinct")
+"""What the inside of a token can show: its mean colour, its pixels as they are, or a colour of its own."""
+
+_HATCH_DARK, _HATCH_LIGHT = 44, 112  # grey levels, 0 to 255
+_SINGLE_OUTLINE, _MERGED_OUTLINE = 40, 240
+_DIMMED, _DIMMED_BLACK = 0.3, 24.0  # contrast and darkest grey of what is not chosen
 
 
 class ClipGeometry(NamedTuple):
@@ -88,6 +92,24 @@ class ClipGeometry(NamedTuple):
                 f"patches, got {num_frames} frames of {height} x {width} pixels"
             )
 
+    def outline(self, frames: torch.Tensor, scale: int) -> int:
+        """A width of outlines that hides little of a patch.
+
+        Args:
+            frames: (T, 3, H, W) frames of the clip.
+            scale: Size of a pixel of the frame in the picture.
+
+        Returns:
+            Pixels of the picture, 1 to 4.
+
+        Examples:
+            >>> geometry = ClipGeometry(TokenLayout(0, num_frames=8, num_patches=196), rows=14, columns=14)
+            >>> [geometry.outline(torch.zeros(8, 3, 224, 224), scale) for scale in (1, 2, 3)]
+            [1, 2, 4]
+        """
+        patch = scale * min(frames.shape[2] // self.rows, frames.shape[3] // self.columns)
+        return max(1, min(patch // 12, 4))
+
 
 def token_map(trace: TokenMergingTrace, layout: TokenLayout, *, layer: int = -1, sample: int = 0) -> np.ndarray:
     """Says for each place of a clip which token holds it.
@@ -139,12 +161,17 @@ def merged_tokens_image(
     sample: int = 0,
     scale: int = 1,
     outline: int = 1,
+    fill: str = "mean",
+    only: Collection[int] | None = None,
+    shown: Sequence[int] | None = None,
+    colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draws the tokens of a clip: each fills all that it stands for, over all frames, with its mean colour.
+    """Draws the tokens of a clip: each fills all that it stands for, over all frames.
 
-    Parts of a frame that belong to the same token have no line between them. A token that stands for more than one
-    patch has an outline in a colour of its own, the same in all frames, so that it can be followed through the clip;
-    one that stands for a single patch has a dark outline. What was dropped is hatched in grey.
+    Parts of a frame that belong to the same token have no line between them. The outline of a token that lies in
+    several frames has a colour of its own, the same in all of them, so that it can be followed through the clip; one
+    that was merged inside a frame (of a tubelet slot, that is) has a light outline, and one that stands for a single
+    patch a dark one. What was dropped is hatched in grey.
 
     Args:
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
@@ -154,12 +181,19 @@ def merged_tokens_image(
         sample: Which clip of the trace's batch the frames are.
         scale: Size of a pixel of the frame in the picture, for small frames.
         outline: Width of the outlines in pixels of the picture; 0 for none.
+        fill: "mean", the mean colour of all pixels of the token; "pixels", the frames as they are; or "distinct", a
+            colour of its own for each token, unlike those of its neighbours (then all outlines are dark).
+        only: Tokens to draw, as positions in the sequence of that layer; the rest of the frames is dimmed. Each has an
+            outline in a colour of its own. All when None.
+        shown: Indices of the frames to draw; all when None. The mean colours are those of all frames.
+        colours: (N, 3) uint8, what `identity_colours` gives for that layer, where many pictures are drawn; computed
+            when None.
 
     Returns:
         (T, H * scale, W * scale, 3) uint8 RGB: one picture per frame.
 
     Raises:
-        ValueError: If frames, trace and geometry do not fit each other.
+        ValueError: If frames, trace and geometry do not fit each other, or an argument is not as described.
 
     Examples:
         >>> frames = torch.zeros(2, 3, 4, 8, dtype=torch.uint8)
@@ -171,34 +205,105 @@ def merged_tokens_image(
         ([100, 100], [0, 200])
     """
     geometry.check(trace, frames)
-    tokens = token_map(trace, geometry.layout, layer=layer, sample=sample)
-    grid = tokens.reshape(-1, geometry.rows, geometry.columns)
+    if fill not in FILLS:
+        raise ValueError(f"`fill` must be one of {', '.join(map(repr, FILLS))}, got {fill!r}")
+    for name, number, least in (("scale", scale, 1), ("outline", outline, 0)):
+        if number < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {number}")
+    num_frames, _, height, width = frames.shape
+    slots, rows, columns = geometry.layout.num_frames, geometry.rows, geometry.columns
+    patch = (num_frames // slots, height // rows, width // columns)
+    chosen = range(num_frames) if shown is None else shown
+
+    tokens = token_map(trace, geometry.layout, layer=layer, sample=sample).reshape(slots, rows, columns)
+    for token in () if only is None else only:
+        if not (tokens == token).any():
+            raise ValueError(f"`only` must be of tokens that hold a place of the clip, got {token}")
+
     pixels = frames.permute(0, 2, 3, 1).cpu().numpy()
-    num_frames, height, width = pixels.shape[:3]
-    owner = (
-        grid.repeat(num_frames // len(grid), 0).repeat(height // geometry.rows, 1).repeat(width // geometry.columns, 2)
-    )
+    owner = tokens[[frame // patch[0] for frame in chosen]].repeat(patch[1] * scale, 1).repeat(patch[2] * scale, 2)
+    if colours is None and (fill == "distinct" or outline):
+        colours = identity_colours(trace, geometry, sample=sample)[layer]
+    if fill == "pixels":
+        image = pixels[list(chosen)].repeat(scale, 1).repeat(scale, 2)
+    else:
+        inside = colours if fill == "distinct" else None
+        image = (_mean_colours(pixels, tokens, patch) if inside is None else inside)[owner.clip(0)]
 
-    num_tokens = int(tokens.max(initial=0)) + 1
-    flat = owner.reshape(-1)
-    held = flat >= 0
-    area = np.bincount(flat[held], minlength=num_tokens)
-    colours = (
-        np.stack([np.bincount(flat[held], pixels[..., c].reshape(-1)[held], num_tokens) for c in range(3)], axis=1)
-        / np.maximum(area, 1)[:, None]
-    )
-    colours = np.rint(colours).astype(np.uint8)
-
-    owner = owner.repeat(scale, 1).repeat(scale, 2)
-    image = colours[owner.clip(0)]
-    image[owner == DROPPED] = _hatching(owner.shape[1:], period=max(4, scale * height // geometry.rows // 4))[
-        None
-    ].repeat(num_frames, 0)[owner == DROPPED]
-    if outline:
-        patches = np.bincount(tokens[tokens >= 0], minlength=num_tokens)
-        border = _border(owner, outline) & (owner != DROPPED)
-        image[border] = _outline_colours(patches)[owner[border]]
+    dropped = owner == DROPPED
+    if only is not None:
+        rest = ~np.isin(owner, list(only))
+        source = pixels[list(chosen)].repeat(scale, 1).repeat(scale, 2)[rest]
+        image[rest] = np.rint(source.mean(axis=-1, keepdims=True) * _DIMMED + _DIMMED_BLACK).astype(np.uint8)
+    elif dropped.any():
+        hatching = _hatching(owner.shape[1:], period=max(4, scale * patch[1] // 3))
+        image[dropped] = np.broadcast_to(hatching, image.shape)[dropped]
+    if outline and colours is not None:
+        border = _border(owner, outline) & ~(dropped if only is None else rest)
+        if only is not None:
+            lines = colours
+        elif fill == "distinct":
+            lines = np.full_like(colours, _SINGLE_OUTLINE)
+        else:
+            lines = _outline_colours(tokens, colours)
+        image[border] = lines[owner[border]]
     return image
+
+
+def _mean_colours(pixels: np.ndarray, tokens: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
+    """Mean of the pixels of each token: (N, 3) uint8 from (T, H, W, 3) uint8 and a map (S, rows, columns)."""
+    slots, rows, columns = tokens.shape
+    sums = pixels.reshape(slots, patch[0], rows, patch[1], columns, patch[2], 3).sum(axis=(1, 3, 5), dtype=np.int64)
+    held = tokens >= 0
+    num_tokens = int(tokens.max(initial=-1)) + 1
+    area = np.bincount(tokens[held], minlength=num_tokens) * np.prod(patch)
+    totals = np.stack([np.bincount(tokens[held], sums[..., c][held], num_tokens) for c in range(3)], axis=1)
+    return np.rint(totals / np.maximum(area, 1)[:, None]).astype(np.uint8)
+
+
+def identity_colours(trace: TokenMergingTrace, geometry: ClipGeometry, *, sample: int = 0) -> list[np.ndarray]:
+    """A colour for each token of each layer, the same in all frames; see `token_colours`.
+
+    Args:
+        trace: What a model returned for `output_token_merging=True`.
+        geometry: How the tokens lie in the clip.
+        sample: Which clip of the trace's batch.
+
+    Returns:
+        L + 1 arrays (N_i, 3) uint8 RGB.
+
+    Examples:
+        >>> trace = TokenMergingTrace((torch.tensor([[0, 1, 0, 2]]),), (torch.tensor([[2.0, 1.0, 1.0]]),))
+        >>> geometry = ClipGeometry(TokenLayout(0, num_frames=2, num_patches=2), rows=1, columns=2)
+        >>> [colours.shape for colours in identity_colours(trace, geometry)]
+        [(3, 3)]
+    """
+    shape = (geometry.layout.num_frames, geometry.rows, geometry.columns)
+    layers = range(len(trace.layer_sources))
+    return token_colours(
+        [token_map(trace, geometry.layout, layer=layer, sample=sample).reshape(shape) for layer in layers]
+    )
+
+
+def count_places(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts how many places of a clip each token holds, and in how many slots.
+
+    Args:
+        tokens: (S, ...) int64 map from places to tokens, -1 where one was dropped.
+
+    Returns:
+        Two (N,) int64 arrays by token, where N is one more than the largest token of the map.
+
+    Examples:
+        >>> places, slots = count_places(np.array([[0, 0, 1], [0, -1, 1]]))
+        >>> places.tolist(), slots.tolist()
+        ([3, 2], [2, 2])
+    """
+    places = np.bincount(tokens[tokens >= 0])
+    slots = np.zeros_like(places)
+    for slot in tokens:
+        slots[np.unique(slot[slot >= 0])] += 1
+    return places, slots
 
 
 def _hatching(size: tuple[int, ...], period: int) -> np.ndarray:
@@ -225,10 +330,10 @@ def _border(owner: np.ndarray, width: int) -> np.ndarray:
     return border
 
 
-def _outline_colours(patches: np.ndarray) -> np.ndarray:
-    """Colours of outlines by token: bright and of spread hues where it stands for several patches, else dark grey."""
-    hue = 6 * (np.arange(len(patches)) * _GOLDEN_RATIO % 1.0)
-    pure = np.clip(np.abs((hue[:, None] + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
-    colours = np.rint(255 * (0.25 + 0.75 * pure))
+def _outline_colours(tokens: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """Colours of outlines by token: its own where it lies in several slots, else light if merged, dark if not."""
+    patches, slots = count_places(tokens)
+    colours = identity[: len(patches)].copy()
+    colours[slots <= 1] = _MERGED_OUTLINE
     colours[patches <= 1] = _SINGLE_OUTLINE
-    return colours.astype(np.uint8)
+    return colours

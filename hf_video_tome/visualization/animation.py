@@ -1,0 +1,123 @@
+"""Pictures with titles and captions, and films of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .captions import load_font, wrap_text
+
+ANIMATION_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv")
+
+_TEXT_SIZE, _NOTE_SIZE, _LINE = 16, 13, 1.35
+_MARGIN, _GAP = 12, 12
+_BACKGROUND, _INK, _GREY = "white", "black", (90, 90, 90)
+_VIDEO_QUALITY = {"crf": "16"}
+_GIF_COLOURS = 256
+
+
+def compose(rows: Sequence[Sequence[tuple[str, np.ndarray]]], caption: str = "", note: str = "") -> np.ndarray:
+    """Puts pictures beside and below each other, each under its title, and a caption below all of them.
+
+    Text that is too long for its place is broken into lines; nothing is cut off.
+
+    Args:
+        rows: Rows of (title, (H, W, 3) uint8 picture).
+        caption: Lines below the pictures.
+        note: Lines below the caption, smaller.
+
+    Returns:
+        (H, W, 3) uint8 RGB of even height and width, as videos need them.
+
+    Examples:
+        >>> black, white = np.zeros((30, 40, 3), np.uint8), np.full((30, 40, 3), 255, np.uint8)
+        >>> compose([[("input", black), ("tokens", white)]], caption="a model").shape[1]  # margins, and a gap
+        116
+    """
+    from PIL import Image, ImageDraw
+
+    font, small = load_font(_TEXT_SIZE), load_font(_NOTE_SIZE)
+    line, small_line = round(_TEXT_SIZE * _LINE), round(_NOTE_SIZE * _LINE)
+    inner = max(sum(image.shape[1] for _, image in row) + _GAP * (len(row) - 1) for row in rows)
+    titles = [[wrap_text(title, image.shape[1], font.getlength) for title, image in row] for row in rows]
+    captions, notes = wrap_text(caption, inner, font.getlength), wrap_text(note, inner, small.getlength)
+
+    height = 2 * _MARGIN + _GAP * (len(rows) - 1) + line * len(captions) + small_line * len(notes)
+    height += (_GAP // 2) * bool(captions or notes)
+    for row, lines in zip(rows, titles, strict=True):
+        height += max(map(len, lines)) * line + max(len(image) for _, image in row)
+    width = inner + 2 * _MARGIN
+    canvas = Image.new("RGB", (width + width % 2, height + height % 2), _BACKGROUND)
+    pen = ImageDraw.Draw(canvas)
+    top = _MARGIN
+    for row, lines in zip(rows, titles, strict=True):
+        left, below = _MARGIN, top + max(map(len, lines)) * line
+        for (_, image), texts in zip(row, lines, strict=True):
+            for number, text in enumerate(texts):
+                pen.text((left, top + number * line), text, fill=_INK, font=font)
+            canvas.paste(Image.fromarray(image), (left, below))
+            left += image.shape[1] + _GAP
+        top = below + max(len(image) for _, image in row) + _GAP
+    top += _GAP // 2 - _GAP
+    for text in captions:
+        top += line
+        pen.text((_MARGIN, top - line + 4), text, fill=_INK, font=font)
+    for text in notes:
+        top += small_line
+        pen.text((_MARGIN, top - small_line + 4), text, fill=_GREY, font=small)
+    return np.asarray(canvas)
+
+
+def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray], fps: float) -> Path:
+    """Writes pictures as a video or a GIF that repeats.
+
+    Args:
+        path: Output file; the suffix decides: `.gif`, or one of a video. The folder must exist.
+        pictures: (H, W, 3) uint8 RGB pictures of one size, even for a video.
+        fps: Pictures per second, above 0; in a GIF rounded to hundredths of a second per picture, of which it takes
+            50 at most.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the suffix or the rate is not as described, or there are no pictures.
+        FileNotFoundError: If the folder does not exist.
+
+    Examples:
+        >>> import tempfile
+        >>> pictures = [np.full((48, 64, 3), level, np.uint8) for level in (0, 255)]
+        >>> write_animation(f"{tempfile.mkdtemp()}/blink.gif", pictures, fps=2).name
+        'blink.gif'
+    """
+    from ..data.encoding import write_video
+
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in ANIMATION_SUFFIXES:
+        raise ValueError(f"`path` must end in one of {', '.join(ANIMATION_SUFFIXES)}, got {target.name!r}")
+    if not len(pictures):
+        raise ValueError("`pictures` must hold at least one picture")
+    if not fps > 0:
+        raise ValueError(f"`fps` must be above 0, got {fps}")
+    if suffix != ".gif":
+        codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+        return write_video(target, np.stack(pictures), fps, codec=codec, options=_VIDEO_QUALITY)
+
+    from PIL import Image
+
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"`path`: the folder {str(target.parent)!r} does not exist")
+    # One palette for all pictures: with one for each, what stands still would flicker. No dithering, for the same
+    # reason and because tokens are of even colour. An octree finds the colours of thin outlines, too; median cut, the
+    # default of Pillow, gives them those of the pictures.
+    palette = Image.fromarray(np.concatenate(pictures)).quantize(_GIF_COLOURS, method=Image.Quantize.FASTOCTREE)
+    images = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    milliseconds = 10 * max(2, round(100 / fps))
+    images[0].save(
+        target, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=False, disposal=1
+    )
+    return target

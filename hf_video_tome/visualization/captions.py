@@ -1,0 +1,126 @@
+"""What is written beside a picture of tokens, and how text is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.ImageFont import FreeTypeFont
+
+
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """The settings that decide which tokens are left, in words.
+
+    Args:
+        settings: What `token_merging_settings(resolved=True)` of a config gives.
+
+    Returns:
+        One line without a full stop.
+
+    Examples:
+        >>> from hf_video_tome import VideoMAEConfig
+        >>> describe_settings(VideoMAEConfig(token_merging_r=150).token_merging_settings(resolved=True))
+        'merge, r = 150 per layer, constant schedule, scope clip'
+        >>> describe_settings(VideoMAEConfig().token_merging_settings(resolved=True))
+        'off (r = 0): the stock model'
+    """
+    r = settings["r"]
+    if not (any(r) if isinstance(r, list) else r):
+        return "off (r = 0): the stock model"
+    if isinstance(r, list):
+        amount = f"r = {','.join(map(str, r))}"
+    else:
+        per = {"clip": "layer", "time": "layer and place"}.get(settings["scope"], "layer and frame")
+        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
+    mode = settings["mode"] + (f" (threshold {settings['threshold']})" if settings["threshold"] is not None else "")
+    return f"{mode}, {amount}, {settings['schedule']} schedule, scope {settings['scope']}"
+
+
+def describe_prediction(logits: torch.Tensor, config: Any) -> str:
+    """The most likely label with its probability; one for each task of a head that answers several.
+
+    Args:
+        logits: (num_labels,) of one clip.
+        config: Config of the classifier.
+
+    Returns:
+        One line without a full stop.
+
+    Examples:
+        >>> import torch
+        >>> from transformers import VideoMAEConfig
+        >>> describe_prediction(torch.tensor([0.0, 2.0]), VideoMAEConfig(id2label={0: "walk", 1: "run"}))
+        "'run' (88.1 %)"
+    """
+    from ..evaluation.tasks import SINGLE_TASK, classifier_tasks
+
+    answers = []
+    for task in classifier_tasks(config):
+        probability, index = logits[task.start : task.stop].float().softmax(-1).max(-1)
+        label = config.id2label.get(task.start + int(index), str(int(index)))
+        prefix = "" if task.name == SINGLE_TASK else f"{task.name} "
+        answers.append(f"{prefix}{label!r} ({100 * float(probability):.1f} %)")
+    return ", ".join(answers)
+
+
+@cache
+def load_font(size: int) -> FreeTypeFont:
+    """The font of captions: that of matplotlib where it is installed, for it has most scripts, else that of Pillow.
+
+    Args:
+        size: Height in pixels.
+
+    Returns:
+        The font.
+    """
+    from PIL import ImageFont
+
+    matplotlib = find_spec("matplotlib")
+    if matplotlib is not None and matplotlib.origin:
+        path = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), size)
+    font = ImageFont.load_default(size)
+    assert not isinstance(font, ImageFont.ImageFont)  # Pillow without FreeType has no scalable font
+    return font
+
+
+def wrap_text(text: str, width: float, length: Callable[[str], float]) -> list[str]:
+    """Breaks text into lines that are not wider than that; single words that are wider are broken, too.
+
+    Args:
+        text: Words; line breaks in it are kept.
+        width: The most that a line may be wide.
+        length: How wide a text is.
+
+    Returns:
+        The lines.
+
+    Examples:
+        >>> wrap_text("one two three", 7, len)
+        ['one two', 'three']
+        >>> wrap_text("abcdefghij", 4, len)
+        ['abcd', 'efgh', 'ij']
+    """
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split():
+            if line and length(f"{line} {word}") <= width:
+                line = f"{line} {word}"
+                continue
+            if line:
+                lines.append(line)
+            while length(word) > width and len(word) > 1:
+                cut = max([end for end in range(1, len(word)) if length(word[:end]) <= width], default=1)
+                lines.append(word[:cut])
+                word = word[cut:]
+            line = word
+        if line:
+            lines.append(line)
+    return lines

@@ -1,0 +1,144 @@
+"""Colours of tokens that stay the same over time and from layer to layer, and differ between neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+# Steps by these shares of the range keep any number of points in three dimensions apart: the powers of 1 / x for the
+# root x of x**4 = x + 1 (M. Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018).
+_STEPS = 1.2207440846057596 ** -np.arange(1.0, 4.0)
+_SATURATION, _VALUE = (0.4, 0.95), (0.7, 1.0)
+_CANDIDATES = 48  # unused colours that a token chooses from
+_WEIGHTS = np.array([2.0, 4.0, 3.0])  # of red, green and blue in how different two colours look
+
+
+def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Gives each token of each layer a colour of its own.
+
+    A token has one colour in all frames, and one unlike those of its neighbours in space and time. From layer to layer
+    the colour of a group is that of its largest part before. Where each frame has tokens of its own and all frames
+    alike (scope "tube"), the tokens that one matching made have one colour, so that a film of them does not flicker.
+
+    Args:
+        maps: For each layer, the (S, rows, columns) int64 map from places to tokens, -1 where one was dropped (see
+            `token_map`); each layer joins tokens of the one before.
+
+    Returns:
+        For each layer (N, 3) uint8 RGB by token, where N is one more than the largest token of the map; black for
+        those that hold no place (a CLS token).
+
+    Examples:
+        >>> before, after = np.array([[[0, 1, 2]]]), np.array([[[0, 0, 1]]])
+        >>> first, last = token_colours([before, after])
+        >>> bool((first[[0, 2]] == last).all())  # the group of 0 and 1 keeps the colour of 0
+        True
+    """
+    unused = _distinct_colours()
+    candidates = [next(unused) for _ in range(_CANDIDATES)]
+    shared = are_shared(maps)
+    result: list[np.ndarray] = []
+    later: tuple[np.ndarray, np.ndarray] | None = None
+    for tokens in reversed(maps):
+        groups = np.broadcast_to(tokens[:1], tokens.shape) if shared else tokens
+        count = int(groups.max(initial=-1)) + 1
+        colours = np.zeros((count, 3), dtype=np.uint8)
+        areas = np.bincount(groups[groups >= 0], minlength=count)
+        todo = areas > 0
+        if later is not None:
+            kept, parents = _largest_parts(groups, later[0], areas)
+            colours[kept] = later[1][parents]
+            todo[kept] = False
+        neighbours = _neighbours(groups, todo)
+        done = (areas > 0) & ~todo
+        for group in sorted(np.flatnonzero(todo).tolist(), key=lambda group: (-areas[group], group)):
+            near = [other for other in neighbours.get(group, ()) if done[other]]
+            choice = _most_different(candidates, colours[near])
+            colours[group] = candidates.pop(choice)
+            candidates.append(next(unused))
+            done[group] = True
+        by_token = np.zeros((int(tokens.max(initial=-1)) + 1, 3), dtype=np.uint8)
+        held = tokens >= 0
+        by_token[tokens[held]] = colours[groups[held]]
+        result.append(by_token)
+        later = (groups, colours)
+    return result[::-1]
+
+
+def are_shared(maps: Sequence[np.ndarray]) -> bool:
+    """Whether tokens were removed from each slot alone, and from all slots alike, as with scope "tube".
+
+    Args:
+        maps: As for `token_colours`.
+
+    Returns:
+        Whether they do.
+    """
+    last = maps[-1][0]
+    removed = len(np.unique(last[last >= 0])) < last.size
+    return removed and all(_is_shared(tokens) for tokens in maps)
+
+
+def _is_shared(tokens: np.ndarray) -> bool:
+    """Whether each slot has tokens of its own, and all slots are divided alike."""
+    first, *others = tokens
+    for slot in others:
+        if ((slot < 0) != (first < 0)).any() or np.intersect1d(slot[slot >= 0], first[first >= 0]).size:
+            return False
+        # Divided alike: as many pairs of tokens at the same places as tokens in either.
+        pairs = len(np.unique(np.stack([first.ravel(), slot.ravel()]), axis=1).T)
+        if not pairs == len(np.unique(first)) == len(np.unique(slot)):
+            return False
+    return True
+
+
+def _largest_parts(before: np.ndarray, after: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest part of each later group, the first of those that are equally large: parts and their groups."""
+    held = (before >= 0) & (after >= 0)
+    parts, first = np.unique(before[held], return_index=True)
+    groups = after[held][first]
+    order = np.lexsort((parts, -areas[parts], groups))
+    largest = order[np.unique(groups[order], return_index=True)[1]]
+    return parts[largest], groups[largest]
+
+
+def _neighbours(groups: np.ndarray, wanted: np.ndarray) -> dict[int, list[int]]:
+    """Groups that touch each wanted one, in space or at the same place one slot before or after."""
+    pairs = []
+    for axis in range(3):
+        length = groups.shape[axis]
+        near, far = groups.take(range(length - 1), axis).ravel(), groups.take(range(1, length), axis).ravel()
+        pairs += [np.stack([near, far]), np.stack([far, near])]
+    joined = np.concatenate(pairs, axis=1)
+    joined = joined[:, (joined >= 0).all(0) & (joined[0] != joined[1])]
+    joined = joined[:, wanted[joined[0]]]
+    result: dict[int, list[int]] = {}
+    for group, other in np.unique(joined, axis=1).T.tolist():
+        result.setdefault(group, []).append(other)
+    return result
+
+
+def _most_different(candidates: list[np.ndarray], near: np.ndarray) -> int:
+    """Index of the candidate whose nearest neighbour in colour is farthest; the first where there is none."""
+    if not len(near):
+        return 0
+    difference = np.stack(candidates)[:, None].astype(float) - near[None].astype(float)
+    return int((difference**2 @ _WEIGHTS).min(axis=1).argmax())
+
+
+def _distinct_colours() -> Iterator[np.ndarray]:
+    """Bright colours without end that never repeat while there are any left: (3,) uint8 each."""
+    seen: set[tuple[int, ...]] = set()
+    number = 0
+    while True:
+        hue, saturation, value = (0.5 + number * _STEPS) % 1.0
+        number += 1
+        saturation = _SATURATION[0] + saturation * (_SATURATION[1] - _SATURATION[0])
+        value = _VALUE[0] + value * (_VALUE[1] - _VALUE[0])
+        pure = np.clip(np.abs((6 * hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
+        colour = np.rint(255 * value * (1 - saturation * (1 - pure))).astype(np.uint8)
+        key = tuple(colour.tolist())
+        if key not in seen:
+            seen.add(key)
+            yield colour

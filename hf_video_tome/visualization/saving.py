@@ -1,0 +1,288 @@
+"""Pictures and films of a traced clip: its tokens over time, and how they grow from layer to layer."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .animation import ANIMATION_SUFFIXES, compose, write_animation
+from .contact_sheet import enlarge, save_sheet, sheet_scale, spread_frames
+from .merged_tokens import count_places
+from .traced_clip import TracedClip
+
+SHEET_SUFFIXES = (".png", ".pdf", ".svg")
+
+_CLIP_HEIGHT, _LAYERS_HEIGHT = 384, 224  # that frames are enlarged to, about
+_LAST_LAYER_PICTURES = 3  # the end of the growth stays longer
+_SHEET_LAYERS = 7
+
+
+def save_tokens(
+    path: str | os.PathLike[str],
+    clip: TracedClip,
+    *,
+    fill: str = "mean",
+    only: Collection[int] | None = None,
+    layer: int = -1,
+    outline: int | None = None,
+    scale: int | None = None,
+    fps: float = 4.0,
+    max_frames: int = 8,
+) -> Path:
+    """Saves the tokens of a clip beside the input, as a film or as a sheet of pictures.
+
+    Figure 3 of "Video, How Do Your Tokens Merge?" (CVPRW 2025) shows tokens so.
+
+    Args:
+        path: Output file; the suffix decides: a film (.mp4, .gif, .webm, .mov, .mkv) of all frames, or a sheet (.png,
+            .pdf, .svg; needs matplotlib) of some. The folder must exist.
+        clip: The clip.
+        fill: "mean", the mean colour of a token; "pixels", the frames as they are; "distinct", a colour of its own for
+            each token, the same in all frames.
+        only: Tokens to draw, as positions in the sequence; the rest is dimmed. All when None.
+        layer: Index of the hidden states to draw: -1 after the last layer, 0 before the first.
+        outline: Width of the outlines in pixels, 0 for none; by the size of a patch when None.
+        scale: Size of a pixel of the frame in the picture; chosen when None.
+        fps: Frames per second of a film.
+        max_frames: Frames on a sheet, evenly spaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If an argument is not as described.
+        ImportError: If matplotlib is needed and missing.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from hf_video_tome import VideoMAEConfig, VideoMAEForVideoClassification
+        >>> from hf_video_tome.data import ClipTransform
+        >>> from hf_video_tome.visualization import trace_clip
+        >>> config = VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                         num_attention_heads=2, intermediate_size=32, token_merging_r=10)
+        >>> model = VideoMAEForVideoClassification(config).eval()
+        >>> frames = torch.randint(256, (4, 3, 48, 64), dtype=torch.uint8)
+        >>> clip = trace_clip(model, frames, ClipTransform(resize=32, crop=(32, 32)))
+        >>> save_tokens(f"{tempfile.mkdtemp()}/largest.gif", clip, only=clip.largest(3)).name
+        'largest.gif'
+    """
+    suffix, (num_frames, _, height, _) = _check_path(path), clip.frames.shape
+    layer = _layer_number(clip, layer)
+    is_sheet = suffix in SHEET_SUFFIXES
+    scale = _scale(scale, sheet_scale(height) if is_sheet else round(_CLIP_HEIGHT / height))
+    if outline is None:
+        outline = clip.geometry.outline(clip.frames, scale)
+    shown = spread_frames(num_frames, _check_count("max_frames", max_frames)) if is_sheet else range(num_frames)
+    drawn = clip.draw(layer=layer, fill=fill, only=only, shown=shown, scale=scale, outline=outline)
+    inputs = enlarge(clip.frames, shown, scale)
+    what, note = _subject(clip, layer, only), legend(clip, [layer], fill, only, bool(outline))
+    if is_sheet:
+        rows = {"input": inputs, _row_label(what): drawn}
+        return save_sheet(path, rows, [f"frame {frame}" for frame in shown], title=_caption(clip), note=note)
+    pictures = [
+        compose([[(f"input, frame {frame}", inputs[frame]), (what, drawn[frame])]], _caption(clip), note)
+        for frame in shown
+    ]
+    return write_animation(path, _same_size(pictures), fps)
+
+
+def save_layers(
+    path: str | os.PathLike[str],
+    clip: TracedClip,
+    *,
+    fill: str = "mean",
+    outline: int | None = None,
+    scale: int | None = None,
+    fps: float = 1.0,
+    max_frames: int = 4,
+) -> Path:
+    """Saves how the tokens of a clip grow from layer to layer, as a film or as a sheet with a row for each layer.
+
+    A group keeps the colour of its largest part.
+
+    Args:
+        path: Output file; the suffix decides: a film (.mp4, .gif, .webm, .mov, .mkv) with one picture for each layer,
+            or a sheet (.png, .pdf, .svg; needs matplotlib). The folder must exist.
+        clip: The clip.
+        fill: "mean", "pixels" or "distinct", as for `save_tokens`.
+        outline: Width of the outlines in pixels, 0 for none; by the size of a patch when None.
+        scale: Size of a pixel of the frame in the picture; chosen when None.
+        fps: Layers per second of a film.
+        max_frames: Frames of the clip to show, evenly spaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If an argument is not as described.
+        ImportError: If matplotlib is needed and missing.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from hf_video_tome import VideoMAEConfig, VideoMAEForVideoClassification
+        >>> from hf_video_tome.data import ClipTransform
+        >>> from hf_video_tome.visualization import trace_clip
+        >>> config = VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                         num_attention_heads=2, intermediate_size=32, token_merging_r=10)
+        >>> model = VideoMAEForVideoClassification(config).eval()
+        >>> frames = torch.randint(256, (4, 3, 48, 64), dtype=torch.uint8)
+        >>> clip = trace_clip(model, frames, ClipTransform(resize=32, crop=(32, 32)))
+        >>> save_layers(f"{tempfile.mkdtemp()}/layers.mp4", clip).name
+        'layers.mp4'
+    """
+    suffix, (num_frames, _, height, _) = _check_path(path), clip.frames.shape
+    is_sheet = suffix in SHEET_SUFFIXES
+    scale = _scale(scale, sheet_scale(height) if is_sheet else round(_LAYERS_HEIGHT / height))
+    if outline is None:
+        outline = clip.geometry.outline(clip.frames, scale)
+    shown = spread_frames(num_frames, _check_count("max_frames", max_frames))
+    inputs = enlarge(clip.frames, shown, scale)
+    note = legend(clip, range(clip.num_layers + 1), fill, None, bool(outline))
+
+    def draw(layer: int) -> np.ndarray:
+        return clip.draw(layer=layer, fill=fill, shown=shown, scale=scale, outline=outline)
+
+    if is_sheet:
+        layers = spread_layers(clip.num_layers, _SHEET_LAYERS)
+        rows = {"input": inputs}
+        rows |= {_row_label(f"layer {layer}: {_count(clip, layer)} tokens"): draw(layer) for layer in layers}
+        return save_sheet(path, rows, [f"frame {frame}" for frame in shown], title=_caption(clip), note=note)
+
+    top = (f"input, frames {', '.join(map(str, shown))}", _beside(inputs))
+    pictures = []
+    for layer in range(clip.num_layers + 1):
+        place = (
+            f"after layer {layer} of {clip.num_layers}" if layer else f"before the first of {clip.num_layers} layers"
+        )
+        title = f"{place}: {_subject(clip, layer, None)}"
+        pictures.append(compose([[top], [(title, _beside(draw(layer)))]], _caption(clip), note))
+    pictures += pictures[-1:] * (_LAST_LAYER_PICTURES - 1)
+    return write_animation(path, _same_size(pictures), fps)
+
+
+def spread_layers(num_layers: int, count: int) -> list[int]:
+    """Layers to show, evenly spaced from 0, before the first one, to the last."""
+    return sorted({round(layer) for layer in np.linspace(0, num_layers, min(count, num_layers + 1)).tolist()})
+
+
+def legend(clip: TracedClip, layers: Sequence[int], fill: str, only: Collection[int] | None, outlined: bool) -> str:
+    """What fill, outlines and hatching of a picture mean: only what it has.
+
+    Args:
+        clip: The clip.
+        layers: Indices of the hidden states drawn.
+        fill: As for `save_tokens`.
+        only: As for `save_tokens`.
+        outlined: Whether there are outlines.
+
+    Returns:
+        One line.
+    """
+    across = inside = single = dropped = False
+    for layer in layers:
+        tokens = clip.tokens(layer)
+        patches, slots = count_places(tokens)
+        across |= bool((slots > 1).any())
+        inside |= bool(((slots == 1) & (patches > 1)).any())
+        single |= bool((patches == 1).any())
+        dropped |= bool((tokens < 0).any())
+    parts = []
+    if fill == "mean":
+        parts.append("each token in the mean colour of all its pixels")
+    elif fill == "distinct" and clip.crosses_frames:
+        parts.append("each token in a colour of its own, the same in all frames")
+    elif fill == "distinct":
+        parts.append("each frame has tokens of its own")
+        parts.append("one colour: the same places in every frame" if clip.is_shared else "each has its own colour")
+    if only is not None:
+        parts += ["outlines: one colour for each token"] * (outlined and len(only) > 1)
+        parts.append("all else dimmed")
+    elif outlined and fill != "distinct":
+        frames_per_slot = len(clip.frames) // clip.geometry.layout.num_frames
+        where = "a frame" if frames_per_slot == 1 else f"{frames_per_slot} frames"
+        parts += ["coloured outline: one token over several frames"] * across
+        parts += [f"light outline: merged inside {where}"] * inside
+        parts += ["dark outline: not merged"] * single
+    if len(layers) > 1 and (across or fill == "distinct"):
+        parts.append("a group keeps the colour of its largest part")
+    if only is None and dropped:
+        parts.append("hatched: dropped")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _check_path(path: str | os.PathLike[str]) -> str:
+    """The suffix of an output file, in lower case."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (*ANIMATION_SUFFIXES, *SHEET_SUFFIXES):
+        allowed = ", ".join((*ANIMATION_SUFFIXES, *SHEET_SUFFIXES))
+        raise ValueError(f"`path` must end in one of {allowed}, got {Path(path).name!r}")
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"`path`: the folder {str(Path(path).parent)!r} does not exist")
+    return suffix
+
+
+def _check_count(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}")
+    return value
+
+
+def _scale(given: int | None, chosen: int) -> int:
+    return max(1, chosen) if given is None else _check_count("scale", given)
+
+
+def _layer_number(clip: TracedClip, layer: int) -> int:
+    """A layer counted from the start."""
+    if not -clip.num_layers - 1 <= layer <= clip.num_layers:
+        raise ValueError(
+            f"`layer` must be in 0 (before the first layer) to {clip.num_layers} (after the last), or negative to "
+            f"count from the end, got {layer}"
+        )
+    return layer % (clip.num_layers + 1)
+
+
+def _count(clip: TracedClip, layer: int) -> str:
+    return f"{clip.trace.token_counts[layer]} of {clip.trace.token_counts[0]}"
+
+
+def _subject(clip: TracedClip, layer: int, only: Collection[int] | None) -> str:
+    """What a picture shows."""
+    if only is None:
+        return f"{_count(clip, layer)} tokens"
+    if len(only) != 1:
+        return f"{len(only)} of the {clip.trace.token_counts[layer]} tokens"
+    (token,) = only
+    patches, frames = clip.extent(token, layer)
+    places, num_frames = clip.tokens(layer).size, len(clip.frames)
+    return f"token {token}: {patches} of {places} patches, in {frames} of {num_frames} frames"
+
+
+def _row_label(text: str) -> str:
+    """The same in lines that are narrow enough to stand beside a row."""
+    return "\n".join(textwrap.wrap(text, 12))
+
+
+def _caption(clip: TracedClip) -> str:
+    """Model, settings and prediction, each where there is one."""
+    lines = [": ".join(filter(None, (clip.name, clip.settings)))]
+    lines += [f"predicts {clip.prediction}"] * bool(clip.prediction)
+    return "\n".join(filter(None, lines))
+
+
+def _beside(images: np.ndarray, gap: int = 6) -> np.ndarray:
+    """Pictures (n, H, W, 3) next to each other on white."""
+    padded = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    return np.concatenate(list(padded), axis=1)[:, :-gap]
+
+
+def _same_size(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pictures padded with white at the bottom, where a title took one line more."""
+    height = max(len(picture) for picture in pictures)
+    return [np.pad(picture, ((0, height - len(picture)), (0, 0), (0, 0)), constant_values=255) for picture in pictures]

@@ -1,0 +1,236 @@
+"""A clip with what a model made of its tokens: all that pictures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..merging import TokenMergingTrace
+from .captions import describe_prediction, describe_settings
+from .colours import are_shared
+from .merged_tokens import ClipGeometry, count_places, identity_colours, merged_tokens_image, model_view, token_map
+
+if TYPE_CHECKING:
+    from ..data.transforms import ClipTransform
+
+
+@dataclass(frozen=True)
+class TracedClip:
+    """The frames of one clip, and which tokens a model merged or dropped of it.
+
+    Attributes:
+        frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
+        trace: What the model returned for `output_token_merging=True`.
+        geometry: How the tokens lie in the clip.
+        sample: Which clip of the trace's batch it is.
+        name: What captions call the model.
+        settings: The merging settings in words, for captions.
+        prediction: What the model answered, in words; empty without a head.
+
+    Raises:
+        ValueError: If frames, trace and geometry do not fit each other.
+    """
+
+    frames: torch.Tensor
+    trace: TokenMergingTrace
+    geometry: ClipGeometry
+    sample: int = 0
+    name: str = ""
+    settings: str = ""
+    prediction: str = ""
+
+    def __post_init__(self) -> None:
+        self.geometry.check(self.trace, self.frames)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the model, L."""
+        return len(self.trace.layer_sources) - 1
+
+    @cached_property
+    def crosses_frames(self) -> bool:
+        """Whether a token lies in several slots after the last layer, as with scope "clip"."""
+        return bool((count_places(self.tokens())[1] > 1).any())
+
+    @cached_property
+    def is_shared(self) -> bool:
+        """Whether each slot has tokens of its own, and all slots are divided alike, as with scope "tube"."""
+        return are_shared([self.tokens(layer) for layer in range(self.num_layers + 1)])
+
+    @cached_property
+    def colours(self) -> list[np.ndarray]:
+        """For each layer a colour for each token, see `identity_colours`."""
+        return identity_colours(self.trace, self.geometry, sample=self.sample)
+
+    def tokens(self, layer: int = -1) -> np.ndarray:
+        """Says for each place of the clip which token holds it.
+
+        Args:
+            layer: Index of the hidden states: -1 after the last layer, 0 before the first.
+
+        Returns:
+            (S, rows, columns) int64: positions in the sequence, -1 where dropped. A slot is a frame, or a tubelet of
+            several.
+        """
+        tokens = token_map(self.trace, self.geometry.layout, layer=layer, sample=self.sample)
+        return tokens.reshape(-1, self.geometry.rows, self.geometry.columns)
+
+    def token_at(self, frame: int, x: int, y: int, layer: int = -1) -> int:
+        """The token that holds a pixel.
+
+        Args:
+            frame: Index of the frame, from 0.
+            x: Column of the pixel in `frames`, from 0 at the left.
+            y: Row, from 0 at the top.
+            layer: Index of the hidden states.
+
+        Returns:
+            Its position in the sequence.
+
+        Raises:
+            ValueError: If there is no such pixel, or its token was dropped.
+        """
+        num_frames, _, height, width = self.frames.shape
+        for name, number, stop in (("frame", frame, num_frames), ("x", x, width), ("y", y, height)):
+            if not 0 <= number < stop:
+                raise ValueError(
+                    f"`{name}` must be in 0 to {stop - 1} (the model sees {num_frames} frames of {height} x {width} "
+                    f"pixels), got {number}"
+                )
+        tokens = self.tokens(layer)
+        slots, rows, columns = tokens.shape
+        token = int(tokens[frame * slots // num_frames, y * rows // height, x * columns // width])
+        if token < 0:
+            raise ValueError(f"the token at frame {frame}, x {x}, y {y} was dropped")
+        return token
+
+    def largest(self, count: int, layer: int = -1) -> list[int]:
+        """The tokens that hold most of the clip; where no token crosses frames, those that hold most of each slot.
+
+        Args:
+            count: How many (in each slot, where none crosses frames), at least 1.
+            layer: Index of the hidden states.
+
+        Returns:
+            Their positions in the sequence, the largest first; fewer if there are no more.
+
+        Raises:
+            ValueError: If `count` is less than 1.
+        """
+        if count < 1:
+            raise ValueError(f"`count` must be at least 1, got {count}")
+        tokens = self.tokens(layer)
+        chosen: list[int] = []
+        for part in tokens[None] if self.crosses_frames else tokens[:, None]:
+            places, _ = count_places(part)
+            order = np.argsort(-places, kind="stable")[:count]
+            chosen += order[places[order] > 0].tolist()
+        return chosen
+
+    def extent(self, token: int, layer: int = -1) -> tuple[int, int]:
+        """How much of the clip a token holds.
+
+        Args:
+            token: Position in the sequence.
+            layer: Index of the hidden states.
+
+        Returns:
+            The original tokens (patches of a slot) that it stands for, and the frames in which it lies.
+
+        Raises:
+            ValueError: If it holds no place of the clip: there is no such token, or it is a CLS token.
+        """
+        held = self.tokens(layer) == token
+        if not held.any():
+            count = self.trace.layer_sizes[layer].shape[1]
+            prefix = self.geometry.layout.num_prefix_tokens
+            raise ValueError(
+                f"a token that holds places of the clip must be in {prefix} to {count - 1} after this layer, got "
+                f"{token}"
+            )
+        frames_per_slot = self.frames.shape[0] // len(held)
+        return int(held.sum()), int(held.any(axis=(1, 2)).sum()) * frames_per_slot
+
+    def draw(
+        self,
+        *,
+        layer: int = -1,
+        fill: str = "mean",
+        only: Collection[int] | None = None,
+        shown: Sequence[int] | None = None,
+        scale: int = 1,
+        outline: int = 1,
+    ) -> np.ndarray:
+        """Draws the tokens; the arguments are those of `merged_tokens_image`.
+
+        Args:
+            layer: Index of the hidden states.
+            fill: "mean", "pixels" or "distinct".
+            only: Tokens to draw; all when None.
+            shown: Frames to draw; all when None.
+            scale: Size of a pixel of the frame in the picture.
+            outline: Width of the outlines in pixels of the picture.
+
+        Returns:
+            (T, H * scale, W * scale, 3) uint8 RGB.
+        """
+        return merged_tokens_image(
+            self.frames,
+            self.trace,
+            self.geometry,
+            layer=layer,
+            sample=self.sample,
+            scale=scale,
+            outline=outline,
+            fill=fill,
+            only=only,
+            shown=shown,
+            colours=self.colours[layer],
+        )
+
+
+def trace_clip(model: Any, frames: torch.Tensor, transform: ClipTransform, *, name: str = "") -> TracedClip:
+    """Runs a model on a clip and keeps which tokens it merged or dropped.
+
+    Args:
+        model: A model that can merge tokens, with or without a head, in eval mode.
+        frames: (T, 3, H, W) uint8 RGB frames, as many as the model takes, of any size.
+        transform: How frames become the model's input.
+        name: What captions call the model; its model type when empty.
+
+    Returns:
+        The clip with its trace.
+
+    Raises:
+        ValueError: If the frames do not fit the model.
+
+    Examples:
+        >>> from hf_video_tome import VideoMAEConfig, VideoMAEForVideoClassification
+        >>> from hf_video_tome.data import ClipTransform
+        >>> config = VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                         num_attention_heads=2, intermediate_size=32, token_merging_r=10)
+        >>> model = VideoMAEForVideoClassification(config).eval()
+        >>> frames = torch.randint(256, (4, 3, 48, 64), dtype=torch.uint8)
+        >>> clip = trace_clip(model, frames, ClipTransform(resize=32, crop=(32, 32)))
+        >>> clip.settings, clip.trace.token_counts
+        ('merge, r = 10 per layer, constant schedule, scope clip', (32, 22, 12))
+        >>> clip.token_at(frame=3, x=31, y=31) in range(12)
+        True
+    """
+    pixel_values = transform(frames)[None].to(model.device, model.dtype)
+    with torch.inference_mode():
+        out = model(pixel_values, output_token_merging=True)
+    logits = getattr(out, "logits", None)
+    return TracedClip(
+        model_view(frames, transform),
+        out.token_merging,
+        ClipGeometry.from_config(model.config),
+        name=name or model.config.model_type,
+        settings=describe_settings(model.config.token_merging_settings(resolved=True)),
+        prediction="" if logits is None else describe_prediction(logits[0].cpu(), model.config),
+    )
