@@ -11,7 +11,7 @@ from torch import Tensor
 from .schedule import max_removable
 
 SCORES_PER_BLOCK = 4 << 20
-"""Scores that are held at a time: 16 MiB in float32."""
+"""Scores of a set that are held at a time: 16 MiB in float32."""
 
 
 class Matching(NamedTuple):
@@ -148,7 +148,7 @@ def cosine_matching(
         r: Pairs to make in each set; more than half of the unprotected tokens is capped.
         num_protected: 1 where the first token (CLS) is neither to be merged away nor to take others in, else 0.
         shared: Whether all S sets are to have one matching, by the mean of their scores.
-        block_size: Scores to compute at a time, in whole rows.
+        block_size: Scores of each set to compute at a time, in whole rows.
 
     Returns:
         The `Matching`, with fields (B, S, ...), S = 1 when shared; without gradient.
@@ -163,7 +163,7 @@ def cosine_matching(
     with torch.no_grad(), _autocast_disabled(metric):
         even, odd = _directions(metric, shared)
         num_odd = odd.shape[-2]
-        rows_per_block = max(block_size // max(num_odd * odd.shape[:2].numel(), 1), 1)
+        rows_per_block = max(block_size // max(num_odd, 1), 1)
         best = [(rows @ odd.transpose(-1, -2)).max(dim=-1) for rows in even.split(rows_per_block, dim=-2)]
         best_score = torch.cat([block.values for block in best], dim=-1)
         best_odd = torch.cat([block.indices for block in best], dim=-1)

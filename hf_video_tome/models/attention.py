@@ -51,7 +51,7 @@ def attend(
             mask = size_bias(size, query.dtype)
         else:
             query, key, value = append_size_channel(query, key, value, size, scaling)
-    if implementation == "sdpa" and dropout == 0 and is_faster_in_blocks(query):
+    if implementation == "sdpa" and is_faster_in_blocks(query, module.training):
         return attend_in_blocks(query, key, value, mask, scaling), None
     context, weights = interface(
         module, query, key, value, mask, scaling=scaling, dropout=dropout, is_causal=False, **kwargs

@@ -25,14 +25,17 @@ def _multiplies_bfloat16_without_amx() -> bool:
     return supported is not None and has_amx is not None and supported() and not has_amx()
 
 
-def is_faster_in_blocks(query: Tensor) -> bool:
+def is_faster_in_blocks(query: Tensor, training: bool) -> bool:
     """Whether these queries should be attended with in blocks rather than by the fused kernel.
 
-    Only without gradients, whose graph would hold all blocks, and not while compiling, which would unroll them.
+    Not where there may be gradients, whose graph would hold all blocks, and not while compiling, which would unroll
+    them. Training has no blocks even without gradients: checkpointed layers run again with them, and must compute the
+    same.
     """
     return (
         query.device.type == "cpu"
         and query.dtype is torch.bfloat16
+        and not training
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and _multiplies_bfloat16_without_amx()
