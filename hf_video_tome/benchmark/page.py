@@ -9,11 +9,11 @@ from pathlib import Path
 from .results import BenchmarkResults, MeasuredVariant
 from .timing import Ratio, spread
 
-
 INTRODUCTION = """# Speed
 
-How much faster models are that merge tokens, measured by [`hf-video-tome benchmark`](benchmark.md), which says what each column means. Ratios
-are comparable, seconds are those of one machine. This page is written from the results of the commands that it names:
+How much faster models are that merge tokens, measured by the command [`benchmark`](benchmark.md), which says what
+each column means. Ratios can be compared, seconds are those of one machine. This page is written from the results of
+the commands that it names:
 
 ```
 python examples/benchmark_page.py RESULTS.json ...
@@ -29,7 +29,18 @@ def describe_ratio(value: Ratio | None) -> str:
 def columns(results: BenchmarkResults) -> list[str]:
     """Names of the columns of the tables: one more where other dtypes are compared with stock float32."""
     against_float32 = ["vs fp32"] if _beside_float32(results) else []
-    return ["variant", "tokens", "ms", "spread", "vs sdpa", "vs eager", *against_float32, "MACs", "reached", "peak MiB"]
+    return [
+        "variant",
+        "tokens",
+        "ms",
+        "spread",
+        "vs sdpa",
+        "vs eager",
+        *against_float32,
+        "MACs",
+        "reached",
+        "peak MiB",
+    ]
 
 
 def _beside_float32(results: BenchmarkResults) -> bool:
@@ -74,8 +85,9 @@ def footnotes(results: BenchmarkResults) -> list[str]:
     """What is to be known for reading the table."""
     reference = results.reference_attention
     notes = [
-        "vs sdpa, vs eager: times as fast as stock transformers, not compiled, in the same dtype: median of the ratios "
-        "in each round ± half their interquartile range. MACs: times fewer multiply-accumulates. reached: speed-up over "
+        "vs sdpa, vs eager: times as fast as stock transformers, not compiled, in the same dtype: median of the "
+        "ratios in each round ± half their interquartile range. spread: interquartile range of the times relative to "
+        "their median. MACs: times fewer multiply-accumulates. reached: speed-up over "
         f"stock {reference} relative to that."
     ]
     if _beside_float32(results):
@@ -94,12 +106,17 @@ def describe_conditions(results: BenchmarkResults) -> str:
     sizes = ", ".join(f"{name} {value}" for name, value in facts["config"].items())
     machine = facts["gpu"] or f"{facts['cpu']} ({facts['cpu_capability']})"
     memory = f" Peak memory: {facts['memory_method']}." if facts["memory_method"] else ""
+    model = (
+        f"{facts['model']} ({facts['model_type']}; {sizes}), {facts['weights']} weights, clips of {frames} x "
+        f"{channels} x {height} x {width}, {' and '.join(facts['dtypes'])}"
+    )
+    versions = (
+        f"torch {facts['torch']}, transformers {facts['transformers']}, hf-video-tome {facts['hf_video_tome']}, "
+        f"Python {facts['python']}"
+    )
     return (
-        f"{facts['model']} ({facts['model_type']}; {sizes}), {facts['weights']} weights, clips of {frames} x {channels} "
-        f"x {height} x {width}, {' and '.join(facts['dtypes'])}; {facts['device']}: {machine}, {facts['cores']} cores, "
-        f"{facts['threads']} threads; torch {facts['torch']}, transformers {facts['transformers']}, hf-video-tome "
-        f"{facts['hf_video_tome']}, Python {facts['python']}; {facts['rounds']} interleaved rounds after "
-        f"{facts['warmup']}; {facts['date']}.{memory}"
+        f"{model}; {facts['device']}: {machine}, {facts['cores']} cores, {facts['threads']} threads; {versions}; "
+        f"{facts['rounds']} interleaved rounds after {facts['warmup']}; {facts['date']}.{memory}"
     )
 
 
@@ -131,7 +148,12 @@ def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
             alt = f"Speed-up of {results.conditions['model']} against r, with the ratio of multiply-accumulates"
             lines += [f"![{alt}]({copied.parent.name}/{copied.name})", ""]
         for batch_size in results.batch_sizes:
-            lines += [f"Batch size {batch_size}:", "", *markdown_table(columns(results), rows(results, batch_size)), ""]
+            lines += [
+                f"Batch size {batch_size}:",
+                "",
+                *markdown_table(columns(results), rows(results, batch_size)),
+                "",
+            ]
         lines += [*footnotes(results), "", describe_conditions(results), "", "```"]
         lines += [results.conditions["command"], "```", ""]
         sections.append("\n".join(lines))

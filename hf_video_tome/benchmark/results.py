@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class MeasuredVariant:
     Attributes:
         variant: What was measured.
         batch_size: Clips that went through the model together.
+        requested_per_layer: Tokens that a layer is asked to remove from each matched set, on average.
         token_counts: Tokens of the sequence before the first and after each layer that can merge.
         macs: Multiply-accumulates of one clip, in total and by part: see `hf_video_tome.mac_count`.
         mac_ratio: How many times fewer that is than without merging.
@@ -43,6 +44,7 @@ class MeasuredVariant:
 
     variant: Variant
     batch_size: int
+    requested_per_layer: float
     token_counts: list[int]
     macs: dict[str, int]
     mac_ratio: float
@@ -145,6 +147,7 @@ class BenchmarkResults:
             "name": of.variant.name,
             **variant,
             "batch_size": of.batch_size,
+            "requested_per_layer": of.requested_per_layer,
             "token_counts": of.token_counts,
             "macs": of.macs,
             "mac_ratio": of.mac_ratio,
@@ -171,10 +174,9 @@ class BenchmarkResults:
                 ),
                 memory=None if entry["memory"] is None else Memory(**entry["memory"]),
                 **{
-                    name: entry[name]
-                    for name in (
-                        *("batch_size", "token_counts", "macs", "mac_ratio", "seconds", "first_seconds", "failure"),
-                    )
+                    field.name: entry[field.name]
+                    for field in fields(MeasuredVariant)
+                    if field.name not in ("variant", "memory")
                 },
             )
             for entry in content["results"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,9 +126,10 @@ def _first_pass(
     else:
         merging = model.config
     macs = mac_count(merging)
-    entry = {
+    entry: dict[str, Any] = {
         "variant": variant,
         "batch_size": batch_size,
+        "requested_per_layer": statistics.fmean(merging.check_token_merging()),
         "token_counts": token_counts(merging),
         "macs": macs.to_dict(),
         "mac_ratio": mac_count(merging, r=0).total / macs.total,

@@ -43,12 +43,13 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from ..benchmark import BenchmarkResults, MeasuredVariant, Ratio, Variant
+    from ..benchmark import BenchmarkResults
 
 HELP = """Measure how much faster models that merge tokens are than stock transformers, on this machine.
 
-Stock models with sdpa and with eager attention are always measured beside. All variants take turns (A B C, A B C, ...),
-so that whatever else the machine does hits all of them alike, and speed-ups are medians of the ratios in each round.
+Stock models with sdpa and with eager attention are always measured beside. All variants take turns (A B C, A B C,
+...), so that whatever else the machine does hits all of them alike, and speed-ups are medians of the ratios in each
+round.
 
 \b
 Examples:
@@ -355,8 +356,10 @@ def _settings(
             raise InputError(f"--r must be given: neither the paper nor the checkpoint has one for {subject.name}")
         values = [paper["r"]]
     found: list[dict[str, Any]] = []
-    for value, schedule, mode in product(values, schedules or [None], modes or [None]):
-        chosen = {"r": value, **saved, **merging_settings(None, schedule, mode=mode), **common, "r": value}
+    chosen_schedules: list[str | None] = [*schedules] or [None]
+    chosen_modes: list[str | None] = [*modes] or [None]
+    for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
+        chosen = {**saved, **merging_settings(None, schedule, mode=mode), **common, "r": value}
         nothing = not any(value) if isinstance(value, list) else not value
         chosen = {"r": 0} if nothing else chosen  # nothing else counts
         candidate = type(config).from_stock(config)
