@@ -109,6 +109,8 @@ def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
     for axis, (batch_size, found) in zip(axes, panels.items(), strict=True):
         axis.axhline(1, color="0.7", linewidth=1, zorder=0)
         for number, setting in enumerate(settings):
+            if setting not in {curve.setting for curve in found}:
+                continue
             limit = {point.r: point.mac_ratio for curve in found if curve.setting == setting for point in curve.points}
             label = ", ".join(filter(None, ("ratio of MACs", setting)))
             style = DASHES[number % len(DASHES)]

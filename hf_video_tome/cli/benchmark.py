@@ -60,6 +60,8 @@ Examples:
 """
 SHORT_HELP = "Measure speed and memory beside stock transformers."
 NUM_LABELS = 400
+TABLE_WIDTH = 1000
+"""At most; tables are as wide as what is in them."""
 SIZE_FIELDS = (
     "hidden_size",
     "num_hidden_layers",
@@ -454,12 +456,11 @@ def print_results(results: BenchmarkResults) -> None:
     """Prints a table for each batch size, and what is to be known for reading it."""
     from ..benchmark.page import describe_conditions, footnotes
 
-    screen = console()
+    screen, tables = console(), console()
+    tables.width = TABLE_WIDTH  # rather wrapped by a narrow terminal than squeezed until nothing can be read
     for batch_size in results.batch_sizes:
-        table = _table(results, batch_size)
-        # Rather cut by a narrow terminal than squeezed: nobody can read names of three letters a line.
-        screen.print(table, crop=False, width=max(screen.width, screen.measure(table).maximum))
-        screen.print()
+        tables.print(_table(results, batch_size))
+        tables.print()
     for line in (*footnotes(results), describe_conditions(results)):
         screen.print(line)
 
