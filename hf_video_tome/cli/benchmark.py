@@ -6,8 +6,7 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -272,7 +271,7 @@ def command(
         }
         stock = _build(model, subject, seed)
         with (
-            _progress(num_passes(len(variants), len(batch_sizes), warmup, rounds)) as advance,
+            progress_bar("measuring", num_passes(len(variants), len(batch_sizes), warmup, rounds)) as advance,
             quiet_transformers(),
             input_errors(BenchmarkError),
         ):
@@ -434,12 +433,6 @@ def _command_line(name: str, options: Mapping[str, Any]) -> str:
         for one in value if isinstance(value, list) else [value]:
             words += [option, str(one)]
     return shlex.join(words)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    with progress_bar("measuring", total) as advance:
-        yield advance
 
 
 def _save(results: BenchmarkResults, folder: Path) -> dict[str, Path]:
