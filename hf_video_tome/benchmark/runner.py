@@ -139,9 +139,7 @@ def _first_pass(
     try:
         first_seconds = timer(prepare())
         if with_memory:
-            run = prepare()
-            run()
-            peak = peak_memory(run, device)
+            peak = peak_memory(prepare(), device)
             memory = None if peak is None else Memory(peak, weight_bytes(model))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
