@@ -4,9 +4,10 @@ Importing this package registers it with the Auto classes of transformers: from 
 token_merging_r=...)` makes a stock checkpoint merge tokens. Nothing else changes.
 """
 
-from .api import apply_token_merging, paper_settings, remove_token_merging, set_token_merging, token_counts
+from .api import apply_token_merging, mac_count, paper_settings, remove_token_merging, set_token_merging, token_counts
 from .configuration import TokenMergingConfigMixin
 from .merging import TokenMergingTrace
+from .models.mac_count import MacCount
 from .models.motionformer import MotionformerConfig, MotionformerForVideoClassification, MotionformerModel
 from .models.timesformer import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 from .models.videomae import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEModel
@@ -21,6 +22,7 @@ register()
 
 __all__ = [
     "ClipProcessor",
+    "MacCount",
     "MotionformerConfig",
     "MotionformerForVideoClassification",
     "MotionformerModel",
@@ -43,6 +45,7 @@ __all__ = [
     "VivitModel",
     "__version__",
     "apply_token_merging",
+    "mac_count",
     "paper_settings",
     "remove_token_merging",
     "set_token_merging",

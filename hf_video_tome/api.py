@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .models import ARCHITECTURES, Architecture
 from .models.base import convert_modules
+from .models.mac_count import MacCount
 
 
 def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
@@ -155,6 +156,48 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
     if not isinstance(config, TokenMergingConfigMixin):
         raise ValueError(f"model_or_config must have token merging fields, got {type(model_or_config).__name__}")
     return token_counts_of_config(config)
+
+
+def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) -> MacCount:
+    """Multiply-accumulates (MACs) of classifying one clip, counted exactly and without running anything.
+
+    What the method needs when it is carried out as in the paper: patch embedding, all linear layers, both products of
+    the attention, the similarities of the matching, pooler and classifier. All tokens go through the output projection
+    of the attention before they merge, and all layers run on all tokens. The implementation may do with fewer (by
+    projecting after merging, or by running the last layer for CLS only), so that a measured speed-up can exceed the
+    ratio of two counts. Biases, norms, activations, softmax, sorting and the merging itself are no products and not
+    counted.
+
+    Args:
+        model_or_config: A classifier or its base model, of transformers or of this package, or its config. Clips are
+            of the shape that the config says, and there is always a classifier.
+        **settings: Token merging settings to count with, as for `apply_token_merging`. What is not named is as the
+            config has it; a config of transformers has r = 0.
+
+    Returns:
+        The count, in total, by part and by layer.
+
+    Raises:
+        ValueError: If the model or config is not supported, or a setting is unknown or out of range.
+
+    Examples:
+        >>> import transformers
+        >>> config = transformers.VideoMAEConfig()
+        >>> stock, merged = mac_count(config), mac_count(config, r=150)
+        >>> round(stock.total / 1e9, 1), round(stock.total / merged.total, 2)
+        (180.3, 2.43)
+    """
+    config: Any = _find(model_or_config)[0].config if isinstance(model_or_config, nn.Module) else model_or_config
+    architecture = ARCHITECTURES.get(getattr(config, "model_type", ""))
+    if architecture is None:
+        names = ", ".join(repr(name) for name in ARCHITECTURES)
+        raise ValueError(
+            f"model_or_config must be a model or config with a model_type of {names}, got {type(config).__name__}"
+        )
+    merges = isinstance(config, TokenMergingConfigMixin)
+    config = architecture.config_class.from_stock(config)
+    config.update_token_merging(**settings if merges else {"r": 0, **settings})
+    return architecture.mac_count(config)
 
 
 def paper_settings(model_type: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import classify, convert, demo, evaluate, paper, visualize
+from . import benchmark, classify, convert, demo, evaluate, paper, visualize
 from .common import InputError, print_error
 
 PROGRAM = "hf-video-tome"
@@ -26,6 +26,7 @@ app = typer.Typer(
 for _name, _module in (
     ("classify", classify),
     ("evaluate", evaluate),
+    ("benchmark", benchmark),
     ("paper", paper),
     ("convert", convert),
     ("visualize", visualize),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from torch import nn
+
+from .mac_count import MacCount
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Architecture:
         stock_head_class: The classifier of transformers.
         module_classes: From each stock module class to the one that merges: all that the classifier is made of, but
             for itself and the base model.
+        mac_count: Counts the multiply-accumulates of one clip, given a config of `config_class`.
         weight_conversions: Keys of transformers' checkpoint conversions that the model needs for older checkpoints.
         paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty where it has none.
         stock_attn_implementations: Attention implementations that the stock model can be put back to.
@@ -71,6 +75,7 @@ class Architecture:
     head_class: type[nn.Module]
     stock_head_class: type[nn.Module]
     module_classes: dict[type[nn.Module], type[nn.Module]]
+    mac_count: Callable[[Any], MacCount]
     weight_conversions: tuple[str, ...] = ()
     paper_settings: dict[str, Any] = field(default_factory=dict)
     stock_attn_implementations: tuple[str, ...] | None = None

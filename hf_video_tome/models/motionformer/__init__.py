@@ -6,6 +6,7 @@ transformers has no Motionformer: `plain` has one, in the place of the stock mod
 from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from . import plain
 from .configuration_motionformer import MotionformerConfig
+from .mac_count_motionformer import mac_count_motionformer
 from .modeling_motionformer import MODULE_CLASSES, MotionformerForVideoClassification, MotionformerModel
 
 register_architecture(
@@ -18,6 +19,7 @@ register_architecture(
         head_class=MotionformerForVideoClassification,
         stock_head_class=plain.MotionformerForVideoClassification,
         module_classes=MODULE_CLASSES,
+        mac_count=mac_count_motionformer,
         paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
         usual_transform=UsualTransform(fields={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}),
         kinetics_clip=KineticsClip(num_frames=16, sampling_rate=4, training_rate=4),

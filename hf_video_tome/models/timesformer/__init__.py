@@ -4,6 +4,7 @@ from transformers.models.timesformer import modeling_timesformer as stock
 
 from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from .configuration_timesformer import TimesformerConfig
+from .mac_count_timesformer import mac_count_timesformer
 from .modeling_timesformer import MODULE_CLASSES, TimesformerForVideoClassification, TimesformerModel
 
 register_architecture(
@@ -16,6 +17,7 @@ register_architecture(
         head_class=TimesformerForVideoClassification,
         stock_head_class=stock.TimesformerForVideoClassification,
         module_classes=MODULE_CLASSES,
+        mac_count=mac_count_timesformer,
         paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
         stock_attn_implementations=("eager",),
         usual_transform=UsualTransform(fields={"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}),

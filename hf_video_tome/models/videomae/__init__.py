@@ -4,6 +4,7 @@ from transformers.models.videomae import modeling_videomae as stock
 
 from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from .configuration_videomae import VideoMAEConfig
+from .mac_count_videomae import mac_count_videomae
 from .modeling_videomae import MODULE_CLASSES, VideoMAEForVideoClassification, VideoMAEModel
 
 register_architecture(
@@ -16,6 +17,7 @@ register_architecture(
         head_class=VideoMAEForVideoClassification,
         stock_head_class=stock.VideoMAEForVideoClassification,
         module_classes=MODULE_CLASSES,
+        mac_count=mac_count_videomae,
         weight_conversions=("videomae",),
         paper_settings=paper_settings(r=150, scope="clip", proportional_attention=False),
         usual_transform=UsualTransform(),

@@ -4,6 +4,7 @@ from transformers.models.videoprism import modeling_videoprism as stock
 
 from ..architecture import Architecture, UsualTransform, register_architecture
 from .configuration_videoprism import VideoPrismVisionConfig
+from .mac_count_videoprism import mac_count_videoprism
 from .modeling_videoprism import MODULE_CLASSES, VideoPrismForVideoClassification, VideoPrismVisionModel
 
 register_architecture(
@@ -16,6 +17,7 @@ register_architecture(
         head_class=VideoPrismForVideoClassification,
         stock_head_class=stock.VideoPrismForVideoClassification,
         module_classes=MODULE_CLASSES,
+        mac_count=mac_count_videoprism,
         video_processor_only=True,
         usual_transform=UsualTransform(enlargement=None, fields={"mean": None, "std": None}),
     )

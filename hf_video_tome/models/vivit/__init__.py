@@ -6,6 +6,7 @@ from transformers.models.vivit import modeling_vivit as stock
 
 from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
 from .configuration_vivit import VivitConfig
+from .mac_count_vivit import mac_count_vivit
 from .modeling_vivit import MODULE_CLASSES, VivitForVideoClassification, VivitModel
 
 register_architecture(
@@ -18,6 +19,7 @@ register_architecture(
         head_class=VivitForVideoClassification,
         stock_head_class=stock.VivitForVideoClassification,
         module_classes=MODULE_CLASSES,
+        mac_count=mac_count_vivit,
         weight_conversions=("VivitModel",),
         paper_settings=paper_settings(r=300, scope="clip", proportional_attention=True),
         usual_transform=UsualTransform(

@@ -6,6 +6,7 @@ from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
 from ..architecture import Architecture, UsualTransform, register_architecture
 from .configuration_vjepa2 import VJEPA2Config
+from .mac_count_vjepa2 import mac_count_vjepa2
 from .modeling_vjepa2 import MODULE_CLASSES, VJEPA2ForVideoClassification, VJEPA2Model
 
 register_architecture(
@@ -18,6 +19,7 @@ register_architecture(
         head_class=VJEPA2ForVideoClassification,
         stock_head_class=stock.VJEPA2ForVideoClassification,
         module_classes=MODULE_CLASSES,
+        mac_count=mac_count_vjepa2,
         stock_attn_implementations=("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
         video_processor_only=True,
         usual_transform=UsualTransform(enlargement=Fraction(256, 224)),

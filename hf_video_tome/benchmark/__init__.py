@@ -1,0 +1,27 @@
+"""Speed and memory of models that merge tokens, beside those of stock transformers on the same machine."""
+
+from .memory import Memory, peak_memory
+from .results import BenchmarkResults, MeasuredVariant, machine
+from .runner import run_benchmark
+from .timing import Ratio, Timer, cuda_events, interleave, ratio, spread, stopwatch
+from .variants import ModelPool, Variant, make_variants, supports
+
+__all__ = [
+    "BenchmarkResults",
+    "MeasuredVariant",
+    "Memory",
+    "ModelPool",
+    "Ratio",
+    "Timer",
+    "Variant",
+    "cuda_events",
+    "interleave",
+    "machine",
+    "make_variants",
+    "peak_memory",
+    "ratio",
+    "run_benchmark",
+    "spread",
+    "stopwatch",
+    "supports",
+]

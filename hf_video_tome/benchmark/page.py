@@ -1,0 +1,177 @@
+"""Results as tables: on the screen, and as a page of the documentation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from .results import BenchmarkResults, MeasuredVariant
+from .timing import Ratio, spread
+
+INTRODUCTION = """# Speed
+
+How much faster models are that merge tokens, measured by the command [`benchmark`](benchmark.md), which says what
+each column means. Ratios can be compared, seconds are those of one machine. This page is written from the results of
+the commands that it names:
+
+```
+python examples/benchmark_page.py RESULTS.json ...
+```
+"""
+
+
+def describe_ratio(value: Ratio | None) -> str:
+    """A ratio with half its interquartile range: "1.86 ± 0.02"; "–" for none."""
+    return "–" if value is None else f"{value.median:.2f} ± {(value.high - value.low) / 2:.2f}"
+
+
+def columns(results: BenchmarkResults) -> list[str]:
+    """Names of the columns of the tables: one more where other dtypes are compared with stock float32."""
+    against_float32 = ["vs fp32"] if _beside_float32(results) else []
+    return [
+        "variant",
+        "tokens",
+        "ms",
+        "spread",
+        "vs sdpa",
+        "vs eager",
+        *against_float32,
+        "MACs",
+        "reached",
+        "peak MiB",
+    ]
+
+
+def _beside_float32(results: BenchmarkResults) -> bool:
+    """Whether a stock model in float32 is there to compare other dtypes with."""
+    dtypes = {entry.variant.dtype for entry in results.measured}
+    return "float32" in dtypes and len(dtypes) > 1
+
+
+def rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
+    """The cells of the table of one batch size, under `columns(results)`."""
+    several = len({entry.variant.dtype for entry in results.measured}) > 1
+    return [_row(results, entry, several) for entry in results.measured if entry.batch_size == batch_size]
+
+
+def _row(results: BenchmarkResults, entry: MeasuredVariant, several_dtypes: bool) -> list[str]:
+    variant, counts = entry.variant, entry.token_counts
+    name = variant.name if several_dtypes else variant.label
+    tokens = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} → {counts[-1]}"
+    if not entry.seconds:
+        return [name, tokens, entry.failure or "–", *[""] * (len(columns(results)) - 3)]
+    share = results.share(entry)
+    against_float32 = [describe_ratio(results.speedup(entry, dtype="float32"))] if _beside_float32(results) else []
+    return [
+        name,
+        tokens,
+        _milliseconds(entry.median),
+        f"{spread(entry.seconds):.1%}",
+        describe_ratio(results.speedup(entry, "sdpa")),
+        describe_ratio(results.speedup(entry, "eager")),
+        *against_float32,
+        "" if variant.is_stock else f"{entry.mac_ratio:.2f}",
+        "" if share is None else f"{share:.0%}",
+        "–" if entry.memory is None else f"{entry.memory.peak_bytes / 2**20:.0f}",
+    ]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}" if seconds >= 0.1 else f"{1000 * seconds:.2f}"
+
+
+def footnotes(results: BenchmarkResults) -> list[str]:
+    """What is to be known for reading the table."""
+    reference = results.reference_attention
+    notes = [
+        "vs sdpa, vs eager: times as fast as stock transformers, not compiled, in the same dtype: median of the "
+        "ratios in each round ± half their interquartile range. spread: interquartile range of the times relative to "
+        "their median. MACs: times fewer multiply-accumulates. reached: speed-up over "
+        f"stock {reference} relative to that."
+    ]
+    if _beside_float32(results):
+        notes.append(f"vs fp32: the same against stock {reference} in float32.")
+    if reference != "sdpa":
+        notes.append("The stock model has no sdpa attention.")
+    if any(entry.failure for entry in results.measured):
+        notes.append("Variants without numbers did not fit in memory.")
+    return notes
+
+
+def describe_conditions(results: BenchmarkResults) -> str:
+    """Under which conditions it was measured, in one paragraph."""
+    facts = results.conditions
+    frames, channels, height, width = facts["clip_shape"]
+    sizes = ", ".join(f"{name} {value}" for name, value in facts["config"].items())
+    machine = facts["gpu"] or f"{facts['cpu']} ({facts['cpu_capability']})"
+    memory = f" Peak memory: {facts['memory_method']}." if facts["memory_method"] else ""
+    model = (
+        f"{facts['model']} ({facts['model_type']}; {sizes}), {facts['weights']} weights, clips of {frames} x "
+        f"{channels} x {height} x {width}, {' and '.join(facts['dtypes'])}"
+    )
+    versions = (
+        f"torch {facts['torch']}, transformers {facts['transformers']}, hf-video-tome {facts['hf_video_tome']}, "
+        f"Python {facts['python']}"
+    )
+    return (
+        f"{model}; {facts['device']}: {machine}, {facts['cores']} cores, {facts['threads']} threads; {versions}; "
+        f"{facts['rounds']} interleaved rounds after {facts['warmup']}; {facts['date']}.{memory}"
+    )
+
+
+def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
+    """Writes a page of the documentation from the results of benchmarks, with their plots in a folder beside it.
+
+    Args:
+        sources: Files `results.json`, or folders that hold one; plots are those beside them.
+        page: The Markdown file; plots go to the folder of the same name without suffix.
+
+    Returns:
+        All that was written, the page first.
+
+    Raises:
+        OSError: If something cannot be read or written.
+        ValueError: If a source holds no results.
+    """
+    loaded = [(source if source.is_dir() else source.parent, BenchmarkResults.load(source)) for source in sources]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    written, sections = [page], [INTRODUCTION]
+    for number, (folder, results) in enumerate(loaded, start=1):
+        lines = [f"## {_title(results)}", ""]
+        picture = folder / "speed.png"
+        if picture.is_file():
+            copied = page.with_suffix("") / f"{results.conditions['model']}-{number}.png"
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, copied)
+            written.append(copied)
+            alt = f"Speed-up of {results.conditions['model']} against r, with the ratio of multiply-accumulates"
+            lines += [f"![{alt}]({copied.parent.name}/{copied.name})", ""]
+        for batch_size in results.batch_sizes:
+            lines += [
+                f"Batch size {batch_size}:",
+                "",
+                *markdown_table(columns(results), rows(results, batch_size)),
+                "",
+            ]
+        lines += [*footnotes(results), "", describe_conditions(results), "", "```"]
+        lines += [results.conditions["command"], "```", ""]
+        sections.append("\n".join(lines))
+    page.write_text("\n".join(sections), encoding="utf-8")
+    return written
+
+
+def _title(results: BenchmarkResults) -> str:
+    facts = results.conditions
+    return f"{facts['model']}, {' and '.join(facts['dtypes'])}, {facts['gpu'] or facts['device'].upper()}"
+
+
+def markdown_table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, the first column to the left and all others to the right.
+
+    Examples:
+        >>> markdown_table(("name", "ms"), [("stock", "12")])
+        ['| name | ms |', '|---|---:|', '| stock | 12 |']
+    """
+    head = [f"| {' | '.join(names)} |", f"|---|{'---:|' * (len(names) - 1)}"]
+    return head + [f"| {' | '.join(row)} |" for row in cells]

@@ -1,0 +1,146 @@
+"""A picture of a benchmark: speed-up against r, and the limit that the multiply-accumulates set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .results import BenchmarkResults
+from .timing import Ratio
+from .variants import SHORT_DTYPES, Variant, describe_settings
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+"""Of Okabe and Ito: told apart by all kinds of eyes."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (1, 3)))
+
+
+class Point(NamedTuple):
+    """One variant in the picture.
+
+    Attributes:
+        r: Tokens removed per layer; of a share or a list, the mean over the layers.
+        speedup: Over the stock model that a user would run.
+        mac_ratio: How many times fewer multiply-accumulates it needs.
+    """
+
+    r: float
+    speedup: Ratio
+    mac_ratio: float
+
+
+class Curve(NamedTuple):
+    """Variants that differ in r alone.
+
+    Attributes:
+        name: What they have in common.
+        setting: Their settings apart from r, in words; empty for the defaults.
+        points: In the order of r.
+    """
+
+    name: str
+    setting: str
+    points: list[Point]
+
+
+def curves(results: BenchmarkResults, batch_size: int) -> list[Curve]:
+    """What there is to draw of one batch size: curves of at least one variant that merges.
+
+    Args:
+        results: What was measured.
+        batch_size: One of its batch sizes.
+
+    Returns:
+        The curves; r = 0 is on each that it can be on.
+    """
+    found: dict[str, Curve] = {}
+    unmerged: dict[str, Point] = {}
+    for entry in results.measured:
+        speedup = results.speedup(entry)
+        if entry.batch_size != batch_size or entry.variant.settings is None or speedup is None:
+            continue
+        others = {name: value for name, value in entry.variant.settings.items() if name != "r"}
+        setting = describe_settings({"r": 0, **others}).removeprefix("r = 0").removeprefix(", ")
+        model = _model_name(entry.variant)
+        point = Point(entry.requested_per_layer, speedup, entry.mac_ratio)
+        if entry.mac_ratio == 1:
+            unmerged[model] = point
+        else:
+            name = ", ".join(filter(None, (setting, model)))
+            found.setdefault(name, Curve(name, setting, [])).points.append(point)
+    for curve in found.values():
+        model = curve.name.removeprefix(curve.setting).removeprefix(", ")
+        curve.points.extend([unmerged[model]] if model in unmerged else [])
+        curve.points.sort()
+    return list(found.values())
+
+
+def _model_name(variant: Variant) -> str:
+    dtype = SHORT_DTYPES.get(variant.dtype, variant.dtype)
+    return f"{variant.attn_implementation}, {dtype}" + (", compiled" if variant.compiled else "")
+
+
+def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
+    """Draws the speed-up over stock transformers against r, one panel for each batch size.
+
+    Whiskers are the quartiles of the rounds. The dashed lines are ratios of multiply-accumulates: what the speed-up
+    would be if they were all that takes time.
+
+    Args:
+        results: What was measured.
+        path: PNG or another format of matplotlib, which the extra `viz` installs.
+
+    Returns:
+        The path; None where nothing merges or nothing is there to compare with, and nothing is written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = {size: curves(results, size) for size in results.batch_sizes}
+    panels = {size: found for size, found in panels.items() if found}
+    if not panels:
+        return None
+    names = list(dict.fromkeys(curve.name for found in panels.values() for curve in found))
+    settings = list(dict.fromkeys(curve.setting for found in panels.values() for curve in found))
+    figure = Figure(figsize=(max(7.0, 2.2 + 3.6 * len(panels)), 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    handles: dict[str, Any] = {}
+    for axis, (batch_size, found) in zip(axes, panels.items(), strict=True):
+        axis.axhline(1, color="0.7", linewidth=1, zorder=0)
+        for number, setting in enumerate(settings):
+            if setting not in {curve.setting for curve in found}:
+                continue
+            limit = {point.r: point.mac_ratio for curve in found if curve.setting == setting for point in curve.points}
+            label = ", ".join(filter(None, ("ratio of MACs", setting)))
+            style = DASHES[number % len(DASHES)]
+            ordered = sorted(limit.items())
+            handles[label] = axis.plot(*zip(*ordered, strict=True), linestyle=style, color="0.4", marker=".")[0]
+        for curve in found:
+            number = names.index(curve.name)
+            handles[curve.name] = axis.errorbar(
+                [point.r for point in curve.points],
+                [point.speedup.median for point in curve.points],
+                yerr=[
+                    [point.speedup.median - point.speedup.low for point in curve.points],
+                    [point.speedup.high - point.speedup.median for point in curve.points],
+                ],
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=5,
+                capsize=3,
+                linewidth=1.6,
+            )
+        axis.set_ylim(bottom=0)
+        axis.set_title(f"batch size {batch_size}", fontsize=10)
+        axis.set_xlabel("r (tokens removed per layer)")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(f"times as fast as stock {results.reference_attention}")
+    facts = results.conditions
+    figure.suptitle(f"{facts['model']} on {facts['gpu'] or facts['cpu']}, {facts['threads']} threads", fontsize=11)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+    )
+    figure.savefig(path, dpi=150)
+    return path

@@ -1,0 +1,249 @@
+"""What a benchmark found, and the file that holds it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ..version import __version__
+from .memory import HOW, Memory
+from .timing import Ratio, ratio, spread
+from .variants import Variant
+
+FORMAT = 1
+FILE_NAME = "results.json"
+OUT_OF_MEMORY = "out of memory"
+
+
+@dataclass(frozen=True)
+class MeasuredVariant:
+    """One variant at one batch size.
+
+    Attributes:
+        variant: What was measured.
+        batch_size: Clips that went through the model together.
+        requested_per_layer: Tokens that a layer is asked to remove from each matched set, on average.
+        token_counts: Tokens of the sequence before the first and after each layer that can merge.
+        macs: Multiply-accumulates of one clip, in total and by part: see `hf_video_tome.mac_count`.
+        mac_ratio: How many times fewer that is than without merging.
+        seconds: Of each pass that counts, in the order of the rounds; empty where it failed.
+        first_seconds: Of the very first pass: with compilation, that is in it.
+        memory: Of one pass; None where it was not measured.
+        failure: Why there are no seconds, "out of memory"; None where there are.
+    """
+
+    variant: Variant
+    batch_size: int
+    requested_per_layer: float
+    token_counts: list[int]
+    macs: dict[str, int]
+    mac_ratio: float
+    seconds: list[float]
+    first_seconds: float | None = None
+    memory: Memory | None = None
+    failure: str | None = None
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a pass."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class BenchmarkResults:
+    """A whole benchmark.
+
+    Attributes:
+        conditions: Under which it was measured: machine, versions, command, model, shape of the clips; JSON-safe.
+        measured: What was measured, batch size by batch size.
+    """
+
+    conditions: dict[str, Any]
+    measured: list[MeasuredVariant]
+
+    def baseline(self, of: MeasuredVariant, attn_implementation: str, dtype: str | None = None) -> MeasuredVariant:
+        """The stock model, not compiled, that something is compared with.
+
+        Args:
+            of: What is compared.
+            attn_implementation: Attention of the stock model.
+            dtype: Its dtype; that of `of` when None.
+
+        Returns:
+            What was measured of it at the same batch size.
+
+        Raises:
+            LookupError: If there is none: the stock model lacks that attention, or did not fit in memory.
+        """
+        wanted = Variant(dtype or of.variant.dtype, attn_implementation)
+        for other in self.measured:
+            if other.variant == wanted and other.batch_size == of.batch_size and other.seconds:
+                return other
+        raise LookupError(f"there is no {wanted.name} at batch size {of.batch_size}")
+
+    def speedup(
+        self, of: MeasuredVariant, attn_implementation: str | None = None, dtype: str | None = None
+    ) -> Ratio | None:
+        """How many times faster than a stock model, round by round; None where one of them is not there.
+
+        Args:
+            of: What is compared.
+            attn_implementation: As for `baseline`; None for `reference_attention`.
+            dtype: As for `baseline`.
+        """
+        try:
+            baseline = self.baseline(of, attn_implementation or self.reference_attention, dtype)
+        except LookupError:
+            return None
+        return ratio(baseline.seconds, of.seconds) if of.seconds else None
+
+    def share(self, of: MeasuredVariant) -> float | None:
+        """Share of the MAC ratio that the speed-up over the reference reaches; None for stock models."""
+        speedup = self.speedup(of)
+        return None if speedup is None or of.variant.is_stock else speedup.median / of.mac_ratio
+
+    @property
+    def reference_attention(self) -> str:
+        """Attention of the stock model that a user would run: sdpa, or eager where it has no sdpa."""
+        stock = {entry.variant.attn_implementation for entry in self.measured if entry.variant.is_stock}
+        return "sdpa" if "sdpa" in stock else "eager"
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Batch sizes, in their order."""
+        return list(dict.fromkeys(entry.batch_size for entry in self.measured))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is known; JSON-safe."""
+        return {"format": FORMAT, "conditions": self.conditions, "results": [self._entry(it) for it in self.measured]}
+
+    def _entry(self, of: MeasuredVariant) -> dict[str, Any]:
+        variant = asdict(of.variant)
+        derived: dict[str, Any] = {}
+        if of.seconds:
+            speedups = {
+                "stock_sdpa": self.speedup(of, "sdpa"),
+                "stock_eager": self.speedup(of, "eager"),
+                "stock_float32": self.speedup(of, dtype="float32"),
+            }
+            derived = {
+                "median_seconds": of.median,
+                "spread": spread(of.seconds),
+                "clips_per_second": of.batch_size / of.median,
+                "speedup": {name: None if it is None else it._asdict() for name, it in speedups.items()},
+                "share_of_mac_ratio": self.share(of),
+            }
+        return {
+            "name": of.variant.name,
+            **variant,
+            "batch_size": of.batch_size,
+            "requested_per_layer": of.requested_per_layer,
+            "token_counts": of.token_counts,
+            "macs": of.macs,
+            "mac_ratio": of.mac_ratio,
+            "first_seconds": of.first_seconds,
+            "seconds": of.seconds,
+            **derived,
+            "memory": None if of.memory is None else asdict(of.memory),
+            "failure": of.failure,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> BenchmarkResults:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: If it is of another format.
+        """
+        if content.get("format") != FORMAT or "results" not in content:
+            raise ValueError(f"must be results of a benchmark in format {FORMAT}, got format {content.get('format')}")
+        measured = [
+            MeasuredVariant(
+                variant=Variant(
+                    entry["dtype"], entry["attn_implementation"], entry["settings"], compiled=entry["compiled"]
+                ),
+                memory=None if entry["memory"] is None else Memory(**entry["memory"]),
+                **{
+                    field.name: entry[field.name]
+                    for field in fields(MeasuredVariant)
+                    if field.name not in ("variant", "memory")
+                },
+            )
+            for entry in content["results"]
+        ]
+        return cls(dict(content["conditions"]), measured)
+
+    def save(self, folder: Path) -> Path:
+        """Writes `results.json`, whole or not at all.
+
+        Returns:
+            Its path.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path, scratch = folder / FILE_NAME, folder / f".{FILE_NAME}"
+        scratch.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> BenchmarkResults:
+        """Reads a `results.json`, or that of a folder.
+
+        Raises:
+            OSError: If it cannot be read.
+            ValueError: If it is no such file.
+        """
+        path = path / FILE_NAME if path.is_dir() else path
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: no results of a benchmark: {error}") from error
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the machine is and what runs on it: enough to judge numbers by, nothing that names it. JSON-safe."""
+    facts = {
+        "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "gpu": None,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "hf_video_tome": __version__,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "memory_method": HOW.get(device.type),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def _cpu_name() -> str:
+    """As the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def with_seconds(entry: MeasuredVariant, seconds: Sequence[float]) -> MeasuredVariant:
+    """The same with the seconds of all rounds."""
+    return replace(entry, seconds=list(seconds))

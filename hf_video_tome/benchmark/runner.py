@@ -1,0 +1,152 @@
+"""Runs a benchmark."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..api import mac_count, token_counts
+from ..models import ARCHITECTURES
+from .memory import Memory, peak_memory, weight_bytes
+from .results import OUT_OF_MEMORY, MeasuredVariant, with_seconds
+from .timing import Timer, cuda_events, interleave, stopwatch
+from .variants import ModelPool, Variant
+
+
+class BenchmarkError(ValueError):
+    """A variant cannot run here; the message says which and why."""
+
+
+def run_benchmark(
+    stock: nn.Module,
+    variants: Sequence[Variant],
+    *,
+    device: torch.device,
+    batch_sizes: Sequence[int] = (1,),
+    warmup: int = 2,
+    rounds: int = 10,
+    with_memory: bool = True,
+    seed: int = 0,
+    timer: Timer | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[MeasuredVariant]:
+    """Measures variants of a model in turn on random clips, in eval mode and without gradients.
+
+    Batch size by batch size: each variant runs once for the first time, then all of them take turns, A B C, A B C, at
+    first `warmup` times without counting. A variant that does not fit in the memory of a GPU is left out and said so.
+
+    Args:
+        stock: A stock classifier of transformers.
+        variants: What to measure; see `make_variants`.
+        device: Where.
+        batch_sizes: Clips that go through the models together.
+        warmup: Rounds that do not count.
+        rounds: Rounds that count.
+        with_memory: Whether to measure the peak memory of one pass of each.
+        seed: Of the clips.
+        timer: Times a pass; a stopwatch, on CUDA its events, when None.
+        advance: Called after each pass: `num_passes` times, less those of variants that are left out.
+
+    Returns:
+        What was measured, in the order of `variants` for each batch size.
+
+    Raises:
+        BenchmarkError: If a variant cannot run: it cannot be compiled, or its settings do not go with its attention.
+
+    Examples:
+        >>> import transformers
+        >>> config = transformers.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16,
+        ...                                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        >>> model = transformers.VideoMAEForVideoClassification(config)
+        >>> stock, merging = run_benchmark(
+        ...     model, [Variant("float32", "sdpa"), Variant("float32", "sdpa", {"r": 8})],
+        ...     device=torch.device("cpu"), rounds=3,
+        ... )
+        >>> len(stock.seconds), merging.token_counts
+        (3, [32, 24, 16])
+    """
+    config: Any = stock.config
+    architecture = ARCHITECTURES[config.model_type]
+    shape = architecture.config_class.from_stock(config).clip_shape
+    generator = torch.Generator().manual_seed(seed)
+    pool = ModelPool(stock, device)
+    timer = timer or (cuda_events(device) if device.type == "cuda" else stopwatch())
+    measured: list[MeasuredVariant] = []
+    # Every setting is a graph of its own: with torch's limit, those that come last would run uncompiled.
+    limit = max(torch._dynamo.config.recompile_limit, 2 * len(variants) * len(batch_sizes))
+    with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=limit):
+        for batch_size in batch_sizes:
+            clips = torch.randn(batch_size, *shape, generator=generator)
+            inputs = {variant.dtype: clips.to(device, getattr(torch, variant.dtype)) for variant in variants}
+
+            def prepared(
+                variant: Variant, inputs: dict[str, torch.Tensor] = inputs
+            ) -> Callable[[], Callable[[], object]]:
+                def prepare() -> Callable[[], object]:
+                    run, own = pool.runner(variant), inputs[variant.dtype]
+                    return lambda: run(own)
+
+                return prepare
+
+            entries = []
+            for variant in variants:
+                entries.append(_first_pass(pool, variant, batch_size, prepared(variant), timer, device, with_memory))
+                advance()
+            running = [entry for entry in entries if entry.failure is None]
+            runs = [prepared(entry.variant) for entry in running]
+            interleave(runs, warmup, timer, advance)
+            seconds = iter(interleave(runs, rounds, timer, advance))
+            measured += [entry if entry.failure else with_seconds(entry, next(seconds)) for entry in entries]
+    return measured
+
+
+def num_passes(num_variants: int, num_batch_sizes: int, warmup: int, rounds: int) -> int:
+    """How often `run_benchmark` calls `advance` if all variants run."""
+    return num_variants * num_batch_sizes * (1 + warmup + rounds)
+
+
+def _first_pass(
+    pool: ModelPool,
+    variant: Variant,
+    batch_size: int,
+    prepare: Callable[[], Callable[[], object]],
+    timer: Timer,
+    device: torch.device,
+    with_memory: bool,
+) -> MeasuredVariant:
+    """Runs a variant for the first time, with what goes wrong at first, and once more for its memory."""
+    model = pool.model(variant)
+    if variant.settings is None:
+        merging = ARCHITECTURES[model.config.model_type].config_class.from_stock(model.config)
+        merging.update_token_merging(r=0)
+    else:
+        merging = model.config
+    macs = mac_count(merging)
+    entry: dict[str, Any] = {
+        "variant": variant,
+        "batch_size": batch_size,
+        "requested_per_layer": statistics.fmean(merging.check_token_merging()),
+        "token_counts": token_counts(merging),
+        "macs": macs.to_dict(),
+        "mac_ratio": mac_count(merging, r=0).total / macs.total,
+        "seconds": [],
+    }
+    memory = None
+    try:
+        first_seconds = timer(prepare())
+        if with_memory:
+            peak = peak_memory(prepare(), device)
+            memory = None if peak is None else Memory(peak, weight_bytes(model))
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return MeasuredVariant(**entry, failure=OUT_OF_MEMORY)
+    except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
+        if not variant.compiled and isinstance(error, RuntimeError):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise BenchmarkError(f"{variant.name} cannot run here: {reason}") from error
+    return MeasuredVariant(**entry, first_seconds=first_seconds, memory=memory)

@@ -1,0 +1,202 @@
+"""What is compared: stock models and models that merge tokens, which share their weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..api import apply_token_merging
+
+SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model that is measured.
+
+    Attributes:
+        dtype: Name of a torch dtype.
+        attn_implementation: As in transformers.
+        settings: Token merging settings; None for a stock model of transformers.
+        compiled: Whether it runs through `torch.compile(fullgraph=True)`.
+    """
+
+    dtype: str
+    attn_implementation: str
+    settings: Mapping[str, Any] | None = field(default=None, hash=False)
+    compiled: bool = False
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether it is a model of transformers as it is."""
+        return self.settings is None
+
+    @property
+    def label(self) -> str:
+        """What it is, apart from the dtype: "stock sdpa", "r = 150, decreasing, sdpa"."""
+        words = ["stock"] if self.settings is None else [describe_settings(self.settings)]
+        separator = " " if self.is_stock else ", "
+        return separator.join([*words, self.attn_implementation]) + (", compiled" if self.compiled else "")
+
+    @property
+    def name(self) -> str:
+        """The label and the dtype; differs between all variants of a benchmark."""
+        return f"{self.label}, {SHORT_DTYPES.get(self.dtype, self.dtype)}"
+
+
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """Settings in a few words.
+
+    Examples:
+        >>> describe_settings({"r": 150, "schedule": "decreasing"})
+        'r = 150, decreasing'
+    """
+    r = settings.get("r", 0)
+    words = [f"r = {','.join(map(str, r)) if isinstance(r, list) else r}"]
+    for name, value in settings.items():
+        if name == "proportional_attention":
+            words.append(f"{'' if value else 'no '}proportional attention")
+        elif name in ("schedule", "mode", "scope"):
+            words.append(str(value))
+        elif name != "r":
+            words.append(f"{name.replace('_', ' ')} {value}")
+    return ", ".join(words)
+
+
+def make_variants(
+    settings: Sequence[Mapping[str, Any]],
+    *,
+    dtypes: Sequence[str],
+    attn_implementations: Sequence[str],
+    stock_attn_implementations: Sequence[str],
+    compiled: Sequence[bool] = (False,),
+    float32_baseline: bool = False,
+) -> list[Variant]:
+    """All variants of a benchmark: for each dtype the stock models, then those that merge.
+
+    Args:
+        settings: Token merging settings.
+        dtypes: Names of torch dtypes.
+        attn_implementations: Those that models that merge run on.
+        stock_attn_implementations: Those that stock models run on. They are never left out without compilation: all
+            else is compared with them.
+        compiled: Whether to run models as they are (False), compiled (True), or each of both.
+        float32_baseline: Whether stock models run in float32, too, with the first of their implementations.
+
+    Returns:
+        The variants, none of them twice.
+
+    Examples:
+        >>> variants = make_variants([{"r": 8}], dtypes=["float32"], attn_implementations=["sdpa"],
+        ...                          stock_attn_implementations=["sdpa", "eager"])
+        >>> [variant.name for variant in variants]
+        ['stock sdpa, fp32', 'stock eager, fp32', 'r = 8, sdpa, fp32']
+    """
+    variants = []
+    if float32_baseline and "float32" not in dtypes:
+        variants.append(Variant("float32", stock_attn_implementations[0]))
+    for dtype in dtypes:
+        for compile_it in dict.fromkeys((False, *compiled)):
+            variants += [Variant(dtype, name, compiled=compile_it) for name in stock_attn_implementations]
+        for compile_it in compiled:
+            variants += [
+                Variant(dtype, name, changes, compile_it) for name in attn_implementations for changes in settings
+            ]
+    return list({variant.name: variant for variant in variants}.values())
+
+
+def supports(head_class: Any, config: Any, attn_implementation: str) -> str | None:
+    """Whether a model class runs on an attention implementation here; its weights are not made for that.
+
+    Args:
+        head_class: A classifier of transformers or of this package.
+        config: Its config.
+        attn_implementation: As in transformers.
+
+    Returns:
+        None if it does, else why not.
+
+    Examples:
+        >>> import transformers
+        >>> supports(transformers.TimesformerForVideoClassification, transformers.TimesformerConfig(), "eager")
+    """
+    config = copy.deepcopy(config)
+    config._attn_implementation = attn_implementation
+    model = head_class.__new__(head_class)
+    try:
+        # What transformers checks of the config happens here; modules are made by the subclasses.
+        PreTrainedModel.__init__(model, config)
+    except (ValueError, ImportError) as error:
+        return str(error).partition("\n")[0]
+    return None
+
+
+def share_weights(model: nn.Module) -> Any:
+    """A copy of a model with a config of its own and the very same parameters and buffers."""
+    tensors: Iterable[torch.Tensor] = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+class ModelPool:
+    """The models of all variants. Those of one dtype share their weights, and settings are changed between runs.
+
+    Args:
+        stock: A stock classifier of transformers.
+        device: Where the models run.
+
+    Examples:
+        >>> import transformers
+        >>> config = transformers.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16,
+        ...                                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        >>> pool = ModelPool(transformers.VideoMAEForVideoClassification(config), torch.device("cpu"))
+        >>> stock = pool.model(Variant("float32", "eager"))
+        >>> merging = pool.model(Variant("float32", "sdpa", {"r": 8}))
+        >>> merging.classifier.weight is stock.classifier.weight, merging.config.token_merging_r
+        (True, 8)
+    """
+
+    def __init__(self, stock: nn.Module, device: torch.device) -> None:
+        self._source, self._device = stock.eval(), device
+        self._stock: dict[str, Any] = {}
+        self._models: dict[tuple[str, str, bool], Any] = {}
+        self._defaults: dict[tuple[str, str, bool], dict[str, Any]] = {}
+        self._compiled: dict[tuple[str, str, bool], Callable[..., Any]] = {}
+
+    def model(self, variant: Variant) -> Any:
+        """The model of a variant, in eval mode, with its settings. The next call may change them."""
+        key = (variant.dtype, variant.attn_implementation, variant.is_stock)
+        if key not in self._models:
+            model = share_weights(self._weights(variant.dtype))
+            if not variant.is_stock:
+                apply_token_merging(model)
+                self._defaults[key] = model.config.token_merging_settings()
+            if model.config._attn_implementation != variant.attn_implementation:
+                model.set_attn_implementation(variant.attn_implementation)
+            self._models[key] = model
+        model = self._models[key]
+        if variant.settings is not None:
+            # All of them: those of the variant before must not stay.
+            model.set_token_merging(**{**self._defaults[key], **variant.settings})
+        return model
+
+    def runner(self, variant: Variant) -> Callable[..., Any]:
+        """What to call with clips: the model of a variant, compiled if it is to be."""
+        model = self.model(variant)
+        if not variant.compiled:
+            return model
+        key = (variant.dtype, variant.attn_implementation, variant.is_stock)
+        if key not in self._compiled:
+            self._compiled[key] = torch.compile(model, fullgraph=True, dynamic=False)
+        return self._compiled[key]
+
+    def _weights(self, dtype: str) -> Any:
+        """The stock model whose weights all models of a dtype have."""
+        if dtype not in self._stock:
+            self._stock[dtype] = copy.deepcopy(self._source).to(device=self._device, dtype=getattr(torch, dtype))
+        return self._stock[dtype]

@@ -1,0 +1,477 @@
+"""`hf-video-tome benchmark`: how much faster is it here?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import (
+    Dtype,
+    HeadAggregationOption,
+    InputError,
+    JsonOption,
+    PoolingOption,
+    PositionOption,
+    ProportionalAttentionOption,
+    ScopeOption,
+    ThresholdOption,
+    check_device,
+    console,
+    cpu_threads,
+    input_errors,
+    load_classifier,
+    merging_settings,
+    option_names,
+    parse_r,
+    progress_bar,
+    quiet_transformers,
+    require_packages,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
+    from ..benchmark import BenchmarkResults
+
+HELP = """Measure how much faster models that merge tokens are than stock transformers, on this machine.
+
+Stock models with sdpa and with eager attention are always measured beside. All variants take turns (A B C, A B C,
+...), so that whatever else the machine does hits all of them alike, and speed-ups are medians of the ratios in each
+round.
+
+\b
+Examples:
+  hf-video-tome benchmark videomae --dtype bfloat16
+  hf-video-tome benchmark vivit --r 0 --r 150 --r 300 --schedule constant --schedule decreasing --output speed/vivit
+  hf-video-tome benchmark vjepa2 --r 100 --config-option num_frames=16 --config-option num_hidden_layers=12
+  hf-video-tome benchmark MCG-NJU/videomae-base-finetuned-kinetics --r 150 --device cuda --batch-size 8 --compile
+"""
+SHORT_HELP = "Measure speed and memory beside stock transformers."
+NUM_LABELS = 400
+TABLE_WIDTH = 1000
+"""At most; tables are as wide as what is in them."""
+SIZE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_spatial_layers",
+    "num_temporal_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "num_labels",
+)
+"""Fields of configs that say how large a model is, where it has them."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be measured.
+
+    Attributes:
+        name: What the user called it, without folders.
+        stock: The config of transformers.
+        merging: The same with token merging fields, as saved or unset.
+        weights: "random", or "checkpoint".
+    """
+
+    name: str
+    stock: Any
+    merging: Any
+    weights: str
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Architecture (videomae, vivit, timesformer, motionformer, vjepa2, videoprism_vision_model) for "
+            "random weights at its default size, or a checkpoint: a folder, a model id on the Hub, or one that comes "
+            "with the package.",
+        ),
+    ],
+    r: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--r",
+            "-r",
+            metavar="R",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare.",
+            show_default="as saved with the checkpoint, or the paper's for an architecture",
+        ),
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule",
+            metavar="SCHEDULE",
+            help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
+            show_default="constant",
+        ),
+    ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mode",
+            metavar="MODE",
+            help="merge, drop, hybrid (needs --threshold), random_merge or random_drop; can be given more than once.",
+            show_default="merge",
+        ),
+    ] = None,
+    threshold: ThresholdOption = None,
+    scope: ScopeOption = None,
+    pooling: PoolingOption = None,
+    head_aggregation: HeadAggregationOption = None,
+    proportional_attention: ProportionalAttentionOption = None,
+    position: PositionOption = None,
+    config_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--config-option",
+            metavar="NAME=VALUE",
+            help="Field of the config of an architecture, such as num_frames=64 or hidden_size=1024; can be given "
+            "more than once.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[Dtype] | None,
+        typer.Option("--dtype", help="Precision; can be given more than once.", show_default="float32"),
+    ] = None,
+    float32_baseline: Annotated[
+        bool, typer.Option("--float32-baseline", help="Measure the stock model in float32, too.")
+    ] = False,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            help="Clips that go through the model together; can be given more than once.",
+            show_default="1",
+        ),
+    ] = None,
+    attn_implementation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attn-implementation",
+            metavar="NAME",
+            help="Attention of the models that merge: sdpa, eager, flex_attention, flash_attention_2; can be given "
+            "more than once. Stock models that have it are measured with it, too.",
+            show_default="sdpa, or eager where there is none",
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Measure everything a second time with torch.compile(fullgraph=True)."
+        ),
+    ] = False,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if any.")
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="CPU threads.", show_default="as torch chooses"),
+    ] = None,
+    warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Rounds that do not count.")] = 2,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=2, help="Rounds that count.")] = 10,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure the peak memory of a pass.")] = True,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of random weights and clips.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot of them."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    import torch
+
+    from ..benchmark import BenchmarkResults, machine, make_variants, run_benchmark
+    from ..benchmark.runner import BenchmarkError, num_passes
+
+    if output is not None:
+        require_packages({"matplotlib": "matplotlib"}, extra="viz")
+    target = check_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if compiled:
+        _check_compiler(target)
+    dtypes = list(dict.fromkeys(choice.value for choice in dtype or [Dtype.float32]))
+    batch_sizes = list(dict.fromkeys(batch_size or [1]))
+    subject = _find_subject(model, config_option or [])
+    common = merging_settings(
+        None,
+        None,
+        threshold=threshold,
+        scope=scope,
+        pooling=pooling,
+        head_aggregation=head_aggregation,
+        proportional_attention=proportional_attention,
+        position=position,
+    )
+    settings = _settings(subject, r, schedule or [], mode or [], common)
+    wanted = list(dict.fromkeys(attn_implementation or []))
+    with quiet_transformers():
+        attentions, stock_attentions = _attentions(subject, wanted)
+    variants = make_variants(
+        settings,
+        dtypes=dtypes,
+        attn_implementations=attentions,
+        stock_attn_implementations=stock_attentions,
+        compiled=(False, True) if compiled else (False,),
+        float32_baseline=float32_baseline,
+    )
+    if output is not None:
+        with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
+            output.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=output):
+                pass
+
+    with cpu_threads(threads or torch.get_num_threads()):
+        conditions = {
+            "model": subject.name,
+            "model_type": subject.merging.model_type,
+            "weights": subject.weights,
+            "config": _sizes(subject.merging, config_option or []),
+            "clip_shape": list(subject.merging.clip_shape),
+            "dtypes": dtypes,
+            "batch_sizes": batch_sizes,
+            "warmup": warmup,
+            "rounds": rounds,
+            "seed": seed,
+            **machine(target),
+            "command": _command_line(
+                subject.name,
+                {
+                    "--r": r,
+                    "--schedule": schedule,
+                    "--mode": mode,
+                    **{f"--{name.replace('_', '-')}": value for name, value in common.items()},
+                    "--config-option": config_option,
+                    "--dtype": [choice.value for choice in dtype or []],
+                    "--float32-baseline": float32_baseline,
+                    "--batch-size": batch_size,
+                    "--attn-implementation": attn_implementation,
+                    "--compile": compiled,
+                    "--device": target.type,
+                    "--threads": threads,
+                    "--warmup": warmup,
+                    "--rounds": rounds,
+                },
+            ),
+        }
+        stock = _build(model, subject, seed)
+        with (
+            progress_bar("measuring", num_passes(len(variants), len(batch_sizes), warmup, rounds)) as advance,
+            quiet_transformers(),
+            input_errors(BenchmarkError),
+        ):
+            measured = run_benchmark(
+                stock,
+                variants,
+                device=target,
+                batch_sizes=batch_sizes,
+                warmup=warmup,
+                rounds=rounds,
+                with_memory=memory,
+                seed=seed,
+                advance=advance,
+            )
+    results = BenchmarkResults(conditions, measured)
+    files = {} if output is None else _save(results, output)
+    if as_json:
+        write_json({**results.to_dict(), "files": {name: str(path) for name, path in files.items()}})
+        return
+    print_results(results)
+    for name, path in files.items():
+        typer.echo(f"{name + ':':9}{path}")
+
+
+# --- what is asked for
+def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
+    """The config of an architecture or of a checkpoint; no weights are made or read yet."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ..models import ARCHITECTURES
+
+    architecture = ARCHITECTURES.get(name)
+    if architecture is None:
+        if config_options:
+            raise InputError(
+                f"--config-option goes with the name of an architecture ({', '.join(ARCHITECTURES)}), got MODEL "
+                f"{name!r}: a checkpoint has its own config"
+            )
+        # Loading checks what else can be wrong; the stock model is made of it.
+        config = load_classifier(name, {}).model.config
+        stock_class = ARCHITECTURES[config.model_type].stock_config_class
+        return Subject(Path(name).name, config.to_stock(stock_class), config, "checkpoint")
+    fields: dict[str, Any] = {"num_labels": NUM_LABELS}
+    known = architecture.config_class()
+    for text in config_options:
+        field, separator, value = text.partition("=")
+        if not separator or not field.isidentifier():
+            raise InputError(f"--config-option must be NAME=VALUE, got {text!r}")
+        if field in known.token_merging_checks:
+            raise InputError(f"--config-option {text}: settings of token merging have options of their own")
+        if not hasattr(known, field):
+            raise InputError(f"--config-option {text}: the config of {name} has no field {field!r}")
+        try:
+            fields[field] = json.loads(value)
+        except ValueError:
+            fields[field] = value
+    errors = (ValueError, TypeError, StrictDataclassError)
+    with input_errors(*errors, rewrite=lambda text: f"--config-option: {text}"), quiet_transformers():
+        config = architecture.config_class(**fields)
+    return Subject(name, config.to_stock(architecture.stock_config_class), config, "random")
+
+
+def _settings(
+    subject: Subject,
+    r: Sequence[str] | None,
+    schedules: Sequence[str],
+    modes: Sequence[str],
+    common: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """All combinations, checked against the architecture."""
+    from ..models import ARCHITECTURES
+
+    config = subject.merging
+    fresh = type(config)().token_merging_settings()
+    saved = {name: value for name, value in config.token_merging_settings().items() if value != fresh[name]}
+    if r:
+        values: list[Any] = [parse_r(text) for text in r]
+    elif "r" in saved:
+        values = [saved["r"]]
+    else:
+        paper = ARCHITECTURES[config.model_type].paper_settings if subject.weights == "random" else {}
+        if not paper:
+            raise InputError(f"--r must be given: neither the paper nor the checkpoint has one for {subject.name}")
+        values = [paper["r"]]
+    found: list[dict[str, Any]] = []
+    chosen_schedules: list[str | None] = [*schedules] or [None]
+    chosen_modes: list[str | None] = [*modes] or [None]
+    for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
+        chosen = {**saved, **merging_settings(None, schedule, mode=mode), **common, "r": value}
+        nothing = not any(value) if isinstance(value, list) else not value
+        chosen = {"r": 0} if nothing else chosen  # nothing else counts
+        candidate = type(config).from_stock(config)
+        with input_errors(ValueError, rewrite=option_names):
+            candidate.update_token_merging(**{**fresh, **chosen})
+        if chosen not in found:
+            found.append(chosen)
+    return found
+
+
+def _attentions(subject: Subject, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Attention implementations of models that merge, and of stock models."""
+    from ..benchmark import supports
+    from ..models import ARCHITECTURES
+
+    architecture = ARCHITECTURES[subject.merging.model_type]
+    merging, stock_class = subject.merging, architecture.stock_head_class
+    for name in wanted:
+        reason = supports(architecture.head_class, merging, name)
+        if reason is not None:
+            raise InputError(f"--attn-implementation {name}: {reason}")
+    default = next(name for name in ("sdpa", "eager") if supports(architecture.head_class, merging, name) is None)
+    chosen = list(wanted) or [default]
+    names = dict.fromkeys(("sdpa", "eager", *chosen))
+    return chosen, [name for name in names if supports(stock_class, subject.stock, name) is None]
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Refuses --compile where torch.compile has nothing to compile with."""
+    import os
+    from importlib.util import find_spec
+
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
+    if not any(name and shutil.which(name) for name in compilers):
+        raise InputError("--compile needs a C++ compiler (g++ or clang++): none was found")
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise InputError("--compile needs triton on a GPU: pip install triton")
+
+
+def _build(name: str, subject: Subject, seed: int) -> Any:
+    """The stock classifier of transformers, in float32 on the CPU."""
+    import torch
+
+    from ..api import remove_token_merging
+    from ..models import ARCHITECTURES
+
+    if subject.weights == "checkpoint":
+        return remove_token_merging(load_classifier(name, {}).model)
+    stock_class: Any = ARCHITECTURES[subject.merging.model_type].stock_head_class
+    torch.manual_seed(seed)
+    with quiet_transformers(), input_errors(ValueError, rewrite=lambda text: f"--config-option: {text}"):
+        return stock_class._from_config(subject.stock)
+
+
+def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:
+    """What says how large a model is, and what was asked for."""
+    shown = [*SIZE_FIELDS, *(text.partition("=")[0] for text in options)]
+    return {name: getattr(config, name) for name in dict.fromkeys(shown) if hasattr(config, name)}
+
+
+def _command_line(name: str, options: Mapping[str, Any]) -> str:
+    """The command again, without what only concerns this machine's folders."""
+    words = ["hf-video-tome", "benchmark", name]
+    for option, value in options.items():
+        if value is None or value is False:
+            continue
+        if value is True:
+            words.append(option)
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [option, str(one)]
+    return shlex.join(words)
+
+
+def _save(results: BenchmarkResults, folder: Path) -> dict[str, Path]:
+    """Writes the results, and draws them if there is a line to draw."""
+    from ..benchmark.plot import save_plot
+
+    files = {"results": results.save(folder)}
+    picture = save_plot(results, folder / "speed.png")
+    return files if picture is None else {**files, "plot": picture}
+
+
+# --- printing
+def print_results(results: BenchmarkResults) -> None:
+    """Prints a table for each batch size, and what is to be known for reading it."""
+    from ..benchmark.page import describe_conditions, footnotes
+
+    screen, tables = console(), console()
+    tables.width = TABLE_WIDTH  # rather wrapped by a narrow terminal than squeezed until nothing can be read
+    for batch_size in results.batch_sizes:
+        tables.print(_table(results, batch_size))
+        tables.print()
+    for line in (*footnotes(results), describe_conditions(results)):
+        screen.print(line)
+
+
+def _table(results: BenchmarkResults, batch_size: int) -> Table:
+    from rich.table import Table
+
+    from ..benchmark.page import columns, rows
+
+    table = Table(
+        title=f"{results.conditions['model']}, batch size {batch_size}",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    for column in columns(results):
+        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
+    for cells in rows(results, batch_size):
+        table.add_row(*cells)
+    return table

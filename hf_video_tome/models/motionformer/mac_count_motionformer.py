@@ -1,0 +1,44 @@
+"""Multiply-accumulates of Motionformer."""
+
+from __future__ import annotations
+
+from ..mac_count import LayerMacCount, MacCount, attention_products, merging_layers, patch_embedding, side_product
+from .configuration_motionformer import MotionformerConfig
+
+
+def mac_count_motionformer(config: MotionformerConfig) -> MacCount:
+    """Counts one clip: see `hf_video_tome.mac_count`."""
+    width = config.hidden_size
+    pre_logits = width**2 if config.use_pre_logits else 0
+    return MacCount(
+        embedding=patch_embedding(config, config.tubelet_size * side_product(config.patch_size), width),
+        layers=tuple(_layers(config)),
+        head=pre_logits + width * config.num_labels,
+    )
+
+
+def _layers(config: MotionformerConfig) -> list[LayerMacCount]:
+    """Trajectory attention: every token attends to each frame, then to what it saw of each frame."""
+    width, heads, plan = config.hidden_size, config.num_attention_heads, config.token_merging_plan()
+    # Linear layers of the patches in the attention over time: queries, keys and, in the paper's form, values.
+    num_temporal = 2 if config.use_original_trajectory_values else 3
+    layers = []
+    for layer in merging_layers(config, width, heads):
+        frames, places = plan.layout.grid(layer.tokens, plan.settings.scope)
+        patches = frames * places
+        over_space = attention_products(1, layer.tokens, width)  # of CLS
+        over_space += attention_products(patches, places, width, batch=frames)
+        # Keys are never made: each head multiplies its queries with whole points of the trajectory.
+        over_time = patches * frames * heads * width
+        over_time += patches * frames * (width if config.use_original_trajectory_values else heads * width)
+        layers.append(
+            LayerMacCount(
+                name=f"layer {layer.number}",
+                tokens=layer.tokens,
+                projections=(4 * layer.tokens + num_temporal * patches) * width**2,
+                attention=over_space + over_time,
+                matching=layer.matching,
+                mlp=2 * layer.left * width * config.intermediate_size,
+            )
+        )
+    return layers

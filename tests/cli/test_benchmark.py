@@ -1,0 +1,259 @@
+"""`hf-video-tome benchmark` through its entry point."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hf_video_tome.benchmark import BenchmarkResults
+from hf_video_tome.cli import benchmark, run
+from hf_video_tome.models import ARCHITECTURES
+from tests.tiny import TINY_CONFIGS
+
+FAST = ["--warmup", "0", "--rounds", "2", "--device", "cpu"]
+
+
+def tiny(name: str) -> list[str]:
+    """The architecture at the size of the tests."""
+    words = [name]
+    for field, value in TINY_CONFIGS[name].items():
+        words += ["--config-option", f"{field}={json.dumps(value)}"]
+    return words
+
+
+def results_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert run(["benchmark", *arguments, *FAST, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One benchmark with all kinds of variants, and its files."""
+    folder = tmp_path_factory.mktemp("speed") / "videomae"
+    arguments = ["--r", "0", "--r", "4", "--r", "0.25", "--schedule", "constant", "--schedule", "decreasing"]
+    arguments += ["--dtype", "bfloat16", "--float32-baseline", "--batch-size", "2", "--batch-size", "1"]
+    assert run(["benchmark", *tiny("videomae"), *arguments, *FAST, "--output", str(folder)]) == 0
+    return folder
+
+
+def test_the_files_of_a_benchmark(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["results.json", "speed.png"]
+    assert (folder / "speed.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    names = [entry["name"] for entry in content["results"] if entry["batch_size"] == 2]
+    assert names == [
+        "stock sdpa, fp32",
+        "stock sdpa, bf16",
+        "stock eager, bf16",
+        "r = 0, sdpa, bf16",
+        "r = 4, constant, sdpa, bf16",
+        "r = 4, decreasing, sdpa, bf16",
+        "r = 0.25, constant, sdpa, bf16",
+        "r = 0.25, decreasing, sdpa, bf16",
+    ]
+    assert [entry["batch_size"] for entry in content["results"]] == [2] * 8 + [1] * 8
+    for entry in content["results"]:
+        assert len(entry["seconds"]) == 2
+        assert all(value > 0 for value in entry["seconds"])
+        assert entry["memory"]["weight_bytes"] > 0
+        assert entry["clips_per_second"] == pytest.approx(entry["batch_size"] / entry["median_seconds"])
+        low, median, high = (entry["speedup"]["stock_eager"] or {"low": 0, "median": 0, "high": 0}).values() or (
+            0,
+        ) * 3
+        assert entry["dtype"] == "float32" or min(low, median, high) > 0
+    stock, merged = content["results"][1], content["results"][4]
+    assert stock["speedup"]["stock_sdpa"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert stock["share_of_mac_ratio"] is None
+    assert merged["token_counts"] == [32, 28, 24, 20]
+    assert merged["requested_per_layer"] == 4
+    assert merged["macs"]["total"] < stock["macs"]["total"]
+    assert merged["mac_ratio"] == pytest.approx(stock["macs"]["total"] / merged["macs"]["total"])
+    speedup = merged["speedup"]["stock_sdpa"]["median"]
+    assert merged["share_of_mac_ratio"] == pytest.approx(speedup / merged["mac_ratio"])
+
+
+def test_conditions_say_what_is_needed_and_nothing_private(folder: Path) -> None:
+    text = (folder / "results.json").read_text(encoding="utf-8")
+    facts = json.loads(text)["conditions"]
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["clip_shape"] == [4, 3, 32, 32]
+    assert facts["cpu"]
+    assert facts["weights"] == "random"
+    assert str(folder) not in text
+    assert str(Path.home()) not in text
+    words = shlex.split(facts["command"])
+    assert words[:3] == ["hf-video-tome", "benchmark", "videomae"]
+    assert words[words.index("--dtype") + 1] == "bfloat16"
+    assert "--output" not in words
+
+
+def test_results_are_read_as_they_were_written(folder: Path) -> None:
+    content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert BenchmarkResults.load(folder).to_dict() == content
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["benchmark", *tiny("videomae"), "--r", "4", *FAST]) == 0
+    text = capsys.readouterr().out
+    head = next(line for line in text.splitlines() if line.startswith("variant"))
+    assert head.split() == [
+        "variant",
+        "tokens",
+        "ms",
+        "spread",
+        "vs",
+        "sdpa",
+        "vs",
+        "eager",
+        "MACs",
+        "reached",
+        "peak",
+        "MiB",
+    ]
+    assert "r = 4, sdpa" in text
+    assert "32 → 20" in text
+    assert "videomae (videomae; hidden_size 32" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_architecture(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    content = results_of([*tiny(name), "--r", "2", "--no-memory"], capsys)
+    names = [entry["name"] for entry in content["results"]]
+    stock = [found for found in names if found.startswith("stock")]
+    has_sdpa = name not in ("timesformer", "videoprism_vision_model")
+    assert stock == (["stock sdpa, fp32"] if has_sdpa else []) + ["stock eager, fp32"]
+    merged = content["results"][-1]
+    assert (merged["speedup"]["stock_sdpa"] is not None) == has_sdpa
+    assert merged["speedup"]["stock_eager"]["median"] > 0
+    assert merged["share_of_mac_ratio"] > 0
+    assert merged["mac_ratio"] > 1
+    assert merged["memory"] is None
+
+
+def test_a_stock_model_without_sdpa_is_said_to_have_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["benchmark", *tiny("timesformer"), "--r", "2", *FAST]) == 0
+    assert "The stock model has no sdpa attention." in " ".join(capsys.readouterr().out.split())
+
+
+def test_other_attention_is_measured_of_stock_models_too(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--attn-implementation", "eager", "--attn-implementation", "flex_attention", "--r", "2"]
+    content = results_of([*tiny("vivit"), *arguments], capsys)
+    assert [entry["name"].removesuffix(", fp32") for entry in content["results"]] == [
+        "stock sdpa",
+        "stock eager",
+        "stock flex_attention",
+        "r = 2, eager",
+        "r = 2, flex_attention",
+    ]
+
+
+def test_a_checkpoint_that_comes_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    content = results_of(["vivit-moving-digits", "--r", "20", "--mode", "drop"], capsys)
+    facts, merged = content["conditions"], content["results"][-1]
+    assert (facts["model"], facts["model_type"], facts["weights"]) == ("vivit-moving-digits", "vivit", "checkpoint")
+    assert merged["settings"] == {"r": 20, "mode": "drop"}
+
+
+def test_settings_saved_with_a_checkpoint_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    architecture = ARCHITECTURES["videomae"]
+    fields = {"token_merging_r": 3, "token_merging_schedule": "increasing"}
+    config = architecture.config_class(**TINY_CONFIGS["videomae"], **fields)
+    architecture.head_class(config).save_pretrained(tmp_path / "mine")
+    content = results_of([str(tmp_path / "mine")], capsys)
+    assert content["results"][-1]["settings"] == {"r": 3, "schedule": "increasing"}
+    assert content["conditions"]["model"] == "mine"
+    assert str(tmp_path) not in json.dumps(content["conditions"])
+
+
+def test_r_is_the_papers_unless_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    content = results_of([*tiny("videomae"), "--no-memory"], capsys)
+    assert content["results"][-1]["settings"] == {"r": 150}
+    assert content["results"][-1]["token_counts"] == [32, 16, 8, 4]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_models_are_measured_beside_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = []
+    plain = torch.compile
+
+    def compile_fast(model: Any, **options: Any) -> Any:
+        graphs.append(options)
+        return plain(model, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", compile_fast)
+    content = results_of([*tiny("vivit"), "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
+    assert [entry["name"] for entry in content["results"] if entry["compiled"]] == [
+        "stock sdpa, compiled, fp32",
+        "stock eager, compiled, fp32",
+        "r = 2, sdpa, compiled, fp32",
+        "r = 4, sdpa, compiled, fp32",
+    ]
+    assert graphs == [{"fullgraph": True, "dynamic": False}] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["videomae", "--r", "-1"], "--r must be"),
+        (["videomae", "--r", "0.7"], "--r must be"),
+        (["videomae", "--schedule", "rising"], "--schedule must be one of"),
+        (["videomae", "--mode", "hybrid"], "--threshold must be"),
+        (["videomae", "--mode", "blend"], "--mode must be one of"),
+        (["timesformer", "--scope", "clip"], "--scope must be one of"),
+        (["videomae", "--dtype", "int8"], "--dtype"),
+        (["videomae", "--rounds", "1"], "--rounds"),
+        (["videomae", "--batch-size", "0"], "--batch-size"),
+        (["videomae", "--device", "cuda:99"], "--device must be a device of this machine"),
+        (["videomae", "--attn-implementation", "magic"], "--attn-implementation magic"),
+        (["videoprism_vision_model", "--r", "8", "--attn-implementation", "sdpa"], "--attn-implementation sdpa"),
+        (["vjepa2"], "--r must be given"),
+        (["videomae-moving-digits"], "--r must be given"),
+        (["videomae-moving-digits", "--r", "8", "--config-option", "num_frames=8"], "--config-option goes with"),
+        (["videomae", "--config-option", "num_frames"], "--config-option must be NAME=VALUE"),
+        (["videomae", "--config-option", "num_fraems=8"], "no field 'num_fraems'"),
+        (["videomae", "--config-option", "token_merging_r=8"], "options of their own"),
+        (["videomae", "--config-option", "num_frames=many"], "--config-option"),
+        (["no/such/folder", "--r", "8"], "no such folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_before_any_model_is_built(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "_build", lambda *_: pytest.fail("a model was built"))
+    assert run(["benchmark", *arguments]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+    assert not captured.out
+
+
+def test_compiling_without_a_compiler_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_: None)
+    assert run(["benchmark", "videomae", "--compile", "--device", "cpu"]) == 2
+    assert "--compile needs a C++ compiler" in capsys.readouterr().err
+
+
+def test_a_plot_without_matplotlib_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_video_tome.cli.common.find_spec", lambda name: None)
+    assert run(["benchmark", "videomae", "--output", str(tmp_path)]) == 2
+    assert 'pip install "hf-video-tome[viz]"' in capsys.readouterr().err
+
+
+def test_a_list_of_r_that_is_too_long_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["benchmark", *tiny("videomae"), "--r", "1,1,1,1", *FAST]) == 2
+    assert "--r: a list of r per layer must have at most 3 entries" in capsys.readouterr().err
