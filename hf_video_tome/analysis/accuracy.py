@@ -11,7 +11,7 @@ from typing import Any
 from ..configuration import TokenMergingConfigMixin
 from ..evaluation.tasks import ACTION
 from ..merging import MODES, max_removable
-from .drawing import COLOURS, GREY, MARKERS, new_figure, save, tidy
+from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
 
 PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)
 """The sweep of r in "Video, How Do Your Tokens Merge?" (CVPRW 2025), as shares of the initial tokens; the first is the
@@ -279,7 +279,7 @@ def draw_accuracy(
         bbox_to_anchor=(0.5, 0.035),
     )
     figure.suptitle(title, fontsize=10, parse_math=False)
-    figure.text(0.5, 0.015, note, fontsize=7, color="0.35", ha="center", parse_math=False)
+    add_note(figure, note)
     figure.subplots_adjust(
         left=0.6 / figure.get_figwidth(), right=0.985, top=0.89, bottom=0.17, wspace=0.08, hspace=0.32
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import new_figure, save
+from .drawing import add_note, new_figure, save
 
 Counts = NDArray[np.int64]
 
@@ -143,13 +143,11 @@ def compare_confusions(
             move = (labels[video], old, new)
             moves[move] = moves.get(move, 0) + 1
     right = [labels[video] for video in both]
-    return ConfusionChange(
-        *(
-            confusion_counts(right, [answers[setting][video] for video in both], num_classes)
-            for setting in (before, after)
-        ),
-        moves,
-    )
+
+    def counts(setting: int) -> Counts:
+        return confusion_counts(right, [answers[setting][video] for video in both], num_classes)
+
+    return ConfusionChange(counts(before), counts(after), moves)
 
 
 def choose_classes(change: ConfusionChange, count: int, select: str = CHANGED) -> list[int]:
@@ -159,7 +157,7 @@ def choose_classes(change: ConfusionChange, count: int, select: str = CHANGED) -
         change: The comparison.
         count: How many at most.
         select: "first" for the first classes that occur, or "changed" for those that are the right class or the answer
-            in most changed cells, in ascending order.
+            in the most wrong answers that come or go, in ascending order.
 
     Returns:
         The classes.
@@ -181,9 +179,11 @@ def choose_classes(change: ConfusionChange, count: int, select: str = CHANGED) -
         occurs = np.flatnonzero(change.before.sum(1))
         return [int(label) for label in occurs[:count]]
     size = np.abs(change.change)
+    np.fill_diagonal(size, 0)  # every lost or gained right answer is a wrong one elsewhere in its row
     total = size.sum(0) + size.sum(1)
-    most = np.argsort(-total, kind="stable")[:count]
-    return sorted(int(label) for label in most if total[label] or change.before[label].any())
+    known = np.flatnonzero((total > 0) | change.before.any(axis=1))
+    most = known[np.argsort(-total[known], kind="stable")][:count]
+    return sorted(int(label) for label in most)
 
 
 def draw_confusion(
@@ -222,7 +222,7 @@ def draw_confusion(
     before, after = part(change.before), part(change.after)
     totals = np.maximum(before.sum(1, keepdims=True), 1)
     difference = after - before
-    side = 1.0 + 0.17 * len(chosen)
+    side = max(1.9, 1.0 + 0.17 * len(chosen))
     width, height = 3 * side + 2.2, side + 2.0
     figure = new_figure(width, height)
     most = max(1, int(np.abs(difference).max()))
@@ -252,7 +252,7 @@ def draw_confusion(
         bar.ax.tick_params(labelsize=6.5)
     figure.axes[0].set_ylabel("class", fontsize=8)
     figure.suptitle(title, fontsize=10, parse_math=False)
-    figure.text(0.5, 0.012, note, fontsize=7, color="0.35", ha="center", parse_math=False)
+    add_note(figure, note)
     figure.subplots_adjust(
         left=0.95 / width, right=1 - 0.35 / width, top=1 - 0.55 / height, bottom=1.15 / height, wspace=0.16
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ DPI = 130
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "0.45"
+_NOTE_CHARACTERS = 17  # in an inch of a note
 
 
 def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
@@ -42,6 +44,21 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     figure.savefig(target, metadata={"Software": None} if target.suffix == ".png" else None)
     return target
+
+
+def add_note(figure: Figure, text: str) -> None:
+    """Writes a small line below everything, broken where the figure is too narrow for it."""
+    lines = textwrap.wrap(text, int(_NOTE_CHARACTERS * figure.get_figwidth()))
+    figure.text(
+        0.5,
+        0.05 / figure.get_figheight(),
+        "\n".join(lines),
+        fontsize=7,
+        color="0.35",
+        ha="center",
+        va="bottom",
+        parse_math=False,
+    )
 
 
 def tidy(axes: Any) -> None:

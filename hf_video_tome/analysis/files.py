@@ -70,7 +70,7 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
 
     Args:
         path: Where to.
-        rows: Its rows; all have the columns of the first. None is an empty cell.
+        rows: Its rows; all have the columns of the first. None is an empty cell, fractions have six digits.
 
     Returns:
         The path.
@@ -78,7 +78,8 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
     target, text = Path(path), io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     write_atomically(target, text.getvalue())
     return target
 

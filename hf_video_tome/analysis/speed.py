@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..configuration import PREFIX, TokenMergingConfigMixin
 from .clips import merging
+
+BENCHMARK_FORMAT = 1
+_REFERENCES = ("stock_sdpa", "stock_eager")
+"""The stock models that speed-ups are relative to: the first that was measured."""
 
 
 def measure_speed_ups(
@@ -32,7 +41,8 @@ def measure_speed_ups(
         on_progress: Called after each round.
 
     Returns:
-        For each of the settings the median over the rounds of the time without merging over its own.
+        For each of the settings the median over the rounds of the time without merging over its own; 1 for one that
+        merges nothing.
     """
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(seed)
@@ -46,11 +56,71 @@ def measure_speed_ups(
                 torch.accelerator.synchronize(clips.device)
             return time.perf_counter() - began
 
-    everything = [{"r": 0}, *settings]
-    for changes in everything:
+    def merges(changes: Mapping[str, Any]) -> bool:
+        with merging(model, changes):
+            return bool(model.config.token_merging_plan().merges)
+
+    merging_ones = [changes for changes in settings if merges(changes)]
+    for changes in ({"r": 0}, *merging_ones):
         seconds(changes)
     measured: list[list[float]] = []
     for _ in range(rounds):
-        measured.append([seconds(changes) for changes in everything])
+        measured.append([seconds(changes) for changes in ({"r": 0}, *merging_ones)])
         on_progress()
-    return [statistics.median(times[0] / times[number] for times in measured) for number in range(1, len(everything))]
+    ratios = iter(
+        statistics.median(times[0] / times[number] for times in measured) for number in range(1, 1 + len(merging_ones))
+    )
+    return [next(ratios) if merges(changes) else 1.0 for changes in settings]
+
+
+def read_speed_ups(
+    path: str | os.PathLike[str], settings: Sequence[Mapping[str, Any]], dtype: str = "float32"
+) -> tuple[list[float], dict[str, Any]]:
+    """Takes speed-ups over the stock model from the `results.json` of a benchmark.
+
+    Args:
+        path: The file, or the folder with it.
+        settings: Those of an evaluation, as in its `results.json`: `changes`, `resolved` and `token_counts` each.
+        dtype: Dtype of the models that count.
+
+    Returns:
+        For each of the settings the median speed-up over stock transformers, 1 for one that merges nothing; and what
+        they are relative to with the conditions of the benchmark.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not such a file, or does not have exactly one entry for each of the settings.
+    """
+    file = Path(path)
+    file = file / "results.json" if file.is_dir() else file
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.get("format") != BENCHMARK_FORMAT or "results" not in content:
+        raise ValueError(f"{file} must be the results.json of a benchmark in format {BENCHMARK_FORMAT}")
+    entries = [
+        entry
+        for entry in content["results"]
+        if entry["settings"] is not None and entry.get("speedup") and entry["dtype"] == dtype and not entry["compiled"]
+    ]
+    reference = next((name for name in _REFERENCES if any(entry["speedup"][name] for entry in entries)), None)
+    speed_ups = []
+    for setting in settings:
+        if setting["token_counts"][-1] == setting["token_counts"][0]:
+            speed_ups.append(1.0)
+            continue
+        found = [entry for entry in entries if reference and entry["speedup"][reference] and _is_of(entry, setting)]
+        if len(found) != 1:
+            raise ValueError(
+                f"{file} must have one entry in {dtype}, not compiled, for the settings {setting['changes']}, got "
+                f"{len(found)}" + (" (of several batch sizes or attentions)" if len(found) > 1 else "")
+            )
+        speed_ups.append(float(found[0]["speedup"][reference]["median"]))
+    return speed_ups, {"relative_to": reference, "benchmark": content.get("conditions", {})}
+
+
+def _is_of(entry: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
+    """Whether an entry of a benchmark was measured with the settings of an evaluation."""
+    defaults = {field.name.removeprefix(PREFIX): field.default for field in fields(TokenMergingConfigMixin)}
+    resolved, changes, measured = setting["resolved"], setting["changes"], entry["settings"]
+    said = all(resolved.get(name) == value for name, value in measured.items())
+    unsaid = all(value in (None, defaults.get(name)) for name, value in changes.items() if name not in measured)
+    return said and unsaid and entry["token_counts"] == setting["token_counts"]

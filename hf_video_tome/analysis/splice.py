@@ -28,7 +28,7 @@ from ..evaluation.tasks import Task
 from ..metrics.functional import kl_divergence
 from ..visualization import ClipGeometry, token_map
 from .clips import Clips, logits_of, merging, run_clips
-from .drawing import COLOURS, GREY, new_figure, save, tidy
+from .drawing import COLOURS, GREY, add_note, new_figure, save, tidy
 from .estimates import Estimate, estimate
 from .layers import tubelet_colours
 from .partners import Floats, Ints, matched_sets, partner_mean, partner_means, random_partner_mean
@@ -379,7 +379,7 @@ def study_splices(
     tasks: Sequence[Task],
     *,
     region: str = "tubelets",
-    share: float = 0.25,
+    share: float = 0.5,
     batch_size: int = 8,
     seed: int = 0,
     num_examples: int = 2,
@@ -528,7 +528,7 @@ def draw_splices(study: SpliceStudy, path: str | os.PathLike[str], *, title: str
     axes.set_ylabel("partners across the splice (%)", fontsize=8)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.set_title(title, fontsize=9.5, parse_math=False)
-    figure.text(0.5, 0.02, note, fontsize=7, color="0.35", ha="center", parse_math=False)
+    add_note(figure, note)
     figure.subplots_adjust(left=0.11, right=0.98, top=0.9, bottom=0.24)
     return save(figure, path)
 
@@ -616,7 +616,7 @@ def save_splice_examples(
         va="center",
     )
     figure.text(0.5, 1 - 0.2 / sheet_height, title, fontsize=9, ha="center", parse_math=False)
-    figure.text(0.5, 0.08 / sheet_height, note, fontsize=7, color="0.35", ha="center", parse_math=False)
+    add_note(figure, note)
     return save(figure, path)
 
 

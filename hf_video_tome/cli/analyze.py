@@ -58,6 +58,7 @@ from .evaluate import (
     SplitOption,
     WorkersOption,
     choose_sampling,
+    distinct_names,
     finish,
     load_examples,
     output_folder,
@@ -186,6 +187,14 @@ def accuracy(
     head_aggregation: HeadAggregationOption = None,
     proportional_attention: ProportionalAttentionOption = None,
     position: PositionOption = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(
+            "--benchmark",
+            metavar="FILE",
+            help="results.json of a benchmark with the same settings, to take the speed-ups from.",
+        ),
+    ] = None,
     rounds: Annotated[
         int, typer.Option("--rounds", metavar="N", min=0, help="How often each setting is timed; 0 for not at all.")
     ] = 10,
@@ -207,7 +216,7 @@ def accuracy(
     from ..analysis import accuracy_curves, draw_accuracy, setting_grid
     from ..analysis.accuracy import curve_rows
     from ..analysis.files import conditions_of_run
-    from ..analysis.speed import measure_speed_ups
+    from ..analysis.speed import measure_speed_ups, read_speed_ups
 
     common = merging_settings(
         None,
@@ -243,7 +252,10 @@ def accuracy(
     results, failed = done
     speed_ups: list[float] | None = None
     measured: dict[str, Any] | None = None
-    if rounds and model is not None:
+    if benchmark is not None:
+        with input_errors(OSError, ValueError, KeyError, TypeError, rewrite=lambda text: f"--benchmark: {text}"):
+            speed_ups, measured = read_speed_ups(benchmark, results["settings"], results["run"]["dtype"])
+    elif rounds and model is not None:
         import torch
 
         classifier = load_classifier(model, {}, dtype.value, _device(device))
@@ -378,7 +390,7 @@ def confusion(
         rows = read_predictions(evaluation or target / "evaluation")
         change = compare_confusions(rows, before, after, run["tasks"][chosen_task], chosen_task)
     drawn = choose_classes(change, classes, select)
-    described = [_described(results["settings"][number]) for number in (before, after)]
+    headings = distinct_names([results["settings"][number]["changes"] for number in (before, after)])
     conditions = {
         **conditions_of_run(run),
         "task": chosen_task,
@@ -392,7 +404,7 @@ def confusion(
         drawn,
         target / "confusion.png",
         names=names,
-        headings=(described[0], described[1]),
+        headings=(headings[0], headings[1]),
         title=_title(conditions, summary["videos"]),
         note=f"{which[select]} of {run['tasks'][chosen_task]}; in all: {summary['right_to_wrong']} right answers "
         f"lost, {summary['wrong_to_right']} gained, {summary['wrong_to_other_wrong']} wrong in another way. "
