@@ -120,8 +120,9 @@ def duplicate_layer(
     Examples:
         >>> keys = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
         >>> layout = TokenLayout(0, num_frames=1, num_patches=4)
-        >>> duplicate_layer(keys, [1, 1], layout, MergeSettings()).sources.tolist()
-        [[0, 0, 1, 1]]
+        >>> trace = duplicate_layer(keys, [2, 1], layout, MergeSettings())
+        >>> trace.layer_sources[1].tolist(), trace.token_counts
+        ([[0, 0, 1, 1]], (4, 2, 1))
     """
     state = initial_state(len(keys), keys.shape[1], keys.device, track=True)
     states, counts = [state], [keys.shape[1]]
