@@ -309,7 +309,10 @@ def draw_layers(study: LayerStudy, path: str | os.PathLike[str], *, title: str =
         axes.set_title(MEASURES[measure], fontsize=8.5)
         axes.set_xlabel("layer", fontsize=8)
         axes.set_xticks(layers)
-        if measure != "key_similarity":
+        axes.margins(y=0.1)
+        if measure == "other_slot_share":
+            axes.set_ylim(0, 1)
+        elif measure != "key_similarity":
             axes.set_ylim(bottom=0)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(

@@ -582,6 +582,7 @@ def splice(
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
     from ..analysis import draw_splices, save_splice_examples, study_splices, whole_classes
     from ..analysis.splice import REGIONS
+    from ..merging.layout import SHARED_SCOPES
     from ..visualization import ClipGeometry
 
     if region not in REGIONS:
@@ -596,6 +597,12 @@ def splice(
         device=device, seed=seed,
     )  # fmt: skip
     loaded = _load(request, lambda found: whole_classes(found, classes, per_class), given)
+    scope_used = loaded.conditions(seed)["resolved"]["scope"]
+    if region == "tubelets" and scope_used in SHARED_SCOPES:
+        print_note(
+            f"with scope {scope_used} one matching serves all frames or places, each of which is spliced elsewhere: it "
+            "can see little of the splice (see --region space or time)"
+        )
     with (
         progress_bar(f"splicing {len(loaded.clips)} clips", len(loaded.clips)) as advance,
         input_errors(ValueError, rewrite=lambda text: option_names(_dashes(text))),
