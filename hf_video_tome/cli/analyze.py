@@ -600,8 +600,8 @@ def splice(
     scope_used = loaded.conditions(seed)["resolved"]["scope"]
     if region == "tubelets" and scope_used in SHARED_SCOPES:
         print_note(
-            f"with scope {scope_used} one matching serves all frames or places, each of which is spliced elsewhere: it "
-            "can see little of the splice (see --region space or time)"
+            f"with scope {scope_used} one matching serves all frames or places, each of which is spliced elsewhere: "
+            "it can see little of the splice (see --region space or time)"
         )
     with (
         progress_bar(f"splicing {len(loaded.clips)} clips", len(loaded.clips)) as advance,
