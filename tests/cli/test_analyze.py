@@ -13,17 +13,6 @@ from hf_video_tome.cli import run
 from ..classified_videos import save_checkpoint
 
 
-@pytest.fixture
-def readable(class_folders: Path, tmp_path: Path) -> Path:
-    """The class folders without the files that cannot be read."""
-    for source in class_folders.glob("test/*/*.mp4"):
-        if source.stat().st_size > 100:
-            folder = tmp_path / "data" / "test" / source.parent.name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / source.name).symlink_to(source)
-    return tmp_path / "data"
-
-
 def arguments(kind: str, model: Path, data: Path, output: Path, *more: str) -> list[str]:
     where = ["--dataset", "class-folders", "--data-dir", str(data), "--split", "test", "--output", str(output)]
     return ["analyze", kind, str(model), *where, "--workers", "0", *more]
