@@ -248,8 +248,8 @@ def draw_confusion(
                 axes.text(
                     column, row, f"{difference[row, column]:+d}", ha="center", va="center", fontsize=5.5, color=shade
                 )
-        limits = {"ticks": [-most, 0, most]} if number == 2 else {}
-        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, **limits)
+        ticks_of_bar = [-most, 0, most] if number == 2 else None
+        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, ticks=ticks_of_bar)
         bar.ax.tick_params(labelsize=6.5)
     figure.axes[0].set_ylabel("class", fontsize=8)
     figure.suptitle(title, fontsize=10, parse_math=False)
