@@ -78,6 +78,17 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def readable(class_folders: Path, tmp_path: Path) -> Path:
+    """The class folders without the files that cannot be read."""
+    for source in class_folders.glob("test/*/*.mp4"):
+        if source.stat().st_size > 100:
+            folder = tmp_path / "data" / "test" / source.parent.name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / source.name).symlink_to(source)
+    return tmp_path / "data"
+
+
 @pytest.fixture(scope="session")
 def rows(class_folders: Path) -> list[dict[str, Any]]:
     """The same videos as rows, by number."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import benchmark, classify, convert, demo, evaluate, paper, visualize
+from . import analyze, benchmark, classify, convert, demo, evaluate, paper, visualize
 from .common import InputError, print_error
 
 PROGRAM = "hf-video-tome"
@@ -33,6 +33,7 @@ for _name, _module in (
     ("demo", demo),
 ):
     app.command(_name, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
+app.add_typer(analyze.app, name="analyze", help=analyze.HELP, short_help=analyze.SHORT_HELP)
 
 
 def _print_version(wanted: bool) -> None:

@@ -124,6 +124,45 @@ class ClipStrategy(Enum):
     random = "random"
 
 
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="kinetics400, something-something-v2 (ssv2), epic-kitchens-100, class-folders (a folder of class "
+        "folders) or moving-digits.",
+    ),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
+]
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option("--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"),
+]
+DataOptionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data-option",
+        metavar="NAME=VALUE",
+        help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
+    ),
+]
+ClipStrategyOption = Annotated[
+    ClipStrategy | None,
+    typer.Option("--strategy", help="Which frames make a clip.", show_default="by the protocol"),
+]
+ClipSamplingRateOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sampling-rate",
+        metavar="N",
+        min=1,
+        help="Distance between two frames of a clip.",
+        show_default="by the protocol",
+    ),
+]
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")]
 WorkersOption = Annotated[
     int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
@@ -156,34 +195,11 @@ def command(
             metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package."
         ),
     ],
-    dataset: Annotated[
-        str,
-        typer.Option(
-            "--dataset",
-            metavar="NAME",
-            help="kinetics400, something-something-v2 (ssv2), epic-kitchens-100, class-folders (a folder of class "
-            "folders) or moving-digits.",
-        ),
-    ],
+    dataset: DatasetOption,
     data_dir: DataDirOption = None,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
-    ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option(
-            "--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"
-        ),
-    ] = None,
-    data_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data-option",
-            metavar="NAME=VALUE",
-            help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
-        ),
-    ] = None,
+    split: SplitOption = None,
+    annotations: AnnotationsOption = None,
+    data_option: DataOptionOption = None,
     r: Annotated[
         list[str] | None,
         typer.Option(
@@ -224,20 +240,8 @@ def command(
             show_default="single; paper with --preset paper",
         ),
     ] = None,
-    strategy: Annotated[
-        ClipStrategy | None,
-        typer.Option("--strategy", help="Which frames make a clip.", show_default="by --protocol"),
-    ] = None,
-    sampling_rate: Annotated[
-        int | None,
-        typer.Option(
-            "--sampling-rate",
-            metavar="N",
-            min=1,
-            help="Distance between two frames of a clip.",
-            show_default="by --protocol",
-        ),
-    ] = None,
+    strategy: ClipStrategyOption = None,
+    sampling_rate: ClipSamplingRateOption = None,
     clips: Annotated[
         int | None,
         typer.Option(
@@ -347,7 +351,7 @@ def command(
         data_dir=data_dir,
         split=split,
         annotations=annotations,
-        data_options=_parse_data_options(data_option or []),
+        data_options=parse_data_options(data_option or []),
         settings=settings,
         protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
         sampling={
@@ -483,7 +487,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     config: Any = classifier.model.config
     settings = request.settings(classifier)
     resolved = [_resolve(config, changes) for changes in settings]
-    sampling = _choose_sampling(request, name, classifier)
+    sampling = choose_sampling(request, name, classifier)
     with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
         examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
     mixed_precision = (
@@ -541,7 +545,8 @@ def _check_writable(folder: Path) -> None:
         pass
 
 
-def _parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
+def parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Reads the values of `--data-option`: numbers where they look like it."""
     options: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
@@ -563,8 +568,20 @@ def _read_settings(path: Path) -> list[dict[str, Any]]:
     return content
 
 
-def _choose_sampling(request: Request, dataset: str, classifier: Classifier) -> ClipSampling:
-    """The preset of the protocol, changed by the options that were given."""
+def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> ClipSampling:
+    """The preset of the protocol, changed by the options that were given.
+
+    Args:
+        request: What was asked for.
+        dataset: Canonical name of the data set.
+        classifier: The checkpoint.
+
+    Returns:
+        Which frames to take.
+
+    Raises:
+        InputError: If there is no preset, or the options do not go together.
+    """
     from ..data.sampling import ClipSampling, sampling_preset
 
     config = classifier.model.config

@@ -128,18 +128,15 @@ def merging_layers(config: TokenMergingConfigMixin, width: int, num_heads: int) 
             number=index,
             tokens=layout.sequence_length(before, scope),
             left=layout.sequence_length(left, scope),
-            matching=_matching(plan, before, removed, num_protected, channels, width) if removed else 0,
+            matching=_matching(plan, before, removed, num_protected, channels) if removed else 0,
         )
 
 
-def _matching(
-    plan: TokenMergingPlan, set_tokens: int, removed: int, num_protected: int, channels: int, width: int
-) -> int:
+def _matching(plan: TokenMergingPlan, set_tokens: int, removed: int, num_protected: int, channels: int) -> int:
     """MACs of what a mode compares, for all sets of a clip: found by running it on tensors without content."""
     num_sets = plan.layout.num_sets(plan.settings.scope)
     inputs = ModeInputs(
         metric=torch.empty(1, num_sets, set_tokens, channels, device="meta"),
-        hidden_states=torch.empty(1, num_sets, set_tokens, width, device="meta"),
         size=None,
         r=removed,
         num_protected=num_protected,
@@ -195,7 +192,8 @@ def joint_layers(config: Any, mlp_width: int) -> tuple[LayerMacCount, ...]:
         LayerMacCount(
             name=f"layer {layer.number}",
             tokens=layer.tokens,
-            projections=4 * layer.tokens * width**2,
+            # Tokens merge before the output projection.
+            projections=(3 * layer.tokens + layer.left) * width**2,
             attention=attention_products(layer.tokens, layer.tokens, width),
             matching=layer.matching,
             mlp=2 * layer.left * width * mlp_width,

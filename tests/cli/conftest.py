@@ -1,1 +1,1 @@
-from ..classified_videos import checkpoint, class_folders  # noqa: F401 - fixtures
+from ..classified_videos import checkpoint, class_folders, readable  # noqa: F401 - fixtures

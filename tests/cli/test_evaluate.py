@@ -20,17 +20,6 @@ def arguments(model: Path, data: Path, *more: str) -> list[str]:
     return ["evaluate", str(model), "--dataset", "class-folders", "--data-dir", str(data), "--split", "test", *more]
 
 
-@pytest.fixture
-def readable(class_folders: Path, tmp_path: Path) -> Path:
-    """The class folders without the files that cannot be read."""
-    for source in class_folders.glob("test/*/*.mp4"):
-        if source.stat().st_size > 100:
-            folder = tmp_path / "data" / "test" / source.parent.name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / source.name).symlink_to(source)
-    return tmp_path / "data"
-
-
 def test_several_r_are_compared_in_one_table(checkpoint, readable, tmp_path, capsys) -> None:
     output = tmp_path / "out"
     options = ("--r", "0", "--r", "8", "--r", "8,8,0,0", "--workers", "0", "--output", str(output))

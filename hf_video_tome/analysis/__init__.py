@@ -1,0 +1,102 @@
+"""What merging does: accuracy against r, confusions, what each layer merges, and whether it merges by meaning.
+
+One file for each analysis; the computation and the drawing of its result are separate functions. The names below are
+imported on first use. Only the functions that draw need matplotlib: `pip install "hf-video-tome[viz]"`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .accuracy import AccuracyCurve, AccuracyPoint, accuracy_curves, draw_accuracy, setting_grid
+    from .clips import Clips, load_clips
+    from .confusion import ConfusionChange, choose_classes, compare_confusions, confusion_counts, draw_confusion
+    from .estimates import Estimate, estimate
+    from .keys import unmerged_keys
+    from .layers import LayerStudy, draw_layers, duplicate_layer, save_layer_groups, study_layers
+    from .partners import partner_means, random_partner_mean
+    from .splice import (
+        SpliceStudy,
+        draw_splices,
+        save_splice_examples,
+        splice_frames,
+        splice_mask,
+        study_splices,
+        whole_classes,
+    )
+
+_MODULES = {
+    "AccuracyCurve": "accuracy",
+    "AccuracyPoint": "accuracy",
+    "Clips": "clips",
+    "ConfusionChange": "confusion",
+    "Estimate": "estimates",
+    "LayerStudy": "layers",
+    "SpliceStudy": "splice",
+    "accuracy_curves": "accuracy",
+    "choose_classes": "confusion",
+    "compare_confusions": "confusion",
+    "confusion_counts": "confusion",
+    "draw_accuracy": "accuracy",
+    "draw_confusion": "confusion",
+    "draw_layers": "layers",
+    "draw_splices": "splice",
+    "duplicate_layer": "layers",
+    "estimate": "estimates",
+    "load_clips": "clips",
+    "partner_means": "partners",
+    "random_partner_mean": "partners",
+    "save_layer_groups": "layers",
+    "save_splice_examples": "splice",
+    "setting_grid": "accuracy",
+    "splice_frames": "splice",
+    "splice_mask": "splice",
+    "study_layers": "layers",
+    "study_splices": "splice",
+    "unmerged_keys": "keys",
+    "whole_classes": "splice",
+}
+
+__all__ = [
+    "AccuracyCurve",
+    "AccuracyPoint",
+    "Clips",
+    "ConfusionChange",
+    "Estimate",
+    "LayerStudy",
+    "SpliceStudy",
+    "accuracy_curves",
+    "choose_classes",
+    "compare_confusions",
+    "confusion_counts",
+    "draw_accuracy",
+    "draw_confusion",
+    "draw_layers",
+    "draw_splices",
+    "duplicate_layer",
+    "estimate",
+    "load_clips",
+    "partner_means",
+    "random_partner_mean",
+    "save_layer_groups",
+    "save_splice_examples",
+    "setting_grid",
+    "splice_frames",
+    "splice_mask",
+    "study_layers",
+    "study_splices",
+    "unmerged_keys",
+    "whole_classes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,294 @@
+"""Accuracy against r up to the limit, against the tokens that are left, and against speed: one curve per setting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..configuration import TokenMergingConfigMixin
+from ..evaluation.tasks import ACTION
+from ..merging import MODES, max_removable
+from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
+
+PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)
+"""The sweep of r in "Video, How Do Your Tokens Merge?" (CVPRW 2025), as shares of the initial tokens; the first is the
+limit."""
+SCHEDULES = ("constant", "decreasing", "increasing")
+R, TOKENS_LEFT, SPEED_UP = AXES = ("r", "tokens_left", "speed_up")
+_AXIS_NAMES = {
+    R: "r (tokens asked of each layer and set)",
+    TOKENS_LEFT: "tokens left after the last layer (%)",
+    SPEED_UP: "measured speed-up",
+}
+
+
+@dataclass(frozen=True)
+class AccuracyPoint:
+    """What was measured with one setting.
+
+    Attributes:
+        r: Tokens asked of each layer on average; a share, where it was given as one.
+        tokens_left: Share of the tokens that are left after the last layer, 0 to 1.
+        accuracy: Top-1 accuracy, 0 to 1; of the action where there are several tasks.
+        standard_error: Of the accuracy.
+        change: Accuracy minus that of the first setting, on the same clips; None for the first.
+        change_standard_error: Of the change.
+        nll: Mean negative log-likelihood of the right answer, in nats.
+        agreement: Share of clips with the answer of the first setting; None for the first.
+        speed_up: How many times as fast as without merging; None where that was not measured.
+        settings: All token merging settings.
+    """
+
+    r: float
+    tokens_left: float
+    accuracy: float
+    standard_error: float
+    change: float | None
+    change_standard_error: float | None
+    nll: float
+    agreement: float | None
+    speed_up: float | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """Points that differ in r only.
+
+    Attributes:
+        settings: What they have in common.
+        points: The points, from the smallest r on; the first is the unmerged model if that was measured.
+    """
+
+    settings: dict[str, Any]
+    points: tuple[AccuracyPoint, ...]
+
+
+def setting_grid(
+    config: TokenMergingConfigMixin,
+    r: Sequence[int | float] | None = None,
+    modes: Sequence[str] = ("merge",),
+    schedules: Sequence[str | float] = SCHEDULES,
+    common: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Settings for `evaluate`: the unmerged model, then each r with each mode and schedule.
+
+    Args:
+        config: Config of the model.
+        r: Values; shares become whole tokens. The paper's sweep up to the limit when None.
+        modes: Modes.
+        schedules: Schedules.
+        common: Further settings that all of them have.
+
+    Returns:
+        Settings, checked, without repetition.
+
+    Raises:
+        ValueError: If one of them is not possible for the config.
+
+    Examples:
+        >>> from hf_video_tome import VideoMAEConfig
+        >>> [setting["r"] for setting in setting_grid(VideoMAEConfig(), schedules=["constant"])]
+        [0, 98, 196, 392, 784]
+    """
+    common = dict(common or {})
+    candidate = type(config).from_stock(config)
+    candidate.update_token_merging(**{**common, "r": 0})
+    plan = candidate.token_merging_plan()
+    set_tokens, num_protected = plan.layout.set_size(plan.settings.scope)
+    limit = max_removable(set_tokens, num_protected)
+    values = [
+        round(value * (set_tokens - num_protected)) if isinstance(value, float) else value
+        for value in (PAPER_SHARES if r is None else r)
+    ]
+    for value in values:
+        if not 0 <= value <= limit:
+            raise ValueError(f"r must be at most {limit}, half of the tokens that are matched together, got {value!r}")
+    grid: list[dict[str, Any]] = [{**common, "r": 0}]
+    for mode in modes:
+        threshold = {} if mode in MODES and MODES[mode].needs_threshold else {"threshold": None}
+        for schedule in schedules:
+            grid += [
+                {**common, **threshold, "mode": mode, "schedule": schedule, "r": value}
+                for value in sorted({*values} - {0})
+            ]
+    for setting in grid:
+        type(config).from_stock(config).update_token_merging(**setting)
+    return grid
+
+
+def accuracy_curves(
+    results: Mapping[str, Any], speed_ups: Sequence[float | None] | None = None
+) -> tuple[AccuracyCurve, ...]:
+    """Makes curves of the results of an evaluation.
+
+    Settings that differ in r only make a curve; the unmerged model is the first point of each.
+
+    Args:
+        results: Content of `results.json`, or `EvaluationResults.to_dict()`.
+        speed_ups: For each setting how many times as fast it is as the unmerged model; None where unknown.
+
+    Returns:
+        The curves, in the order of the settings.
+
+    Raises:
+        ValueError: If the settings have no accuracy or are of a stock model, the values of r are not of one kind, or
+            nothing was merged.
+    """
+    settings = results["settings"]
+    if speed_ups is not None and len(speed_ups) != len(settings):
+        raise ValueError(f"speed_ups must be as many as settings, {len(settings)}, got {len(speed_ups)}")
+    unmerged: list[AccuracyPoint] = []
+    curves: dict[str, list[AccuracyPoint]] = {}
+    kinds = set()
+    for number, measured in enumerate(settings):
+        resolved, counts = dict(measured["resolved"]), measured["token_counts"]
+        if counts is None:
+            raise ValueError(f"settings[{number}] must be of a model that can merge tokens, got a stock model")
+        if not measured["tasks"]:
+            raise ValueError("results must have accuracies, but the labels of the videos are unknown")
+        tasks = measured["tasks"]
+        main = tasks.get(ACTION) or next(iter(tasks.values()))
+        r = resolved.pop("r")
+        merges = counts[-1] < counts[0]
+        if merges:
+            kinds.add(isinstance(r, float))
+        change, agreement = measured["top_1_difference"], measured["agreement"]
+        point = AccuracyPoint(
+            r=sum(r) / (len(counts) - 1) if isinstance(r, list) else r,
+            tokens_left=counts[-1] / counts[0],
+            accuracy=main["top_1"]["value"],
+            standard_error=main["top_1"]["standard_error"],
+            change=change and change["value"],
+            change_standard_error=change and change["standard_error"],
+            nll=main["nll"],
+            agreement=agreement and agreement["value"],
+            speed_up=None if speed_ups is None else speed_ups[number],
+            settings=dict(measured["resolved"]),
+        )
+        if merges:
+            curves.setdefault(repr(sorted(resolved.items())), []).append(point)
+        else:
+            unmerged.append(point)
+    if not curves:
+        raise ValueError("results must have settings that merge tokens, got r = 0 only")
+    if len(kinds) > 1:
+        raise ValueError("r must be numbers of tokens or shares in all settings, got both")
+    return tuple(
+        AccuracyCurve(
+            settings={name: value for name, value in points[0].settings.items() if name != "r"},
+            points=(*unmerged[:1], *sorted(points, key=lambda point: (point.r, -point.tokens_left))),
+        )
+        for points in curves.values()
+    )
+
+
+def curve_rows(curves: Sequence[AccuracyCurve]) -> list[dict[str, Any]]:
+    """All points as rows of a table, JSON-safe; the unmerged model once for each curve."""
+    rows = []
+    for number, curve in enumerate(curves):
+        for point in curve.points:
+            values = {name: value for name, value in vars(point).items() if name != "settings"}
+            # The unmerged point stands in every curve, with the settings of that curve.
+            rows.append({"curve": number, **curve.settings, **values})
+    return rows
+
+
+def _differing(curves: Sequence[AccuracyCurve]) -> list[str]:
+    """Settings in which the curves differ, but for the schedule."""
+    names = [name for name in curves[0].settings if name != "schedule"]
+    return [name for name in names if len({repr(curve.settings.get(name)) for curve in curves}) > 1]
+
+
+def _label(curve: AccuracyCurve, differing: Sequence[str]) -> str:
+    words = []
+    for name in differing or ["mode"]:
+        value = curve.settings.get(name)
+        if name == "threshold" and value is None:
+            continue
+        words.append(str(value) if name in ("mode", "scope") else f"{name.replace('_', ' ')} {value}")
+    return ", ".join(words)
+
+
+def draw_accuracy(
+    curves: Sequence[AccuracyCurve], path: str | os.PathLike[str], *, title: str = "", note: str = ""
+) -> Path:
+    """Draws accuracy against r and against speed-up (where not measured: tokens left), one column for each schedule.
+
+    Args:
+        curves: From `accuracy_curves`.
+        path: Where the picture goes; the suffix picks the format.
+        title: Line above.
+        note: Line below.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    schedules = list(dict.fromkeys(curve.settings.get("schedule") for curve in curves))
+    differing = _differing(curves)
+    labels = list(dict.fromkeys(_label(curve, differing) for curve in curves))
+    timed = all(point.speed_up is not None for curve in curves for point in curve.points)
+    axes_names = [R, SPEED_UP if timed else TOKENS_LEFT]
+    figure = new_figure(max(3.0 * len(schedules), 4.6), 5.6)
+    grid = figure.subplots(len(axes_names), len(schedules), squeeze=False, sharey=True, sharex="row")
+    for axes_row, axis in zip(grid, axes_names, strict=True):
+        for axes, schedule in zip(axes_row, schedules, strict=True):
+            for curve in curves:
+                if curve.settings.get("schedule") != schedule:
+                    continue
+                label = _label(curve, differing)
+                style = labels.index(label)
+                axes.errorbar(
+                    [_place(point, axis) for point in curve.points],
+                    [100 * point.accuracy for point in curve.points],
+                    [100 * point.standard_error for point in curve.points],
+                    color=COLOURS[style % len(COLOURS)],
+                    marker=MARKERS[style % len(MARKERS)],
+                    markersize=4,
+                    linewidth=1.3,
+                    elinewidth=0.8,
+                    capsize=2,
+                    label=label,
+                )
+            baseline = curves[0].points[0]
+            if baseline.tokens_left == 1:
+                axes.axhline(100 * baseline.accuracy, color=GREY, linestyle=":", linewidth=1, zorder=0)
+            tidy(axes)
+            axes.set_xlabel(_AXIS_NAMES[axis], fontsize=8)
+        axes_row[0].set_ylabel("top-1 accuracy (%)", fontsize=8)
+        if axis == TOKENS_LEFT:
+            axes_row[0].invert_xaxis()
+    for axes, schedule in zip(grid[0], schedules, strict=True):
+        axes.set_title(f"{schedule} schedule", fontsize=9)
+    handles = {
+        label: handle for axes in grid[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        [handles[label] for label in labels],
+        labels,
+        loc="lower center",
+        ncol=min(len(labels), 4),
+        frameon=False,
+        fontsize=8,
+        bbox_to_anchor=(0.5, 0.035),
+    )
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    add_note(figure, note)
+    figure.subplots_adjust(
+        left=0.6 / figure.get_figwidth(), right=0.985, top=0.89, bottom=0.17, wspace=0.08, hspace=0.32
+    )
+    return save(figure, path)
+
+
+def _place(point: AccuracyPoint, axis: str) -> float:
+    if axis == TOKENS_LEFT:
+        return 100 * point.tokens_left
+    value = point.r if axis == R else point.speed_up
+    assert value is not None  # asked for only where all points have one
+    return value

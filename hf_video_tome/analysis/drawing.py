@@ -1,0 +1,69 @@
+"""What the pictures of all analyses share."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 130
+# The palette of Okabe and Ito without its yellow and black: it is told apart by the colour-blind too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY = "0.45"
+_NOTE_CHARACTERS = 17  # in an inch of a note
+
+
+def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
+    """An empty figure that no window belongs to.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        **kwargs: For `matplotlib.figure.Figure`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('drawing needs matplotlib: pip install "hf-video-tome[viz]"') from error
+    return Figure(figsize=(width, height), dpi=DPI, **kwargs)
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Saves a figure without anything in the file that differs from run to run; the suffix picks the format."""
+    target = Path(path)
+    figure.savefig(target, metadata={"Software": None} if target.suffix == ".png" else None)
+    return target
+
+
+def add_note(figure: Figure, text: str) -> None:
+    """Writes a small line below everything, broken where the figure is too narrow for it."""
+    lines = textwrap.wrap(text, int(_NOTE_CHARACTERS * figure.get_figwidth()))
+    figure.text(
+        0.5,
+        0.05 / figure.get_figheight(),
+        "\n".join(lines),
+        fontsize=7,
+        color="0.35",
+        ha="center",
+        va="bottom",
+        parse_math=False,
+    )
+
+
+def tidy(axes: Any) -> None:
+    """Takes away the frame on two sides of a plot and adds a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)

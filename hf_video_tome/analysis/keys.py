@@ -1,0 +1,82 @@
+"""The keys by which each layer compares tokens, for any architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..merging import TokenMerge, TokenMergingStep, aggregate_heads
+
+
+class _RecordingStep(TokenMergingStep):
+    """A step that takes down the keys of its layer and merges nothing."""
+
+    recorded: list[Tensor]
+
+    def decide(self, keys: Tensor, num_frames: int | None = None) -> TokenMerge:
+        metric = aggregate_heads(keys, self.settings.head_aggregation)
+        if num_frames is not None:
+            # Of each frame alone, and without prefix tokens: into the order of the sequence, with zeros for these.
+            frames = metric.unflatten(0, (-1, num_frames))
+            prefix = frames.new_zeros(len(frames), self.layout.num_prefix_tokens, frames.shape[-1])
+            metric = self.layout.join(prefix, frames, "frame")
+        self.recorded.append(metric)
+        return TokenMerge(self.state, self.layout, self.settings.scope)
+
+
+@contextmanager
+def _recording(model: nn.Module) -> Iterator[list[Tensor]]:
+    recorded: list[Tensor] = []
+
+    def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        step = kwargs.get("token_merging")
+        if type(step) is not TokenMergingStep:
+            return None
+        # r = 1, so that no layer leaves the call out because it has nothing to remove.
+        recording = _RecordingStep(1, *step[1:])
+        recording.recorded = recorded
+        return args, {**kwargs, "token_merging": recording}
+
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in model.modules()]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def unmerged_keys(model: Any, pixel_values: Tensor) -> list[Tensor]:
+    """Runs a model without merging and takes down what each of its layers would compare tokens by.
+
+    Works for every architecture: the step that tells a layer what to merge (`TokenMergingStep`) is replaced on its way
+    by one that only looks.
+
+    Args:
+        model: A classifier that can merge tokens. `token_merging_head_aggregation` says what becomes of its heads.
+        pixel_values: (B, T, C, H, W) float, as the model takes it.
+
+    Returns:
+        For each layer that can merge (B, N, D) float, one vector for each token in the order of the sequence, without
+        gradient. Prefix tokens that are never compared have zeros.
+
+    Raises:
+        RuntimeError: If a layer did not say what it compares.
+
+    Examples:
+        >>> from hf_video_tome import TimesformerConfig, TimesformerForVideoClassification
+        >>> config = TimesformerConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=2,
+        ...                            num_attention_heads=2, intermediate_size=32)
+        >>> model = TimesformerForVideoClassification(config).eval()
+        >>> [tuple(keys.shape) for keys in unmerged_keys(model, torch.zeros(1, 4, 3, 32, 32))]
+        [(1, 65, 8), (1, 65, 8)]
+    """
+    with _recording(model) as recorded, torch.no_grad():
+        model(pixel_values, output_token_merging=True)
+    expected = model.config.num_merging_layers
+    if len(recorded) != expected:
+        raise RuntimeError(f"{expected} layers can merge tokens, but {len(recorded)} of them said what they compare")
+    return recorded

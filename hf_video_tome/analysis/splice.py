@@ -1,0 +1,638 @@
+"""Clip splicing: does merging go by looks or by meaning?
+
+Some tubelets of a clip are replaced by those at the same places of another clip, as in figure 5 of "Video, How Do Your
+Tokens Merge?" (CVPRW 2025), and one looks at how many tokens merge across the splice. If merging went by meaning, a
+clip of the same class would merge with the rest more than any other.
+
+Clips of one class may look alike, so there is a clip that looks alike too: the one with the nearest colours. The clip
+itself is spliced in as a control (then nothing changes, and what merges across is what merges there anyway), and
+random merging gives what chance would.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.sampling import sample_frame_indices
+from ..evaluation.tasks import Task
+from ..metrics.functional import kl_divergence
+from ..visualization import ClipGeometry, token_map
+from .clips import Clips, logits_of, merging, run_clips
+from .drawing import COLOURS, GREY, add_note, new_figure, save, tidy
+from .estimates import Estimate, estimate
+from .layers import tubelet_colours
+from .partners import Floats, Ints, matched_sets, partner_mean, partner_means, random_partner_mean
+
+if TYPE_CHECKING:
+    from ..data.transforms import ClipTransform
+    from ..evaluation import Examples
+
+Mask = NDArray[np.bool_]
+
+REGIONS = ("tubelets", "time", "space")
+"""What is replaced: single tubelets at random places, the last time slots, or the right-hand columns of all frames."""
+ITSELF, COLOURS_ALIKE, SAME_CLASS, MOST_SIMILAR, RANDOM = KINDS = (
+    "itself",
+    "nearest colours",
+    "same class",
+    "most similar prediction",
+    "random",
+)
+"""Which clip is spliced in."""
+_KIND_NAMES = {
+    ITSELF: "itself\n(control)",
+    COLOURS_ALIKE: "nearest\ncolours",
+    SAME_CLASS: "same\nclass",
+    MOST_SIMILAR: "most similar\nprediction",
+    RANDOM: "random\nclip",
+}
+_SPLICE_COLOUR = (255, 255, 255)
+_ALONE_COLOUR = (70, 70, 70)
+_LABEL: dict[str, Any] = {
+    "rotation": 0,
+    "ha": "right",
+    "va": "center",
+    "labelpad": 6,
+    "fontsize": 7.5,
+    "parse_math": False,
+}
+_PIXELS = 144  # that a frame has at least in the picture
+
+
+@dataclass(frozen=True)
+class Splice:
+    """One clip with a part of another.
+
+    Attributes:
+        clip: Number of the clip.
+        partner: Number of the clip that the part comes from.
+        kind: One of `KINDS`.
+        same_class: Whether both are of the same class; None where a class is unknown.
+        divergence: KL divergence of the partner's predicted distribution from the clip's, in nats.
+        colour_difference: Mean difference of the mean colours of the tubelets that are replaced, 0 to 255.
+        across: Of the partners of a merged token, the share on the other side of the splice; mean over the merged
+            tokens. NaN if nothing was merged.
+        random: What `across` would be on average for random merges with groups of the same sizes.
+        merged: Share of the tokens that were merged with others.
+    """
+
+    clip: int
+    partner: int
+    kind: str
+    same_class: bool | None
+    divergence: float
+    colour_difference: float
+    across: float
+    random: float
+    merged: float
+
+
+@dataclass(frozen=True)
+class SpliceExample:
+    """What is needed to draw a splice.
+
+    Attributes:
+        splice: What was measured.
+        frames: (T, 3, H, W) uint8 spliced clip.
+        groups: (T', P) int, the merged token that holds each tubelet, negative where it was dropped.
+    """
+
+    splice: Splice
+    frames: Tensor
+    groups: Ints
+
+
+@dataclass(frozen=True)
+class SpliceStudy:
+    """Splices of all clips.
+
+    Attributes:
+        splices: All of them.
+        masks: (T', P) bool for each clip that has examples, True at the places that were replaced.
+        examples: For the first clips, one of each kind.
+        left_out: Clips without another of their class.
+    """
+
+    splices: tuple[Splice, ...]
+    masks: tuple[Mask, ...]
+    examples: tuple[tuple[SpliceExample, ...], ...]
+    left_out: int
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each splice, JSON-safe."""
+        return [
+            {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+            for row in map(asdict, self.splices)
+        ]
+
+    def values(self, kind: str, name: str) -> Floats:
+        """One value for each clip, in the order of the clips."""
+        return np.array([getattr(splice, name) for splice in self.splices if splice.kind == kind], dtype=np.float64)
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the clips with their standard errors, and differences between the kinds on the same clips.
+
+        Returns:
+            For each kind `across`, `random_merging`, `ratio` of the two, `same_class` (share of the partners that are
+            of the clip's class), `colour_difference`, and the differences of its `across` to those of a random clip
+            and of the clip itself.
+        """
+        kinds = {}
+        for kind in KINDS:
+            across, chance = self.values(kind, "across"), self.values(kind, "random")
+            known = [splice.same_class for splice in self.splices if splice.kind == kind]
+            kinds[kind] = {
+                "across": estimate(across)._asdict(),
+                "random_merging": estimate(chance)._asdict(),
+                "ratio": estimate(across / chance)._asdict(),
+                "same_class": None if None in known else float(np.mean([bool(same) for same in known])),
+                "colour_difference": estimate(self.values(kind, "colour_difference"))._asdict(),
+                "minus_random_clip": self.difference(kind, RANDOM)._asdict(),
+                "minus_itself": self.difference(kind, ITSELF)._asdict(),
+            }
+        return {"kinds": kinds, "left_out": self.left_out}
+
+    def difference(self, kind: str, other: str) -> Estimate:
+        """Mean difference of `across` between two kinds of splices of the same clips."""
+        return estimate(self.values(kind, "across") - self.values(other, "across"))
+
+
+def splice_mask(geometry: ClipGeometry, region: str, share: float, rng: np.random.Generator) -> Mask:
+    """Chooses the places whose tubelets are replaced.
+
+    Args:
+        geometry: How the tokens lie in a clip.
+        region: One of `REGIONS`.
+        share: Share of the clip that is replaced, 0 to 1; rounded to whole tubelets, time slots or columns.
+        rng: Source of randomness of "tubelets".
+
+    Returns:
+        (T, P) bool.
+
+    Raises:
+        ValueError: If the region is unknown, or the share leaves nothing on one side.
+
+    Examples:
+        >>> from hf_video_tome.merging import TokenLayout
+        >>> geometry = ClipGeometry(TokenLayout(0, num_frames=2, num_patches=4), rows=2, columns=2)
+        >>> splice_mask(geometry, "space", 0.5, np.random.default_rng(0)).astype(int).tolist()
+        [[0, 1, 0, 1], [0, 1, 0, 1]]
+    """
+    slots, rows, columns = geometry.layout.num_frames, geometry.rows, geometry.columns
+    sizes = {"tubelets": slots * rows * columns, "time": slots, "space": columns}
+    if region not in sizes:
+        raise ValueError(f"region must be one of {', '.join(map(repr, REGIONS))}, got {region!r}")
+    size = sizes[region]
+    count = round(share * size) if 0 < share < 1 else 0
+    if not 0 < count < size:
+        raise ValueError(
+            f"share must leave tubelets of both clips: between {0.5 / size:.3g} and {1 - 0.5 / size:.3g} for region "
+            f"{region!r} of these clips, got {share!r}"
+        )
+    mask = np.zeros((slots, rows, columns), dtype=bool)
+    if region == "tubelets":
+        mask.reshape(-1)[rng.permutation(size)[:count]] = True
+    elif region == "time":
+        mask[slots - count :] = True
+    else:
+        mask[:, :, columns - count :] = True
+    return mask.reshape(slots, rows * columns)
+
+
+def _pixel_mask(mask: NDArray[Any], frames: Tensor, geometry: ClipGeometry) -> NDArray[Any]:
+    """What holds for each tubelet, for each pixel: (T, H, W)."""
+    num_frames, _, height, width = frames.shape
+    grid = mask.reshape(-1, geometry.rows, geometry.columns)
+    return (
+        grid.repeat(num_frames // len(grid), 0).repeat(height // geometry.rows, 1).repeat(width // geometry.columns, 2)
+    )
+
+
+def splice_frames(frames: Tensor, other: Tensor, mask: Mask, geometry: ClipGeometry) -> Tensor:
+    """Replaces tubelets of a clip by those at the same places of another.
+
+    Args:
+        frames: (T, 3, H, W) uint8.
+        other: The same of the other clip.
+        mask: (T', P) bool, True where the other clip is taken.
+        geometry: How the tokens lie in a clip.
+
+    Returns:
+        (T, 3, H, W) uint8.
+    """
+    return torch.where(torch.from_numpy(_pixel_mask(mask, frames, geometry))[:, None], other, frames)
+
+
+def crossings(groups: NDArray[Any], mask: Mask, sets: NDArray[Any]) -> tuple[float, float, float]:
+    """Measures how much is merged across a splice.
+
+    Args:
+        groups: (T, P) int, the merged token that holds each tubelet; negative where it was dropped.
+        mask: (T, P) bool, on which side of the splice each lies.
+        sets: (T, P) int, the set in which each is matched.
+
+    Returns:
+        The share across, what random merging would give, and the share of tokens that are merged, as in `Splice`.
+
+    Examples:
+        >>> crossings(np.array([[0, 0, 1, 1]]), np.array([[False, False, False, True]]), np.zeros((1, 4)))
+        (0.5, 0.5, 1.0)
+    """
+    side, holder = mask.reshape(-1), groups.reshape(-1)
+    pairs = side[:, None] != side
+    merged = float((~np.isnan(partner_means(holder, pairs))).mean())
+    return partner_mean(holder, pairs), random_partner_mean(holder, sets.reshape(-1), pairs), merged
+
+
+def divergences(logits: NDArray[Any], tasks: Sequence[Task]) -> Floats:
+    """KL divergence of each prediction from each other: those of all tasks together.
+
+    Args:
+        logits: (n, outputs) float.
+        tasks: What the outputs mean.
+
+    Returns:
+        (n, n) float in nats: entry (i, j) is KL(i || j).
+
+    Examples:
+        >>> divergences(np.log([[0.5, 0.5], [0.25, 0.75]]), [Task("label", 0, 2)]).round(3).tolist()
+        [[0.0, 0.144], [0.131, 0.0]]
+    """
+    total = np.zeros((len(logits), len(logits)))
+    for task in tasks:
+        own = np.asarray(logits)[:, task.start : task.stop]
+        total += np.stack([kl_divergence(np.broadcast_to(scores, own.shape), own) for scores in own])
+    return total
+
+
+def colour_differences(colours: NDArray[Any], masks: Sequence[Mask]) -> Floats:
+    """How much the colours of each clip differ from those of each other at the places that are replaced in it.
+
+    Args:
+        colours: (n, N, 3) float mean colours of the tubelets of each clip.
+        masks: The places that are replaced in each clip, (T, P) bool each.
+
+    Returns:
+        (n, n) float.
+    """
+    places = [mask.reshape(-1) for mask in masks]
+    return np.stack(
+        [np.abs(colours[:, place] - own[place]).mean(axis=(1, 2)) for own, place in zip(colours, places, strict=True)]
+    )
+
+
+def whole_classes(examples: Examples, num_classes: int, per_class: int) -> Examples:
+    """Chooses clips so that there are several of each class.
+
+    Args:
+        examples: All videos.
+        num_classes: Classes to take, spread evenly over those that have at least two videos; fewer if there are not as
+            many.
+        per_class: Videos to take of each, the first ones; fewer if there are not as many.
+
+    Returns:
+        The chosen ones, in the order of the data set.
+
+    Raises:
+        ValueError: If a number is too small, or no class has two videos.
+    """
+    if num_classes < 1 or per_class < 2:
+        raise ValueError(f"there must be 1 class and 2 clips of it at least, got {num_classes} and {per_class}")
+    members: dict[tuple[int, ...], list[int]] = {}
+    for position, example in enumerate(examples.videos):
+        if example.labels is not None:
+            members.setdefault(example.labels, []).append(position)
+    classes = sorted(label for label, positions in members.items() if len(positions) > 1)
+    if not classes:
+        raise ValueError("no class of the data set has two videos whose labels are known")
+    count = min(num_classes, len(classes))
+    chosen = [classes[number * len(classes) // count] for number in range(count)]
+    positions = sorted(position for label in chosen for position in members[label][:per_class])
+    return replace(examples, videos=tuple(examples[position] for position in positions))
+
+
+def choose_partners(
+    labels: Sequence[tuple[int, ...] | None],
+    divergence: NDArray[Any],
+    colour_difference: NDArray[Any],
+    rng: np.random.Generator,
+) -> dict[int, dict[str, int]]:
+    """Chooses for each clip what is spliced in.
+
+    Args:
+        labels: Those of the clips.
+        divergence: (n, n), from `divergences`.
+        colour_difference: (n, n), from `colour_differences`.
+        rng: Source of randomness.
+
+    Returns:
+        From each clip that has another of its class to its partner of each kind: itself; the other clip with the
+        nearest colours; a random other clip of its class; the other clip whose predicted distribution is nearest to
+        its own; a random other clip of any class.
+
+    Raises:
+        ValueError: If no clip has another of its class.
+    """
+    chosen = {}
+    for clip, label in enumerate(labels):
+        same = [
+            other for other in range(len(labels)) if other != clip and label is not None and labels[other] == label
+        ]
+        # Drawn for each clip, so that the partners of a clip do not depend on which others are left out.
+        draws = rng.random(2)
+        if not same:
+            continue
+        others = [other for other in range(len(labels)) if other != clip]
+        chosen[clip] = {
+            ITSELF: clip,
+            COLOURS_ALIKE: _nearest(colour_difference[clip], others),
+            SAME_CLASS: same[int(draws[0] * len(same))],
+            MOST_SIMILAR: _nearest(divergence[clip], others),
+            RANDOM: others[int(draws[1] * len(others))],
+        }
+    if not chosen:
+        raise ValueError(
+            f"none of the {len(labels)} clips has another of its class to be spliced with; more clips may have"
+        )
+    return chosen
+
+
+def _nearest(distances: NDArray[Any], others: Sequence[int]) -> int:
+    return min(others, key=lambda other: (distances[other], other))
+
+
+def study_splices(
+    model: Any,
+    transform: ClipTransform,
+    clips: Clips,
+    settings: Mapping[str, Any],
+    tasks: Sequence[Task],
+    *,
+    region: str = "tubelets",
+    share: float = 0.5,
+    batch_size: int = 8,
+    seed: int = 0,
+    num_examples: int = 2,
+    on_progress: Callable[[], None] = lambda: None,
+) -> SpliceStudy:
+    """Splices each clip with itself, one that looks alike, one of its class, one predicted alike, and a random one.
+
+    Args:
+        model: A classifier that can merge tokens, in eval mode. Its settings are as before afterwards.
+        transform: How frames are normalised.
+        clips: The clips; partners are chosen among them. The predictions are those of the model without merging.
+        settings: How to merge, as for `set_token_merging`.
+        tasks: What the classifier's outputs mean.
+        region: What is replaced, one of `REGIONS`.
+        share: Share of the clip that is replaced, 0 to 1.
+        batch_size: Clips that go through the model together.
+        seed: Of the partners, of the places of "tubelets" (the same ones for all kinds), and of random modes.
+        num_examples: Clips whose splices are kept for drawing.
+        on_progress: Called for each clip that has been spliced.
+
+    Returns:
+        The study.
+
+    Raises:
+        ValueError: If the settings merge nothing or never across the region, no clip has another of its class, or the
+            share leaves nothing on one side.
+    """
+    geometry = ClipGeometry.from_config(model.config)
+    with merging(model, settings):
+        plan = model.config.token_merging_plan()
+        if not plan.merges:
+            raise ValueError(
+                f"token_merging_r must remove tokens for something to merge, got {model.config.token_merging_r!r}"
+            )
+        scope = plan.settings.scope
+        if (region, scope) in (("time", "frame"), ("time", "tube"), ("space", "time")):
+            raise ValueError(
+                f"region must be another than {region!r} with token_merging_scope {scope!r}, with which nothing can "
+                "merge across it"
+            )
+    places = np.random.default_rng([seed, 0])
+    masks = [splice_mask(geometry, region, share, places) for _ in range(len(clips))]
+    with merging(model, {"r": 0}):
+        logits = logits_of(model, transform, clips.frames, batch_size, seed)
+    divergence = divergences(logits, tasks)
+    colours = np.stack([tubelet_colours(frames, geometry) for frames in clips.frames])
+    difference = colour_differences(colours, masks)
+    chosen = choose_partners(clips.labels, divergence, difference, np.random.default_rng([seed, 1]))
+    sets = matched_sets(geometry.layout, scope)
+
+    splices: list[Splice] = []
+    examples: dict[int, list[SpliceExample]] = {clip: [] for clip in list(chosen)[:num_examples]}
+    per_batch = max(1, batch_size // len(KINDS))
+    order = list(chosen)
+    with merging(model, settings):
+        for start in range(0, len(order), per_batch):
+            planned = [(clip, kind) for clip in order[start : start + per_batch] for kind in KINDS]
+            spliced = [
+                splice_frames(clips.frames[clip], clips.frames[chosen[clip][kind]], masks[clip], geometry)
+                for clip, kind in planned
+            ]
+            for numbers, output in run_clips(
+                model,
+                transform,
+                torch.stack(spliced),
+                batch_size=batch_size,
+                seed=seed + 1 + start,
+                output_token_merging=True,
+            ):
+                for sample, number in enumerate(numbers):
+                    clip, kind = planned[number]
+                    partner = chosen[clip][kind]
+                    groups = token_map(output.token_merging, geometry.layout, sample=sample)
+                    across, chance, merged = crossings(groups, masks[clip], sets)
+                    labels = clips.labels[clip], clips.labels[partner]
+                    same = None if None in labels else labels[0] == labels[1]
+                    splice = Splice(
+                        clip,
+                        partner,
+                        kind,
+                        same,
+                        float(divergence[clip, partner]),
+                        float(difference[clip, partner]),
+                        across,
+                        chance,
+                        merged,
+                    )
+                    splices.append(splice)
+                    if clip in examples:
+                        examples[clip].append(SpliceExample(splice, spliced[number], groups))
+            for _ in order[start : start + per_batch]:
+                on_progress()
+    return SpliceStudy(
+        tuple(splices),
+        tuple(masks[clip] for clip in examples),
+        tuple(tuple(found) for found in examples.values()),
+        len(clips) - len(chosen),
+    )
+
+
+def draw_splices(study: SpliceStudy, path: str | os.PathLike[str], *, title: str = "", note: str = "") -> Path:
+    """Draws how much merges across the splice for each kind of clip that is spliced in, beside random merging.
+
+    Args:
+        study: What was measured.
+        path: Where the picture goes; the suffix picks the format.
+        title: Line above.
+        note: Line below.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    figure = new_figure(6.4, 3.6)
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)
+    for number, kind in enumerate(KINDS):
+        values = 100 * study.values(kind, "across")
+        found, chance = estimate(values), estimate(100 * study.values(kind, "random"))
+        axes.scatter(
+            number + rng.uniform(-0.16, 0.16, len(values)), values, s=7, color=COLOURS[number], alpha=0.3, linewidths=0
+        )
+        if found.value is not None:
+            axes.errorbar(
+                number, found.value, found.standard_error or 0, color="black", marker="_", markersize=20, capsize=4
+            )
+            axes.annotate(
+                f"{found.value:.1f}",
+                (number, found.value),
+                (14, 5),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+        if chance.value is not None:
+            line = axes.hlines(chance.value, number - 0.38, number + 0.38, color=GREY, linestyle="--", linewidth=1.2)
+            if number == 0:
+                line.set_label("random merging")
+    tidy(axes)
+    axes.grid(axis="x", visible=False)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(range(len(KINDS)), [_KIND_NAMES[kind] for kind in KINDS], fontsize=8)
+    axes.set_xlabel("what is spliced in", fontsize=8)
+    axes.set_ylabel("partners across the splice (%)", fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.set_title(title, fontsize=9.5, parse_math=False)
+    add_note(figure, note)
+    figure.subplots_adjust(left=0.11, right=0.98, top=0.9, bottom=0.24)
+    return save(figure, path)
+
+
+def save_splice_examples(
+    study: SpliceStudy,
+    path: str | os.PathLike[str],
+    geometry: ClipGeometry,
+    *,
+    example: int = 0,
+    names: Callable[[int], str] = str,
+    title: str = "",
+    note: str = "",
+    max_frames: int = 6,
+) -> Path:
+    """Draws the splices of one clip, and below each how much of its token lies across for each tubelet.
+
+    Args:
+        study: What was measured.
+        path: Where the picture goes; the suffix picks the format.
+        geometry: How the tokens lie in a clip.
+        example: Which of the study's examples.
+        names: What to call the clip of a number.
+        title: Line above.
+        note: Line below.
+        max_frames: Frames to show, evenly spaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    found, mask = study.examples[example], study.masks[example]
+    num_frames, _, height, width = found[0].frames.shape
+    shown = sample_frame_indices(num_frames, min(max_frames, num_frames), strategy="uniform")
+    cell, label_width, head, foot = 0.95, 1.35, 0.42, 0.75
+    sheet_width, sheet_height = (
+        label_width + cell * len(shown) + 0.1,
+        head + foot + cell * height / width * 2 * len(found),
+    )
+    figure = new_figure(sheet_width, sheet_height)
+    figure.subplots_adjust(
+        left=label_width / sheet_width,
+        right=1 - 0.1 / sheet_width,
+        top=1 - head / sheet_height,
+        bottom=foot / sheet_height,
+        wspace=0.04,
+        hspace=0.04,
+    )
+    grid = figure.subplots(2 * len(found), len(shown), squeeze=False)
+    scale = max(1, -(-_PIXELS // height))
+    for number, one in enumerate(found):
+        spliced, heat = _spliced_image(one, mask, geometry, scale), _across_shares(one, mask, geometry)
+        for column, frame in enumerate(shown):
+            grid[2 * number, column].imshow(spliced[frame], interpolation="nearest", aspect="auto")
+            grid[2 * number + 1, column].set_facecolor([value / 255 for value in _ALONE_COLOUR])
+            shades = grid[2 * number + 1, column].imshow(
+                heat[frame], interpolation="nearest", aspect="auto", vmin=0, vmax=1, cmap="viridis"
+            )
+        splice = one.splice
+        grid[2 * number, 0].set_ylabel(
+            _KIND_NAMES[splice.kind] + ("" if splice.kind == ITSELF else f"\n{names(splice.partner)}"), **_LABEL
+        )
+        grid[2 * number + 1, 0].set_ylabel(f"across:\n{splice.across:.0%}", **_LABEL)
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    for axes, frame in zip(grid[-1], shown, strict=True):
+        axes.set_xlabel(f"frame {frame}", fontsize=7, labelpad=2)
+    bar = figure.colorbar(
+        shades,
+        cax=figure.add_axes((label_width / sheet_width, 0.42 / sheet_height, 0.35, 0.08 / sheet_height)),
+        orientation="horizontal",
+        ticks=[0, 0.5, 1],
+        format=lambda value, _: f"{value:.0%}",
+    )
+    bar.ax.tick_params(labelsize=7, length=2, pad=1)
+    figure.text(
+        label_width / sheet_width + 0.37,
+        0.46 / sheet_height,
+        "partners across the splice; grey: not merged",
+        fontsize=7,
+        va="center",
+    )
+    figure.text(0.5, 1 - 0.2 / sheet_height, title, fontsize=9, ha="center", parse_math=False)
+    add_note(figure, note)
+    return save(figure, path)
+
+
+def _across_shares(example: SpliceExample, mask: Mask, geometry: ClipGeometry) -> Floats:
+    """For each pixel the share of its token's partners that lie across the splice, NaN without any: (T, H, W)."""
+    side = mask.reshape(-1)
+    shares = partner_means(example.groups.reshape(-1), side[:, None] != side)
+    return np.asarray(_pixel_mask(shares, example.frames, geometry))
+
+
+def _spliced_image(example: SpliceExample, mask: Mask, geometry: ClipGeometry, scale: int) -> NDArray[np.uint8]:
+    """The spliced clip, with a white line along the splice: (T, H, W, 3)."""
+    image = example.frames.permute(0, 2, 3, 1).cpu().numpy().repeat(scale, 1).repeat(scale, 2)
+    pixels = _pixel_mask(mask, example.frames, geometry).repeat(scale, 1).repeat(scale, 2)
+    for axis in (1, 2):
+        edge = np.diff(pixels, axis=axis, append=pixels.take([-1], axis))
+        image[edge] = _SPLICE_COLOUR
+        image[np.roll(edge, 1, axis)] = _SPLICE_COLOUR
+    return np.asarray(image)

@@ -1,0 +1,167 @@
+"""Curves of accuracy against r and speed: which settings, which curves, and where the speed-ups come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hf_video_tome
+from hf_video_tome.analysis import accuracy_curves, draw_accuracy, setting_grid
+from hf_video_tome.analysis.accuracy import curve_rows
+from hf_video_tome.analysis.speed import measure_speed_ups, read_speed_ups
+
+from .conftest import make_model
+
+GRID = [
+    {"r": 0},
+    {"r": 4, "mode": "merge", "schedule": "constant"},
+    {"r": 2, "mode": "merge", "schedule": "constant"},
+    {"r": 4, "mode": "drop", "schedule": "constant"},
+]
+
+
+def results_of(grid: list[dict[str, Any]]) -> dict[str, Any]:
+    """What an evaluation would say of a tiny model: accuracies of .9, .8, .7, ..."""
+    settings = []
+    for number, changes in enumerate(grid):
+        model = make_model()
+        model.set_token_merging(**changes)
+        accuracy = {"value": 0.9 - number / 10, "standard_error": 0.05}
+        settings.append(
+            {
+                "changes": changes,
+                "resolved": model.config.token_merging_settings(resolved=True),
+                "token_counts": hf_video_tome.token_counts(model),
+                "tasks": {"label": {"top_1": accuracy, "nll": 1.0 + number}},
+                "agreement": {"value": 0.5, "standard_error": 0.1} if number else None,
+                "top_1_difference": {"value": -number / 10, "standard_error": None} if number else None,
+            }
+        )
+    return {"run": {"dtype": "float32"}, "settings": settings, "num_labelled": 8}
+
+
+# --- settings
+def test_the_grid_is_the_unmerged_model_and_the_papers_sweep() -> None:
+    grid = setting_grid(hf_video_tome.VivitConfig(), modes=["merge", "drop"], schedules=["constant", "increasing"])
+    assert grid[0] == {"r": 0}
+    assert sorted({setting["r"] for setting in grid[1:]}) == [196, 392, 784, 1568]
+    assert len(grid) == 1 + 4 * 2 * 2
+
+
+def test_the_sweep_of_divided_models_is_per_frame() -> None:
+    grid = setting_grid(hf_video_tome.TimesformerConfig(), schedules=["constant"])
+    assert [setting["r"] for setting in grid] == [0, 12, 24, 49, 98]
+
+
+def test_shares_become_tokens_and_are_not_repeated() -> None:
+    grid = setting_grid(hf_video_tome.VideoMAEConfig(), r=[0.0625, 98, 0], schedules=["constant"])
+    assert [setting["r"] for setting in grid] == [0, 98]
+
+
+def test_r_past_the_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"r must be at most 784, half of the tokens.*got 785"):
+        setting_grid(hf_video_tome.VideoMAEConfig(), r=[785])
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="token_merging_threshold"):
+        setting_grid(hf_video_tome.VideoMAEConfig(), modes=["hybrid"])
+    grid = setting_grid(hf_video_tome.VideoMAEConfig(), modes=["hybrid"], common={"threshold": 0.8})
+    assert grid[1]["threshold"] == 0.8
+
+
+# --- curves
+def test_curves_start_unmerged_and_go_on_by_r() -> None:
+    merge, drop = accuracy_curves(results_of(GRID))
+    assert [(point.r, round(point.accuracy, 3)) for point in merge.points] == [(0, 0.9), (2, 0.7), (4, 0.8)]
+    assert [point.r for point in drop.points] == [0, 4]
+    assert merge.settings["mode"] == "merge"
+    assert drop.settings["mode"] == "drop"
+    assert merge.points[0].tokens_left == 1
+    assert merge.points[2].tokens_left == pytest.approx((32 - 3 * 4) / 32)
+    assert merge.points[0].change is None
+    assert merge.points[1].change == pytest.approx(-0.2)
+
+
+def test_the_action_counts_where_there_are_several_tasks() -> None:
+    results = results_of(GRID)
+    for setting in results["settings"]:
+        setting["tasks"]["action"] = {"top_1": {"value": 0.25, "standard_error": 0.1}, "nll": 3.0}
+    assert {point.accuracy for curve in accuracy_curves(results) for point in curve.points} == {0.25}
+
+
+def test_rows_hold_every_point_with_its_settings() -> None:
+    rows = curve_rows(accuracy_curves(results_of(GRID), [1.0, 2.0, 1.5, 2.5]))
+    assert [(row["curve"], row["mode"], row["r"], row["speed_up"]) for row in rows] == [
+        (0, "merge", 0, 1.0),
+        (0, "merge", 2, 1.5),
+        (0, "merge", 4, 2.0),
+        (1, "drop", 0, 1.0),
+        (1, "drop", 4, 2.5),
+    ]
+    json.dumps(rows, allow_nan=False)
+
+
+def test_what_makes_no_curve_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have settings that merge tokens"):
+        accuracy_curves(results_of([{"r": 0}]))
+    with pytest.raises(ValueError, match="numbers of tokens or shares in all settings, got both"):
+        accuracy_curves(results_of([{"r": 4}, {"r": 0.25}]))
+    unlabelled = results_of(GRID)
+    unlabelled["settings"][0]["tasks"] = {}
+    with pytest.raises(ValueError, match="labels of the videos are unknown"):
+        accuracy_curves(unlabelled)
+
+
+@pytest.mark.parametrize("speed_ups", [None, [1.0, 2.0, 1.5, 2.5]])
+def test_a_picture_is_saved(speed_ups: list[float | None] | None, tmp_path: Path) -> None:
+    path = draw_accuracy(accuracy_curves(results_of(GRID), speed_ups), tmp_path / "accuracy.png", title="r_$1$")
+    assert path.stat().st_size > 1000
+
+
+# --- speed
+def test_speed_is_measured_for_each_setting_and_is_one_without_merging() -> None:
+    model = make_model(token_merging_r=5)
+    found = measure_speed_ups(model, [{"r": 8}, {"r": 0}, {"r": 2}], batch_size=1, rounds=3)
+    assert found[1] == 1.0
+    assert all(value > 0 for value in found)
+    assert model.config.token_merging_r == 5
+
+
+def benchmark(**changes: Any) -> dict[str, Any]:
+    entry = {
+        "settings": {"r": 4},
+        "dtype": "float32",
+        "compiled": False,
+        "token_counts": [32, 28, 24, 20],
+        "speedup": {"stock_sdpa": {"median": 1.75}, "stock_eager": {"median": 9.0}},
+    }
+    stock = {**entry, "settings": None}
+    half = {**entry, "dtype": "bfloat16", "speedup": {"stock_sdpa": {"median": 5.0}, "stock_eager": None}}
+    return {"format": 1, "conditions": {"torch": "x"}, "results": [stock, {**entry, **changes}, half]}
+
+
+def test_speed_ups_come_from_the_entries_with_the_same_settings(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(benchmark()))
+    settings = results_of([{"r": 0}, {"r": 4, "schedule": "constant", "threshold": None}])["settings"]
+    found, conditions = read_speed_ups(tmp_path, settings)
+    assert found == [1.0, 1.75]
+    assert conditions == {"relative_to": "stock_sdpa", "benchmark": {"torch": "x"}}
+
+
+@pytest.mark.parametrize("grid", [[{"r": 2}], [{"r": 4, "mode": "drop"}], [{"r": 4, "scope": "frame"}]])
+def test_settings_that_were_not_measured_are_refused(grid: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(benchmark()))
+    with pytest.raises(ValueError, match=r"one entry in float32.*got 0"):
+        read_speed_ups(path, results_of(grid)["settings"])
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"results.json of a benchmark in format 1"):
+        read_speed_ups(path, [])
