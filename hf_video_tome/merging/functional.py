@@ -86,6 +86,7 @@ class TokenMerge(NamedTuple):
         scope: The scope of the matching.
         assignment: Where every token goes; None where nothing is removed.
         weight: (B, S, n) float, share of each token in its slot; None where slots hold one token each.
+        prefix_only: Whether only the prefix tokens are kept, because nothing else is read.
     """
 
     state: TokenMergingState
@@ -93,9 +94,12 @@ class TokenMerge(NamedTuple):
     scope: str
     assignment: Assignment | None = None
     weight: Tensor | None = None
+    prefix_only: bool = False
 
     def apply(self, x: Tensor) -> Tensor:
         """Merges: (B, N, C) float, one entry per token before, to (B, M, C); differentiable."""
+        if self.prefix_only:
+            return x[:, : self.layout.num_prefix_tokens]
         if self.assignment is None:
             return x
         prefix, sets = self.layout.split(x, self.scope)
@@ -238,12 +242,15 @@ class TokenMergingStep(NamedTuple):
         state: The tokens that come into the layer.
         layout: Where they lie.
         settings: How to merge.
+        prefix_only: Whether nothing is read of what the layer returns but the prefix tokens, so that it need not
+            return more. Nothing merges then.
     """
 
     r: int
     state: TokenMergingState
     layout: TokenLayout
     settings: MergeSettings
+    prefix_only: bool = False
 
     @property
     def attention_size(self) -> Tensor | None:
@@ -274,8 +281,8 @@ class TokenMergingStep(NamedTuple):
         Returns:
             The step, to be applied to whatever the layer has of each token.
         """
-        if self.r == 0:
-            return TokenMerge(self.state, self.layout, self.settings.scope)
+        if self.r == 0 or self.prefix_only:
+            return TokenMerge(self.state, self.layout, self.settings.scope, prefix_only=self.prefix_only)
         metric = aggregate_heads(keys, self.settings.head_aggregation)
         if num_frames is not None:
             metric = metric.unflatten(0, (-1, num_frames))
@@ -290,11 +297,13 @@ class TokenMergingPlan(NamedTuple):
         requested: Tokens that each layer is asked to remove from each matched set.
         layout: Where the tokens lie.
         settings: How to merge.
+        prefix_only: Whether only the prefix tokens are read of what the last layer returns.
     """
 
     requested: list[int]
     layout: TokenLayout
     settings: MergeSettings
+    prefix_only: bool = False
 
     @property
     def merges(self) -> bool:
@@ -303,4 +312,5 @@ class TokenMergingPlan(NamedTuple):
 
     def step(self, layer: int, state: TokenMergingState) -> TokenMergingStep:
         """The step of one layer, given the tokens that come into it."""
-        return TokenMergingStep(self.requested[layer], state, self.layout, self.settings)
+        prefix_only = self.prefix_only and layer == len(self.requested) - 1
+        return TokenMergingStep(self.requested[layer], state, self.layout, self.settings, prefix_only)

@@ -21,6 +21,7 @@ from ..merging import (
     build_trace,
     initial_state,
 )
+from .kernels import is_untouched
 from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
 
 
@@ -205,6 +206,22 @@ class TokenMergingModelMixin:
 
 class TokenMergingHeadMixin(TokenMergingModelMixin):
     """What heads that merge tokens have in common."""
+
+    def _reads_prefix_only(self, last_layer: nn.Module, output_token_merging: bool, asked: dict[str, Any]) -> bool:
+        """Whether a head that classifies by CLS needs nothing else of the last layer.
+
+        Args:
+            last_layer: The layer, which somebody may be looking at.
+            output_token_merging: Whether a trace is asked for.
+            asked: Keyword arguments of the call, which may ask for hidden states or attentions.
+
+        Returns:
+            Whether the layer may leave everything else out. Never in training, where dropout would draw other numbers.
+        """
+        head: Any = self
+        names = ("output_hidden_states", "output_attentions")
+        asks_for_more = any(getattr(head.config, name) if asked.get(name) is None else asked[name] for name in names)
+        return not (output_token_merging or asks_for_more or head.training) and is_untouched(last_layer)
 
     def _classify(
         self, pooled: Tensor, outputs: BaseModelOutputWithTokenMerging, labels: Tensor | None, **loss_kwargs: Any

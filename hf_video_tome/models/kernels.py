@@ -26,7 +26,7 @@ def fused_activation(activation: nn.Module) -> Callable[[Tensor], Tensor]:
         >>> torch.allclose(fused_activation(ACT2FN["gelu_fast"])(x), ACT2FN["gelu_fast"](x), atol=1e-11)
         True
     """
-    if type(activation) in (FastGELUActivation, NewGELUActivation) and _is_untouched(activation):
+    if type(activation) in (FastGELUActivation, NewGELUActivation) and is_untouched(activation):
         return partial(gelu, approximate="tanh")
     return activation
 
@@ -56,7 +56,7 @@ def embed_tubelets(projection: nn.Module, pixel_values: Tensor) -> Tensor:
         and type(projection) is nn.Conv3d
         and type(projection.weight) is nn.Parameter
         and projection.weight.dtype is torch.bfloat16
-        and _is_untouched(projection)
+        and is_untouched(projection)
     ):
         return _tubelets_by_matrix(projection.weight, projection.bias, pixel_values)
     return projection(pixel_values.transpose(1, 2)).flatten(2).transpose(1, 2)
@@ -76,6 +76,6 @@ def _tubelets_by_matrix(weight: Tensor, bias: Tensor | None, pixel_values: Tenso
     return linear(matrix, weight.transpose(1, 2).flatten(1), bias)
 
 
-def _is_untouched(module: nn.Module) -> bool:
+def is_untouched(module: nn.Module) -> bool:
     """Whether calling the module is nothing but its own `forward`: no hooks, no replaced method (of accelerate)."""
     return "forward" not in module.__dict__ and not module._forward_hooks and not module._forward_pre_hooks

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import TokenMergingPlan, TokenMergingState, TokenMergingStep
+from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
@@ -28,11 +28,16 @@ class MotionformerAttention(stock.MotionformerAttention):
 
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
-        """Returns (output (B, 1 + N, C), weights), and the keys (B, H, 1 + N, D) where tokens are to be merged."""
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, TokenMerge]:
+        """Returns (output (B, N, C), weights); where tokens are to be merged (B, M, C), weights and how they merge."""
         if token_merging is None:
             return super().forward(hidden_states, **kwargs)
         query, key, value = self.project(hidden_states)
+        merge = token_merging.decide(key)
+        cls_attention = self.attend_merged(query[:, :, :1], key, value, token_merging.attention_size, **kwargs)
+        if token_merging.prefix_only:
+            context, weights = cls_attention
+            return self.o_proj(context.flatten(2)), weights, merge
         sizes = token_merging.set_sizes
         patch_size = frame_size = None
         if sizes is not None and token_merging.merges_frames:
@@ -41,10 +46,9 @@ class MotionformerAttention(stock.MotionformerAttention):
         elif sizes is not None:
             patch_size = sizes.flatten(0, 1)
         num_frames = token_merging.grid(hidden_states.shape[1])[0]
-        cls_attention = self.attend_merged(query[:, :, :1], key, value, token_merging.attention_size, **kwargs)
         frames = self.fold_frames(query, key, value, num_frames)
         frame_attention = self.attend_merged(*frames, patch_size, **kwargs)
-        return *self.combine(*cls_attention, *frame_attention, frame_size), key
+        return *self.combine(*cls_attention, *frame_attention, frame_size, merge=merge.apply), merge
 
     def attend_merged(
         self, query: Tensor, key: Tensor, value: Tensor, size: Tensor | None, **kwargs: Any
@@ -73,12 +77,11 @@ class MotionformerLayer(stock.MotionformerLayer):
         """Returns the states (B, M, C), and the new merging state where one came in."""
         if token_merging is None:
             return super().forward(hidden_states, **kwargs)
-        attention_output, _, keys = self.attention(
+        attention_output, _, merge = self.attention(
             self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
         )
-        hidden_states = hidden_states + self.drop_path(self.dropout(attention_output))
-        merge = token_merging.decide(keys)
-        return self.feed_forward(merge.apply(hidden_states)), merge.state
+        hidden_states = merge.apply(hidden_states) + self.drop_path(self.dropout(attention_output))
+        return self.feed_forward(hidden_states), merge.state
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
@@ -107,6 +110,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         pixel_values: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_token_merging: bool = False,
+        prefix_only: bool = False,
         **kwargs: Any,
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
@@ -115,6 +119,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
             pixel_values: (B, T, C, H, W) float, normalised.
             interpolate_pos_encoding: As for the plain model.
             output_token_merging: Whether to return the trace of the merging.
+            prefix_only: Whether only CLS is needed of `last_hidden_state`; then, with merging, nothing else is in it.
             **kwargs: As for the plain model.
 
         Returns:
@@ -126,7 +131,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         """
         check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
-        plan = self.config.token_merging_plan(pixel_values.shape[3:])
+        plan = self.config.token_merging_plan(pixel_values.shape[3:])._replace(prefix_only=prefix_only)
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         return self._forward_merging(pixel_values, interpolate_pos_encoding, plan, output_token_merging, **kwargs)
@@ -199,6 +204,7 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
+            prefix_only=self._reads_prefix_only(self.motionformer.layers[-1], output_token_merging, kwargs),
             return_dict=True,
             **kwargs,
         )

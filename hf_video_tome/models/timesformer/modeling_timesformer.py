@@ -151,6 +151,8 @@ class TimesformerLayer(stock.TimesformerLayer):
         # CLS gets the mean over all frames: a merged one counts as many times as there are frames in it.
         frame_size = None if temporal_size is None else temporal_size[:, 0]
         cls_residual = mean_pool(residual[:, :, 0], frame_size).unsqueeze(1)
+        if token_merging is not None and token_merging.prefix_only:
+            return (self._feed_forward(cls_token + cls_residual), *others, token_merging.state)
         patch_residual = residual[:, :, 1:].transpose(1, 2).flatten(1, 2)
         hidden_states = torch.cat((cls_token + cls_residual, patches + patch_residual), dim=1)
 
@@ -244,6 +246,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_token_merging: bool = False,
+        prefix_only: bool = False,
         **kwargs: Any,
     ) -> tuple | BaseModelOutput:
         """Encodes clips.
@@ -254,6 +257,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
             output_hidden_states: Whether to return the states of all layers.
             return_dict: Whether to return an output object rather than a tuple.
             output_token_merging: Whether to return the trace of the merging.
+            prefix_only: Whether only CLS is needed of `last_hidden_state`; then, with merging, nothing else is in it.
             **kwargs: As for `transformers.TimesformerModel`.
 
         Returns:
@@ -264,11 +268,14 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
             ValueError: If the clips do not fit the checkpoint.
         """
         config = self.config
+        divided = config.attention_type == "divided_space_time"
         check_pixel_values(pixel_values, config)
-        plan = config.token_merging_plan()
-        if not plan.merges and not output_token_merging:
+        plan = config.token_merging_plan()._replace(prefix_only=prefix_only)
+        # Eager attention is that of transformers, and so is all else then: r = 0 is the stock model to the last bit.
+        shortens = prefix_only and divided and config._attn_implementation not in (None, "eager")
+        if not plan.merges and not output_token_merging and not shortens:
             return super().forward(pixel_values, output_attentions, output_hidden_states, return_dict, **kwargs)
-        if config.attention_type != "divided_space_time":
+        if not divided:
             raise ValueError(
                 "output_token_merging must be False unless attention_type is 'divided_space_time', "
                 f"got {config.attention_type!r}"
@@ -342,12 +349,14 @@ class TimesformerForVideoClassification(
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         outputs = self.timesformer(
             pixel_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
             output_token_merging=output_token_merging,
+            prefix_only=self._reads_prefix_only(self.timesformer.encoder.layer[-1], output_token_merging, asked),
         )
         # The stock head gives no further arguments to its loss.
         output = self._classify(outputs.last_hidden_state[:, 0], outputs, labels)

@@ -39,7 +39,8 @@ class VivitAttention(stock.VivitAttention):
         if token_merging is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
         hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        queries = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        queries = self.q_proj(hidden_states[:, :1] if token_merging.prefix_only else hidden_states)
+        queries = queries.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         keys = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         context, weights = attend(
@@ -147,6 +148,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         interpolate_pos_encoding: bool = False,
         attention_mask: Tensor | None = None,
         output_token_merging: bool = False,
+        prefix_only: bool = False,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple:
         """Encodes clips.
@@ -156,6 +158,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             interpolate_pos_encoding: As for `transformers.VivitModel`.
             attention_mask: As for `transformers.VivitModel`; not with merging.
             output_token_merging: Whether to return the trace of the merging.
+            prefix_only: Whether only CLS is needed of `last_hidden_state`; then, with merging, nothing else is in it.
             **kwargs: As for `transformers.VivitModel`.
 
         Returns:
@@ -166,7 +169,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             ValueError: If the clips do not fit the checkpoint, or an attention mask is given together with merging.
         """
         check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
-        plan = self.config.token_merging_plan()
+        plan = self.config.token_merging_plan()._replace(prefix_only=prefix_only)
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
         if attention_mask is not None:
@@ -249,6 +252,7 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
+            prefix_only=self._reads_prefix_only(self.vivit.layers[-1], output_token_merging, kwargs),
             return_dict=True,
             **kwargs,
         )

@@ -265,6 +265,7 @@ class MotionformerAttention(nn.Module):
         frames: Tensor,
         frame_weights: Tensor | None,
         frame_size: Tensor | None = None,
+        merge: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attends to the trajectories, and puts CLS and patches together again.
 
@@ -274,6 +275,7 @@ class MotionformerAttention(nn.Module):
             frames: (B * T, N, H, D), what each token saw of each frame.
             frame_weights: (B * T, H, N, P), or None.
             frame_size: As for `MotionformerTemporalAttention`.
+            merge: Applied to the context (B, 1 + N, C) before it is projected.
 
         Returns:
             The output (B, 1 + N, C) and the weights (B, H, 1 + N, 1 + N), or None. Those of the patches are the
@@ -282,7 +284,8 @@ class MotionformerAttention(nn.Module):
         batch_size = cls_context.shape[0]
         trajectories = frames.flatten(2).unflatten(0, (batch_size, -1))
         context, temporal_weights = self.temporal_attention(trajectories, frame_size)
-        output = self.o_proj(torch.cat((cls_context.flatten(2), context), dim=1))
+        context = torch.cat((cls_context.flatten(2), context), dim=1)
+        output = self.o_proj(context if merge is None else merge(context))
         if cls_weights is None or frame_weights is None:
             return output, None
         weights = frame_weights.unflatten(0, (batch_size, -1)) * temporal_weights.permute(0, 3, 2, 1).unsqueeze(-1)
