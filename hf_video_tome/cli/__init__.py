@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import classify, convert, demo, evaluate, paper
+from . import card, classify, convert, demo, evaluate, paper, save
 from .common import InputError, print_error
 
 PROGRAM = "hf-video-tome"
@@ -28,6 +28,8 @@ for _name, _module in (
     ("evaluate", evaluate),
     ("paper", paper),
     ("convert", convert),
+    ("card", card),
+    ("save", save),
     ("demo", demo),
 ):
     app.command(_name, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
