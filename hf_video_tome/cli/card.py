@@ -141,6 +141,8 @@ def command(
         proportional_attention=proportional_attention,
         position=position,
     )
+    if output is not None and output.is_dir():
+        raise InputError(f"--output {output}: is a folder; give a file, such as README.md")
     request = CardRequest(model, settings, evaluation or [], benchmark or [], base_model, repo_id, remote_code)
     _, card = make_card(request)
     if output is not None:
@@ -202,6 +204,6 @@ def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
         print_note("the checkpoint's card names no licence, so that this one names none either")
     if base.repo_id is None:
         print_note("the card names no base model: give it with --base-model if it is on the Hub")
-    if not card.data.eval_results:
+    if "model-index" not in card.data.to_dict():
         print_note("nothing was measured with exactly these settings, so that the metadata holds no accuracy")
     return classifier, card

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ..configuration import PREFIX, TokenMergingConfigMixin, token_counts_of_config
 from ..evaluation.names import distinct_names
@@ -88,7 +89,7 @@ def read_base_checkpoint(location: str | os.PathLike[str], name: str | None = No
             return base
     try:
         card = ModelCard(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
     data, text = card.data.to_dict(), card.text
     if _MARK in text:
@@ -219,6 +220,7 @@ def card_data(
         - moving-digits
         - token-merging
     """
+    terms: dict[str, Any] = dict(license or {})
     return ModelCardData(
         base_model=base_model,
         library_name="transformers",
@@ -227,7 +229,7 @@ def card_data(
         model_name=name,
         tags=list(dict.fromkeys((TASK, model_type, *tags, TAG))),
         eval_results=list(eval_results) or None,
-        **(license or {}),
+        **terms,
     )
 
 

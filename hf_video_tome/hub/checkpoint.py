@@ -146,7 +146,7 @@ def upload_checkpoint(
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     commit = api.upload_folder(
         repo_id=repo_id,
-        folder_path=folder,
+        folder_path=Path(folder),
         commit_message=commit_message,
         revision=revision,
         create_pr=create_pr,
