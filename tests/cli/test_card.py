@@ -69,3 +69,18 @@ def test_save_refuses_what_it_would_spoil(tmp_path, capsys):
     check_refused(capsys, ["save", folder, folder, "--overwrite"], "is the checkpoint that is read")
     assert (folder / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "new").exists()
+
+
+def test_saved_evaluated_and_described(tmp_path, capsys, monkeypatch):
+    """The three commands that the docs show, one after the other."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["save", NAME, "saved", "--r", "30"]) == 0
+    evaluate = ["evaluate", "saved", "--dataset", "moving-digits", "--data-option", "num_test=4"]
+    assert run([*evaluate, "--workers", "0", "--output", "measured"]) == 0
+    capsys.readouterr()
+    assert run(["card", "saved", "--evaluation", "measured", "--output", "saved/README.md"]) == 0
+    assert "nothing was measured" not in capsys.readouterr().err
+    (top_1, _) = ModelCard.load("saved/README.md").data.eval_results
+    results = json.loads((tmp_path / "measured" / "results.json").read_text())
+    assert top_1.metric_value == round(results["settings"][0]["tasks"]["label"]["top_1"]["value"], 4)
+    assert results["settings"][0]["resolved"]["r"] == 30
