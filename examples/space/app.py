@@ -50,6 +50,7 @@ SAMPLE_CLIPS = (7, 0, 8, 5, 2, 13, 4, 6)  # each another motion
 PICTURE_HEIGHT = 336  # pixels of a frame in the film
 SECONDS_OF_TIMING = 4.0
 MIN_ROUNDS, MAX_ROUNDS = 3, 15
+STEADY = 1.25  # quartiles of the ratios that are further apart tell more of the machine than of the model
 SMALL_WIDTH, SMALL_BATCH = 256, 8  # a clip alone of a tiny model would measure little but overhead
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
@@ -58,7 +59,7 @@ CSS = """
 #clips .gallery { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; }
 #clips .gallery span, #clips .gallery .container { display: block; width: 100%; max-width: none; height: auto; }
 #clips video { width: 100%; height: auto; max-width: none; aspect-ratio: 1; object-fit: cover; }
-.facts { display: grid; grid-template-columns: repeat(3, 1fr); gap: 12px; }
+.facts { display: grid; grid-template-columns: 4fr 6fr 4fr; gap: 12px; }
 .fact { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 12px 16px;
         background: var(--block-background-fill); }
 .fact .name { font-size: 0.8rem; color: var(--body-text-color-subdued); }
@@ -223,16 +224,17 @@ def facts(counts: list[int], timing: Timing | None, answers: list[dict[str, floa
     if timing is None:
         speed, note = "1.00x", "r = 0 is the stock model"
     else:
-        copies = "this clip" if timing.batch_size == 1 else f"{timing.batch_size} copies of it"
+        clips = "this clip" if timing.batch_size == 1 else f"a batch of {timing.batch_size}"
         where = f"{torch.get_num_threads()} CPU threads" if device == "cpu" else device
         low, middle, high = statistics.quantiles(timing.ratios, method="inclusive")
         speed = f"{middle:.2f}x"
         note = (
-            f"{low:.2f}x to {high:.2f}x in the middle half of {len(timing.ratios)} rounds in turn, just now, on "
-            f"{where}: {timing.without:.0f} → {timing.merging:.0f} ms for {copies}"
+            f"{timing.without:.0f} → {timing.merging:.0f} ms for {clips} on {where}; {low:.2f}x to {high:.2f}x in the "
+            f"middle half of {len(timing.ratios)} rounds in turn"
+            + (": rough, as this machine is busy just now" if high > STEADY * low else "")
         )
     cards = [
-        ("Tokens after the last layer", f"{counts[0]} → {counts[-1]}", f"{removed:.0%} removed"),
+        ("Tokens left", f"{counts[0]} → {counts[-1]}", f"{removed:.0%} removed"),
         ("Speed", speed, note),
         ("Answer", answer, "the same with and without merging" if first == second else "merging changed the answer"),
     ]

@@ -153,10 +153,15 @@ def check_benchmark(content: Mapping[str, Any], model: PreTrainedModel) -> None:
         model: The model.
 
     Raises:
-        ValueError: If it is of another architecture, or of clips with other numbers of tokens.
+        ValueError: If it is of another architecture or size, or of clips with other numbers of tokens.
     """
     config: Any = model.config
     counts = token_counts_of_config(config)
+    for name, value in content["conditions"].get("config", {}).items():
+        if name != "num_labels" and getattr(config, name, value) != value:
+            raise ValueError(
+                f"the benchmark is of a model with {name}={value!r}, while this one has {getattr(config, name)!r}"
+            )
     model_type = content["conditions"].get("model_type", config.model_type)
     for entry in content["results"]:
         other = entry["token_counts"]

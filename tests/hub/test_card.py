@@ -166,6 +166,10 @@ def test_a_benchmark_of_another_kind_of_model_is_refused(model, benchmark):
     content["results"][0]["token_counts"][0] = 1568
     with pytest.raises(ValueError, match="the benchmark is of a videomae model with 1568 tokens and 6 layers"):
         model_card(model, base(), benchmarks=[content])
+    content = read_benchmark(benchmark)
+    content["conditions"]["config"] = {"hidden_size": 768, "num_labels": 400}
+    with pytest.raises(ValueError, match="hidden_size=768, while this one has 96"):
+        model_card(model, base(), benchmarks=[content])
 
 
 def test_the_licence_and_the_data_of_the_checkpoint_stay_with_it(model, tmp_path):
