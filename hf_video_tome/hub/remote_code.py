@@ -24,6 +24,7 @@ from ..processing import ClipProcessor
 from ..version import __version__
 
 PACKAGE = __name__.split(".")[0]
+_ALL_ARCHITECTURES = (PACKAGE, f"{PACKAGE}.models")
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The hf-video-tome authors
@@ -110,7 +111,7 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
             if sources[name][0] != module.__name__:
                 raise RuntimeError(f"{module.__name__} and {sources[name][0]} would both be written to {name}.py")
             continue
-        if module.__name__ == PACKAGE or module.__name__ == f"{PACKAGE}.models":
+        if module.__name__ in _ALL_ARCHITECTURES:
             raise RuntimeError(f"code of {model_type} imports from {module.__name__}, which holds all architectures")
         text = path.read_text(encoding="utf-8")
         imports = _relative_imports(module, text, flat_name)
@@ -164,6 +165,12 @@ def _relative_imports(module: ModuleType, text: str, flat_name: Any) -> list[_Im
             continue
         origin = import_module(resolve_name("." * node.level + (node.module or ""), package))
         start, end = position(node.lineno, node.col_offset), position(node.end_lineno or 0, node.end_col_offset or 0)
+        if origin.__name__ in _ALL_ARCHITECTURES:
+            # Where a name comes from is carried along, not the package that imports all architectures to hand it out.
+            sources = {alias: _source(origin, alias.name) for alias in node.names}
+            statements = [f"from .{flat_name(source)} import {ast.unparse(it)}" for it, source in sources.items()]
+            found.append(_Import(start, end, f"\n{' ' * node.col_offset}".join(statements), tuple(sources.values())))
+            continue
         submodules = {
             alias.name: value
             for alias in node.names
@@ -186,6 +193,16 @@ def _relative_imports(module: ModuleType, text: str, flat_name: Any) -> list[_Im
         modules = [*submodules.values(), *([origin] if len(submodules) < len(node.names) else [])]
         found.append(_Import(start, end, f"\n{' ' * node.col_offset}".join(statements), tuple(modules)))
     return found
+
+
+def _source(package: ModuleType, name: str) -> ModuleType:
+    """The module that a package imports a name from."""
+    for node in ast.walk(ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level or not node.module:
+            continue
+        if name in [alias.asname or alias.name for alias in node.names]:
+            return import_module(resolve_name("." * node.level + node.module, package.__name__))
+    raise RuntimeError(f"{name} is imported from {package.__name__}, which holds all architectures")
 
 
 def _value(module: ModuleType, name: str) -> Any:
