@@ -55,6 +55,7 @@ from hf_video_tome.data.moving_digits import (
     write_clips,
 )
 from hf_video_tome.data.transforms import ClipTransform
+from hf_video_tome.hub import card_data, render_card
 from hf_video_tome.models.motionformer import plain as motionformer
 
 CLIP = VARIANTS["standard"]
@@ -456,21 +457,10 @@ def model_card(args: argparse.Namespace, model: PreTrainedModel, result: dict[st
         "motionformer": "import hf_video_tome  # transformers itself has no Motionformer\n",
         "vjepa2": "import hf_video_tome  # transformers itself has no processor for it without torchvision\n",
     }.get(args.architecture, "")
-    return f"""---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: video-classification
-tags:
-- video-classification
-- {args.architecture}
-- moving-digits
-- token-merging
-metrics:
-- accuracy
----
-
-# {name}, Moving Digits
-
+    data = card_data(
+        args.architecture, license={"license": "apache-2.0"}, tags=["moving-digits"], metrics=["accuracy"]
+    )
+    text = f"""
 A tiny {name} video classifier ({parameters / 1e6:.2f} M parameters) for demos and tests of token merging with
 hf-video-tome. It tells apart 120 actions: 12 motions of 10 handwritten digits.
 
@@ -531,6 +521,7 @@ decoded from video files, balanced over the 120 actions:
 Demonstrations, tests and teaching. Accuracy here says how token merging affects a model that needs both motion and
 fine detail; it does not predict numbers on natural video.
 """
+    return str(render_card(data, f"{name}, Moving Digits", text))
 
 
 def training_arguments(args: argparse.Namespace) -> list[str]:

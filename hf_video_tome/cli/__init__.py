@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, benchmark, classify, convert, demo, evaluate, paper, visualize
+from . import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError, print_error
 
 PROGRAM = "hf-video-tome"
@@ -30,6 +30,8 @@ for _name, _module in (
     ("paper", paper),
     ("convert", convert),
     ("visualize", visualize),
+    ("card", card),
+    ("save", save),
     ("demo", demo),
 ):
     app.command(_name, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..evaluation.names import distinct_names
 from .common import (
     Classifier,
     Dtype,
@@ -626,37 +627,6 @@ def load_examples(request: Request, name: str, split: str, classifier: Classifie
 
 
 # --- printing
-def setting_name(changes: Mapping[str, Any]) -> str:
-    """A short name for settings: "r = 150, drop"."""
-    words: list[str] = []
-    for name, value in changes.items():
-        if name == "r":
-            words.insert(0, f"r = {','.join(map(str, value)) if isinstance(value, list) else value}")
-        elif name in ("mode", "schedule", "scope"):
-            words.append(str(value))
-        elif name == "proportional_attention":
-            words.append(f"{'' if value else 'no '}proportional attention")
-        elif value is not None:
-            words.append(f"{name.replace('_', ' ')} {value}")
-    return ", ".join(words) or "as saved"
-
-
-def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Short names for settings that say only in what they differ."""
-    common = {
-        name
-        for name in settings[0]
-        if len(settings) > 1 and all(name in other and other[name] == settings[0][name] for other in settings)
-    }
-    names = []
-    for changes in settings:
-        own = {name: value for name, value in changes.items() if name not in common}
-        if changes.get("r") == 0:
-            own = {"r": 0}  # nothing else counts
-        names.append(setting_name(own))
-    return names if len(set(names)) == len(names) else [setting_name(changes) for changes in settings]
-
-
 def _print_decided(
     classifier: Classifier,
     dataset: str,

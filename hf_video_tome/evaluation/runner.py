@@ -151,7 +151,7 @@ def evaluate(
             "classes_matched_by": examples.matched_by,
             "num_videos": len(examples),
             "videos": examples.digest(),
-            "weights": _digest_weights(model),
+            "weights": digest_weights(model),
             "transform": transform.to_dict(),
             "sampling": sampling.to_dict(),
             "pad": pad,
@@ -250,12 +250,20 @@ def _counts(model: Any) -> list[int] | None:
     return token_counts(model) if isinstance(model.config, TokenMergingConfigMixin) else None
 
 
-def _digest_weights(model: nn.Module) -> str:
+def digest_weights(model: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """Tells weights apart.
+
+    Args:
+        model: Any model.
+        dtype: What its floating point weights are cast to first, if not None.
+
+    Returns:
+        16 hexadecimal digits; those of `run["weights"]` for the model that was evaluated, in the dtype that it had.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-__all__ = ["Progress", "evaluate"]

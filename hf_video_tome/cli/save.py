@@ -1,0 +1,151 @@
+"""`hf-video-tome save`: a checkpoint folder that merges tokens, on this machine and on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .card import BaseModelOption, BenchmarkOption, CardRequest, EvaluationOption, ModelArgument, make_card
+from .common import (
+    HeadAggregationOption,
+    InputError,
+    JsonOption,
+    ModeOption,
+    PoolingOption,
+    PositionOption,
+    ProportionalAttentionOption,
+    ROption,
+    ScheduleOption,
+    ScopeOption,
+    ThresholdOption,
+    console,
+    describe_counts,
+    describe_merging,
+    find_checkpoint,
+    input_errors,
+    merging_settings,
+    merging_summary,
+    quiet_transformers,
+    write_json,
+)
+
+HELP = """Save a checkpoint with merging settings: weights, config, processor and model card, and share it.
+
+\b
+Examples:
+  hf-video-tome save videomae-moving-digits videomae-merged --r 38
+  hf-video-tome save videomae-moving-digits videomae-code --r 38 --remote-code
+  hf-video-tome save videomae-moving-digits videomae-shared --r 38 --push-to-hub me/videomae-tome --private
+"""
+SHORT_HELP = "Save and share a checkpoint with merging settings."
+
+
+def command(
+    model: ModelArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")],
+    evaluation: EvaluationOption = None,
+    benchmark: BenchmarkOption = None,
+    base_model: BaseModelOption = None,
+    remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--remote-code",
+            help="Write the code beside the weights, so that from_pretrained(..., trust_remote_code=True) merges "
+            "tokens where this package is not installed.",
+        ),
+    ] = False,
+    repo_id: Annotated[
+        str | None,
+        typer.Option("--push-to-hub", metavar="ID", help="Upload the folder to this repository of the Hub."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", metavar="BRANCH", help="Branch to commit to.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into FOLDER if it is a checkpoint.")] = False,
+    r: ROption = None,
+    mode: ModeOption = None,
+    threshold: ThresholdOption = None,
+    schedule: ScheduleOption = None,
+    scope: ScopeOption = None,
+    pooling: PoolingOption = None,
+    head_aggregation: HeadAggregationOption = None,
+    proportional_attention: ProportionalAttentionOption = None,
+    position: PositionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    from ..api import token_counts
+    from ..hub import save_checkpoint, upload_checkpoint
+
+    for option, given in (("--private", private), ("--revision", revision), ("--create-pr", create_pr)):
+        if given and repo_id is None:
+            raise InputError(f"{option} has no effect without --push-to-hub")
+    _check_folder(folder, find_checkpoint(model), overwrite)
+    settings = merging_settings(
+        r,
+        schedule,
+        mode=mode,
+        threshold=threshold,
+        scope=scope,
+        pooling=pooling,
+        head_aggregation=head_aggregation,
+        proportional_attention=proportional_attention,
+        position=position,
+    )
+    request = CardRequest(model, settings, evaluation or [], benchmark or [], base_model, repo_id, remote_code)
+    classifier, card = make_card(request)
+    with quiet_transformers(), input_errors(OSError, rewrite=lambda text: f"{folder}: {text}"):
+        files = save_checkpoint(
+            classifier.model, folder, processor=classifier.location, card=card, remote_code=remote_code
+        )
+    address = None
+    if repo_id is not None:
+        with input_errors(
+            HfHubHTTPError, LocalTokenNotFoundError, OSError, rewrite=lambda text: f"--push-to-hub {repo_id}: {text}"
+        ):
+            address = upload_checkpoint(
+                folder, repo_id, private=private or None, revision=revision, create_pr=create_pr
+            )
+    summary, counts = merging_summary(classifier.model), token_counts(classifier.model)
+    if as_json:
+        write_json(
+            {
+                "model": classifier.name,
+                "folder": str(folder),
+                "files": files,
+                "token_merging": summary,
+                "token_counts": counts,
+                "remote_code": remote_code,
+                "repo_id": repo_id,
+                "address": address,
+            }
+        )
+        return
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", classifier.name)
+    table.add_row("merging", describe_merging(summary))
+    table.add_row("tokens", describe_counts(counts))
+    table.add_row("folder", str(folder))
+    code = [name for name in files if name.endswith(".py")]
+    others = [name for name in files if name not in code]
+    table.add_row("files", ", ".join([*others, f"{len(code)} Python files"] if code else others))
+    if address is not None:
+        table.add_row("Hub", address)
+    console().print(table)
+
+
+def _check_folder(folder: Path, location: str, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{folder} exists already; --overwrite writes into it")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no checkpoint folder (it has no config.json), so --overwrite does not touch it")
+    if Path(location).is_dir() and Path(location).resolve() == folder.resolve():
+        raise InputError(f"{folder} is the checkpoint that is read: give another folder")

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_video_tome.cli import run
+from tests.cli.test_cli import check_refused
+
+NAME = "vivit-moving-digits"
+
+
+def test_card_is_printed_and_written(tmp_path, capsys):
+    assert run(["card", NAME, "--r", "30", "--repo-id", "me/vivit-tome"]) == 0
+    captured = capsys.readouterr()
+    card = ModelCard(captured.out)
+    assert card.data.license == "apache-2.0"
+    assert "| `token_merging_r` | `30` |" in card.text
+    assert "note: nothing was measured with exactly these settings" in captured.err
+    assert "note: the card names no base model" in captured.err
+    assert "licence" not in captured.err
+    path = tmp_path / "README.md"
+    assert run(["card", NAME, "--r", "30", "--repo-id", "me/vivit-tome", "--output", str(path)]) == 0
+    assert path.read_text().rstrip() == captured.out.rstrip()
+
+
+def test_json(capsys):
+    assert run(["card", NAME, "--base-model", "someone/vivit", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["metadata"]["base_model"] == "someone/vivit"
+    assert ModelCard(printed["card"]).data.to_dict() == printed["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--evaluation", "nowhere"], ["--evaluation", "nowhere"]),
+        (["--benchmark", "nowhere"], ["--benchmark", "nowhere"]),
+        (["--base-model", "not an id"], ["--base-model", "not an id"]),
+        (["--repo-id", "a/b/c"], ["--repo-id", "a/b/c"]),
+        (["--r", "-1"], ["--r"]),
+        (["--output", "."], ["--output .", "is a folder"]),
+    ],
+)
+def test_bad_input(capsys, monkeypatch, tmp_path, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    check_refused(capsys, ["card", NAME, *arguments], *parts)
+
+
+def test_save_writes_a_checkpoint_that_can_be_saved_again(tmp_path, capsys):
+    assert run(["save", NAME, str(tmp_path / "a"), "--r", "30", "--remote-code"]) == 0
+    assert "Python files" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["token_merging_r"] == 30
+    assert run(["save", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["files"] == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert printed["token_merging"]["r"] == 30
+
+
+def test_save_refuses_what_it_would_spoil(tmp_path, capsys):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    check_refused(capsys, ["save", NAME, folder], "exists already")
+    check_refused(capsys, ["save", NAME, folder, "--overwrite"], "no checkpoint folder")
+    check_refused(capsys, ["save", NAME, tmp_path / "new", "--private"], "--private has no effect")
+    (folder / "config.json").write_text('{"model_type": "vivit"}')
+    check_refused(capsys, ["save", folder, folder, "--overwrite"], "is the checkpoint that is read")
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+def test_saved_evaluated_and_described(tmp_path, capsys, monkeypatch):
+    """The three commands that the docs show, one after the other."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["save", NAME, "saved", "--r", "30"]) == 0
+    evaluate = ["evaluate", "saved", "--dataset", "moving-digits", "--data-option", "num_test=4"]
+    assert run([*evaluate, "--workers", "0", "--output", "measured"]) == 0
+    capsys.readouterr()
+    assert run(["card", "saved", "--evaluation", "measured", "--output", "saved/README.md"]) == 0
+    assert "nothing was measured" not in capsys.readouterr().err
+    (top_1, _) = ModelCard.load("saved/README.md").data.eval_results
+    results = json.loads((tmp_path / "measured" / "results.json").read_text())
+    assert top_1.metric_value == round(results["settings"][0]["tasks"]["label"]["top_1"]["value"], 4)
+    assert results["settings"][0]["resolved"]["r"] == 30

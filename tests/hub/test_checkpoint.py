@@ -1,0 +1,149 @@
+"""Pushing to the Hub, with the Hub's API replaced: what would be uploaded, and where to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+import transformers
+from huggingface_hub.errors import EntryNotFoundError
+from transformers import AutoModelForVideoClassification
+
+from hf_video_tome.checkpoints import checkpoint_path
+from hf_video_tome.cli import run
+from hf_video_tome.hub import BaseCheckpoint, model_card, push_to_hub, save_checkpoint
+
+NAME = "videomae-moving-digits"
+
+
+class FakeHub:
+    """Takes the place of the network in `HfApi`, and keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.repos: list[tuple[str, bool | None]] = []
+        self.branches: list[str] = []
+        self.commits: list[dict[str, Any]] = []
+
+    def create_repo(self, api: Any, repo_id: str, *, private: bool | None = None, **_: Any) -> SimpleNamespace:
+        self.repos.append((repo_id, private))
+        return SimpleNamespace(repo_id=repo_id)
+
+    def create_branch(self, api: Any, repo_id: str, *, branch: str, **_: Any) -> None:
+        self.branches.append(branch)
+
+    def create_commit(self, api: Any, repo_id: str, operations: Any, **arguments: Any) -> SimpleNamespace:
+        for operation in operations:
+            with operation.as_file() as handle:
+                self.files[operation.path_in_repo] = handle.read()
+        return self._commit(repo_id, **arguments)
+
+    def upload_folder(self, api: Any, *, repo_id: str, folder_path: Any, **arguments: Any) -> SimpleNamespace:
+        for path in Path(folder_path).iterdir():
+            self.files[path.name] = path.read_bytes()
+        return self._commit(repo_id, **arguments)
+
+    def _commit(self, repo_id: str, create_pr: bool | None = False, **arguments: Any) -> SimpleNamespace:
+        self.commits.append({"repo_id": repo_id, "create_pr": create_pr, **arguments})
+        address = f"https://hub.example/{repo_id}"
+        return SimpleNamespace(commit_url=f"{address}/commit/1", pr_url=f"{address}/pr/1" if create_pr else None)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return json.loads(self.files["config.json"])
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub()
+    for name in ("create_repo", "create_branch", "create_commit", "upload_folder"):
+
+        def method(api: Any, *arguments: Any, _name: str = name, **keywords: Any) -> Any:
+            return getattr(fake, _name)(api, *arguments, **keywords)
+
+        monkeypatch.setattr(huggingface_hub.HfApi, name, method)
+
+    def no_card(*_: Any, **__: Any) -> str:
+        raise EntryNotFoundError("no card")
+
+    monkeypatch.setattr("huggingface_hub.repocard.hf_hub_download", no_card)
+    return fake
+
+
+@pytest.fixture
+def model() -> Any:
+    return AutoModelForVideoClassification.from_pretrained(checkpoint_path(NAME), token_merging_r=38)
+
+
+def test_everything_is_uploaded_in_one_commit(hub, model, tmp_path):
+    card = model_card(model, BaseCheckpoint("digits"), repo_id="me/shared")
+    processor = transformers.VideoMAEImageProcessor.from_pretrained(checkpoint_path(NAME))
+    address = push_to_hub(
+        model, "me/shared", processor=processor, card=card, private=True, commit_message="First", remote_code=True
+    )
+    assert address == "https://hub.example/me/shared/commit/1"
+    assert hub.repos == [("me/shared", True)]
+    (commit,) = hub.commits
+    assert (commit["repo_id"], commit["commit_message"]) == ("me/shared", "First")
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"} <= hub.files.keys()
+    assert hub.config["token_merging_r"] == 38
+    assert hub.config["auto_map"]["AutoConfig"] == "modeling_videomae.VideoMAEConfig"
+    assert "modeling_videomae.py" in hub.files
+    # What was uploaded is a checkpoint.
+    for name, content in hub.files.items():
+        (tmp_path / name).write_bytes(content)
+    assert AutoModelForVideoClassification.from_pretrained(tmp_path).config.token_merging_r == 38
+
+
+def test_branches_and_pull_requests(hub, model):
+    address = push_to_hub(model, "me/shared", revision="r38", create_pr=True)
+    assert address == "https://hub.example/me/shared/pr/1"
+    assert hub.branches == ["r38"]
+    assert hub.commits[0]["revision"] == "r38"
+    assert set(hub.files) == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("how", ["push_to_hub", "save_pretrained"])
+def test_the_ways_of_transformers_upload_the_settings_too(hub, model, tmp_path, how):
+    model.set_token_merging(r=20, mode="drop")
+    if how == "push_to_hub":
+        model.push_to_hub("me/shared", tags=["token-merging"])
+    else:
+        model.save_pretrained(tmp_path / "shared", push_to_hub=True, repo_id="me/shared")
+    assert (hub.config["token_merging_r"], hub.config["token_merging_mode"]) == (20, "drop")
+    assert "token_merging_scope" not in hub.config
+    assert hub.config["architectures"] == ["VideoMAEForVideoClassification"]
+    assert "model.safetensors" in hub.files
+
+
+def test_a_config_alone_can_be_uploaded(hub, model):
+    model.config.push_to_hub("me/shared")
+    assert hub.config["token_merging_r"] == 38
+    assert "model.safetensors" not in hub.files
+
+
+def test_the_command_saves_and_uploads(hub, tmp_path, capsys):
+    arguments = ["save", NAME, str(tmp_path / "out"), "--r", "38", "--push-to-hub", "me/shared", "--private", "--json"]
+    assert run(arguments) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["address"] == "https://hub.example/me/shared/commit/1"
+    assert printed["token_merging"]["r"] == 38
+    assert sorted(hub.files) == printed["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert hub.repos == [("me/shared", True)]
+    assert b'from_pretrained("me/shared")' in hub.files["README.md"]
+
+
+def test_a_model_that_cannot_merge_is_refused(tmp_path):
+    stock = transformers.VideoMAEForVideoClassification(
+        transformers.VideoMAEConfig(
+            image_size=32, patch_size=8, num_frames=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
+        )
+    )
+    for call in (save_checkpoint, push_to_hub):
+        with pytest.raises(ValueError, match="model must be able to merge tokens, got VideoMAEForVideoClassification"):
+            call(stock, str(tmp_path / "x"))
+    assert not (tmp_path / "x").exists()

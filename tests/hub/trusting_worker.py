@@ -1,0 +1,56 @@
+"""transformers in a process where this package cannot be imported: what does it make of checkpoint folders?
+
+Arguments: a file with a JSON list of requests, and the file for the answers. A request has a folder, a file of pixel
+values, and maybe a folder to save the loaded model in.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+
+class Blocker(MetaPathFinder):
+    """Makes the package as good as not installed."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname.split(".")[0] == "hf_video_tome":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import hf_video_tome  # noqa: F401
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("the package must not be importable here")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from transformers import AutoImageProcessor, AutoModelForVideoClassification  # noqa: E402
+
+torch.set_num_threads(1)
+answers = []
+for request in json.loads(Path(sys.argv[1]).read_text()):
+    answer = {}
+    if "pixel_values" in request:
+        pixel_values = torch.from_numpy(np.load(request["pixel_values"]))
+        model, info = AutoModelForVideoClassification.from_pretrained(
+            request["folder"], trust_remote_code=request["trust"], output_loading_info=True
+        )
+        with torch.no_grad():
+            answer["logits"] = model.eval()(pixel_values).logits.tolist()
+        answer["class"] = f"{type(model).__module__}.{type(model).__name__}"
+        answer["missing_keys"] = sorted(info["missing_keys"])
+        answer["unexpected_keys"] = sorted(info["unexpected_keys"])
+        if "save" in request:
+            model.save_pretrained(request["save"])
+    else:
+        processor = AutoImageProcessor.from_pretrained(request["folder"], trust_remote_code=True)
+        frames = np.load(request["frames"])
+        answer["pixel_values"] = processor(frames)["pixel_values_videos"].tolist()
+    answers.append(answer)
+Path(sys.argv[2]).write_text(json.dumps(answers))
