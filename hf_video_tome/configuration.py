@@ -167,10 +167,18 @@ class TokenMergingConfigMixin:
         super().__post_init__(**kwargs)  # type: ignore[misc]
         self.check_token_merging()
 
+    def layout_of(self, clip: ClipShape) -> TokenLayout:
+        """Where the tokens of a clip lie in the sequence of this model.
+
+        Args:
+            clip: Shape of the clip. Architectures that take other shapes than that of the config go by it.
+        """
+        raise NotImplementedError
+
     @property
     def token_layout(self) -> TokenLayout:
-        """Where the tokens of a clip lie in the sequence of this model."""
-        raise NotImplementedError
+        """Where the tokens lie of a clip of the shape that the config says."""
+        return self.layout_of(self.clip_shape)
 
     @property
     def num_merging_layers(self) -> int:
@@ -218,15 +226,28 @@ class TokenMergingConfigMixin:
     def _scope(self) -> str:
         return self.token_merging_scope or self.default_token_merging_scope
 
-    def token_merging_plan(self) -> TokenMergingPlan:
+    def token_merging_plan(self, clip_shape: ClipShape | None = None) -> TokenMergingPlan:
         """What each layer will do: made once per forward call.
+
+        Args:
+            clip_shape: Shape of the clips, where it may be another than that of the config.
+
+        Returns:
+            The plan for such clips: a share of r is one of their tokens.
 
         Raises:
             ValueError: If the fields do not go with each other.
         """
-        requested = self.check_token_merging()
+        requested, layout = self.check_token_merging(), self.token_layout
+        if clip_shape is not None and clip_shape != self.clip_shape:
+            layout = self.layout_of(clip_shape)
+            requested = self._requested_removals(layout)
+        return TokenMergingPlan(requested, layout, self._merge_settings())
+
+    def _merge_settings(self) -> MergeSettings:
+        """The fields that say how to merge, with the architecture's choices filled in."""
         proportional = self.token_merging_proportional_attention
-        settings = MergeSettings(
+        return MergeSettings(
             mode=self.token_merging_mode,
             threshold=self.token_merging_threshold,
             scope=self._scope,
@@ -234,7 +255,6 @@ class TokenMergingConfigMixin:
             proportional_attention=self.default_proportional_attention if proportional is None else proportional,
             pooling=self.token_merging_pooling,
         )
-        return TokenMergingPlan(requested, self.token_layout, settings)
 
     def token_merging_settings(self, resolved: bool = False) -> dict[str, Any]:
         """The token merging fields as settings for `update_token_merging` and `set_token_merging`.

@@ -46,11 +46,13 @@ def check_pixel_values(
     """
     if pixel_values is None:
         raise ValueError(f"{name} must be given: a tensor of shape (batch, frames, channels, height, width)")
+    if any_frames and pixel_values.ndim == 5 and pixel_values.shape[1] == 0:
+        raise ValueError(f"{name} must have at least 1 frame, got 0 in shape {tuple(pixel_values.shape)}")
     expected = config.clip_shape._asdict()
     if any_size and pixel_values.ndim == 5:
         expected |= {"height": pixel_values.shape[3], "width": pixel_values.shape[4]}
     if any_frames and pixel_values.ndim == 5:
-        expected |= {"frames": max(pixel_values.shape[1], 1)}
+        expected |= {"frames": pixel_values.shape[1]}
     wanted = ", ".join(f"{axis}={value}" for axis, value in expected.items())
     if pixel_values.ndim != 5:
         raise ValueError(

@@ -11,8 +11,8 @@ from ..merging import TokenMergingTrace
 
 
 @dataclass
-class BaseModelOutputWithTokenMerging(BaseModelOutputWithPooling):
-    """What a base model returns when it merges tokens.
+class TokenMergingOutputMixin:
+    """What base models that merge tokens return besides the fields of the stock output.
 
     Args:
         token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while
@@ -22,6 +22,12 @@ class BaseModelOutputWithTokenMerging(BaseModelOutputWithPooling):
 
     token_sizes: Tensor | None = None
     token_merging: TokenMergingTrace | None = None
+
+
+# The first base comes last in the order of the fields.
+@dataclass
+class BaseModelOutputWithTokenMerging(TokenMergingOutputMixin, BaseModelOutputWithPooling):
+    """What a base model returns when it merges tokens."""
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from ...configuration import TokenMergingConfigMixin, image_grid
-from ...merging import TokenLayout, TokenMergingPlan
+from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
+from ...merging import TokenLayout
 from . import plain
 
 
@@ -38,27 +38,7 @@ class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
         """Trajectories need to know of every token which frame it is in, and frames of equal length."""
         return ("frame", "tube", "time")
 
-    @property
-    def token_layout(self) -> TokenLayout:
+    def layout_of(self, clip: ClipShape) -> TokenLayout:
         """CLS, then the tokens frame by frame."""
-        return self._layout(self.image_size)
-
-    def _layout(self, image_size: Any) -> TokenLayout:
-        rows, columns = image_grid(image_size, self.patch_size)
-        return TokenLayout(1, self.num_frames // self.tubelet_size, rows * columns)
-
-    def token_merging_plan(self, image_size: tuple[int, int] | None = None) -> TokenMergingPlan:
-        """What each layer will do: made once per forward call.
-
-        Args:
-            image_size: Height and width of the frames, where positions are interpolated; None for the size of the
-                config.
-
-        Raises:
-            ValueError: If the fields do not go with each other.
-        """
-        plan = super().token_merging_plan()
-        layout = plan.layout if image_size is None else self._layout(image_size)
-        return (
-            plan if layout == plan.layout else plan._replace(requested=self._requested_removals(layout), layout=layout)
-        )
+        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
+        return TokenLayout(1, clip.frames // self.tubelet_size, rows * columns)

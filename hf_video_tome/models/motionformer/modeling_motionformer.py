@@ -9,6 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
+from ...configuration import ClipShape
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
@@ -131,7 +132,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         """
         check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
-        plan = self.config.token_merging_plan(pixel_values.shape[3:])._replace(prefix_only=prefix_only)
+        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(prefix_only=prefix_only)
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         return self._forward_merging(pixel_values, interpolate_pos_encoding, plan, output_token_merging, **kwargs)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import transformers
 
-from ...configuration import TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
 from ...merging import TokenLayout
 
 
@@ -31,11 +31,10 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
         """Matching all tokens of a clip would break the grid that attention over time runs on."""
         return ("frame", "tube", "time")
 
-    @property
-    def token_layout(self) -> TokenLayout:
+    def layout_of(self, clip: ClipShape) -> TokenLayout:
         """CLS, then the tokens place by place, all frames of a place together."""
-        rows, columns = image_grid(self.image_size, self.patch_size)
-        return TokenLayout(1, self.num_frames, rows * columns, patch_major=True)
+        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
+        return TokenLayout(1, clip.frames, rows * columns, patch_major=True)
 
     def check_token_merging(self) -> list[int]:
         """See `TokenMergingConfigMixin.check_token_merging`; only divided space-time attention can merge."""

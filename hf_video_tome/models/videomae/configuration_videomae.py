@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import transformers
 
-from ...configuration import TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
 from ...merging import SCOPES, TokenLayout
 
 
@@ -30,11 +30,10 @@ class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
         """Without mean pooling the head reads token 0, which takes no part in the matching: then only "clip"."""
         return SCOPES if self.use_mean_pooling else ("clip",)
 
-    @property
-    def token_layout(self) -> TokenLayout:
+    def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Tokens lie frame by frame. Without mean pooling the head reads token 0, which is then protected."""
-        rows, columns = image_grid(self.image_size, self.patch_size)
-        num_slots = self.num_frames // self.tubelet_size
+        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
+        num_slots = clip.frames // self.tubelet_size
         if self.use_mean_pooling:
             return TokenLayout(0, num_slots, rows * columns)
         return TokenLayout(num_prefix_tokens=1, num_frames=1, num_patches=num_slots * rows * columns - 1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import transformers
 
 from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
-from ...merging import TokenLayout, TokenMergingPlan
+from ...merging import TokenLayout
 
 
 class VideoPrismVisionConfig(TokenMergingConfigMixin, transformers.VideoPrismVisionConfig):
@@ -36,12 +36,8 @@ class VideoPrismVisionConfig(TokenMergingConfigMixin, transformers.VideoPrismVis
         """Matching across frames would break the grid that the temporal encoder runs on."""
         return ("frame", "tube")
 
-    @property
-    def token_layout(self) -> TokenLayout:
-        """The tokens, frame by frame, of clips of `clip_shape`; there is no CLS token."""
-        return self._layout_of(self.clip_shape)
-
-    def _layout_of(self, clip: ClipShape) -> TokenLayout:
+    def layout_of(self, clip: ClipShape) -> TokenLayout:
+        """The tokens, frame by frame; there is no CLS token."""
         rows, columns = image_grid((clip.height, clip.width), self.tubelet_size[1:])
         return TokenLayout(0, clip.frames, rows * columns)
 
@@ -49,21 +45,3 @@ class VideoPrismVisionConfig(TokenMergingConfigMixin, transformers.VideoPrismVis
     def num_merging_layers(self) -> int:
         """The layers of the spatial encoder; those of the temporal encoder do not merge."""
         return self.num_spatial_layers
-
-    def token_merging_plan(self, clip_shape: ClipShape | None = None) -> TokenMergingPlan:
-        """What each spatial layer will do: made once per forward call.
-
-        Args:
-            clip_shape: Shape of the clips, where not `clip_shape` of the config.
-
-        Returns:
-            The plan for such clips: a share of r is one of their tokens.
-
-        Raises:
-            ValueError: If the fields do not go with each other.
-        """
-        plan = super().token_merging_plan()
-        if clip_shape is None or clip_shape == self.clip_shape:
-            return plan
-        layout = self._layout_of(clip_shape)
-        return TokenMergingPlan(self._requested_removals(layout), layout, plan.settings)

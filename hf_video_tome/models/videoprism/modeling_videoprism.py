@@ -19,7 +19,6 @@ from ...merging import (
     TokenMergingPlan,
     TokenMergingState,
     TokenMergingStep,
-    TokenMergingTrace,
     size_bias,
 )
 from ..base import (
@@ -29,6 +28,7 @@ from ..base import (
     check_pixel_values,
     convert_modules,
 )
+from ..outputs import TokenMergingOutputMixin
 from .configuration_videoprism import VideoPrismVisionConfig
 
 
@@ -79,17 +79,10 @@ def clips_to_frames(x: Tensor, num_frames: int) -> Tensor:
 
 
 @dataclass
-class VideoPrismModelOutputWithTokenMerging(stock.BaseModelOutputWithSpatialAndTemporalStates):
-    """What the base model returns when it merges tokens.
-
-    Args:
-        token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while
-            all are one.
-        token_merging: The trace, if `output_token_merging=True` was asked for.
-    """
-
-    token_sizes: Tensor | None = None
-    token_merging: TokenMergingTrace | None = None
+class VideoPrismModelOutputWithTokenMerging(
+    TokenMergingOutputMixin, stock.BaseModelOutputWithSpatialAndTemporalStates
+):
+    """What the base model returns when it merges tokens."""
 
 
 class VideoPrismAttention(stock.VideoPrismAttention):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import transformers
 
-from ...configuration import TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
 from ...merging import TokenLayout
 
 
@@ -24,8 +24,7 @@ class VivitConfig(TokenMergingConfigMixin, transformers.VivitConfig):
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
 
-    @property
-    def token_layout(self) -> TokenLayout:
+    def layout_of(self, clip: ClipShape) -> TokenLayout:
         """CLS, then the tokens frame by frame."""
-        rows, columns = image_grid(self.image_size, self.tubelet_size[1:])
-        return TokenLayout(1, self.num_frames // self.tubelet_size[0], rows * columns)
+        rows, columns = image_grid((clip.height, clip.width), self.tubelet_size[1:])
+        return TokenLayout(1, clip.frames // self.tubelet_size[0], rows * columns)

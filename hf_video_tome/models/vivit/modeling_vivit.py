@@ -11,6 +11,7 @@ from transformers.models.vivit import modeling_vivit as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
+from ...configuration import ClipShape
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
@@ -169,7 +170,8 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             ValueError: If the clips do not fit the checkpoint, or an attention mask is given together with merging.
         """
         check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
-        plan = self.config.token_merging_plan()._replace(prefix_only=prefix_only)
+        assert pixel_values is not None
+        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(prefix_only=prefix_only)
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
         if attention_mask is not None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import transformers
 
 from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid, one_of
-from ...merging import POSITIONS, TokenLayout, TokenMergingPlan
+from ...merging import POSITIONS, MergeSettings, TokenLayout
 
 
 class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
@@ -49,30 +49,12 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
         """Shape of the clips that the checkpoint was trained on; it takes other numbers of frames, too."""
         return ClipShape(self.frames_per_clip, self.in_chans, self.crop_size, self.crop_size)
 
-    @property
-    def token_layout(self) -> TokenLayout:
-        """The tokens, frame by frame, of clips of `frames_per_clip` frames."""
-        return self._layout_of(self.frames_per_clip)
-
-    def _layout_of(self, num_frames: int) -> TokenLayout:
-        rows, columns = image_grid(self.crop_size, self.patch_size)
+    def layout_of(self, clip: ClipShape) -> TokenLayout:
+        """The tokens, frame by frame."""
+        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
         # A clip that is too short for one tubelet is repeated by the embeddings, once for each frame of a tubelet.
-        num_slots = num_frames if num_frames < self.tubelet_size else num_frames // self.tubelet_size
+        num_slots = clip.frames if clip.frames < self.tubelet_size else clip.frames // self.tubelet_size
         return TokenLayout(0, num_slots, rows * columns)
 
-    def token_merging_plan(self, num_frames: int | None = None) -> TokenMergingPlan:
-        """What each layer will do: made once per forward call.
-
-        Args:
-            num_frames: Frames of the clips, where not `frames_per_clip`.
-
-        Returns:
-            The plan for such clips: a share of r is one of their tokens.
-
-        Raises:
-            ValueError: If the fields do not go with each other.
-        """
-        plan = super().token_merging_plan()
-        settings = plan.settings._replace(position=self.token_merging_position)
-        layout = plan.layout if num_frames is None else self._layout_of(num_frames)
-        return TokenMergingPlan(self._requested_removals(layout), layout, settings)
+    def _merge_settings(self) -> MergeSettings:
+        return super()._merge_settings()._replace(position=self.token_merging_position)

@@ -15,8 +15,8 @@ from transformers.models.vjepa2 import modeling_vjepa2 as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...configuration import image_grid
-from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep, TokenMergingTrace
+from ...configuration import ClipShape, image_grid
+from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
@@ -25,23 +25,14 @@ from ..base import (
     convert_modules,
     run_layers,
 )
-from ..outputs import BaseModelOutputWithTokenMerging
+from ..outputs import BaseModelOutputWithTokenMerging, TokenMergingOutputMixin
 from .configuration_vjepa2 import VJEPA2Config
 from .rotary import grid_positions, rotary_tables, rotate
 
 
 @dataclass
-class VJEPA2ModelOutputWithTokenMerging(stock.VJEPA2WithMaskedInputModelOutput):
-    """What the base model returns when it merges tokens.
-
-    Args:
-        token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while
-            all are one.
-        token_merging: The trace, if `output_token_merging=True` was asked for.
-    """
-
-    token_sizes: Tensor | None = None
-    token_merging: TokenMergingTrace | None = None
+class VJEPA2ModelOutputWithTokenMerging(TokenMergingOutputMixin, stock.VJEPA2WithMaskedInputModelOutput):
+    """What the base model returns when it merges tokens."""
 
 
 class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
@@ -227,7 +218,7 @@ def make_plan(pixel_values_videos: Tensor | None, config: VJEPA2Config) -> Token
     """
     check_pixel_values(pixel_values_videos, config, any_frames=True, name="pixel_values_videos")
     assert pixel_values_videos is not None
-    return config.token_merging_plan(pixel_values_videos.shape[1])
+    return config.token_merging_plan(ClipShape(*pixel_values_videos.shape[1:]))
 
 
 class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
