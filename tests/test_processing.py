@@ -116,7 +116,7 @@ GOOD = np.zeros((2, 8, 8, 3), np.uint8)
         (GOOD[..., :1], ValueError, r"must have the shape \(H, W, 3\) or \(3, H, W\), got \(8, 8, 1\)"),
         (GOOD[:0], ValueError, "the shape"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__),
 )
 def test_refuses_what_is_no_clip(wrong, error, message):
     with pytest.raises(error, match=message):
