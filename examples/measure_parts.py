@@ -64,7 +64,7 @@ def activation(num_tokens: int, dtype: torch.dtype) -> Pair:
 
 
 def _merge_by_scattering(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
-    """The weighted mean by gathering and adding, as it runs on GPUs and where it is compiled."""
+    """The weighted mean by adding all tokens to their slots."""
     float_x = x.float() * weight.unsqueeze(-1)
     index = assignment.slot.unsqueeze(-1).expand_as(float_x)
     return float_x.new_zeros(*assignment.owner.shape, x.shape[-1]).scatter_add(2, index, float_x).to(x.dtype)

@@ -2,7 +2,7 @@
 
 The fused attention of PyTorch computes in float32 on CPUs that multiply bfloat16 matrices but have no matrix units
 (AMX): it takes as long in bfloat16 as in float32, and longer than all linear layers together. Matrix products and a
-softmax over blocks of logits that stay in the cache took less than half of that time (see `docs/speed.md`).
+softmax over blocks of logits that stay in the cache took less than half of that time (see `docs/fast-path.md`).
 """
 
 from __future__ import annotations
