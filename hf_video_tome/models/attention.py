@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..merging import append_size_channel, size_bias
 from .block_attention import attend_in_blocks, is_faster_in_blocks
 
-MASKED_IMPLEMENTATIONS = ("eager", "sdpa")
-"""Implementations that add a float mask (B, 1, 1, N) to the logits. All others get the bias as one more channel."""
+
+def takes_mask(implementation: str | None, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether sizes go to an attention implementation as a float mask (B, 1, 1, N), or else as one more channel.
+
+    Flash and flex attention take no mask. sdpa does, but on GPUs it leaves its flash kernel then, which takes half
+    precision only.
+
+    Examples:
+        >>> takes_mask("sdpa", torch.device("cpu"), torch.bfloat16)
+        True
+        >>> takes_mask("sdpa", torch.device("cuda"), torch.bfloat16)
+        False
+    """
+    if implementation == "sdpa":
+        return device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16)
+    return implementation == "eager"
 
 
 def attend(
@@ -47,7 +62,7 @@ def attend(
     interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     mask, head_dim = None, query.shape[-1]
     if size is not None:
-        if implementation in MASKED_IMPLEMENTATIONS:
+        if takes_mask(implementation, query.device, query.dtype):
             mask = size_bias(size, query.dtype)
         else:
             query, key, value = append_size_channel(query, key, value, size, scaling)

@@ -89,6 +89,18 @@ class TestAttentionInBlocks:
         assert (next(calls) > 0) == in_blocks
 
 
+@pytest.mark.parametrize("name", SDPA_ARCHITECTURES)
+def test_sdpa_weighs_tokens_by_a_channel_as_by_a_mask(name, monkeypatch):
+    """On GPUs the channel keeps sdpa in its flash kernel; here both run on the CPU."""
+    model, pixel_values = build(name, torch.float64), draw_pixels(dtype=torch.float64)
+    model.set_token_merging(proportional_attention=True)
+    by_mask = logits_of(model, pixel_values)
+    asked = []
+    monkeypatch.setattr("hf_video_tome.models.attention.takes_mask", lambda *args: bool(asked.append(args)))
+    torch.testing.assert_close(logits_of(model, pixel_values), by_mask, rtol=0, atol=1e-9)
+    assert asked
+
+
 class TestTubelets:
     @pytest.mark.parametrize("shape", [(4, 3, 16, 24), (5, 3, 19, 27), (2, 1, 8, 4)])
     def test_the_matrix_product_is_the_convolution(self, shape):
