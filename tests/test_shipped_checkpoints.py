@@ -20,7 +20,7 @@ from hf_video_tome.evaluation import SettingResults, TaskResults, evaluate
 
 NUM_CLIPS = 360
 # What removes about 80 % of the tokens: r counts per clip, or per frame.
-R = {"videomae": 38, "vivit": 38, "timesformer": 5}
+R = {"videomae": 38, "vivit": 38, "timesformer": 5, "vjepa2": 38}
 ARCHITECTURES = list(R)
 Measured = dict[str, dict[str, SettingResults]]
 
