@@ -104,6 +104,8 @@ def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generat
     """
     batch, sets, num_tokens, _ = metric.shape
     shape = (batch, 1 if shared else sets, (num_tokens + 1) // 2, num_tokens // 2)
+    if generator is None:  # which exporters cannot be given, not even as None
+        return torch.rand(shape, dtype=metric.dtype, device=metric.device)
     return torch.rand(shape, generator=generator, dtype=metric.dtype, device=metric.device)
 
 
@@ -163,11 +165,21 @@ def cosine_matching(
     with torch.no_grad(), _autocast_disabled(metric):
         even, odd = _directions(metric, shared)
         num_odd = odd.shape[-2]
-        rows_per_block = max(block_size // max(num_odd * odd.shape[:2].numel(), 1), 1)
+        # Graphs hold the blocks one by one: in these their number may not depend on the batch, whose size may be open.
+        num_sets = odd.shape[1] if torch.compiler.is_compiling() else odd.shape[:2].numel()
+        rows_per_block = max(block_size // max(num_odd * num_sets, 1), 1)
         best = [(rows @ odd.transpose(-1, -2)).max(dim=-1) for rows in even.split(rows_per_block, dim=-2)]
         best_score = torch.cat([block.values for block in best], dim=-1)
         best_odd = torch.cat([block.indices for block in best], dim=-1)
         return _keep_best_pairs(best_score, best_odd, num_odd, r, num_protected)
+
+
+def _order_from_best(score: Tensor) -> Tensor:
+    """Positions in descending order of their scores (..., E), equal ones in ascending position."""
+    if torch.onnx.is_in_onnx_export():
+        # The exporter knows no stable sort. What it makes of this, TopK, is stable by the definition of ONNX.
+        return score.sort(dim=-1, descending=True).indices
+    return score.argsort(dim=-1, descending=True, stable=True)
 
 
 def _keep_best_pairs(best_score: Tensor, best_odd: Tensor, num_odd: int, r: int, num_protected: int) -> Matching:
@@ -188,7 +200,7 @@ def _keep_best_pairs(best_score: Tensor, best_odd: Tensor, num_odd: int, r: int,
     r = min(r, max_removable(best_score.shape[-1] + num_odd, num_protected))
     if num_protected:
         best_score[..., 0] = -torch.inf
-    order = best_score.argsort(dim=-1, descending=True, stable=True)
+    order = _order_from_best(best_score)
     merged, unmatched = order[..., :r], order[..., r:]
     if num_protected:
         unmatched = unmatched.sort(dim=-1).values
