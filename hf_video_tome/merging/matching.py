@@ -82,8 +82,8 @@ def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
         >>> cosine_scores(torch.randn(2, 4, 9, 16), shared=True).shape
         torch.Size([2, 1, 5, 4])
     """
-    with torch.no_grad(), _autocast_disabled(metric):
-        even, odd = _directions(metric, shared)
+    with _autocast_disabled(metric):
+        even, odd = _directions(metric.detach(), shared)
         return even @ odd.transpose(-1, -2)
 
 
@@ -134,8 +134,7 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
         >>> matching.source.tolist(), matching.destination.tolist(), matching.kept.tolist()
         ([0], [3], [2, 1, 3])
     """
-    with torch.no_grad():
-        return _keep_best_pairs(*scores.max(dim=-1), scores.shape[-1], r, num_protected)
+    return _keep_best_pairs(*scores.detach().max(dim=-1), scores.shape[-1], r, num_protected)
 
 
 def cosine_matching(
@@ -162,8 +161,8 @@ def cosine_matching(
         >>> cosine_matching(torch.randn(2, 4, 9, 16), r=3, shared=True).source.shape
         torch.Size([2, 1, 3])
     """
-    with torch.no_grad(), _autocast_disabled(metric):
-        even, odd = _directions(metric, shared)
+    with _autocast_disabled(metric):
+        even, odd = _directions(metric.detach(), shared)
         num_odd = odd.shape[-2]
         # Graphs hold the blocks one by one: in these their number may not depend on the batch, whose size may be open.
         num_sets = odd.shape[1] if torch.compiler.is_compiling() else odd.shape[:2].numel()
