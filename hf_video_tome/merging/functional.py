@@ -148,18 +148,18 @@ def decide_merge(
     if r == 0:
         return TokenMerge(state, layout, scope)
     prefix_size, size = (None, None) if state.size is None else layout.split(state.size, scope)
-    with torch.no_grad():
-        assignment = MODES[settings.mode].assign(
-            ModeInputs(
-                metric=metric,
-                size=size,
-                r=r,
-                num_protected=num_protected,
-                shared=scope in SHARED_SCOPES,
-                threshold=settings.threshold,
-                generator=generator,
-            )
+    # Detached rather than under `no_grad`: programs of torch.export that switch gradients off cannot be saved.
+    assignment = MODES[settings.mode].assign(
+        ModeInputs(
+            metric=metric.detach(),
+            size=size,
+            r=r,
+            num_protected=num_protected,
+            shared=scope in SHARED_SCOPES,
+            threshold=settings.threshold,
+            generator=generator,
         )
+    )
     assignment = assignment.expand_sets(num_sets)
     new_size: Tensor | None = None
     weight: Tensor | None = None

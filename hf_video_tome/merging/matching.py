@@ -82,8 +82,8 @@ def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
         >>> cosine_scores(torch.randn(2, 4, 9, 16), shared=True).shape
         torch.Size([2, 1, 5, 4])
     """
-    with torch.no_grad(), _autocast_disabled(metric):
-        even, odd = _directions(metric, shared)
+    with _autocast_disabled(metric):
+        even, odd = _directions(metric.detach(), shared)
         return even @ odd.transpose(-1, -2)
 
 
@@ -104,6 +104,8 @@ def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generat
     """
     batch, sets, num_tokens, _ = metric.shape
     shape = (batch, 1 if shared else sets, (num_tokens + 1) // 2, num_tokens // 2)
+    if generator is None:  # which exporters cannot be given, not even as None
+        return torch.rand(shape, dtype=metric.dtype, device=metric.device)
     return torch.rand(shape, generator=generator, dtype=metric.dtype, device=metric.device)
 
 
@@ -132,8 +134,7 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
         >>> matching.source.tolist(), matching.destination.tolist(), matching.kept.tolist()
         ([0], [3], [2, 1, 3])
     """
-    with torch.no_grad():
-        return _keep_best_pairs(*scores.max(dim=-1), scores.shape[-1], r, num_protected)
+    return _keep_best_pairs(*scores.detach().max(dim=-1), scores.shape[-1], r, num_protected)
 
 
 def cosine_matching(
@@ -160,14 +161,22 @@ def cosine_matching(
         >>> cosine_matching(torch.randn(2, 4, 9, 16), r=3, shared=True).source.shape
         torch.Size([2, 1, 3])
     """
-    with torch.no_grad(), _autocast_disabled(metric):
-        even, odd = _directions(metric, shared)
+    with _autocast_disabled(metric):
+        even, odd = _directions(metric.detach(), shared)
         num_odd = odd.shape[-2]
         rows_per_block = max(block_size // max(num_odd, 1), 1)
         best = [(rows @ odd.transpose(-1, -2)).max(dim=-1) for rows in even.split(rows_per_block, dim=-2)]
         best_score = torch.cat([block.values for block in best], dim=-1)
         best_odd = torch.cat([block.indices for block in best], dim=-1)
         return _keep_best_pairs(best_score, best_odd, num_odd, r, num_protected)
+
+
+def _order_from_best(score: Tensor) -> Tensor:
+    """Positions in descending order of their scores (..., E), equal ones in ascending position."""
+    if torch.onnx.is_in_onnx_export():
+        # The exporter knows no stable sort. What it makes of this, TopK, is stable by the definition of ONNX.
+        return score.sort(dim=-1, descending=True).indices
+    return score.argsort(dim=-1, descending=True, stable=True)
 
 
 def _keep_best_pairs(best_score: Tensor, best_odd: Tensor, num_odd: int, r: int, num_protected: int) -> Matching:
@@ -188,7 +197,7 @@ def _keep_best_pairs(best_score: Tensor, best_odd: Tensor, num_odd: int, r: int,
     r = min(r, max_removable(best_score.shape[-1] + num_odd, num_protected))
     if num_protected:
         best_score[..., 0] = -torch.inf
-    order = best_score.argsort(dim=-1, descending=True, stable=True)
+    order = _order_from_best(best_score)
     merged, unmatched = order[..., :r], order[..., r:]
     if num_protected:
         unmatched = unmatched.sort(dim=-1).values

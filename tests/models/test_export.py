@@ -1,0 +1,190 @@
+"""Compiled and exported models compute what the models themselves do: `torch.compile`, `torch.export`, ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from hf_video_tome.merging import bipartite_soft_matching, cosine_matching, random_scores
+from hf_video_tome.models import ARCHITECTURES
+from tests.tiny import TINY_CONFIGS
+
+from .common import ALL_MODES, draw_pixels, logits_of
+
+R = 3
+BATCH_SIZES = (1, 2, 5)
+LAYERS_FIELDS = ("num_hidden_layers", "num_spatial_layers")
+
+every_architecture = pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+
+
+def build(model_type: str, **settings: Any) -> nn.Module:
+    """A model of two layers, which merge."""
+    architecture, fields = ARCHITECTURES[model_type], dict(TINY_CONFIGS[model_type])
+    fields |= {name: 2 for name in LAYERS_FIELDS if name in fields}
+    fields |= {f"token_merging_{name}": value for name, value in {"r": R, **settings}.items()}
+    config = architecture.config_class(**fields)
+    torch.manual_seed(0)
+    return architecture.head_class(config).eval()
+
+
+def open_batch(model: nn.Module) -> dict[str, Any]:
+    return {model.main_input_name: {0: torch.export.Dim("batch", min=1, max=64)}}
+
+
+class Matcher(nn.Module):
+    """A matching as a module, which exporters want."""
+
+    def __init__(self, match: Any) -> None:
+        super().__init__()
+        self.match = match
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.match(x))
+
+
+# torch.compile
+
+
+@every_architecture
+def test_every_mode_compiles_as_one_graph_and_once(model_type: str) -> None:
+    torch._dynamo.reset()
+    model = build(model_type)
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    # The first mode again at the end: its graph is still there.
+    for number, (mode, threshold) in enumerate([*ALL_MODES, ALL_MODES[0]], start=1):
+        model.set_token_merging(mode=mode, threshold=threshold)
+        for seed in range(2):
+            pixel_values = draw_pixels(seed)
+            torch.manual_seed(seed)
+            expected = logits_of(model, pixel_values)
+            torch.manual_seed(seed)
+            torch.testing.assert_close(logits_of(compiled, pixel_values), expected)
+        assert counter.frame_count == min(number, len(ALL_MODES))
+
+
+@pytest.mark.parametrize("model_type", ["vivit", "timesformer"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)], ids=str)
+def test_the_compiler_computes_what_the_kernels_for_cpus_do(
+    model_type: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Uncompiled models have kernels of their own without gradients on CPUs, which compiled ones do not run.
+
+    The pairs are random: by similarity, another rounding in half precision can choose another pair.
+    """
+    torch._dynamo.reset()
+    model, pixel_values = build(model_type, mode="random_merge").to(dtype), draw_pixels(dtype=dtype)
+    compiled = torch.compile(model, fullgraph=True, options={"fallback_random": True})
+    torch.manual_seed(0)
+    expected = logits_of(model, pixel_values)
+    torch.manual_seed(0)
+    torch.testing.assert_close(logits_of(compiled, pixel_values), expected, rtol=0, atol=tolerance)
+    assert not torch.allclose(logits_of(model, pixel_values), expected, atol=2 * tolerance)  # other pairs
+
+
+# torch.export
+
+
+@every_architecture
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_saved_program_runs_batches_of_any_size(model_type: str, strict: bool, tmp_path: Path) -> None:
+    model = build(model_type)
+    name = model.main_input_name
+    program = torch.export.export(model, (), {name: draw_pixels()}, dynamic_shapes=open_batch(model), strict=strict)
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    for batch_size in BATCH_SIZES:
+        pixel_values = draw_pixels(7, batch_size)
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(**{name: pixel_values}).logits, logits_of(model, pixel_values))
+
+
+@every_architecture
+def test_a_program_can_be_for_one_shape(model_type: str) -> None:
+    model = build(model_type, mode="drop")
+    name = model.main_input_name
+    program = torch.export.export(model, (), {name: draw_pixels()}).module()
+    with torch.no_grad():
+        torch.testing.assert_close(program(**{name: draw_pixels(7)}).logits, logits_of(model, draw_pixels(7)))
+        with pytest.raises((AssertionError, RuntimeError), match="3"):
+            program(**{name: draw_pixels(7, batch_size=2)})
+
+
+@pytest.mark.parametrize("mode", ["random_merge", "random_drop"])
+def test_random_modes_export_with_an_open_batch(mode: str) -> None:
+    model = build("videomae", mode=mode)
+    program = torch.export.export(model, (), {"pixel_values": draw_pixels()}, dynamic_shapes=open_batch(model))
+    module = program.module()
+    for batch_size in BATCH_SIZES:
+        pixel_values = draw_pixels(7, batch_size)
+        torch.manual_seed(0)
+        expected = logits_of(model, pixel_values)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            torch.testing.assert_close(module(pixel_values=pixel_values).logits, expected)
+
+
+def test_many_tokens_export_with_an_open_batch() -> None:
+    """Scores of many tokens are computed block by block, and a graph has a fixed number of these."""
+    metric = torch.randn(3, 1, 40, 8)
+    matcher = Matcher(lambda x: cosine_matching(x, r=9, block_size=100))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(matcher, (metric,), dynamic_shapes=({0: batch},)).module()
+    for batch_size in BATCH_SIZES:
+        metric = torch.randn(batch_size, 1, 40, 8)
+        torch.testing.assert_close(program(metric), matcher(metric))
+
+
+# ONNX
+
+
+def to_onnx(model: nn.Module, inputs: dict[str, Tensor], **kwargs: Any) -> onnxruntime.InferenceSession:
+    program = torch.onnx.export(model, (), kwargs=inputs, dynamo=True, verbose=False, **kwargs)
+    assert program is not None
+    return onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@every_architecture
+def test_onnx_runs_batches_of_any_size(model_type: str) -> None:
+    model = build(model_type)
+    name = model.main_input_name
+    session = to_onnx(model, {name: draw_pixels()}, output_names=["logits"], dynamic_shapes=open_batch(model))
+    assert session.get_inputs()[0].shape[0] == "batch"
+    for batch_size in BATCH_SIZES:
+        pixel_values = draw_pixels(7, batch_size)
+        logits = torch.from_numpy(session.run(["logits"], {name: pixel_values.numpy()})[0])
+        torch.testing.assert_close(logits, logits_of(model, pixel_values), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("mode", "threshold"), [("drop", None), ("hybrid", 0.5)])
+def test_onnx_knows_every_mode(mode: str, threshold: float | None) -> None:
+    model = build("vivit", mode=mode, threshold=threshold)
+    session = to_onnx(model, {"pixel_values": draw_pixels()})
+    logits = torch.from_numpy(session.run(None, {"pixel_values": draw_pixels(7).numpy()})[0])
+    torch.testing.assert_close(logits, logits_of(model, draw_pixels(7)), rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_draws_random_scores_anew() -> None:
+    session = to_onnx(Matcher(lambda x: (random_scores(x),)), {"x": torch.zeros(2, 1, 41, 8)})
+    first, second = (session.run(None, {"x": torch.zeros(2, 1, 41, 8).numpy()})[0] for _ in range(2))
+    assert first.shape == (2, 1, 21, 20)
+    assert 0 <= first.min() < 0.1
+    assert 0.9 < first.max() < 1
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize("num_protected", [0, 1])
+def test_onnx_breaks_ties_alike(num_protected: int) -> None:
+    """Of pairs that are equally alike, as in a clip of black frames, those that come first are taken."""
+    matcher = Matcher(lambda x: bipartite_soft_matching(x, r=9, num_protected=num_protected))
+    session = to_onnx(matcher, {"x": torch.rand(2, 1, 21, 20)})
+    scores = torch.randint(3, (2, 1, 21, 20), generator=torch.Generator().manual_seed(0)).float()
+    for actual, expected in zip(session.run(None, {"x": scores.numpy()}), matcher(scores), strict=True):
+        torch.testing.assert_close(torch.from_numpy(actual), expected)
