@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _sum_bags(x.to(dtype), weight.to(dtype), assignment).to(x.dtype)
+        return _SumBags.apply(x.to(dtype), weight.to(dtype), assignment.slot, assignment.owner.shape[-1]).to(x.dtype)
     weight = weight.to(dtype).unsqueeze(-1)
 
     def weighted(index: Tensor) -> Tensor:
@@ -107,17 +107,45 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
     return weighted(assignment.owner).scatter_add(2, index, weighted(assignment.moved)).to(x.dtype)
 
 
-def _sum_bags(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
-    """`merge_states` as one kernel, which reads every token once and writes every slot once: several times faster."""
-    num_slots = assignment.owner.shape[-1]
-    num_sets = assignment.slot[..., 0].numel()
-    first_slot = torch.arange(0, num_sets * num_slots, num_slots, device=x.device).view(*assignment.slot.shape[:-1], 1)
-    slot, order = (assignment.slot.clamp_min(0) + first_slot).flatten().sort(stable=True)
-    offsets = torch.searchsorted(slot, torch.arange(num_sets * num_slots, device=x.device))
-    sums = embedding_bag(
-        order, x.flatten(0, 2), offsets, mode="sum", per_sample_weights=weight.flatten().index_select(0, order)
-    )
-    return sums.view(*x.shape[:2], num_slots, x.shape[-1])
+class _SumBags(torch.autograd.Function):
+    """`merge_states` as one kernel, which reads every token once and writes every slot once: several times faster.
+
+    PyTorch's own derivative of the kernel has no further one. This one is made of gathering and of the kernel itself,
+    as the function is linear.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, slot: Tensor, num_slots: int) -> Tensor:
+        """Sums x (B, S, N, C) times weight (B, S, N) by slot (B, S, N), -1 for none, to (B, S, num_slots, C)."""
+        total = slot[..., 0].numel() * num_slots
+        first_slot = torch.arange(0, total, num_slots, device=x.device).view(*slot.shape[:-1], 1)
+        # What is discarded has a bag of its own, behind all others.
+        bags, order = torch.where(slot < 0, total, slot + first_slot).flatten().sort(stable=True)
+        offsets = torch.searchsorted(bags, torch.arange(total + 1, device=x.device))
+        weights = weight.flatten().index_select(0, order)
+        sums = embedding_bag(order, x.flatten(0, 2), offsets, mode="sum", per_sample_weights=weights)
+        return sums[:-1].view(*x.shape[:2], num_slots, x.shape[-1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keeps what the derivatives need."""
+        _, weight, slot, ctx.num_slots = inputs
+        ctx.save_for_backward(weight, slot)
+        ctx.save_for_forward(weight, slot)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Each token gets the gradient of its slot, times its weight, which is zero where it was discarded."""
+        weight, slot = ctx.saved_tensors
+        index = slot.clamp_min(0).unsqueeze(-1).expand(*slot.shape, gradient.shape[-1])
+        return gradient.gather(2, index) * weight.unsqueeze(-1), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        """The function is linear in x."""
+        return _SumBags.apply(tangent, *ctx.saved_tensors, ctx.num_slots)
 
 
 def keep_states(x: Tensor, assignment: Assignment) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..merging import append_size_channel, size_bias
@@ -66,7 +67,7 @@ def attend(
             mask = size_bias(size, query.dtype)
         else:
             query, key, value = append_size_channel(query, key, value, size, scaling)
-    if implementation == "sdpa" and is_faster_in_blocks(query, module.training):
+    if interface is sdpa_attention_forward and is_faster_in_blocks(query, module.training):
         return attend_in_blocks(query, key, value, mask, scaling), None
     context, weights = interface(
         module, query, key, value, mask, scaling=scaling, dropout=dropout, is_causal=False, **kwargs

@@ -21,7 +21,7 @@ from ..merging import (
     build_trace,
     initial_state,
 )
-from .kernels import is_untouched
+from .kernels import are_untouched
 from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
 
 
@@ -209,21 +209,26 @@ class TokenMergingModelMixin:
 class TokenMergingHeadMixin(TokenMergingModelMixin):
     """What heads that merge tokens have in common."""
 
-    def _reads_prefix_only(self, last_layer: nn.Module, output_token_merging: bool, asked: dict[str, Any]) -> bool:
-        """Whether a head that classifies by CLS needs nothing else of the last layer.
+    def _reads_prefix_only(self, output_token_merging: bool, asked: dict[str, Any]) -> bool:
+        """Whether a head that classifies by CLS may have its base model leave everything else out of the last layer.
+
+        Not where there may be gradients, which would be missing instead of zero; nor in training, nor where anything
+        in the base model is hooked or replaced: somebody may be looking at what the layer returns.
 
         Args:
-            last_layer: The layer, which somebody may be looking at.
             output_token_merging: Whether a trace is asked for.
             asked: Keyword arguments of the call, which may ask for hidden states or attentions.
 
         Returns:
-            Whether the layer may leave everything else out. Never in training, where dropout would draw other numbers.
+            Whether it makes no difference to anybody.
         """
         head: Any = self
         names = ("output_hidden_states", "output_attentions")
         asks_for_more = any(getattr(head.config, name) if asked.get(name) is None else asked[name] for name in names)
-        return not (output_token_merging or asks_for_more or head.training) and is_untouched(last_layer)
+        if output_token_merging or asks_for_more or torch.is_grad_enabled():
+            return False
+        modules = list(head.base_model.modules())
+        return are_untouched(modules) and not any(module.training for module in modules)
 
     def _classify(
         self, pooled: Tensor, outputs: BaseModelOutputWithTokenMerging, labels: Tensor | None, **loss_kwargs: Any

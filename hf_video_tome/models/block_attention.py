@@ -19,10 +19,10 @@ BLOCK_BYTES = 2 << 20
 
 @cache
 def _multiplies_bfloat16_without_amx() -> bool:
-    # Where one of these is missing, so is the support for bfloat16.
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    # PyTorch has no public way to tell; where one of these is missing, nothing is known and nothing is done.
+    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return supported is not None and has_amx is not None and supported() and not has_amx()
+    return has_bfloat16 is not None and has_amx is not None and has_bfloat16() and not has_amx()
 
 
 def is_faster_in_blocks(query: Tensor, training: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -26,7 +26,7 @@ def fused_activation(activation: nn.Module) -> Callable[[Tensor], Tensor]:
         >>> torch.allclose(fused_activation(ACT2FN["gelu_fast"])(x), ACT2FN["gelu_fast"](x), atol=1e-11)
         True
     """
-    if type(activation) in (FastGELUActivation, NewGELUActivation) and is_untouched(activation):
+    if type(activation) in (FastGELUActivation, NewGELUActivation) and are_untouched([activation]):
         return partial(gelu, approximate="tanh")
     return activation
 
@@ -56,7 +56,7 @@ def embed_tubelets(projection: nn.Module, pixel_values: Tensor) -> Tensor:
         and type(projection) is nn.Conv3d
         and type(projection.weight) is nn.Parameter
         and projection.weight.dtype is torch.bfloat16
-        and is_untouched(projection)
+        and are_untouched([projection])
     ):
         return _tubelets_by_matrix(projection.weight, projection.bias, pixel_values)
     return projection(pixel_values.transpose(1, 2)).flatten(2).transpose(1, 2)
@@ -76,6 +76,26 @@ def _tubelets_by_matrix(weight: Tensor, bias: Tensor | None, pixel_values: Tenso
     return linear(matrix, weight.transpose(1, 2).flatten(1), bias)
 
 
-def is_untouched(module: nn.Module) -> bool:
-    """Whether calling the module is nothing but its own `forward`: no hooks, no replaced method (of accelerate)."""
-    return "forward" not in module.__dict__ and not module._forward_hooks and not module._forward_pre_hooks
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def are_untouched(modules: Iterable[nn.Module]) -> bool:
+    """Whether calling modules is nothing but their own `forward`: no hooks, no replaced method (of accelerate).
+
+    The hooks by which transformers records outputs stay for good once outputs were asked for, and do nothing
+    otherwise: they do not count.
+    """
+    if any(getattr(nn.modules.module, "_global" + name) for name in _HOOKS):
+        return False
+    for module in modules:
+        fields = module.__dict__
+        if "forward" in fields:
+            return False
+        for name in _HOOKS:
+            if fields[name] and any(not _records_outputs(hook) for hook in fields[name].values()):
+                return False
+    return True
+
+
+def _records_outputs(hook: object) -> bool:
+    return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_video_tome.merging import aggregate_heads, bipartite_soft_matching, cosine_scores, max_removable, random_scores
+from hf_video_tome.merging import (
+    aggregate_heads,
+    bipartite_soft_matching,
+    cosine_matching,
+    cosine_scores,
+    max_removable,
+    random_scores,
+)
 
 from . import reference
 
@@ -160,3 +167,17 @@ class TestBipartiteSoftMatching:
     def test_more_than_one_protected_token_is_refused(self, num_protected):
         with pytest.raises(ValueError, match=rf"num_protected must be 0 or 1.*got {num_protected}"):
             bipartite_soft_matching(torch.rand(2, 2), 1, num_protected)
+
+
+@pytest.mark.parametrize("num_tokens", [2, 9, 30])
+@pytest.mark.parametrize("block_size", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("num_protected", [0, 1])
+def test_matching_in_blocks_is_matching(num_tokens, block_size, shared, num_protected):
+    torch.manual_seed(0)
+    metric = torch.randn(2, 3, num_tokens, 5, dtype=torch.float64)
+    expected = bipartite_soft_matching(cosine_scores(metric, shared), 4, num_protected)
+    actual = cosine_matching(metric, 4, num_protected, shared, block_size)
+    for name in ("source", "destination", "kept"):
+        assert torch.equal(getattr(actual, name), getattr(expected, name))
+    torch.testing.assert_close(actual.score, expected.score)

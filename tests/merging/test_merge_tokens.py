@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hf_video_tome.merging import (
     MergeSettings,
     TokenLayout,
+    TokenMerge,
     TokenMergingState,
     TokenMergingStep,
+    decide_merge,
     initial_state,
     mean_pool,
     merge_tokens,
@@ -381,3 +383,43 @@ class TestMeanPool:
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_the_dtype_of_the_states_stays(self, dtype):
         assert mean_pool(torch.ones(1, 2, 3, dtype=dtype), torch.tensor([[1.0, 3.0]])).dtype == dtype
+
+
+def _scattered(x: torch.Tensor, merge: TokenMerge) -> torch.Tensor:
+    """What `TokenMerge.apply` computes, one token after the other."""
+    output = x.new_zeros(len(x), merge.assignment.owner.shape[-1], x.shape[-1])
+    for clip, slots in enumerate(merge.assignment.slot[:, 0].tolist()):
+        for token, slot in enumerate(slots):
+            if slot >= 0:
+                output[clip, slot] += merge.weight[clip, 0, token] * x[clip, token]
+    return output
+
+
+@pytest.mark.parametrize(
+    "settings", [MergeSettings(), MergeSettings(mode="hybrid", threshold=0.2)], ids=["merge", "hybrid"]
+)
+class TestWeightedMeansAsOneKernel:
+    @pytest.fixture
+    def merge(self, settings):
+        torch.manual_seed(0)
+        metric = torch.randn(2, 15, 4, dtype=torch.float64)
+        state = TokenMergingState(size=torch.randint(1, 5, (2, 15)).double())
+        return decide_merge(metric, 6, state, TokenLayout(0, 3, 5), settings)
+
+    @pytest.fixture
+    def x(self):
+        return torch.randn(2, 15, 3, dtype=torch.float64, requires_grad=True)
+
+    def test_they_are_what_they_should_be(self, merge, x):
+        torch.testing.assert_close(merge.apply(x), _scattered(x, merge), rtol=0, atol=1e-14)
+
+    def test_all_derivatives_exist(self, merge, x):
+        assert torch.autograd.gradcheck(merge.apply, x, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(merge.apply, x)
+        _, tangent = torch.func.jvp(merge.apply, (x.detach(),), (torch.ones_like(x),))
+        torch.testing.assert_close(tangent, merge.apply(torch.ones_like(x)))
+
+    def test_what_is_discarded_leaves_no_trace(self, merge, x):
+        gone = merge.assignment.slot[:, 0] < 0
+        spoilt = torch.where(gone.unsqueeze(-1), torch.inf, x)
+        assert torch.equal(merge.apply(spoilt), merge.apply(x))

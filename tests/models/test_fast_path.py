@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.activations import ACT2FN
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_video_tome.merging import TokenMergingPlan
 from hf_video_tome.models import ARCHITECTURES, block_attention
@@ -154,6 +156,28 @@ def test_activations_that_are_one_kernel_stay(name):
     assert fused_activation(activation) is activation
 
 
+def test_vivit_takes_other_modules_in_the_place_of_its_own():
+    model, pixel_values = build("vivit", torch.float32), draw_pixels()
+    expected = logits_of(model, pixel_values)
+    for layer in model.vivit.layers:
+        layer.mlp = nn.Sequential(layer.mlp, nn.Identity())
+    model.vivit.embeddings.patch_embeddings = nn.Sequential(model.vivit.embeddings.patch_embeddings)
+    torch.testing.assert_close(logits_of(model, pixel_values), expected)
+
+
+def test_an_attention_function_of_ones_own_is_called(monkeypatch):
+    monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: True)
+    calls = []
+
+    def own(*args, **kwargs):
+        calls.append(1)
+        return sdpa_attention_forward(*args, **kwargs)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", own)
+    logits_of(build("videomae", torch.bfloat16), draw_pixels().bfloat16())
+    assert calls
+
+
 def test_an_activation_that_somebody_looks_at_stays():
     activation = ACT2FN["gelu_fast"]
     handle = activation.register_forward_hook(lambda *_: None)
@@ -206,11 +230,47 @@ class TestLastLayer:
             assert outputs.hidden_states[-1].shape[1] > 1
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_a_hook_on_the_layer_sees_all_tokens(self, name):
-        model, seen = build(name, torch.float32), []
-        self.last_layer(model).register_forward_hook(lambda module, args, output: seen.append(output[0].shape[1]))
+    @pytest.mark.parametrize("place", ["layer", "part of the layer", "base model"])
+    @pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook"])
+    def test_nothing_is_left_out_where_somebody_may_look(self, name, place, kind, shortened):
+        model = build(name, torch.float32)
+        layer = self.last_layer(model)
+        places = {"layer": layer, "part of the layer": list(layer.children())[-1], "base model": model.base_model}
+        handle = getattr(places[place], f"register_{kind}")(lambda *_: None)
         logits_of(model, draw_pixels())
-        assert seen[0] > 1
+        handle.remove()
+        logits_of(model, draw_pixels())
+        assert shortened == [False, True]
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_hooks_on_all_modules_count(self, name, shortened):
+        handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+        try:
+            logits_of(build(name, torch.float32), draw_pixels())
+        finally:
+            handle.remove()
+        assert shortened == [False]
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_hidden_states_asked_for_once_do_not_slow_later_calls(self, name, shortened):
+        model = build(name, torch.float32)
+        logits_of(model, draw_pixels(), output_hidden_states=True)
+        logits_of(model, draw_pixels())
+        assert shortened == [False, True]
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_with_gradients_no_parameter_goes_without(self, name, shortened):
+        model = build(name, torch.float32)
+        model(draw_pixels()).logits.sum().backward()
+        assert shortened == [False]
+        assert all(parameter.grad is not None for parameter in self.last_layer(model).parameters())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_dropout_that_is_left_on_draws_for_all_tokens(self, name, shortened):
+        model = build(name, torch.float32)
+        next(module for module in model.base_model.modules() if isinstance(module, nn.Dropout)).train()
+        logits_of(model, draw_pixels())
+        assert shortened == [False]
 
     @pytest.mark.parametrize("name", NAMES)
     def test_training_computes_all_tokens(self, name, shortened):

@@ -120,7 +120,8 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
             pixel_values: (B, T, C, H, W) float, normalised.
             interpolate_pos_encoding: As for the plain model.
             output_token_merging: Whether to return the trace of the merging.
-            prefix_only: Whether only CLS is needed of `last_hidden_state`; then, with merging, nothing else is in it.
+            prefix_only: Whether only CLS is needed of `last_hidden_state`: with merging, nothing else may be in it
+                then, unless a trace is asked for.
             **kwargs: As for the plain model.
 
         Returns:
@@ -132,7 +133,9 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         """
         check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
-        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(prefix_only=prefix_only)
+        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(
+            prefix_only=prefix_only and not output_token_merging
+        )
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         return self._forward_merging(pixel_values, interpolate_pos_encoding, plan, output_token_merging, **kwargs)
@@ -149,7 +152,9 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         embeddings = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         hidden_states, state, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
         return BaseModelOutputWithTokenMerging(
-            last_hidden_state=self.layernorm(hidden_states), token_sizes=state.size, token_merging=trace
+            last_hidden_state=self.layernorm(hidden_states),
+            token_sizes=None if plan.prefix_only else state.size,
+            token_merging=trace,
         )
 
 
@@ -205,7 +210,7 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
-            prefix_only=self._reads_prefix_only(self.motionformer.layers[-1], output_token_merging, kwargs),
+            prefix_only=self._reads_prefix_only(output_token_merging, kwargs),
             return_dict=True,
             **kwargs,
         )

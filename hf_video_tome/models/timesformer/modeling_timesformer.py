@@ -201,7 +201,7 @@ class TimesformerEncoder(stock.TimesformerEncoder):
             last_hidden_state=hidden_states,
             hidden_states=all_hidden_states if output_hidden_states else None,
             attentions=all_attentions if output_attentions else None,
-            token_sizes=recorder.state.size,
+            token_sizes=None if token_merging.prefix_only else recorder.state.size,
             token_merging=recorder.trace(),
         )
 
@@ -257,7 +257,8 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
             output_hidden_states: Whether to return the states of all layers.
             return_dict: Whether to return an output object rather than a tuple.
             output_token_merging: Whether to return the trace of the merging.
-            prefix_only: Whether only CLS is needed of `last_hidden_state`; then, with merging, nothing else is in it.
+            prefix_only: Whether only CLS is needed of `last_hidden_state`: with merging, nothing else may be in it
+                then, unless a trace is asked for.
             **kwargs: As for `transformers.TimesformerModel`.
 
         Returns:
@@ -270,9 +271,9 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         config = self.config
         divided = config.attention_type == "divided_space_time"
         check_pixel_values(pixel_values, config)
-        plan = config.token_merging_plan()._replace(prefix_only=prefix_only)
+        plan = config.token_merging_plan()._replace(prefix_only=prefix_only and not output_token_merging)
         # Eager attention is that of transformers, and so is all else then: r = 0 is the stock model to the last bit.
-        shortens = prefix_only and divided and config._attn_implementation not in (None, "eager")
+        shortens = plan.prefix_only and divided and config._attn_implementation not in (None, "eager")
         if not plan.merges and not output_token_merging and not shortens:
             return super().forward(pixel_values, output_attentions, output_hidden_states, return_dict, **kwargs)
         if not divided:
@@ -356,7 +357,7 @@ class TimesformerForVideoClassification(
             output_hidden_states=output_hidden_states,
             return_dict=True,
             output_token_merging=output_token_merging,
-            prefix_only=self._reads_prefix_only(self.timesformer.encoder.layer[-1], output_token_merging, asked),
+            prefix_only=self._reads_prefix_only(output_token_merging, asked),
         )
         # The stock head gives no further arguments to its loss.
         output = self._classify(outputs.last_hidden_state[:, 0], outputs, labels)

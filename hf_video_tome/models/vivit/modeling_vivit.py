@@ -79,7 +79,7 @@ class VivitEmbeddings(stock.VivitEmbeddings):
         """Returns CLS and the tubelets (B, 1 + N, C) of clips (B, T, C, H, W)."""
         if not merges_tokens:
             return super().forward(pixel_values, interpolate_pos_encoding)
-        patches = self.patch_embeddings(pixel_values, merges_tokens=True)
+        patches = self.patch_embeddings(pixel_values, **_merges_tokens(self.patch_embeddings))
         embeddings = torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
         if interpolate_pos_encoding:
             embeddings = embeddings + self.interpolate_pos_encoding(embeddings, *pixel_values.shape[3:])
@@ -96,6 +96,11 @@ class VivitMLP(stock.VivitMLP):
         if not merges_tokens:
             return super().forward(hidden_states)
         return self.fc2(fused_activation(self.activation_fn)(self.fc1(hidden_states)))
+
+
+def _merges_tokens(module: nn.Module) -> dict[str, bool]:
+    """Tells one of the modules above that tokens are to be merged; what took its place is not told."""
+    return {"merges_tokens": True} if isinstance(module, (VivitTubeletEmbeddings, VivitEmbeddings, VivitMLP)) else {}
 
 
 class VivitLayer(stock.VivitLayer):
@@ -115,7 +120,7 @@ class VivitLayer(stock.VivitLayer):
             self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
         )
         hidden_states = self.dropout(attention_output) + merge.apply(hidden_states)
-        layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states), merges_tokens=True))
+        layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states), **_merges_tokens(self.mlp)))
         return layer_output + hidden_states, merge.state
 
 
@@ -159,7 +164,8 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             interpolate_pos_encoding: As for `transformers.VivitModel`.
             attention_mask: As for `transformers.VivitModel`; not with merging.
             output_token_merging: Whether to return the trace of the merging.
-            prefix_only: Whether only CLS is needed of `last_hidden_state`; then, with merging, nothing else is in it.
+            prefix_only: Whether only CLS is needed of `last_hidden_state`: with merging, nothing else may be in it
+                then, unless a trace is asked for.
             **kwargs: As for `transformers.VivitModel`.
 
         Returns:
@@ -171,7 +177,9 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         """
         check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
-        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(prefix_only=prefix_only)
+        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(
+            prefix_only=prefix_only and not output_token_merging
+        )
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
         if attention_mask is not None:
@@ -187,13 +195,13 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         output_token_merging: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithTokenMerging:
-        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding, merges_tokens=True)
+        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding, **_merges_tokens(self.embeddings))
         hidden_states, state, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
         sequence_output = self.layernorm(hidden_states)
         return BaseModelOutputWithTokenMerging(
             last_hidden_state=sequence_output,
             pooler_output=self.pooler(sequence_output) if self.pooler is not None else None,
-            token_sizes=state.size,
+            token_sizes=None if plan.prefix_only else state.size,
             token_merging=trace,
         )
 
@@ -254,7 +262,7 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
-            prefix_only=self._reads_prefix_only(self.vivit.layers[-1], output_token_merging, kwargs),
+            prefix_only=self._reads_prefix_only(output_token_merging, kwargs),
             return_dict=True,
             **kwargs,
         )
