@@ -161,8 +161,9 @@ def test_the_first_visit_shows_a_whole_answer(visitor, app):
 def test_the_film_plays(visitor):
     film = visitor.find("#film video")
     visitor.wait(lambda: film.get_property("readyState") >= 2, "a film that can be played")
-    assert film.get_property("videoWidth") == 2 * 336 + 8
-    assert film.get_property("videoHeight") == 336
+    # two pictures of 48 pixels, each shown 8 times as large, with a title above and captions below
+    assert film.get_property("videoWidth") == 2 * 48 * 8 + 3 * 12
+    assert film.get_property("videoHeight") > 48 * 8 + 2 * 12
     assert film.get_property("duration") == pytest.approx(16 / 6, abs=0.2)
 
 

@@ -12,28 +12,25 @@ import html
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
-import numpy as np
 import torch
 
-from hf_video_tome import token_counts
+from hf_video_tome.benchmark import Ratio, interleave, ratio, stopwatch
 from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available
 from hf_video_tome.cli.common import Classifier, InputError, load_classifier
 from hf_video_tome.data.decoding import VideoDecodingError, probe_video, read_frames
-from hf_video_tome.data.encoding import write_video
 from hf_video_tome.data.moving_digits import write_clips
 from hf_video_tome.data.sampling import sample_frame_indices
-from hf_video_tome.merging import MODES, TokenMergingTrace
-from hf_video_tome.visualization import ClipGeometry, merged_tokens_image, model_view
+from hf_video_tome.merging import MODES
+from hf_video_tome.visualization import save_tokens, trace_clip
 
 TITLE = "Video token merging"
 INTRODUCTION = """\
@@ -47,7 +44,7 @@ TimeSformer, V-JEPA 2 or VideoPrism classifier on the Hub, such as `MCG-NJU/vide
 models gain more: the tiny ones spend much of their time on overhead that merging does not touch."""
 SCHEDULES = ("constant", "decreasing", "increasing")
 SAMPLE_CLIPS = (7, 0, 8, 5, 2, 13, 4, 6)  # each another motion
-PICTURE_HEIGHT = 336  # pixels of a frame in the film
+FILM_FPS = 6
 SECONDS_OF_TIMING = 4.0
 MIN_ROUNDS, MAX_ROUNDS = 3, 15
 STEADY = 1.25  # quartiles of the ratios that are further apart tell more of the machine than of the model
@@ -80,13 +77,15 @@ class Timing:
     """How long the model took.
 
     Attributes:
-        ratios: Time without merging over time with it, in each round.
+        speed: How many times faster the model is with merging, over all rounds.
+        rounds: How often it ran each way.
         batch_size: Copies of the clip that went through the model together.
         without: Median milliseconds of a pass over the batch, without merging.
         merging: The same with merging.
     """
 
-    ratios: list[float]
+    speed: Ratio
+    rounds: int
     batch_size: int
     without: float
     merging: float
@@ -121,23 +120,15 @@ def r_slider(checkpoint: str) -> Any:
     return gr.Slider(maximum=highest, value=usual)
 
 
-def measure(run: Callable[[int], object], r: int, batch_size: int) -> Timing:
+def measure(prepare: Callable[[int], Callable[[], object]], r: int, batch_size: int) -> Timing:
     """Times the model without and with merging, in turn, so that a busy machine slows both alike."""
-    seconds: dict[int, list[float]] = {0: [], r: []}
-    for value in seconds:  # warm-up
-        run(value)
-    began = time.perf_counter()
-    while len(seconds[r]) < MAX_ROUNDS:
-        enough = time.perf_counter() - began > SECONDS_OF_TIMING
-        if enough and len(seconds[r]) >= MIN_ROUNDS:
-            break
-        for value, measured in seconds.items():
-            start = time.perf_counter()
-            run(value)
-            measured.append(time.perf_counter() - start)
-    without, merging = (1000 * statistics.median(measured) for measured in seconds.values())
-    ratios = [stock / merged for stock, merged in zip(seconds[0], seconds[r], strict=True)]
-    return Timing(ratios, batch_size, without, merging)
+    runs, timer = [partial(prepare, 0), partial(prepare, r)], stopwatch()
+    interleave(runs, 1, timer)  # what happens only once
+    seconds_of_round = sum(first for (first,) in interleave(runs, 1, timer))
+    rounds = min(max(MIN_ROUNDS, round(SECONDS_OF_TIMING / seconds_of_round)), MAX_ROUNDS)
+    without, merging = interleave(runs, rounds, timer)
+    milliseconds = [1000 * statistics.median(seconds) for seconds in (without, merging)]
+    return Timing(ratio(without, merging), rounds, batch_size, *milliseconds)
 
 
 def classify(
@@ -174,24 +165,24 @@ def classify(
         raise gr.Error(str(error)) from error
 
     pixel_values = classifier.transform(frames)[None]
+    batch_size = SMALL_BATCH if model.config.hidden_size < SMALL_WIDTH else 1
+    batch = pixel_values.expand(batch_size, *pixel_values.shape[1:]).contiguous()
+
+    def prepare(value: int) -> Callable[[], object]:
+        model.set_token_merging(r=value)
+        return partial(model, batch)
+
+    def answer(value: int) -> dict[str, float]:
+        model.set_token_merging(r=value)
+        return _probabilities(model, model(pixel_values).logits[0])
+
+    clip = trace_clip(model, frames, classifier.transform, name=Path(classifier.name).name)
+    film = save_tokens(Path(tempfile.mkdtemp(prefix="token-merging-")) / "tokens.mp4", clip, fps=FILM_FPS)
     with torch.inference_mode():
-        merged = model(pixel_values, output_token_merging=True)
-        counts = token_counts(model)
-        model.set_token_merging(r=0)
-        unmerged = model(pixel_values)
-
-        batch_size = SMALL_BATCH if model.config.hidden_size < SMALL_WIDTH else 1
-        batch = pixel_values.expand(batch_size, *pixel_values.shape[1:]).contiguous()
-
-        def run(value: int) -> object:
-            model.set_token_merging(r=value)
-            return model(batch)
-
-        timing = measure(run, int(r), batch_size) if int(r) else None
-        model.set_token_merging(r=0)
-    answers = [_probabilities(model, out.logits[0]) for out in (unmerged, merged)]
-    film = draw(classifier, frames, merged.token_merging)
-    return facts(counts, timing, answers, str(classifier.device)), answers[0], answers[1], film
+        answers = [answer(0), answer(int(r))]
+        timing = measure(prepare, int(r), batch_size) if int(r) else None
+    model.set_token_merging(r=0)
+    return facts(clip.trace.token_counts, timing, answers, str(classifier.device)), answers[0], answers[1], str(film)
 
 
 def _probabilities(model: Any, logits: torch.Tensor) -> dict[str, float]:
@@ -200,23 +191,7 @@ def _probabilities(model: Any, logits: torch.Tensor) -> dict[str, float]:
     return dict(zip(names, best.values.tolist(), strict=True))
 
 
-def draw(classifier: Classifier, frames: torch.Tensor, trace: TokenMergingTrace) -> str:
-    """Makes a film of what the model sees, on the left, and of the tokens that are left, on the right."""
-    view = model_view(frames, classifier.transform)
-    height = view.shape[2]
-    scale = max(1, round(PICTURE_HEIGHT / height))
-    outline = max(1, scale * height // 160)
-    geometry = ClipGeometry.from_config(classifier.model.config)
-    tokens = merged_tokens_image(view, trace, geometry, scale=scale, outline=outline)
-    seen = view.permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
-    gap = np.full((*seen.shape[:2], 8, 3), 255, dtype=np.uint8)
-    film = np.concatenate([seen, gap, tokens], axis=2)
-    film = film[:, : film.shape[1] // 2 * 2, : film.shape[2] // 2 * 2]  # even, for the codec
-    path = Path(tempfile.mkdtemp(prefix="token-merging-")) / "tokens.mp4"
-    return str(write_video(path, film, fps=6, options={"crf": "16"}))
-
-
-def facts(counts: list[int], timing: Timing | None, answers: list[dict[str, float]], device: str) -> str:
+def facts(counts: Sequence[int], timing: Timing | None, answers: list[dict[str, float]], device: str) -> str:
     """The measured numbers, as HTML."""
     removed = 1 - counts[-1] / counts[0]
     first, second = (next(iter(answer)) for answer in answers)
@@ -226,11 +201,11 @@ def facts(counts: list[int], timing: Timing | None, answers: list[dict[str, floa
     else:
         clips = "this clip" if timing.batch_size == 1 else f"a batch of {timing.batch_size}"
         where = f"{torch.get_num_threads()} CPU threads" if device == "cpu" else device
-        low, middle, high = statistics.quantiles(timing.ratios, method="inclusive")
-        speed = f"{middle:.2f}x"
+        median, low, high = timing.speed
+        speed = f"{median:.2f}x"
         note = (
             f"{timing.without:.0f} → {timing.merging:.0f} ms for {clips} on {where}; {low:.2f}x to {high:.2f}x in the "
-            f"middle half of {len(timing.ratios)} rounds in turn"
+            f"middle half of {timing.rounds} rounds in turn"
             + (": rough, as this machine is busy just now" if high > STEADY * low else "")
         )
     cards = [
@@ -302,11 +277,12 @@ def build(folder: str | os.PathLike[str] | None = None) -> gr.Blocks:
                     )
                     merged = gr.Label(label="With merging", num_top_classes=5, show_heading=False, elem_id="merged")
                 film = gr.Video(
-                    label="What the model sees, and the tokens that are left: one colour outline per merged token",
+                    label="What the model sees, and the tokens that are left",
+                    show_label=False,  # it would lie on the titles inside the film
                     autoplay=True,
                     loop=True,
                     interactive=False,
-                    height=352,
+                    height=400,
                     elem_id="film",
                 )
         gr.Markdown(ABOUT)

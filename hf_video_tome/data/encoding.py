@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,7 @@ def write_video(
 
     Args:
         path: Output file. The suffix picks the container: `.mp4`, `.mov`, `.mkv` or `.webm`. The parent folder must
-            exist; an existing file is replaced.
+            exist; an existing file is replaced by the whole new one at the end, so that others can read meanwhile.
         frames: RGB frames, uint8 array or tensor of shape `(num_frames, height, width, 3)`, values 0..255.
         fps: Frames per second, > 0.
         codec: Name of an FFmpeg video encoder, such as `"libx264"` (mp4) or `"libvpx-vp9"` (webm).
@@ -72,7 +74,7 @@ def write_video(
     if pix_fmt == "yuv420p" and (height % 2 or width % 2):
         raise ValueError(f"`frames` must have an even height and width for pix_fmt 'yuv420p', got {height} x {width}")
 
-    with av.open(str(path), mode="w") as container:
+    with _replacing(path) as unfinished, av.open(str(unfinished), mode="w") as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options or {}))
         stream.width, stream.height = width, height
         try:
@@ -83,6 +85,17 @@ def write_video(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, with the same suffix; the file takes the place of `path` if all went well."""
+    unfinished = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _is_video_encoder(codec: str) -> bool:

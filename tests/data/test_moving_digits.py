@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -211,6 +212,32 @@ def test_write_video_takes_arrays_and_tensors(tmp_path: Path, name: str, codec: 
         decoded = read_frames(path, range(5))
         assert decoded.shape == (5, 3, 32, 48)
         np.testing.assert_allclose(decoded.permute(0, 2, 3, 1).numpy(), frames, atol=6)
+
+
+def test_write_video_replaces_a_file_only_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = {"tune": "zerolatency"}  # each frame goes into the file before the next one is encoded
+    path = write_video(tmp_path / "clip.mp4", np.zeros_like(FRAMES), fps=8, options=at_once)
+    before = path.read_bytes()
+    seen = []
+    real = av.VideoFrame.from_ndarray
+
+    def look(*arguments, **options):
+        seen.append(path.read_bytes())
+        if len(seen) == len(FRAMES) + 3:
+            raise RuntimeError("interrupted")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(av.VideoFrame, "from_ndarray", look)
+    write_video(path, np.full_like(FRAMES, 255), fps=8, options=at_once)
+    assert seen == [before] * len(FRAMES)
+    after = path.read_bytes()
+    assert after != before
+    assert read_frames(path, [0]).float().mean() > 250
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        write_video(path, np.repeat(FRAMES, 2, axis=0), fps=8, options=at_once)
+    assert path.read_bytes() == after
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,222 @@
+"""`hf-video-tome analyze accuracy`: accuracy against r and speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..common import (
+    Classifier,
+    Dtype,
+    DtypeOption,
+    HeadAggregationOption,
+    InputError,
+    JsonOption,
+    PoolingOption,
+    PositionOption,
+    ProportionalAttentionOption,
+    ScopeOption,
+    ThresholdOption,
+    input_errors,
+    load_classifier,
+    merging_settings,
+    option_names,
+    parse_r,
+    progress_bar,
+    require_packages,
+)
+from ..evaluate import (
+    AnnotationsOption,
+    BatchSizeOption,
+    ClipSamplingRateOption,
+    ClipStrategyOption,
+    DataDirOption,
+    DataOptionOption,
+    DeviceChoice,
+    LimitOption,
+    SplitOption,
+    WorkersOption,
+)
+from .inputs import (
+    choose_device,
+    evaluated,
+    make_request,
+    with_dashes,
+)
+from .options import (
+    DataOption,
+    EvaluationOption,
+    OptionalModelArgument,
+    OutputOption,
+    OverwriteOption,
+    SeedOption,
+)
+from .results import (
+    prepare_output,
+    title_of,
+    write_results,
+)
+
+HELP = """Accuracy against r up to the limit, and against speed, for each schedule and mode.
+
+Runs an evaluation of the unmerged model and of all r, modes and schedules in one pass, or takes a finished one with
+--evaluation. The speed-up comes from --benchmark FILE, or is measured here on random clips (--rounds 0 leaves it out).
+
+\b
+Examples:
+  hf-video-tome analyze accuracy videomae-moving-digits --dataset moving-digits --mode merge --mode drop
+  hf-video-tome analyze accuracy --evaluation evaluations/my-run
+"""
+SHORT_HELP = "Accuracy against r and speed, per schedule and mode."
+
+
+def command(
+    model: OptionalModelArgument = None,
+    dataset: DataOption = None,
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    annotations: AnnotationsOption = None,
+    data_option: DataOptionOption = None,
+    evaluation: EvaluationOption = None,
+    r: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--r",
+            "-r",
+            metavar="R",
+            help="Tokens that each layer removes, a number (150) or a share (0.1); can be given more than once.",
+            show_default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
+        ),
+    ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mode",
+            metavar="MODE",
+            help="merge, drop, hybrid (needs --threshold), random_merge or random_drop; can be given more than once.",
+            show_default="merge",
+        ),
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule",
+            metavar="SCHEDULE",
+            help="constant, decreasing, increasing or a number from -1 to 1; can be given more than once.",
+            show_default="constant, decreasing and increasing",
+        ),
+    ] = None,
+    threshold: ThresholdOption = None,
+    scope: ScopeOption = None,
+    pooling: PoolingOption = None,
+    head_aggregation: HeadAggregationOption = None,
+    proportional_attention: ProportionalAttentionOption = None,
+    position: PositionOption = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(
+            "--benchmark",
+            metavar="FILE",
+            help="results.json of a benchmark with the same settings, to take the speed-ups from.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", min=0, help="How often each setting is timed; 0 for not at all.")
+    ] = 10,
+    strategy: ClipStrategyOption = None,
+    sampling_rate: ClipSamplingRateOption = None,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 8,
+    workers: WorkersOption = 2,
+    dtype: DtypeOption = Dtype.float32,
+    device: DeviceChoice = None,
+    seed: SeedOption = 0,
+    output: OutputOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    require_packages({"matplotlib": "matplotlib"}, extra="viz")
+    from ...analysis import accuracy_curves, draw_accuracy, setting_grid
+    from ...analysis.accuracy import curve_rows
+    from ...analysis.files import conditions_of_run
+    from ...analysis.speed import measure_speed_ups, read_speed_ups
+
+    common = merging_settings(
+        None,
+        None,
+        threshold=threshold,
+        scope=scope,
+        pooling=pooling,
+        head_aggregation=head_aggregation,
+        proportional_attention=proportional_attention,
+        position=position,
+    )
+    if evaluation is not None and (r or mode or schedule or common):
+        raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
+    schedules = [
+        merging_settings(None, text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
+    ]
+
+    def grid(classifier: Classifier) -> list[dict[str, Any]]:
+        values = None if r is None else [_one_r(text) for text in r]
+        with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
+            return setting_grid(classifier.model.config, values, mode or ["merge"], schedules, common)
+
+    target = prepare_output(output, "accuracy", model, evaluation, overwrite or resume)
+    request = make_request(
+        model, dataset, evaluation, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
+        settings=grid, strategy=strategy, sampling_rate=sampling_rate, limit=limit, batch_size=batch_size,
+        workers=workers, dtype=dtype, device=device, seed=seed, output=target / "evaluation", resume=resume,
+        overwrite=overwrite,
+    )  # fmt: skip
+    done = evaluated(request, evaluation, as_json)
+    if done is None:
+        return
+    results, failed = done
+    speed_ups: list[float] | None = None
+    measured: dict[str, Any] | None = None
+    if benchmark is not None:
+        with input_errors(OSError, ValueError, KeyError, TypeError, rewrite=lambda text: f"--benchmark: {text}"):
+            speed_ups, measured = read_speed_ups(benchmark, results["settings"], results["run"]["dtype"])
+    elif rounds and model is not None:
+        import torch
+
+        classifier = load_classifier(model, {}, dtype.value, choose_device(device))
+        changes = [setting["changes"] for setting in results["settings"]]
+        counts = [setting["token_counts"] for setting in results["settings"]]
+        passes = rounds * (1 + sum(own[-1] < own[0] for own in counts))
+        with progress_bar(f"timing {len(changes)} settings", passes) as advance:
+            speed_ups = measure_speed_ups(
+                classifier.model, changes, batch_size=batch_size, rounds=rounds, seed=seed, on_progress=advance
+            )
+        measured = {
+            "batch_size": batch_size,
+            "rounds": rounds,
+            "dtype": dtype.value,
+            "device": classifier.device.type,
+            "threads": torch.get_num_threads(),
+            "input": "random clips, all settings in turn, median of the ratios",
+        }
+    with input_errors(ValueError):
+        curves = accuracy_curves(results, speed_ups)
+    conditions = {**conditions_of_run(results["run"]), "speed": measured}
+    note = f"± one standard error over {results['num_labelled']} clips; dotted: unmerged"
+    picture = draw_accuracy(
+        curves, target / "accuracy.png", title=title_of(conditions, results["num_labelled"]), note=note
+    )
+    write_results(
+        target, "accuracy", conditions, {"points": curve_rows(curves)}, curve_rows(curves), [picture], as_json
+    )
+    if failed:
+        raise typer.Exit(2)
+
+
+def _one_r(text: str) -> int | float:
+    value = parse_r(text)
+    if isinstance(value, list):
+        raise InputError(f"--r must be a number or a share here, got {text!r}")
+    return value

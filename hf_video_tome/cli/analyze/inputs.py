@@ -1,0 +1,269 @@
+"""What analyses start from: a checkpoint and clips for it, or the results of an evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..common import (
+    Classifier,
+    InputError,
+    check_device,
+    input_errors,
+    load_classifier,
+    merging_settings,
+    one_line,
+    option_names,
+    print_error,
+    print_note,
+    progress_bar,
+)
+from ..evaluate import (
+    SHOWN_FAILURES,
+    ClipStrategy,
+    Protocol,
+    Request,
+    choose_sampling,
+    finish,
+    load_examples,
+    parse_data_options,
+    report_failures,
+    run_evaluation,
+)
+
+if TYPE_CHECKING:
+    from ...analysis import Clips
+    from ...evaluation import Examples, Task
+
+DEFAULT_REMOVED = 0.8
+"""Share of the tokens that all layers together are asked to remove where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint, clips for it, and how to merge."""
+
+    classifier: Classifier
+    clips: Clips
+    tasks: Sequence[Task]
+    settings: dict[str, Any]
+    dataset: str
+    split: str
+    sampling: dict[str, Any]
+    dtype: str
+    batch_size: int
+
+    def conditions(self, seed: int) -> dict[str, Any]:
+        """Under which numbers were made, JSON-safe and without paths."""
+        from ...analysis.files import model_name
+
+        config: Any = self.classifier.model.config
+        resolved = type(config).from_stock(config)
+        resolved.update_token_merging(**self.settings)
+        return {
+            "model": model_name(self.classifier.name),
+            "model_type": config.model_type,
+            "dataset": self.dataset,
+            "split": self.split,
+            "num_clips": len(self.clips),
+            "unreadable": len(self.clips.failures),
+            "sampling": self.sampling,
+            "transform": self.classifier.transform.to_dict(),
+            "resolved": resolved.token_merging_settings(resolved=True),
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
+            "device": self.classifier.device.type,
+            "seed": seed,
+        }
+
+    def name(self, clip: int) -> str:
+        """The name of the class of a clip."""
+        config: Any = self.classifier.model.config
+        labels = self.clips.labels[clip]
+        if labels is None:
+            return f"clip {clip}"
+        return ", ".join(
+            str(config.id2label.get(task.start + label, label)) for task, label in zip(self.tasks, labels, strict=True)
+        )
+
+    def finish(self) -> None:
+        """Lists videos that could not be read.
+
+        Raises:
+            Exit: With code 2, if there are any.
+        """
+        failures = self.clips.failures
+        for video_id, reason in list(failures.items())[:SHOWN_FAILURES]:
+            print_error(f"{video_id}: {one_line(reason)}")
+        if failures:
+            print_error(f"{len(failures)} of {len(failures) + len(self.clips)} videos could not be read")
+            raise typer.Exit(2)
+
+
+def make_request(
+    model: str | None,
+    dataset: str | None,
+    evaluation: Path | None,
+    *,
+    strategy: ClipStrategy | None,
+    sampling_rate: int | None,
+    data_option: list[str] | None,
+    settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}],
+    output: Path | None = None,
+    **others: Any,
+) -> Request | None:
+    """The options as a request; None where a finished evaluation is taken.
+
+    Raises:
+        InputError: If it is not clear what to run.
+    """
+    if evaluation is not None:
+        if dataset is not None:
+            raise InputError("--dataset and --evaluation exclude each other")
+        return None
+    if model is None:
+        raise InputError("MODEL must be given, or --evaluation with the folder of a finished evaluation")
+    if dataset is None:
+        raise InputError("--dataset must be given" + (", or --evaluation" if output is not None else ""))
+    return Request(
+        model=model,
+        dataset=dataset,
+        data_options=parse_data_options(data_option or []),
+        settings=settings,
+        protocol=Protocol.single,
+        sampling={"strategy": None if strategy is None else strategy.value, "sampling_rate": sampling_rate},
+        output=output,
+        **others,
+    )
+
+
+def evaluated(request: Request | None, evaluation: Path | None, quiet: bool) -> tuple[dict[str, Any], bool] | None:
+    """Results of an evaluation, run or read, and whether videos of it could not be read; None in helping processes."""
+    if request is None:
+        assert evaluation is not None
+        path = evaluation / "results.json"
+        if not path.is_file():
+            raise InputError(
+                f"--evaluation {evaluation}: no output folder of a finished evaluation, it has no results.json"
+            )
+        with input_errors(OSError, ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
+            results = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(results, dict) or not {"run", "settings"} <= results.keys():
+            raise InputError(f"--evaluation {evaluation}: its results.json is not that of an evaluation")
+        return results, False
+    finished = run_evaluation(request, quiet=quiet)
+    if not finished.processes.is_main:
+        finish(finished.processes, False)
+        return None
+    report_failures(finished.results, finished.folder)
+    finish(finished.processes, False)
+    # As it is read from a file: JSON has no tuples and no other keys than strings.
+    return json.loads(json.dumps(finished.results.to_dict())), bool(finished.results.failures)
+
+
+def load(request: Request | None, choose: Callable[[Examples], Examples], given: Mapping[str, Any]) -> Loaded:
+    """Loads the checkpoint and decodes the clips."""
+    from ...analysis import load_clips
+    from ...data.loading import DATASETS, canonical_name
+    from ...evaluation import classifier_tasks
+
+    assert request is not None  # no evaluation can take its place
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("this analysis runs in one process: start it without torchrun or accelerate launch")
+    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
+        name = canonical_name(request.dataset)
+    split = request.split or DATASETS[name].evaluation_split
+    classifier = load_classifier(request.model, {}, request.dtype.value, choose_device(request.device))
+    config: Any = classifier.model.config
+    settings = with_default_r(given, classifier)
+    with input_errors(ValueError, rewrite=option_names):
+        type(config).from_stock(config).update_token_merging(**settings)
+    sampling = choose_sampling(request, name, classifier)
+    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+        examples = choose(load_examples(request, name, split, classifier))
+    batches = -(-len(examples) // request.batch_size)
+    with (
+        progress_bar(f"decoding {len(examples)} clips", batches) as advance,
+        input_errors(ValueError, rewrite=lambda text: f"--dataset {name}: {text}"),
+    ):
+        clips = load_clips(
+            examples,
+            sampling,
+            classifier.transform,
+            batch_size=request.batch_size,
+            num_workers=request.workers,
+            seed=request.seed,
+            on_progress=advance,
+        )
+    return Loaded(
+        classifier,
+        clips,
+        classifier_tasks(config),
+        settings,
+        name,
+        split,
+        sampling.to_dict(),
+        request.dtype.value,
+        request.batch_size,
+    )
+
+
+def choose_device(name: str | None) -> str:
+    """Where to run: as told, else on a GPU if there is any."""
+    import torch
+
+    if name is not None:
+        check_device(name)
+        return name
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def merging_options(
+    r: str | None,
+    schedule: str | None,
+    mode: str | None,
+    threshold: float | None,
+    scope: str | None,
+    pooling: str | None,
+    head_aggregation: str | None,
+    proportional_attention: bool | None,
+    position: str | None,
+) -> dict[str, Any]:
+    """The merging options that were given, as settings."""
+    return merging_settings(
+        r,
+        schedule,
+        mode=mode,
+        threshold=threshold,
+        scope=scope,
+        pooling=pooling,
+        head_aggregation=head_aggregation,
+        proportional_attention=proportional_attention,
+        position=position,
+    )
+
+
+def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
+    """Settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
+    config: Any = classifier.model.config
+    saved = config.token_merging_r
+    if "r" in settings or (any(saved) if isinstance(saved, list) else saved):
+        return dict(settings)
+    share = round(DEFAULT_REMOVED / config.num_merging_layers, 4)
+    print_note(f"--r was not given: {share:g} of the tokens in each layer")
+    return {**settings, "r": min(share, 0.5)}
+
+
+def with_dashes(message: str) -> str:
+    """Calls arguments by the names of their options."""
+    for name in ("r", "share", "region"):
+        if message.startswith(f"{name} "):
+            return f"--{message}"
+    return message

@@ -1,0 +1,79 @@
+"""Files that an analysis leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..common import (
+    InputError,
+    console,
+    describe_merging,
+    input_errors,
+    write_json,
+)
+from ..evaluate import (
+    output_folder,
+)
+
+
+def prepare_output(output: Path | None, kind: str, model: str | None, evaluation: Path | None, replace: bool) -> Path:
+    """The output folder, made.
+
+    Raises:
+        InputError: If it cannot be written to, or has results that are not to be replaced.
+    """
+    from ...analysis.files import model_name
+
+    name = evaluation.resolve().name if evaluation is not None else model_name(model or "")
+    folder = output or Path("analysis") / output_folder(kind, name, "").name.strip("-")
+    with input_errors(OSError, rewrite=lambda text: f"--output {folder}: {text}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if (folder / f"{kind}.json").exists() and not replace:
+        raise InputError(f"--output {folder} has a {kind}.json already: --overwrite replaces it")
+    return folder
+
+
+def described(setting: Mapping[str, Any]) -> str:
+    """Settings in a few words."""
+    resolved = setting["resolved"]
+    if not resolved:
+        return "stock model"
+    if not (any(resolved["r"]) if isinstance(resolved["r"], list) else resolved["r"]):
+        return "unmerged"
+    return describe_merging(resolved).split(", with")[0].split(", weighted")[0].split(", mean pooling")[0]
+
+
+def title_of(conditions: Mapping[str, Any], num_clips: int) -> str:
+    """What was analysed, as the title of a picture."""
+    return f"{conditions.get('model', 'model')} on {conditions.get('dataset', 'data')}, {num_clips} clips"
+
+
+def write_results(
+    folder: Path,
+    kind: str,
+    conditions: Mapping[str, Any],
+    content: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Path],
+    as_json: bool,
+    lines: Sequence[str] = (),
+) -> None:
+    """Writes the data beside the pictures, and prints some lines about the result and the names of all files."""
+    from ...analysis.files import versions, write_csv
+    from ...analysis.files import write_json as write_json_file
+
+    everything = {"analysis": kind, "conditions": {**conditions, "versions": versions()}, **content}
+    with input_errors(OSError, rewrite=lambda text: f"--output {folder}: {text}"):
+        files = [write_csv(folder / f"{kind}.csv", rows), write_json_file(folder / f"{kind}.json", everything)]
+    if as_json:
+        write_json({"output": str(folder), **everything})
+        return
+    screen = console()
+    for line in lines:
+        screen.print(line)
+    for path in (*pictures, *files):
+        typer.echo(str(path))

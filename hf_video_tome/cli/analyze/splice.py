@@ -1,0 +1,215 @@
+"""`hf-video-tome analyze splice`: whether tokens merge across a splice of two clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ..common import (
+    Dtype,
+    DtypeOption,
+    HeadAggregationOption,
+    InputError,
+    JsonOption,
+    ModeOption,
+    PoolingOption,
+    PositionOption,
+    ProportionalAttentionOption,
+    ROption,
+    ScheduleOption,
+    ScopeOption,
+    ThresholdOption,
+    input_errors,
+    option_names,
+    print_note,
+    progress_bar,
+    require_packages,
+)
+from ..evaluate import (
+    AnnotationsOption,
+    BatchSizeOption,
+    ClipSamplingRateOption,
+    ClipStrategyOption,
+    DataDirOption,
+    DataOptionOption,
+    DeviceChoice,
+    SplitOption,
+    WorkersOption,
+)
+from .inputs import (
+    load,
+    make_request,
+    merging_options,
+    with_dashes,
+)
+from .options import (
+    DataOption,
+    ExamplesOption,
+    ModelArgument,
+    OutputOption,
+    OverwriteOption,
+    SeedOption,
+)
+from .results import (
+    described,
+    prepare_output,
+    title_of,
+    write_results,
+)
+
+HELP = """Clip splicing: does merging go by looks or by meaning?
+
+Tubelets of each clip are replaced by those of another: one with the nearest colours, one of the same class, the one
+that the model takes for the most similar, or a random one. Counts how much merges across the splice, beside the clip
+itself (nothing replaced) and random merging.
+
+\b
+Example:
+  hf-video-tome analyze splice videomae-moving-digits --dataset moving-digits --r 38 --region tubelets
+"""
+SHORT_HELP = "Whether tokens merge across a splice of two clips."
+
+
+def command(
+    model: ModelArgument,
+    dataset: DataOption = None,
+    data_dir: DataDirOption = None,
+    split: SplitOption = None,
+    annotations: AnnotationsOption = None,
+    data_option: DataOptionOption = None,
+    classes: Annotated[
+        int, typer.Option("--classes", metavar="N", min=1, help="Classes to take, spread over those of the data set.")
+    ] = 30,
+    per_class: Annotated[
+        int, typer.Option("--per-class", metavar="N", min=2, help="Clips to take of each of them.")
+    ] = 4,
+    region: Annotated[
+        str,
+        typer.Option(
+            "--region",
+            metavar="REGION",
+            help="What is replaced: tubelets at random places (tubelets), the last time slots (time), or the right "
+            "side of all frames (space).",
+        ),
+    ] = "tubelets",
+    share: Annotated[
+        float, typer.Option("--share", metavar="SHARE", help="Share of the clip that is replaced, 0 to 1.")
+    ] = 0.5,
+    examples: ExamplesOption = 2,
+    r: ROption = None,
+    mode: ModeOption = None,
+    threshold: ThresholdOption = None,
+    schedule: ScheduleOption = None,
+    scope: ScopeOption = None,
+    pooling: PoolingOption = None,
+    head_aggregation: HeadAggregationOption = None,
+    proportional_attention: ProportionalAttentionOption = None,
+    position: PositionOption = None,
+    strategy: ClipStrategyOption = None,
+    sampling_rate: ClipSamplingRateOption = None,
+    batch_size: BatchSizeOption = 8,
+    workers: WorkersOption = 0,
+    dtype: DtypeOption = Dtype.float32,
+    device: DeviceChoice = None,
+    seed: SeedOption = 0,
+    output: OutputOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    require_packages({"matplotlib": "matplotlib"}, extra="viz")
+    from ...analysis import draw_splices, save_splice_examples, study_splices, whole_classes
+    from ...analysis.splice import REGIONS
+    from ...merging.layout import SHARED_SCOPES
+    from ...visualization import ClipGeometry
+
+    if region not in REGIONS:
+        raise InputError(f"--region must be one of {', '.join(REGIONS)}, got {region!r}")
+    given = merging_options(
+        r, schedule, mode, threshold, scope, pooling, head_aggregation, proportional_attention, position
+    )
+    target = prepare_output(output, "splice", model, None, overwrite)
+    request = make_request(
+        model, dataset, None, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
+        strategy=strategy, sampling_rate=sampling_rate, batch_size=batch_size, workers=workers, dtype=dtype,
+        device=device, seed=seed,
+    )  # fmt: skip
+    loaded = load(request, lambda found: whole_classes(found, classes, per_class), given)
+    scope_used = loaded.conditions(seed)["resolved"]["scope"]
+    if region == "tubelets" and scope_used in SHARED_SCOPES:
+        print_note(
+            f"with scope {scope_used} one matching serves all frames or places, each of which is spliced elsewhere: "
+            "it can see little of the splice (see --region space or time)"
+        )
+    with (
+        progress_bar(f"splicing {len(loaded.clips)} clips", len(loaded.clips)) as advance,
+        input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))),
+    ):
+        study = study_splices(
+            loaded.classifier.model,
+            loaded.classifier.transform,
+            loaded.clips,
+            loaded.settings,
+            loaded.tasks,
+            region=region,
+            share=share,
+            batch_size=batch_size,
+            seed=seed,
+            num_examples=examples,
+            on_progress=advance,
+        )
+    conditions = {
+        **loaded.conditions(seed),
+        "region": region,
+        "share": share,
+        "classes": classes,
+        "per_class": per_class,
+    }
+    what = {"tubelets": "of the tubelets", "time": "of the time slots", "space": "of the columns"}[region]
+    summary = study.summary()
+    num_clips = len(study.splices) // len(summary["kinds"])
+    note = f"{share:.0%} {what} replaced; {described(conditions)}"
+    pictures = [
+        draw_splices(
+            study,
+            target / "splice.png",
+            title=title_of(conditions, num_clips),
+            note=f"{note}; ± one standard error",
+        )
+    ]
+    geometry = ClipGeometry.from_config(loaded.classifier.model.config)
+    for number, found in enumerate(study.examples):
+        pictures.append(
+            save_splice_examples(
+                study,
+                target / f"splice-example-{number}.png",
+                geometry,
+                example=number,
+                names=loaded.name,
+                title=f"{conditions['model']}: {loaded.name(found[0].splice.clip)!r}, spliced",
+                note=note,
+            )
+        )
+    content = {"clips": num_clips, **summary}
+    write_results(target, "splice", conditions, content, study.rows(), pictures, as_json, _lines(content))
+    loaded.finish()
+
+
+def _lines(content: Mapping[str, Any]) -> list[str]:
+    """The result in a few lines."""
+    lines = [f"partners across the splice, mean over {content['clips']} clips ± standard error:"]
+    for name, found in content["kinds"].items():
+        lines.append(
+            f"  {name:24}{_percent(found['across'])}   minus a random clip: {_percent(found['minus_random_clip'])}"
+        )
+    chance = content["kinds"]["random"]["random_merging"]
+    return [*lines, f"  {'random merging':24}{_percent(chance)}"]
+
+
+def _percent(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "-"
+    error = "" if found["standard_error"] is None else f" ± {100 * found['standard_error']:.2f}"
+    return f"{100 * found['value']:.2f}{error} %"
