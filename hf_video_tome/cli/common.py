@@ -125,7 +125,7 @@ PositionOption = Annotated[
         metavar="POSITION",
         help="Where a merged token lies, for V-JEPA 2: where the token was that the others were merged into "
         "(destination), or in the middle of all of them (centroid).",
-        show_default="destination",
+        show_default="centroid",
     ),
 ]
 HeadAggregationOption = Annotated[

@@ -25,15 +25,15 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     its settings for the other architectures, and needs 3.08 times fewer operations.
 
     Args:
-        token_merging_position: Where a merged token lies: where the token lay that the others were merged into
-            ("destination", default), or in the middle of all that it stands for ("centroid").
+        token_merging_position: Where a merged token lies: in the middle of all that it stands for ("centroid",
+            default), or where the token lay that the others were merged into ("destination").
 
     Examples:
         >>> VJEPA2Config(frames_per_clip=16, token_merging_r=100).token_layout.num_tokens
         2048
     """
 
-    token_merging_position: str = "destination"
+    token_merging_position: str = "centroid"
 
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = False
