@@ -180,6 +180,8 @@ def command(
 ) -> None:
     """Runs the command; see `HELP`."""
     check_sampling(strategy, sampling_rate)
+    if not Path(file).exists():  # before the model is loaded
+        raise InputError(f"{file}: no such file")
     target = output or Path("tokens.mp4")
     is_sheet = _check_output(target)
     _check_options(per_layer, layer, bool(token) or largest is not None or bool(at), is_sheet, fps, frames)

@@ -136,3 +136,9 @@ def test_a_dropped_place_cannot_be_drawn_alone(video: Path, capsys: pytest.Captu
     places = [option for x in range(4, 48, 8) for option in ("--at", f"0,{x},4")]
     assert run(["visualize", str(video), "--r", "46", "--mode", "drop", "--output", "a.gif", *places]) == 2
     assert "was dropped" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_noticed_before_the_model_is_loaded(tmp_path, capsys) -> None:
+    missing = str(tmp_path / "missing.mp4")
+    assert run(["visualize", missing, "--model", str(tmp_path / "no-model")]) == 2
+    assert capsys.readouterr() == ("", f"error: {missing}: no such file\n")
