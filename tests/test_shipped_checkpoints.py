@@ -20,9 +20,9 @@ from hf_video_tome.evaluation import SettingResults, TaskResults, evaluate
 
 NUM_CLIPS = 360
 # What removes about 80 % of the tokens: r counts per clip, or per frame.
-R = {"videomae": 38, "vivit": 38, "timesformer": 5, "vjepa2": 38}
+R = {"videomae": 38, "vivit": 38, "timesformer": 5, "motionformer": 5, "vjepa2": 38}
 # What that may cost, as a share of all clips.
-COST = {"videomae": 0.03, "vivit": 0.03, "timesformer": 0.03, "vjepa2": 0.06}
+COST = {"videomae": 0.03, "vivit": 0.03, "timesformer": 0.03, "motionformer": 0.03, "vjepa2": 0.06}
 ARCHITECTURES = list(R)
 Measured = dict[str, dict[str, SettingResults]]
 
