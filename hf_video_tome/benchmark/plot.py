@@ -131,6 +131,8 @@ def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
                 capsize=3,
                 linewidth=1.6,
             )
+        largest = max(point.r for curve in found for point in curve.points)
+        axis.set_xlim(-0.04 * largest, 1.04 * largest)  # from zero, so that one value of r is not all of the axis
         axis.set_ylim(bottom=0)
         axis.set_title(f"batch size {batch_size}", fontsize=10)
         axis.set_xlabel("r (tokens removed per layer)")
