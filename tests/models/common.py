@@ -531,7 +531,7 @@ class TokenMergingModelTesterMixin:
         with torch.no_grad():
             outputs = model(pixel_values, output_attentions=True)
             expected = logits_of(model, pixel_values)
-        assert torch.equal(outputs.logits, expected)
+        torch.testing.assert_close(outputs.logits, expected)  # heads that read CLS compute less where nothing is asked
         assert len(outputs.attentions) == self.num_layers
         for weights, tokens in zip(outputs.attentions, self.attended_tokens(model), strict=True):
             assert weights.shape[1:] == (model.config.num_attention_heads, tokens, tokens)
@@ -573,7 +573,7 @@ class TokenMergingModelTesterMixin:
         assert torch.equal(trace.sources, as_object.token_merging.sources)
         assert isinstance(short, tuple)
         assert len(short) == 1
-        assert torch.equal(short[0], as_object.logits)
+        torch.testing.assert_close(short[0], as_object.logits)
 
     def test_nothing_is_returned_that_was_not_asked_for(self, pixel_values):
         with torch.no_grad():

@@ -67,7 +67,7 @@ class TestMotionformer(DividedAttentionTesterMixin, TokenMergingModelTesterMixin
         with torch.no_grad():
             torch.testing.assert_close(attention(x)[0], as_written_in_the_paper(attention, x))
 
-    @pytest.mark.parametrize("r", [0, 3])
+    @pytest.mark.parametrize("r", [0, [3, 2]])  # the last layer attends to merged tokens and merges none
     def test_attentions_are_the_weights_of_the_values(self, pixel_values, r):
         """Of both steps together: with the original values, output = weights @ values."""
         model = self.merging_model(r=r)
@@ -141,7 +141,7 @@ class TestMotionformer(DividedAttentionTesterMixin, TokenMergingModelTesterMixin
             for r in (0, 16):
                 model = self.merging_model(implementation, r=r, config=config)
                 with torch.no_grad(), LargestTensor() as counter:
-                    model(pixel_values)
+                    model(pixel_values, output_hidden_states=True)  # all of the last layer
                 largest[implementation, r] = counter.elements
         all_to_all = self.tiny_config["num_attention_heads"] * tokens**2
         assert min(largest["eager", 0], largest["eager", 16]) >= 0.99 * all_to_all
