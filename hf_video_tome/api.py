@@ -163,9 +163,9 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
 
     What the models of this package run to give the states of all layers: patch embedding, all linear layers, both
     products of the attention, the similarities of the matching, pooler and classifier. Models of which CLS is read do
-    with less in their last layer where only logits are asked for. All but the divided ones merge before the output
-    projection of the attention; with all tokens projected, as in the paper, VideoMAE's r = 150 would save 2.43 times
-    instead of 2.46. Biases, norms, activations, softmax, sorting and the merging itself are no products and not
+    with less in their last layer where only logits are asked for. All but TimeSformer and VideoPrism merge before the
+    output projection of the attention; with all tokens projected, as in the paper, VideoMAE's r = 150 would save 2.43
+    times instead of 2.46. Biases, norms, activations, softmax, sorting and the merging itself are no products and not
     counted.
 
     Args:

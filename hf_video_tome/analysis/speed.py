@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..benchmark.timing import cuda_events, interleave, ratio, stopwatch
+from ..benchmark.timing import interleave, ratio, timer_of
 from ..configuration import PREFIX, TokenMergingConfigMixin
 from .clips import merging
 
@@ -59,10 +59,9 @@ def measure_speed_ups(
     before = model.config.token_merging_settings()
     merging_ones = [changes for changes in settings if merges(changes)]
     runs = [partial(prepare, changes) for changes in ({"r": 0}, *merging_ones)]
-    timer = cuda_events(clips.device) if clips.device.type == "cuda" else stopwatch()
     with merging(model, {}), torch.inference_mode():
-        interleave(runs, 1, timer)
-        baseline, *others = interleave(runs, rounds, timer, on_progress)
+        interleave(runs, 1, timer_of(clips.device))
+        baseline, *others = interleave(runs, rounds, timer_of(clips.device), on_progress)
     ratios = iter(ratio(baseline, own).median for own in others)
     return [next(ratios) if merges(changes) else 1.0 for changes in settings]
 

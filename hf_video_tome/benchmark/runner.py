@@ -13,7 +13,7 @@ from ..api import mac_count, token_counts
 from ..models import ARCHITECTURES
 from .memory import Memory, peak_memory, weight_bytes
 from .results import OUT_OF_MEMORY, MeasuredVariant, with_seconds
-from .timing import Timer, cuda_events, interleave, stopwatch
+from .timing import Timer, interleave, timer_of
 from .variants import ModelPool, Variant
 
 
@@ -74,7 +74,7 @@ def run_benchmark(
     shape = architecture.config_class.from_stock(config).clip_shape
     generator = torch.Generator().manual_seed(seed)
     pool = ModelPool(stock, device)
-    timer = timer or (cuda_events(device) if device.type == "cuda" else stopwatch())
+    timer = timer or timer_of(device)
     measured: list[MeasuredVariant] = []
     # Every setting is a graph of its own: with torch's limit, those that come last would run uncompiled.
     limit = max(torch._dynamo.config.recompile_limit, 2 * len(variants) * len(batch_sizes))

@@ -49,6 +49,11 @@ def cuda_events(device: torch.device) -> Timer:
     return timer
 
 
+def timer_of(device: torch.device) -> Timer:
+    """The timer for what runs on a device: events on GPUs of CUDA, else the clock."""
+    return cuda_events(device) if device.type == "cuda" else stopwatch()
+
+
 def interleave(
     runs: Sequence[Callable[[], Callable[[], object]]],
     rounds: int,

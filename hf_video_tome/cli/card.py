@@ -14,6 +14,7 @@ from .common import (
     HeadAggregationOption,
     InputError,
     JsonOption,
+    ModelArgument,
     ModeOption,
     PoolingOption,
     PositionOption,
@@ -46,13 +47,6 @@ Examples:
 """
 SHORT_HELP = "Write the model card of a checkpoint that merges tokens."
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="Checkpoint: a folder, a model id on the Hub, or the name of a checkpoint that comes with the package.",
-    ),
-]
 EvaluationOption = Annotated[
     list[Path] | None,
     typer.Option(

@@ -60,6 +60,12 @@ ModelOption = Annotated[
         show_default=f"{DEFAULT_CHECKPOINT}, which comes with the package",
     ),
 ]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package."
+    ),
+]
 ROption = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +83,15 @@ ModeOption = Annotated[
         "--mode",
         metavar="MODE",
         help="What becomes of redundant tokens: merge, drop, hybrid (needs --threshold), random_merge or random_drop.",
+        show_default="merge",
+    ),
+]
+ModesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mode",
+        metavar="MODE",
+        help="merge, drop, hybrid (needs --threshold), random_merge or random_drop; can be given more than once.",
         show_default="merge",
     ),
 ]

@@ -24,6 +24,7 @@ from .common import (
     HeadAggregationOption,
     InputError,
     JsonOption,
+    ModelArgument,
     ModeOption,
     PoolingOption,
     PositionOption,
@@ -190,12 +191,7 @@ LimitOption = Annotated[
 
 
 def command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package."
-        ),
-    ],
+    model: ModelArgument,
     dataset: DatasetOption,
     data_dir: DataDirOption = None,
     split: SplitOption = None,

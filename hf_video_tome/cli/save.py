@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .card import BaseModelOption, BenchmarkOption, CardRequest, EvaluationOption, ModelArgument, make_card
+from .card import BaseModelOption, BenchmarkOption, CardRequest, EvaluationOption, make_card
 from .common import (
     HeadAggregationOption,
     InputError,
     JsonOption,
+    ModelArgument,
     ModeOption,
     PoolingOption,
     PositionOption,

@@ -14,6 +14,7 @@ from ..common import (
     HeadAggregationOption,
     InputError,
     JsonOption,
+    ModesOption,
     PoolingOption,
     PositionOption,
     ProportionalAttentionOption,
@@ -90,15 +91,7 @@ def command(
             show_default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
         ),
     ] = None,
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mode",
-            metavar="MODE",
-            help="merge, drop, hybrid (needs --threshold), random_merge or random_drop; can be given more than once.",
-            show_default="merge",
-        ),
-    ] = None,
+    mode: ModesOption = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option(

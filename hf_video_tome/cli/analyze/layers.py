@@ -11,6 +11,7 @@ from ..common import (
     DtypeOption,
     HeadAggregationOption,
     JsonOption,
+    ModelArgument,
     ModeOption,
     PoolingOption,
     PositionOption,
@@ -43,7 +44,6 @@ from .inputs import (
 from .options import (
     DataOption,
     ExamplesOption,
-    ModelArgument,
     OutputOption,
     OverwriteOption,
     SeedOption,

@@ -7,12 +7,6 @@ from typing import Annotated
 
 import typer
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package."
-    ),
-]
 OptionalModelArgument = Annotated[
     str | None,
     typer.Argument(

@@ -13,6 +13,7 @@ from ..common import (
     HeadAggregationOption,
     InputError,
     JsonOption,
+    ModelArgument,
     ModeOption,
     PoolingOption,
     PositionOption,
@@ -47,7 +48,6 @@ from .inputs import (
 from .options import (
     DataOption,
     ExamplesOption,
-    ModelArgument,
     OutputOption,
     OverwriteOption,
     SeedOption,
