@@ -1,12 +1,14 @@
 """Speed and memory of models that merge tokens, beside those of stock transformers on the same machine."""
 
 from .memory import Memory, peak_memory
+from .parts import PARTS, time_parts
 from .results import BenchmarkResults, MeasuredVariant, machine
 from .runner import run_benchmark
 from .timing import Ratio, Timer, cuda_events, interleave, ratio, spread, stopwatch
 from .variants import ModelPool, Variant, make_variants, supports
 
 __all__ = [
+    "PARTS",
     "BenchmarkResults",
     "MeasuredVariant",
     "Memory",
@@ -24,4 +26,5 @@ __all__ = [
     "spread",
     "stopwatch",
     "supports",
+    "time_parts",
 ]

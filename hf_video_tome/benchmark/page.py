@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from .parts import PARTS
 from .results import BenchmarkResults, MeasuredVariant
 from .timing import Ratio, spread
 
@@ -19,6 +20,9 @@ the commands that it names:
 python examples/benchmark_page.py RESULTS.json ...
 ```
 """
+
+
+PARTS_TITLE = "Where the time of one pass goes, in ms"
 
 
 def describe_ratio(value: Ratio | None) -> str:
@@ -79,6 +83,26 @@ def _row(results: BenchmarkResults, entry: MeasuredVariant, several_dtypes: bool
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f}" if seconds >= 0.1 else f"{1000 * seconds:.2f}"
+
+
+def parts_columns(results: BenchmarkResults, batch_size: int) -> list[str]:
+    """Names of the columns of the table of `parts_rows`: those kinds of work that any variant does."""
+    entries = [entry for entry in results.measured if entry.batch_size == batch_size]
+    return ["variant", *(part for part in PARTS if any((entry.parts or {}).get(part) for entry in entries))]
+
+
+def parts_rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
+    """Milliseconds of one pass by kind of work, under `parts_columns`; empty where no variant was looked into."""
+    several = len({entry.variant.dtype for entry in results.measured}) > 1
+    names = parts_columns(results, batch_size)[1:]
+    return [
+        [
+            entry.variant.name if several else entry.variant.label,
+            *(_milliseconds(entry.parts[part]) if entry.parts[part] else "" for part in names),
+        ]
+        for entry in results.measured
+        if entry.batch_size == batch_size and entry.parts is not None
+    ]
 
 
 def footnotes(results: BenchmarkResults) -> list[str]:
@@ -154,6 +178,9 @@ def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
                 *markdown_table(columns(results), rows(results, batch_size)),
                 "",
             ]
+            parts = parts_rows(results, batch_size)
+            if parts:
+                lines += [PARTS_TITLE + ":", "", *markdown_table(parts_columns(results, batch_size), parts), ""]
         lines += [*footnotes(results), "", describe_conditions(results), "", "```"]
         lines += [results.conditions["command"], "```", ""]
         sections.append("\n".join(lines))

@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class MeasuredVariant:
         first_seconds: Of the very first pass: with compilation, that is in it.
         memory: Of one pass; None where it was not measured.
         failure: Why there are no seconds, "out of memory"; None where there are.
+        parts: Seconds of one pass by kind of work, see `time_parts`; None where it was not looked into.
     """
 
     variant: Variant
@@ -52,6 +53,7 @@ class MeasuredVariant:
     first_seconds: float | None = None
     memory: Memory | None = None
     failure: str | None = None
+    parts: dict[str, float] | None = None
 
     @property
     def median(self) -> float:
@@ -156,6 +158,7 @@ class BenchmarkResults:
             **derived,
             "memory": None if of.memory is None else asdict(of.memory),
             "failure": of.failure,
+            "parts": of.parts,
         }
 
     @classmethod
@@ -176,8 +179,9 @@ class BenchmarkResults:
                 **{
                     field.name: entry[field.name]
                     for field in fields(MeasuredVariant)
-                    if field.name not in ("variant", "memory")
+                    if field.name not in ("variant", "memory", "parts")
                 },
+                parts=entry.get("parts"),
             )
             for entry in content["results"]
         ]
@@ -242,8 +246,3 @@ def _cpu_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
-
-
-def with_seconds(entry: MeasuredVariant, seconds: Sequence[float]) -> MeasuredVariant:
-    """The same with the seconds of all rounds."""
-    return replace(entry, seconds=list(seconds))

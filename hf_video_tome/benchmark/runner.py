@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 from ..api import mac_count, token_counts
 from ..models import ARCHITECTURES
 from .memory import Memory, peak_memory, weight_bytes
-from .results import OUT_OF_MEMORY, MeasuredVariant, with_seconds
+from .parts import time_parts
+from .results import OUT_OF_MEMORY, MeasuredVariant
 from .timing import Timer, interleave, timer_of
 from .variants import ModelPool, Variant
 
@@ -30,6 +32,7 @@ def run_benchmark(
     warmup: int = 2,
     rounds: int = 10,
     with_memory: bool = True,
+    with_parts: bool = False,
     seed: int = 0,
     timer: Timer | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -47,6 +50,7 @@ def run_benchmark(
         warmup: Rounds that do not count.
         rounds: Rounds that count.
         with_memory: Whether to measure the peak memory of one pass of each.
+        with_parts: Whether to look into one more pass of each that is not compiled: where does its time go?
         seed: Of the clips.
         timer: Times a pass; a stopwatch, on CUDA its events, when None.
         advance: Called after each pass: `num_passes` times, less those of variants that are left out.
@@ -100,7 +104,11 @@ def run_benchmark(
             runs = [prepared(entry.variant) for entry in running]
             interleave(runs, warmup, timer, advance)
             seconds = iter(interleave(runs, rounds, timer, advance))
-            measured += [entry if entry.failure else with_seconds(entry, next(seconds)) for entry in entries]
+            for entry in entries:
+                entry = entry if entry.failure else replace(entry, seconds=next(seconds))
+                if with_parts and not entry.failure and not entry.variant.compiled:
+                    entry = replace(entry, parts=time_parts(prepared(entry.variant)(), device))
+                measured.append(entry)
     return measured
 
 

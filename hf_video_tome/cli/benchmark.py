@@ -180,6 +180,10 @@ def command(
     warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Rounds that do not count.")] = 2,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=2, help="Rounds that count.")] = 10,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure the peak memory of a pass.")] = True,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Say where the time of a pass goes: linear layers, attention, merging, ..."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of random weights and clips.")] = 0,
     output: Annotated[
         Path | None,
@@ -259,6 +263,7 @@ def command(
                     "--threads": threads,
                     "--warmup": warmup,
                     "--rounds": rounds,
+                    "--profile": profile,
                 },
             ),
         }
@@ -276,6 +281,7 @@ def command(
                 warmup=warmup,
                 rounds=rounds,
                 with_memory=memory,
+                with_parts=profile,
                 seed=seed,
                 advance=advance,
             )
@@ -439,32 +445,37 @@ def _save(results: BenchmarkResults, folder: Path) -> dict[str, Path]:
 
 # --- printing
 def print_results(results: BenchmarkResults) -> None:
-    """Prints a table for each batch size, and what is to be known for reading it."""
-    from ..benchmark.page import describe_conditions, footnotes
+    """Prints the tables of each batch size, and what is to be known for reading them."""
+    from ..benchmark.page import (
+        PARTS_TITLE,
+        columns,
+        describe_conditions,
+        footnotes,
+        parts_columns,
+        parts_rows,
+        rows,
+    )
 
     screen, tables = console(), console()
     tables.width = TABLE_WIDTH  # rather wrapped by a narrow terminal than squeezed until nothing can be read
     for batch_size in results.batch_sizes:
-        tables.print(_table(results, batch_size))
+        title = f"{results.conditions['model']}, batch size {batch_size}"
+        tables.print(_table(title, columns(results), rows(results, batch_size)))
         tables.print()
+        parts = parts_rows(results, batch_size)
+        if parts:
+            tables.print(_table(PARTS_TITLE, parts_columns(results, batch_size), parts))
+            tables.print()
     for line in (*footnotes(results), describe_conditions(results)):
         screen.print(line)
 
 
-def _table(results: BenchmarkResults, batch_size: int) -> Table:
+def _table(title: str, names: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
 
-    from ..benchmark.page import columns, rows
-
-    table = Table(
-        title=f"{results.conditions['model']}, batch size {batch_size}",
-        title_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-        pad_edge=False,
-    )
-    for column in columns(results):
-        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
-    for cells in rows(results, batch_size):
-        table.add_row(*cells)
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for number, name in enumerate(names):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
     return table
