@@ -11,8 +11,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import pytest
 import torch
 import transformers
 
+from hf_video_tome.cli import run
 from hf_video_tome.data.encoding import write_video
 from hf_video_tome.merging import MODES
 
@@ -124,11 +123,13 @@ def test_python_snippets_run_and_print_what_they_say(page: Path, stand_ins: dict
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: getattr(value, "name", None))
-def test_commands_run(page: Path, command: str, stand_ins: dict[str, str], workplace: Path) -> None:
-    arguments = shlex.split(replace_hub_ids(command, stand_ins))
-    result = subprocess.run([sys.executable, "-m", "hf_video_tome", *arguments[1:]], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
+def test_commands_run(
+    page: Path, command: str, stand_ins: dict[str, str], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run(shlex.split(replace_hub_ids(command, stand_ins))[1:])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    assert printed.out.strip()
 
 
 def test_pages_link_to_pages_that_exist() -> None:
