@@ -64,10 +64,10 @@ def attend_in_blocks(
         torch.Size([2, 50, 3, 8])
     """
     batch_size, num_heads, num_queries, head_dim = query.shape
-    query = query * scaling
     num_rows = max(block_bytes // (key.shape[2] * query.element_size()), 1)
     if num_rows >= 2 * num_queries:
-        return _attend_by_heads(query, key, value, bias, num_rows // num_queries)
+        return _attend_by_heads(query, key, value, bias, scaling, num_rows // num_queries)
+    query = query * scaling
     context = query.new_empty(batch_size, num_queries, num_heads, head_dim)
     for clip in range(batch_size):
         clip_bias = None if bias is None else bias[clip].flatten()
@@ -79,15 +79,18 @@ def attend_in_blocks(
     return context
 
 
-def _attend_by_heads(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, num_heads: int) -> Tensor:
-    """The same for short sequences: all queries of some heads are one block. Queries are scaled already."""
+def _attend_by_heads(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float, num_heads: int
+) -> Tensor:
+    """The same for short sequences: all queries of some heads are one block."""
     query_heads, key_heads, value_heads = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), value.flatten(0, 1)
     head_bias = None if bias is None else bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)
-    blocks = []
+    context = torch.empty_like(query_heads)
+    nothing = query.new_zeros(())
     for start in range(0, query_heads.shape[0], num_heads):
         heads = slice(start, start + num_heads)
-        logits = query_heads[heads] @ key_heads[heads]
-        if head_bias is not None:
-            logits += head_bias[heads]
-        blocks.append(logits.softmax(dim=-1) @ value_heads[heads])
-    return torch.cat(blocks).view(query.shape).transpose(1, 2)
+        # Scaled and added to inside the product, which is more exact, too: it happens before the logits are rounded.
+        added, times = (nothing, 0) if head_bias is None else (head_bias[heads], 1)
+        logits = torch.baddbmm(added, query_heads[heads], key_heads[heads], beta=times, alpha=scaling)
+        torch.bmm(logits.softmax(dim=-1), value_heads[heads], out=context[heads])
+    return context.view(query.shape).transpose(1, 2)

@@ -64,7 +64,7 @@ def test_the_parts_add_up_to_the_whole() -> None:
         x.add(1)
 
     parts = time_parts(run, CPU, clock=lambda: float(next(ticks)))
-    # Read before and after the call and each of the two operators, at 0 to 5.
+    # The clock is read at 0, at 1, 2, 3 and 4, 5, 6 of the two operators, and at 7; 1 to 2 and 4 to 5 are the looking.
     assert parts == {**dict.fromkeys(PARTS, 0.0), "linear layers": 1.0, "other": 4.0}
 
 
