@@ -189,8 +189,16 @@ def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
 
 
 def _title(results: BenchmarkResults) -> str:
+    """What tells the sections of a page apart."""
     facts = results.conditions
-    return f"{facts['model']}, {' and '.join(facts['dtypes'])}, {facts['gpu'] or facts['device'].upper()}"
+    variants = [entry.variant for entry in results.measured]
+    words = [facts["model"], " and ".join(facts["dtypes"])]
+    if len({variant.settings.get("schedule") for variant in variants if variant.settings}) > 1:
+        words.append("schedules")
+    if any(variant.compiled for variant in variants):
+        words.append("compiled" + (" and frozen" if facts.get("inductor_freezing") else ""))
+    words.append(f"batch size {' and '.join(map(str, results.batch_sizes))}")
+    return ", ".join([*words, facts["gpu"] or facts["device"].upper()])
 
 
 def markdown_table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:

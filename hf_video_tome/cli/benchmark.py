@@ -233,6 +233,7 @@ def command(
             with tempfile.TemporaryFile(dir=output):
                 pass
 
+    freezing = compiled and _compiler_freezes()
     with cpu_threads(threads or torch.get_num_threads()):
         conditions = {
             "model": subject.name,
@@ -246,7 +247,9 @@ def command(
             "rounds": rounds,
             "seed": seed,
             **machine(target),
-            "command": _command_line(
+            "inductor_freezing": freezing,
+            "command": ("TORCHINDUCTOR_FREEZING=1 " if freezing else "")
+            + _command_line(
                 subject.name,
                 {
                     "--r": r,
@@ -397,6 +400,13 @@ def _check_compiler(device: torch.device) -> None:
         raise InputError("--compile needs a C++ compiler (g++ or clang++): none was found")
     if device.type == "cuda" and find_spec("triton") is None:
         raise InputError("--compile needs triton on a GPU: pip install triton")
+
+
+def _compiler_freezes() -> bool:
+    """Whether compiled models have their weights in them, rearranged for the machine (TORCHINDUCTOR_FREEZING=1)."""
+    from torch._inductor import config
+
+    return bool(config.freezing)
 
 
 def _build(name: str, subject: Subject, seed: int) -> Any:

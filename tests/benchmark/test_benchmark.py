@@ -372,6 +372,27 @@ def test_the_page(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == text
 
 
+def test_sections_of_a_page_are_told_apart(tmp_path: Path) -> None:
+    some = some_results()
+    plain = BenchmarkResults(conditions(), some.measured[:4])
+    batched = BenchmarkResults(conditions(), some.measured[8:])
+    schedules = BenchmarkResults(conditions(), [some.measured[0], *some.measured[4:6]])
+    compiled = BenchmarkResults(
+        {**conditions(), "inductor_freezing": True},
+        [some.measured[0], measured(Variant("float32", "sdpa", {"r": 8}, compiled=True), [1.0, 2.0, 1.0])],
+    )
+    folders = []
+    for number, results in enumerate((plain, batched, schedules, compiled)):
+        folders.append(results.save(tmp_path / str(number)).parent)
+    page = write_page(folders, tmp_path / "speed.md")[0].read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == [
+        "videomae, float32, batch size 1, CPU",
+        "videomae, float32, batch size 8, CPU",
+        "videomae, float32, schedules, batch size 1, CPU",
+        "videomae, float32, compiled and frozen, batch size 1, CPU",
+    ]
+
+
 def test_a_page_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match=r"results\.json"):
         write_page([tmp_path / "missing" / "results.json"], tmp_path / "speed.md")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 
 from hf_video_tome.benchmark import BenchmarkResults
 from hf_video_tome.cli import benchmark, run
@@ -190,7 +191,10 @@ def test_compiled_models_are_measured_beside_the_others(
         return plain(model, backend="eager", **options)
 
     monkeypatch.setattr(torch, "compile", compile_fast)
+    monkeypatch.setattr(torch._inductor.config, "freezing", True)
     content = results_of([*tiny("vivit"), "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
+    assert content["conditions"]["inductor_freezing"]
+    assert content["conditions"]["command"].startswith("TORCHINDUCTOR_FREEZING=1 hf-video-tome benchmark vivit")
     assert [entry["name"] for entry in content["results"] if entry["compiled"]] == [
         "stock sdpa, compiled, fp32",
         "stock eager, compiled, fp32",
