@@ -84,8 +84,9 @@ class TokenMerge(NamedTuple):
         state: The tokens after the step.
         layout: Where the tokens lay in the unmerged sequence.
         scope: The scope of the matching.
-        assignment: Where every token goes; None where nothing is removed.
-        weight: (B, S, n) float, share of each token in its slot; None where slots hold one token each.
+        assignment: Where every token goes, of each set or of all of them; None where nothing is removed.
+        weight: (B, S, n) or (B, 1, n) float as the assignment, share of each token in its slot; None where slots hold
+            one token each.
         prefix_only: Whether only the prefix tokens are kept, because nothing else is read.
     """
 
@@ -102,13 +103,19 @@ class TokenMerge(NamedTuple):
             return x[:, : self.layout.num_prefix_tokens]
         if self.assignment is None:
             return x
+        num_sets = self.layout.num_sets(self.scope)
+        if self.assignment.owner.shape[1] < num_sets and self.layout.has_aligned_sets(self.scope):
+            kept, rows = self.layout.split_aligned(x, self.scope)
+            return self.layout.join_aligned(kept, _merge_sets(rows, self.weight, self.assignment), self.scope)
         prefix, sets = self.layout.split(x, self.scope)
-        merged = (
-            keep_states(sets, self.assignment)
-            if self.weight is None
-            else merge_states(sets, self.weight, self.assignment)
-        )
+        weight = None if self.weight is None else self.weight.expand(-1, num_sets, -1)
+        merged = _merge_sets(sets, weight, self.assignment.expand_sets(num_sets))
         return self.layout.join(prefix, merged, self.scope)
+
+
+def _merge_sets(x: Tensor, weight: Tensor | None, assignment: Assignment) -> Tensor:
+    """Carries an assignment out: (B, S, N, C) -> (B, S, M, C)."""
+    return keep_states(x, assignment) if weight is None else merge_states(x, weight, assignment)
 
 
 def decide_merge(
@@ -160,17 +167,18 @@ def decide_merge(
             generator=generator,
         )
     )
-    assignment = assignment.expand_sets(num_sets)
+    # Where one assignment serves all sets, tokens at equal positions of them have equal sizes.
+    size = None if size is None else size[:, : assignment.owner.shape[1]]
     new_size: Tensor | None = None
     weight: Tensor | None = None
     if assignment.averaged:
         slot_size, weight = merge_sizes(size, assignment, dtype=metric.dtype)
         if prefix_size is None and scope != "clip":
             prefix_size = slot_size.new_ones(batch_size, layout.num_prefix_tokens)
-        new_size = layout.join(prefix_size, slot_size, scope)
+        new_size = layout.join(prefix_size, slot_size.expand(-1, num_sets, -1), scope)
     elif size is not None:
-        new_size = layout.join(prefix_size, size.gather(-1, assignment.owner), scope)
-    source = None if state.source is None else _follow(state.source, assignment, layout, scope)
+        new_size = layout.join(prefix_size, size.gather(-1, assignment.owner).expand(-1, num_sets, -1), scope)
+    source = None if state.source is None else _follow(state.source, assignment.expand_sets(num_sets), layout, scope)
     merge = TokenMerge(TokenMergingState(new_size, source), layout, scope, assignment, weight)
     if state.position is None:
         return merge

@@ -116,6 +116,34 @@ class TokenLayout(NamedTuple):
         patches = sets.flatten(1, 2) if self._set_major(scope) else sets.transpose(1, 2).flatten(1, 2)
         return torch.cat((prefix, patches), dim=1) if self.num_prefix_tokens else patches
 
+    def has_aligned_sets(self, scope: str) -> bool:
+        """Whether the n-th tokens of all sets lie side by side in the sequence: see `split_aligned`."""
+        return scope != "clip" and not self._set_major(scope)
+
+    def split_aligned(self, x: Tensor, scope: str) -> tuple[Tensor, Tensor]:
+        """Takes a sequence apart into one set, of which each token is the n-th of all sets: nothing is moved.
+
+        Args:
+            x: (B, N, C), one vector per token of the sequence, merged or not.
+            scope: One that has aligned sets.
+
+        Returns:
+            The prefix (B, num_prefix_tokens, C), and the rows (B, 1, n, S * C), where S is `num_sets(scope)`.
+
+        Examples:
+            >>> layout = TokenLayout(num_prefix_tokens=1, num_frames=8, num_patches=196, patch_major=True)
+            >>> layout.has_aligned_sets("tube"), layout.split_aligned(torch.zeros(2, 1569, 4), "tube")[1].shape
+            (True, torch.Size([2, 1, 196, 32]))
+        """
+        prefix, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+        return prefix, patches.unflatten(1, (-1, self.num_sets(scope))).flatten(2).unsqueeze(1)
+
+    def join_aligned(self, prefix: Tensor, rows: Tensor, scope: str) -> Tensor:
+        """The inverse of `split_aligned`, for any number of rows."""
+        num_sets = self.num_sets(scope)
+        patches = rows.squeeze(1).unflatten(-1, (num_sets, rows.shape[-1] // num_sets)).flatten(1, 2)
+        return torch.cat((prefix, patches), dim=1) if self.num_prefix_tokens else patches
+
     def sequence_index(self, index: Tensor, set_tokens: int, scope: str) -> Tensor:
         """Turns positions inside each set into positions in the sequence.
 

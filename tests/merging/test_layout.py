@@ -90,3 +90,20 @@ def test_the_grid_of_a_merged_sequence_has_fewer_frames_or_places(layout, scope,
 @pytest.mark.parametrize(("layout", "tokens"), [(TokenLayout(0, 8, 196), 1568), (TokenLayout(1, 16, 196), 3137)])
 def test_num_tokens_counts_prefix_and_patches(layout, tokens):
     assert layout.num_tokens == tokens
+
+
+@pytest.mark.parametrize("patch_major", [False, True])
+@pytest.mark.parametrize("scope", ["tube", "time", "frame"])
+def test_aligned_sets_are_the_sets_side_by_side(patch_major, scope):
+    layout = TokenLayout(1, 2, 3, patch_major)
+    x = torch.arange(2 * 7 * 4.0).view(2, 7, 4)
+    assert layout.has_aligned_sets(scope) == (patch_major != (scope == "time"))
+    if layout.has_aligned_sets(scope):
+        prefix, rows = layout.split_aligned(x, scope)
+        _, sets = layout.split(x, scope)
+        assert torch.equal(rows[:, 0], sets.transpose(1, 2).flatten(2))
+        assert torch.equal(layout.join_aligned(prefix, rows, scope), x)
+
+
+def test_a_clip_has_no_aligned_sets():
+    assert not TokenLayout(1, 2, 3).has_aligned_sets("clip")
