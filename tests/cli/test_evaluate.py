@@ -201,6 +201,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+    assert not (tmp_path / "evaluations").exists()
 
 
 def test_a_dataset_is_needed(checkpoint, capsys) -> None:
