@@ -226,7 +226,7 @@ def test_compiled_models_are_measured_beside_the_others(
         (["videomae", "--config-option", "num_fraems=8"], "no field 'num_fraems'"),
         (["videomae", "--config-option", "token_merging_r=8"], "options of their own"),
         (["videomae", "--config-option", "num_frames=many"], "--config-option"),
-        (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; MODEL takes a folder"),
+        (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; a checkpoint is a folder"),
         (["videomae", "--overwrite"], "--overwrite has no effect without --output"),
         (["videomae", "--output", "clip.mp4/x"], "--output clip.mp4/x: "),
         (["videomae", "--output", "earlier"], "--output earlier has a results.json already: --overwrite replaces it"),
