@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib.util
+import io
+import os
 import re
 import shutil
 import sys
@@ -18,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import RepoCard
+from PIL import Image
 from transformers import AutoConfig
 
 from hf_video_tome import token_counts
@@ -183,7 +187,13 @@ class Visitor:
 def driver() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1240,1300"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        "--window-size=1240,1300",
+    ):
         options.add_argument(argument)
     # No server but that of the page can be reached.
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
@@ -236,6 +246,29 @@ def test_the_film_plays(visitor):
     assert film("videoWidth") == 2 * 48 * 8 + 3 * 12
     assert film("videoHeight") > 48 * 8 + 2 * 12
     assert film("duration") == pytest.approx(16 / 6, abs=0.2)
+
+
+@needs_browser
+def test_the_picture_in_the_docs_is_of_this_page(visitor, tmp_path):
+    """`SPACE_PICTURE=docs/space.png` in the environment takes it anew."""
+    taken, shown = Path(os.environ.get("SPACE_PICTURE", tmp_path / "space.png")), ROOT / "docs" / "space.png"
+    visitor.wait(lambda: visitor.one("#film video").get_property("readyState") >= 2, "a film that can be played")
+    visitor.wait(lambda: len(percentages(visitor, "#merged")) == 5, "the labels")
+    visitor.driver.execute_script("""
+        const film = document.querySelector("#film video");
+        film.pause();
+        film.currentTime = 1.1;
+        document.activeElement.blur();
+    """)
+    visitor.wait(lambda: not visitor.one("#film video").get_property("seeking"), "one frame of the film")
+    # All of the page, whatever the size of the window.
+    content = visitor.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    clip = {"x": 0, "y": 0, "width": content["width"], "height": content["height"], "scale": 1}
+    picture = visitor.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    with Image.open(io.BytesIO(base64.b64decode(picture["data"]))) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(taken, optimize=True)
+    with Image.open(taken) as now, Image.open(shown) as before:
+        assert now.size == pytest.approx(before.size, rel=0.02)
 
 
 @needs_browser

@@ -265,7 +265,8 @@ def facts(counts: Sequence[int], timing: Timing | None, answers: Sequence[Answer
         speed, note = "1.00x", "r = 0 is the stock model"
     else:
         clips = "this clip" if timing.batch_size == 1 else f"a batch of {timing.batch_size}"
-        where = f"{torch.get_num_threads()} CPU threads" if device == "cpu" else device
+        threads = torch.get_num_threads()
+        where = f"{threads} CPU thread{'s' if threads > 1 else ''}" if device == "cpu" else device
         median, low, high = timing.speed
         speed = f"{median:.2f}x"
         note = (
@@ -315,7 +316,7 @@ def build(folder: str | os.PathLike[str]) -> gr.Blocks:
                     value=DEFAULT_CHECKPOINT,
                     allow_custom_value=True,
                     label="Checkpoint",
-                    info="one that comes with the package, or an id on the Hub",
+                    info="from the package, a folder, or an id on the Hub",
                     elem_id="checkpoint",
                 )
                 r = gr.Slider(0, highest, usual, step=1, label="r: tokens that each layer removes", elem_id="r")
