@@ -102,7 +102,7 @@ def load_or_explain(checkpoint: str) -> Classifier:
     try:
         return load(checkpoint.strip() or DEFAULT_CHECKPOINT)
     except InputError as error:
-        raise gr.Error(str(error).replace("--model ", "")) from error
+        raise gr.Error(str(error).replace("MODEL ", "")) from error
 
 
 def removable(classifier: Classifier) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -26,10 +25,12 @@ from .common import (
     ScopeOption,
     ThresholdOption,
     check_device,
+    check_writable,
     console,
     cpu_threads,
     input_errors,
     load_classifier,
+    make_folder,
     merging_settings,
     option_names,
     parse_r,
@@ -60,6 +61,7 @@ Examples:
 """
 SHORT_HELP = "Measure speed and memory beside stock transformers."
 NUM_LABELS = 400
+PLOT_NAME = "speed.png"
 TABLE_WIDTH = 1000
 """At most; tables are as wide as what is in them."""
 SIZE_FIELDS = (
@@ -189,6 +191,9 @@ def command(
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot of them."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results of an earlier run there.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
@@ -199,6 +204,8 @@ def command(
 
     if output is not None:
         require_packages({"matplotlib": "matplotlib"}, extra="viz")
+    elif overwrite:
+        raise InputError("--overwrite has no effect without --output")
     target = check_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if compiled:
         _check_compiler(target)
@@ -228,10 +235,7 @@ def command(
         float32_baseline=float32_baseline,
     )
     if output is not None:
-        with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
-            output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=output):
-                pass
+        _check_output(output, overwrite)
 
     freezing = compiled and _compiler_freezes()
     with cpu_threads(threads or torch.get_num_threads()):
@@ -444,12 +448,24 @@ def _command_line(name: str, options: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Refuses a folder that cannot be written to, or has results that are not to be replaced."""
+    from ..benchmark.results import FILE_NAME
+
+    for name in (FILE_NAME, PLOT_NAME):
+        if (folder / name).exists() and not overwrite:
+            raise InputError(f"--output {folder} has a {name} already: --overwrite replaces it")
+    check_writable(folder)
+
+
 def _save(results: BenchmarkResults, folder: Path) -> dict[str, Path]:
     """Writes the results, and draws them if there is a line to draw."""
     from ..benchmark.plot import save_plot
 
+    make_folder(folder)
     files = {"results": results.save(folder)}
-    picture = save_plot(results, folder / "speed.png")
+    (folder / PLOT_NAME).unlink(missing_ok=True)  # an earlier one would be of other results, if now there is none
+    picture = save_plot(results, folder / PLOT_NAME)
     return files if picture is None else {**files, "plot": picture}
 
 

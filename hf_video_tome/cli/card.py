@@ -23,6 +23,7 @@ from .common import (
     ScheduleOption,
     ScopeOption,
     ThresholdOption,
+    check_output_file,
     find_checkpoint,
     input_errors,
     load_classifier,
@@ -74,6 +75,14 @@ BaseModelOption = Annotated[
 ]
 
 
+RepoIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--repo-id", metavar="ID", help="Where it will be on the Hub, for the title and the snippets of the card."
+    ),
+]
+
+
 @dataclass(frozen=True)
 class CardRequest:
     """What a card is to be made of.
@@ -106,9 +115,7 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="printed"),
     ] = None,
     base_model: BaseModelOption = None,
-    repo_id: Annotated[
-        str | None, typer.Option("--repo-id", metavar="ID", help="Where it will be on the Hub, for the snippets.")
-    ] = None,
+    repo_id: RepoIdOption = None,
     remote_code: Annotated[
         bool, typer.Option("--remote-code", help="Say how to use the code that lies beside the weights.")
     ] = False,
@@ -124,6 +131,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
+    check_hub_id(repo_id, "--repo-id")
     settings = merging_settings(
         r,
         schedule,
@@ -137,6 +145,8 @@ def command(
     )
     if output is not None and output.is_dir():
         raise InputError(f"--output {output}: is a folder; give a file, such as README.md")
+    if output is not None:
+        check_output_file(output)
     request = CardRequest(model, settings, evaluation or [], benchmark or [], base_model, repo_id, remote_code)
     _, card = make_card(request)
     if output is not None:
@@ -148,6 +158,23 @@ def command(
         )
     else:
         typer.echo(str(card).rstrip() if output is None else f"card: {output}")
+
+
+def check_hub_id(value: str | None, option: str) -> None:
+    """Refuses what cannot be the id of a repository on the Hub.
+
+    Args:
+        value: Value of an option; None where it was not given.
+        option: The option.
+
+    Raises:
+        InputError: Saying what such an id looks like.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    if value is not None:
+        with input_errors(ValueError, rewrite=lambda text: f"{option}: {text}"):
+            validate_repo_id(value)
 
 
 def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
@@ -164,14 +191,9 @@ def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
     """
     from dataclasses import replace
 
-    from huggingface_hub.utils import validate_repo_id
-
     from ..hub import model_card, read_base_checkpoint, read_benchmark, read_evaluation
 
-    for option, value in (("--base-model", request.base_model), ("--repo-id", request.repo_id)):
-        if value is not None:
-            with input_errors(ValueError, rewrite=lambda text, option=option: f"{option}: {text}"):  # type: ignore[misc]
-                validate_repo_id(value)
+    check_hub_id(request.base_model, "--base-model")
     find_checkpoint(request.model)
     with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
         evaluations = [read_evaluation(folder) for folder in request.evaluations]
@@ -198,6 +220,6 @@ def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
         print_note("the checkpoint's card names no licence, so that this one names none either")
     if base.repo_id is None:
         print_note("the card names no base model: give it with --base-model if it is on the Hub")
-    if "model-index" not in card.data.to_dict():
+    if evaluations and "model-index" not in card.data.to_dict():
         print_note("nothing was measured with exactly these settings, so that the metadata holds no accuracy")
     return classifier, card

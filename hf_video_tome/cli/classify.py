@@ -103,7 +103,7 @@ def command(
         proportional_attention=proportional_attention,
         position=position,
     )
-    classifier = load_classifier(model, settings, dtype.value, device)
+    classifier = load_classifier(model, settings, dtype.value, device, "--model")
     decided = decisions(classifier, dtype, strategy, sampling_rate)
     if not as_json:
         print_decisions(decided)

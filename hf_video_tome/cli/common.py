@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -292,8 +293,13 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
         **others: Values of the other options by the name of the setting; None where not given.
 
     Returns:
-        Settings for `set_token_merging`; not checked, but for `r`.
+        Settings for `set_token_merging`, checked as far as they can be without knowing the model.
+
+    Raises:
+        InputError: If a value is not possible for any model.
     """
+    from ..configuration import PREFIX, TokenMergingConfigMixin
+
     settings = {name: value for name, value in others.items() if value is not None}
     if r is not None:
         settings["r"] = parse_r(r)
@@ -302,6 +308,11 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
             settings["schedule"] = float(schedule)
         except ValueError:
             settings["schedule"] = schedule
+    for name, value in settings.items():
+        check = TokenMergingConfigMixin.token_merging_checks.get(f"{PREFIX}{name}")
+        if check is not None:  # what only some architectures have is checked by their configs
+            with input_errors(ValueError, rewrite=lambda text, name=name: f"{option_name(name)} {text}"):  # type: ignore[misc]
+                check(value)
     return settings
 
 
@@ -348,6 +359,54 @@ def check_device(name: str) -> torch.device:
     return device
 
 
+def check_writable(folder: Path, option: str = "--output") -> None:
+    """Refuses a folder that could not be written to; it is not made, so that an error leaves nothing behind.
+
+    Args:
+        folder: The folder, which need not exist.
+        option: What the error calls it.
+
+    Raises:
+        InputError: If files cannot be written there.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {folder}: {error.strerror}: {place}") from error
+
+
+def make_folder(folder: Path, option: str = "--output") -> None:
+    """Makes a folder with those above it; it may be there already.
+
+    Args:
+        folder: The folder.
+        option: What the error calls it.
+
+    Raises:
+        InputError: If it cannot be made.
+    """
+    with input_errors(OSError, rewrite=lambda text: f"{option} {folder}: {text}"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_output_file(file: Path, option: str = "--output") -> None:
+    """Refuses a file whose folder is not there.
+
+    Args:
+        file: The file that is to be written.
+        option: What the error calls it.
+
+    Raises:
+        InputError: Naming the folder.
+    """
+    if not file.parent.is_dir():
+        raise InputError(f"{option} {file}: no such folder: {file.parent}")
+
+
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Lets torch use that many CPU threads for a while."""
@@ -383,13 +442,14 @@ class Classifier:
     device: torch.device
 
 
-def find_checkpoint(name: str | None) -> str:
-    """Says what to load for a value of `--model`.
+def find_checkpoint(name: str | None, argument: str = "MODEL") -> str:
+    """Says what to load for the name of a checkpoint.
 
     A folder comes before a shipped checkpoint of the same name, as it does before a Hub id in transformers.
 
     Args:
-        name: The value; None for the default checkpoint.
+        name: The name; None for the default checkpoint.
+        argument: What the command calls it.
 
     Returns:
         A folder, or an id of the Hub.
@@ -404,30 +464,35 @@ def find_checkpoint(name: str | None) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(
-                f"--model {name}: this folder has no config.json; a checkpoint folder holds config.json and "
+                f"{argument} {name}: this folder has no config.json; a checkpoint folder holds config.json and "
                 "model.safetensors, as save_pretrained writes them"
             )
         return str(path)
     if name in available():
         return str(checkpoint_path(name))
-    allowed = f"--model takes a folder, a model id on the Hub, or one of: {', '.join(available())}"
+    allowed = f"{argument} takes a folder, a model id on the Hub, or one of: {', '.join(available())}"
     if path.exists():
-        raise InputError(f"--model {name}: is a file; {allowed}")
+        raise InputError(f"{argument} {name}: is a file; {allowed}")
     if path.is_absolute() or name.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise InputError(f"--model {name}: no such folder; {allowed}")
+        raise InputError(f"{argument} {name}: no such folder; {allowed}")
     return name
 
 
 def load_classifier(
-    name: str | None, settings: Mapping[str, Any], dtype: str = "float32", device: str = "cpu"
+    name: str | None,
+    settings: Mapping[str, Any],
+    dtype: str = "float32",
+    device: str = "cpu",
+    argument: str = "MODEL",
 ) -> Classifier:
     """Loads a checkpoint with its transform.
 
     Args:
-        name: Value of `--model`.
+        name: The name of the checkpoint; None for the default one.
         settings: Merging settings, from `merging_settings`.
         dtype: Name of a torch dtype.
         device: Value of `--device`.
+        argument: What the command calls the checkpoint.
 
     Returns:
         The classifier, in eval mode.
@@ -442,17 +507,18 @@ def load_classifier(
 
     from ..models import ARCHITECTURES
 
-    location, target = find_checkpoint(name), check_device(device)
+    location, target = find_checkpoint(name, argument), check_device(device)
     shown = name or DEFAULT_CHECKPOINT
+    where = f"{argument} {shown}"
     is_folder = Path(location).is_dir()
     if not is_folder:
         print_note(f"{shown} is no folder here: looking for it on the Hub")
 
     def explain(message: str) -> str:
         if is_folder:
-            return f"--model {shown}: {message}"
+            return f"{where}: {message}"
         return (
-            f"--model {shown}: neither a folder here, nor one of the shipped checkpoints ({', '.join(available())}), "
+            f"{where}: neither a folder here, nor one of the shipped checkpoints ({', '.join(available())}), "
             f"nor could it be loaded from the Hub: {message}"
         )
 
@@ -462,16 +528,15 @@ def load_classifier(
         model_type = content.get("model_type")
         if model_type not in ARCHITECTURES:
             raise InputError(
-                f"--model {shown}: the architecture {model_type!r} is not supported; supported are "
-                f"{', '.join(ARCHITECTURES)}"
+                f"{where}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
             )
-        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=lambda text: f"--model {shown}: {text}"):
+        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=lambda text: f"{where}: {text}"):
             config = AutoConfig.from_pretrained(location)
         with input_errors(ValueError, StrictDataclassError, rewrite=option_names):
             config.update_token_merging(**settings)
         # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
         fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
-        with input_errors(OSError, SafetensorError, rewrite=lambda text: f"--model {shown}: {text}"):
+        with input_errors(OSError, SafetensorError, rewrite=lambda text: f"{where}: {text}"):
             model, report = AutoModelForVideoClassification.from_pretrained(
                 location,
                 dtype=getattr(torch, dtype),
@@ -481,27 +546,27 @@ def load_classifier(
             )
         for key, found, expected in sorted(report["mismatched_keys"]):
             raise InputError(
-                f"--model {shown}: its weights do not fit its config.json: {key} has shape {tuple(found)}, expected "
+                f"{where}: its weights do not fit its config.json: {key} has shape {tuple(found)}, expected "
                 f"{tuple(expected)}"
             )
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])
             raise InputError(
-                f"--model {shown}: {len(missing)} of the weights of a {model_type} video classifier are missing "
+                f"{where}: {len(missing)} of the weights of a {model_type} video classifier are missing "
                 f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); its config says it is a "
                 f"{', '.join(content.get('architectures') or ['?'])}"
             )
-        transform, source = _load_transform(location, config, shown)
+        transform, source = _load_transform(location, config, shown, where)
     with input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"):
         model.to(target)
     return Classifier(shown, location, model.eval(), transform, source, target)
 
 
-def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransform, str]:
+def _load_transform(location: str, config: Any, shown: str, where: str) -> tuple[ClipTransform, str]:
     """The transform saved with a checkpoint; for a folder without one the architecture's usual one, with a note."""
     from ..data.transforms import ClipTransform
 
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--model {shown}: {text}"):
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"{where}: {text}"):
         try:
             return ClipTransform.from_pretrained(location, config=config), "saved with the checkpoint"
         except FileNotFoundError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from .common import (
     ScopeOption,
     ThresholdOption,
     check_device,
+    check_writable,
     console,
     describe_merging,
     input_errors,
@@ -50,6 +50,7 @@ from .common import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..configuration import TokenMergingConfigMixin
     from ..data.sampling import ClipSampling
     from ..evaluation import EvaluationResults, Examples, Progress
     from ..evaluation.processes import Processes
@@ -413,6 +414,7 @@ class Request:
     retry_failed: bool = False
     overwrite: bool = False
     reference: Path | None = None
+    needs_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -448,6 +450,26 @@ def output_folder(model: str, dataset: str, split: str) -> Path:
     return Path("evaluations") / "-".join((re.sub(r"[^\w.]+", "-", model).strip("-"), dataset, split))
 
 
+def find_dataset(request: Request) -> tuple[str, str]:
+    """The canonical name of the data set and the split that were asked for, before anything is loaded.
+
+    Raises:
+        InputError: If there is no such data set, or not where it is said to lie.
+    """
+    from ..data.loading import DATASETS, canonical_name
+
+    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
+        name = canonical_name(request.dataset)
+    entry, folder = DATASETS[name], request.data_dir
+    if entry.on_disk and folder is None:
+        raise InputError(f"--data-dir must be given with --dataset {name}: the folder of the data set")
+    if not entry.on_disk and folder is not None:
+        raise InputError(f"--data-dir {folder} has no effect with --dataset {name}, which is made on demand")
+    if folder is not None and not folder.expanduser().is_dir():
+        raise InputError(f"--data-dir {folder}: no such folder")
+    return name, request.split or entry.evaluation_split
+
+
 def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     """Evaluates a checkpoint on a data set, in as many processes as there are.
 
@@ -461,13 +483,14 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     Raises:
         InputError: If something of the request is not possible.
     """
-    from ..data.loading import DATASETS, canonical_name
     from ..evaluation import evaluate
     from ..evaluation.processes import Processes
 
-    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
-        name = canonical_name(request.dataset)
-    split = request.split or DATASETS[name].evaluation_split
+    if request.resume and request.overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    if request.retry_failed and not request.resume:
+        raise InputError("--retry-failed has no effect without --resume")
+    name, split = find_dataset(request)
     folder = request.output or output_folder(request.model, name, split)
     if request.device is not None:
         check_device(request.device)
@@ -477,16 +500,17 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
             f"--device must be {processes.device.type!r} or not be given with {processes.count} processes, got "
             f"{request.device!r}"
         )
-    with input_errors(OSError, rewrite=lambda text: f"--output {folder}: {text}"):
-        processes.from_main(lambda: _check_writable(folder))
+    processes.from_main(lambda: check_writable(folder))
     device = str(processes.device) if request.device is None or processes.count > 1 else request.device
     classifier = load_classifier(request.model, {}, request.dtype.value, device)
     config: Any = classifier.model.config
     settings = request.settings(classifier)
-    resolved = [_resolve(config, changes) for changes in settings]
+    resolved = [with_settings(config, changes).token_merging_settings(resolved=True) for changes in settings]
     sampling = choose_sampling(request, name, classifier)
     with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
         examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
+    if request.needs_labels and all(example.labels is None for example in examples.videos):
+        raise InputError(f"--dataset {name}: the labels of its {split} split are unknown; choose another with --split")
     mixed_precision = (
         request.mixed_precision.value
         if request.mixed_precision is not None
@@ -527,19 +551,16 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     return Finished(results, folder, timing, processes)
 
 
-def _resolve(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """All token merging settings after changes, with the architecture's choices; the config stays as it is."""
-    changed = type(config).from_stock(config)
+def with_settings(config: Any, changes: Mapping[str, Any]) -> TokenMergingConfigMixin:
+    """A copy of a config with other token merging settings.
+
+    Raises:
+        InputError: If the architecture does not have them.
+    """
+    changed: TokenMergingConfigMixin = type(config).from_stock(config)
     with input_errors(ValueError, rewrite=option_names):
         changed.update_token_merging(**changes)
-    return changed.token_merging_settings(resolved=True)
-
-
-def _check_writable(folder: Path) -> None:
-    """Fails early, before anything is loaded, where predictions could not be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    return changed
 
 
 def parse_data_options(texts: Sequence[str]) -> dict[str, Any]:

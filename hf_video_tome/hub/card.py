@@ -30,6 +30,8 @@ TAG = "token-merging"
 CARD_FILE = "README.md"
 LICENSE_FIELDS = ("license", "license_name", "license_link")
 BENCHMARK_FORMAT = 1
+PLACEHOLDER = "path/to/this/folder"
+"""What snippets load where nobody said what the checkpoint is called on the Hub; can be no id of the Hub."""
 _MARK = "<!-- written by hf-video-tome -->"
 _ORIGINAL = "## The card of the checkpoint"
 _METHOD = """\
@@ -270,7 +272,8 @@ def model_card(
         evaluations: Accuracy, from `read_evaluation`. What was measured with exactly the settings of the model also
             goes into the metadata.
         benchmarks: Speed, from `read_benchmark`.
-        repo_id: Where it will be on the Hub, for the snippets.
+        repo_id: Where it will be on the Hub, for the snippets; if None, they load the folder that holds the card,
+            whose path is left to be filled in.
         remote_code: Whether the code lies beside it, see `save_remote_code`.
 
     Returns:
@@ -312,7 +315,7 @@ def model_card(
         _settings_section(config),
         _accuracy_section(evaluations, config),
         _speed_section(benchmarks),
-        _use_section(config, repo_id or name, remote_code),
+        _use_section(config, repo_id, remote_code),
         _origin_section(base),
     )
 
@@ -482,8 +485,8 @@ def _speed(content: Mapping[str, Any]) -> str:
     )
 
 
-def _use_section(config: TokenMergingConfigMixin, target: str, remote_code: bool) -> str:
-    shape = config.clip_shape
+def _use_section(config: TokenMergingConfigMixin, repo_id: str | None, remote_code: bool) -> str:
+    shape, target = config.clip_shape, repo_id or PLACEHOLDER
     with_package = (
         "```python\n"
         "import hf_video_tome  # pip install hf-video-tome\n"
@@ -515,7 +518,8 @@ def _use_section(config: TokenMergingConfigMixin, target: str, remote_code: bool
         )
     else:
         without = f"Without `import hf_video_tome`, transformers does not know the architecture `{config.model_type}`."
-    return f"## Use\n\n{with_package}\n\n{without}"
+    filled_in = "" if repo_id else f"`{PLACEHOLDER}` stands for the folder that holds this card.\n\n"
+    return f"## Use\n\n{filled_in}{with_package}\n\n{without}"
 
 
 def _known_to_transformers(config: TokenMergingConfigMixin) -> bool:

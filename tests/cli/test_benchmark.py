@@ -226,20 +226,44 @@ def test_compiled_models_are_measured_beside_the_others(
         (["videomae", "--config-option", "num_fraems=8"], "no field 'num_fraems'"),
         (["videomae", "--config-option", "token_merging_r=8"], "options of their own"),
         (["videomae", "--config-option", "num_frames=many"], "--config-option"),
-        (["no/such/folder", "--r", "8"], "no such folder"),
+        (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; MODEL takes a folder"),
+        (["videomae", "--overwrite"], "--overwrite has no effect without --output"),
+        (["videomae", "--output", "clip.mp4/x"], "--output clip.mp4/x: "),
+        (["videomae", "--output", "earlier"], "--output earlier has a results.json already: --overwrite replaces it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line_before_any_model_is_built(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(benchmark, "_build", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "results.json").write_text("{}")
     assert run(["benchmark", *arguments]) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
     assert line.startswith("error: ")
     assert expected in line
     assert not captured.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "earlier"]
+
+
+def test_earlier_results_are_replaced_when_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["benchmark", *tiny("videomae"), *FAST, "--no-memory", "--output", str(tmp_path)]
+    assert run([*command, "--r", "2"]) == 0
+    before = (tmp_path / "results.json").read_bytes()
+    assert run([*command, "--r", "4"]) == 2
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert run([*command, "--r", "0", "--overwrite"]) == 0
+    names = [entry["name"] for entry in json.loads((tmp_path / "results.json").read_text())["results"]]
+    assert names[-1] == "r = 0, sdpa, fp32"
+    assert not (tmp_path / "speed.png").exists()  # r = 0 alone is no curve, and the old picture is of other results
 
 
 def test_compiling_without_a_compiler_is_refused(

@@ -188,7 +188,7 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
         (["--dataset", "imagenet"], "--dataset: `name` must be one of kinetics400"),
         (["--settings", "nowhere.json"], "nowhere.json"),
         (["--reference", "nowhere"], "nowhere is not the output folder of a finished evaluation"),
-        (["--retry-failed"], "retry_failed must go with resume"),
+        (["--retry-failed"], "--retry-failed has no effect without --resume"),
         (["--device", "abacus"], "--device must be a device of this machine"),
     ],
 )
@@ -201,6 +201,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+    assert not (tmp_path / "evaluations").exists()
 
 
 def test_a_dataset_is_needed(checkpoint, capsys) -> None:

@@ -27,6 +27,7 @@ from hf_video_tome.hub import (
     read_evaluation,
     save_checkpoint,
 )
+from hf_video_tome.hub.card import PLACEHOLDER
 
 NAME = "videomae-moving-digits"
 
@@ -206,7 +207,7 @@ def test_snippets_of_a_card_run(model, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     card = model_card(model, BaseCheckpoint("folder"), remote_code=True)
-    save_checkpoint(model, tmp_path / "folder", processor=checkpoint_path(NAME), card=card, remote_code=True)
+    save_checkpoint(model, tmp_path / PLACEHOLDER, processor=checkpoint_path(NAME), card=card, remote_code=True)
     namespace: dict[str, Any] = {"frames": [Image.new("RGB", (48, 48))] * 16}
     snippets = card.text.split("```python\n")[1:]
     for snippet in snippets:

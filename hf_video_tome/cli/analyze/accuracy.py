@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from ..common import (
     ThresholdOption,
     input_errors,
     load_classifier,
+    make_folder,
     merging_settings,
     option_names,
     parse_r,
@@ -39,11 +41,13 @@ from ..evaluate import (
     LimitOption,
     SplitOption,
     WorkersOption,
+    with_settings,
 )
 from .inputs import (
     choose_device,
     evaluated,
     make_request,
+    read_evaluation,
     with_dashes,
 )
 from .options import (
@@ -55,7 +59,8 @@ from .options import (
     SeedOption,
 )
 from .results import (
-    prepare_output,
+    check_output,
+    choose_output,
     title_of,
     write_results,
 )
@@ -137,6 +142,7 @@ def command(
     from ...analysis.accuracy import curve_rows
     from ...analysis.files import conditions_of_run
     from ...analysis.speed import measure_speed_ups, read_speed_ups
+    from ...configuration import token_counts_of_config
 
     common = merging_settings(
         None,
@@ -153,28 +159,56 @@ def command(
     schedules = [
         merging_settings(None, text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
     ]
+    modes = [merging_settings(None, None, mode=text)["mode"] for text in mode or ["merge"]]
+    values = None if r is None else [_one_r(text) for text in r]
+    if values is not None and not any(values):
+        raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
+
+    def take_speed_ups(settings: Sequence[Mapping[str, Any]], own: str) -> tuple[list[float], dict[str, Any]]:
+        assert benchmark is not None
+        with input_errors(OSError, ValueError, KeyError, TypeError, rewrite=lambda text: f"--benchmark: {text}"):
+            return read_speed_ups(benchmark, settings, own)
 
     def grid(classifier: Classifier) -> list[dict[str, Any]]:
-        values = None if r is None else [_one_r(text) for text in r]
         with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
-            return setting_grid(classifier.model.config, values, mode or ["merge"], schedules, common)
+            found = setting_grid(classifier.model.config, values, modes, schedules, common)
+        if benchmark is not None:  # rather now than after all of the evaluation
+            configs = [with_settings(classifier.model.config, changes) for changes in found]
+            resolved = [
+                {
+                    "changes": changes,
+                    "resolved": config.token_merging_settings(resolved=True),
+                    "token_counts": token_counts_of_config(config),
+                }
+                for changes, config in zip(found, configs, strict=True)
+            ]
+            take_speed_ups(resolved, dtype.value)
+        return found
 
-    target = prepare_output(output, "accuracy", model, evaluation, overwrite or resume)
+    target = choose_output(output, "accuracy", model, evaluation)
     request = make_request(
         model, dataset, evaluation, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
         settings=grid, strategy=strategy, sampling_rate=sampling_rate, limit=limit, batch_size=batch_size,
         workers=workers, dtype=dtype, device=device, seed=seed, output=target / "evaluation", resume=resume,
-        overwrite=overwrite,
+        overwrite=overwrite, needs_labels=True,
     )  # fmt: skip
-    done = evaluated(request, evaluation, as_json)
-    if done is None:
-        return
-    results, failed = done
+    results, failed = {}, False
+    if evaluation is not None:
+        results = read_evaluation(evaluation)
+        with input_errors(ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
+            accuracy_curves(results)
+        if benchmark is not None:
+            take_speed_ups(results["settings"], results["run"]["dtype"])
+    check_output(target, "accuracy", overwrite or resume)
+    if request is not None:
+        done = evaluated(request, as_json)
+        if done is None:
+            return
+        results, failed = done
     speed_ups: list[float] | None = None
     measured: dict[str, Any] | None = None
     if benchmark is not None:
-        with input_errors(OSError, ValueError, KeyError, TypeError, rewrite=lambda text: f"--benchmark: {text}"):
-            speed_ups, measured = read_speed_ups(benchmark, results["settings"], results["run"]["dtype"])
+        speed_ups, measured = take_speed_ups(results["settings"], results["run"]["dtype"])
     elif rounds and model is not None:
         import torch
 
@@ -196,6 +230,7 @@ def command(
         }
     with input_errors(ValueError):
         curves = accuracy_curves(results, speed_ups)
+    make_folder(target)
     conditions = {**conditions_of_run(results["run"]), "speed": measured}
     note = f"± one standard error over {results['num_labelled']} clips; dotted: unmerged"
     picture = draw_accuracy(
