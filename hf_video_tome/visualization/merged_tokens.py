@@ -21,7 +21,7 @@ FILLS = ("mean", "pixels", "distinct")
 """What the inside of a token can show: its mean colour, its pixels as they are, or a colour of its own."""
 
 _HATCH_DARK, _HATCH_LIGHT = 44, 112  # grey levels, 0 to 255
-_SINGLE_OUTLINE, _MERGED_OUTLINE = 28, 240
+_SINGLE_OUTLINE, _MERGED_OUTLINE = 16, 240
 _CONTRAST, _SHIFT = 16, 48  # between an outline and what is inside it: the least, and how it is come by
 _DIMMED, _DIMMED_BLACK = 0.3, 24.0  # contrast and darkest grey of what is not chosen
 
