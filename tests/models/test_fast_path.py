@@ -173,6 +173,24 @@ class TestTubelets:
             embed_tubelets(hooked, pixel_values)
             assert seen == [1]
 
+    @pytest.mark.parametrize("name", ["vivit", "vjepa2"])
+    def test_merging_models_embed_by_it(self, name, monkeypatch):
+        model, pixel_values, calls = build(name, torch.bfloat16), draw_pixels().bfloat16(), []
+        expected = logits_of(model, pixel_values)
+        embeddings = next(module for module in model.modules() if type(module).__name__.endswith("Embeddings"))
+
+        def counted(*args):
+            calls.append(1)
+            return _tubelets_by_matrix(*args)
+
+        monkeypatch.setattr("hf_video_tome.models.kernels._tubelets_by_matrix", counted)
+        assert torch.equal(logits_of(model, pixel_values), expected)
+        assert calls == [1]
+        seen = []
+        embeddings.register_forward_hook(lambda *_: seen.append(1))
+        logits_of(model, pixel_values)
+        assert seen == [1]
+
 
 @pytest.mark.parametrize("name", ["gelu_fast", "gelu_new"])
 def test_fused_activations_are_the_stock_ones(name):
