@@ -188,7 +188,7 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
 def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
     words, message, tmp_path, monkeypatch, capsys
 ) -> None:
-    for module in ("evaluate", "analyze.inputs"):
+    for module in ("evaluation", "analyze.inputs"):
         monkeypatch.setattr(
             f"hf_video_tome.cli.{module}.load_classifier", lambda *_: pytest.fail("a model was loaded")
         )
@@ -206,7 +206,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
         ("accuracy", ["--r", "40"], "--r must be at most 32"),
         ("accuracy", ["--benchmark", "nowhere"], "--benchmark: No such file or directory: nowhere"),
         ("accuracy", ["--scope", "frame", "--mode", "hybrid"], "--threshold must be a number"),
-        ("accuracy", ["--position", "centroid"], "'position' is no token merging setting of videomae"),
+        ("accuracy", ["--position", "centroid"], "--position goes with vjepa2 only, not with videomae"),
         ("confusion", ["--r", "0"], "--r must be more than 0"),
         ("confusion", ["--task", "verb"], "--task must be one of label, got 'verb'"),
         ("confusion", ["--split", "weekend"], "weekend"),
@@ -270,7 +270,7 @@ def test_splicing_says_what_to_do_where_no_class_has_two_clips(tmp_path, capsys)
 def test_an_output_that_cannot_be_written_to_is_refused_before_anything_is_loaded(
     kind, tmp_path, monkeypatch, capsys
 ) -> None:
-    for module in ("evaluate", "analyze.inputs"):
+    for module in ("evaluation", "analyze.inputs"):
         monkeypatch.setattr(
             f"hf_video_tome.cli.{module}.load_classifier", lambda *_: pytest.fail("a model was loaded")
         )

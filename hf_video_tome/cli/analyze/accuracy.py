@@ -29,8 +29,9 @@ from ..common import (
     parse_r,
     progress_bar,
     require_packages,
+    with_settings,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,
@@ -41,7 +42,6 @@ from ..evaluate import (
     LimitOption,
     SplitOption,
     WorkersOption,
-    with_settings,
 )
 from .inputs import (
     choose_device,
@@ -170,6 +170,7 @@ def command(
             return read_speed_ups(benchmark, settings, own)
 
     def grid(classifier: Classifier) -> list[dict[str, Any]]:
+        with_settings(classifier.model.config, common)
         with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
             found = setting_grid(classifier.model.config, values, modes, schedules, common)
         if benchmark is not None:  # rather now than after all of the evaluation

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...evaluation.names import distinct_names
 from ..common import (
     Classifier,
     Dtype,
@@ -27,7 +28,7 @@ from ..common import (
     make_folder,
     require_packages,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,
@@ -38,7 +39,6 @@ from ..evaluate import (
     LimitOption,
     SplitOption,
     WorkersOption,
-    distinct_names,
 )
 from .inputs import (
     evaluated,

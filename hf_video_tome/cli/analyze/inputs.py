@@ -25,8 +25,9 @@ from ..common import (
     print_error,
     print_note,
     progress_bar,
+    with_settings,
 )
-from ..evaluate import (
+from ..evaluation import (
     SHOWN_FAILURES,
     ClipStrategy,
     Protocol,
@@ -38,7 +39,6 @@ from ..evaluate import (
     parse_data_options,
     report_failures,
     run_evaluation,
-    with_settings,
 )
 
 if TYPE_CHECKING:
