@@ -250,7 +250,7 @@ def command(
             "warmup": warmup,
             "rounds": rounds,
             "seed": seed,
-            **machine(target),
+            **machine(target, memory),
             "inductor_freezing": freezing,
             "command": ("TORCHINDUCTOR_FREEZING=1 " if freezing else "")
             + _command_line(
@@ -270,6 +270,7 @@ def command(
                     "--threads": threads,
                     "--warmup": warmup,
                     "--rounds": rounds,
+                    "--no-memory": not memory,
                     "--profile": profile,
                 },
             ),
