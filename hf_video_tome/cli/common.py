@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedModel
 
+    from ..benchmark import BenchmarkResults
     from ..configuration import TokenMergingConfigMixin
     from ..data.transforms import ClipTransform
 
@@ -690,6 +691,31 @@ def describe_counts(counts: list[int]) -> str:
         return f"{counts[0]} in all {len(counts) - 1} layers"
     removed = 1 - counts[-1] / counts[0]
     return f"{' → '.join(map(str, counts))}  ({removed:.0%} removed)"
+
+
+# --- what other commands left behind
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The results of a finished evaluation, named by `--evaluation`.
+
+    Raises:
+        InputError: If there are none, or they have no accuracy.
+    """
+    from ..hub import read_evaluation as read
+
+    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
+        return read(folder)
+
+
+def read_benchmark(path: Path) -> BenchmarkResults:
+    """The results of a benchmark, named by `--benchmark`: a file, or the folder with it.
+
+    Raises:
+        InputError: If there are none.
+    """
+    from ..benchmark import BenchmarkResults
+
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--benchmark: {text}"):
+        return BenchmarkResults.load(path)
 
 
 # --- printing

@@ -136,6 +136,8 @@ def test_every_architecture(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert merged["share_of_mac_ratio"] > 0
     assert merged["mac_ratio"] > 1
     assert merged["memory"] is None
+    assert "memory_method" not in content["conditions"]
+    assert "--no-memory" in content["conditions"]["command"]
 
 
 def test_a_stock_model_without_sdpa_is_said_to_have_none(capsys: pytest.CaptureFixture[str]) -> None:
