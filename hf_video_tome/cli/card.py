@@ -175,7 +175,8 @@ def check_hub_id(value: str | None, option: str) -> None:
     from huggingface_hub.utils import validate_repo_id
 
     if value is not None:
-        with input_errors(ValueError, rewrite=lambda text: f"{option}: {text}"):
+        # What the message goes on with is for calls in Python.
+        with input_errors(ValueError, rewrite=lambda text: f"{option}: {text.partition(' Use `repo_type`')[0]}"):
             validate_repo_id(value)
 
 
