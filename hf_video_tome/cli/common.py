@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedModel
 
+    from ..benchmark import BenchmarkResults
+    from ..configuration import TokenMergingConfigMixin
     from ..data.transforms import ClipTransform
 
 
@@ -311,9 +313,37 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
     for name, value in settings.items():
         check = TokenMergingConfigMixin.token_merging_checks.get(f"{PREFIX}{name}")
         if check is not None:  # what only some architectures have is checked by their configs
-            with input_errors(ValueError, rewrite=lambda text, name=name: f"{option_name(name)} {text}"):  # type: ignore[misc]
+            with input_errors(ValueError, rewrite=lambda text, name=name: f"{option_name(name)} {_typed(text)}"):  # type: ignore[misc]
                 check(value)
     return settings
+
+
+def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
+    """A copy of a config with other token merging settings.
+
+    Args:
+        config: A config with token merging fields.
+        settings: Settings that were given as options.
+
+    Returns:
+        The copy.
+
+    Raises:
+        InputError: If the architecture does not have them.
+    """
+    from ..configuration import PREFIX
+    from ..models import ARCHITECTURES
+
+    for name in settings:
+        name = name.removeprefix(PREFIX)
+        field = f"{PREFIX}{name}"
+        if field not in config.token_merging_checks:
+            others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_checks]
+            raise InputError(f"{option_name(name)} goes with {', '.join(others)} only, not with {config.model_type}")
+    changed: TokenMergingConfigMixin = type(config).from_stock(config)
+    with input_errors(ValueError, rewrite=option_names):
+        changed.update_token_merging(**settings)
+    return changed
 
 
 def option_name(name: str) -> str:
@@ -331,7 +361,12 @@ def option_names(message: str, pattern: str = r"token_merging_(\w+)") -> str:
     Returns:
         The message for who gave options.
     """
-    return re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message)
+    return _typed(re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message))
+
+
+def _typed(message: str) -> str:
+    """Leaves out that a setting takes None: on a command line, that is the option not given."""
+    return re.sub(r",? or None(?=, got )", "", message)
 
 
 def check_device(name: str) -> torch.device:
@@ -532,8 +567,7 @@ def load_classifier(
             )
         with input_errors(OSError, ValueError, StrictDataclassError, rewrite=lambda text: f"{where}: {text}"):
             config = AutoConfig.from_pretrained(location)
-        with input_errors(ValueError, StrictDataclassError, rewrite=option_names):
-            config.update_token_merging(**settings)
+        with_settings(config, settings)
         # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
         fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
         with input_errors(OSError, SafetensorError, rewrite=lambda text: f"{where}: {text}"):
@@ -657,6 +691,31 @@ def describe_counts(counts: list[int]) -> str:
         return f"{counts[0]} in all {len(counts) - 1} layers"
     removed = 1 - counts[-1] / counts[0]
     return f"{' → '.join(map(str, counts))}  ({removed:.0%} removed)"
+
+
+# --- what other commands left behind
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The results of a finished evaluation, named by `--evaluation`.
+
+    Raises:
+        InputError: If there are none, or they have no accuracy.
+    """
+    from ..hub import read_evaluation as read
+
+    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
+        return read(folder)
+
+
+def read_benchmark(path: Path) -> BenchmarkResults:
+    """The results of a benchmark, named by `--benchmark`: a file, or the folder with it.
+
+    Raises:
+        InputError: If there are none.
+    """
+    from ..benchmark import BenchmarkResults
+
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--benchmark: {text}"):
+        return BenchmarkResults.load(path)
 
 
 # --- printing
