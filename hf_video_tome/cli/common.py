@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_path
+from ..checkpoints import DEFAULT_CHECKPOINT, loading
+from ..checkpoints.loading import Classifier
+from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..benchmark import BenchmarkResults
     from ..configuration import TokenMergingConfigMixin
-    from ..data.transforms import ClipTransform
 
 
 class InputError(Exception):
@@ -331,19 +331,8 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
     Raises:
         InputError: If the architecture does not have them.
     """
-    from ..configuration import PREFIX
-    from ..models import ARCHITECTURES
-
-    for name in settings:
-        name = name.removeprefix(PREFIX)
-        field = f"{PREFIX}{name}"
-        if field not in config.token_merging_checks:
-            others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_checks]
-            raise InputError(f"{option_name(name)} goes with {', '.join(others)} only, not with {config.model_type}")
-    changed: TokenMergingConfigMixin = type(config).from_stock(config)
-    with input_errors(ValueError, rewrite=option_names):
-        changed.update_token_merging(**settings)
-    return changed
+    with input_errors(loading.SettingsError, rewrite=option_names):
+        return loading.with_settings(config, settings)
 
 
 def option_name(name: str) -> str:
@@ -456,31 +445,8 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 # --- checkpoints
-@dataclass(frozen=True)
-class Classifier:
-    """A loaded checkpoint.
-
-    Attributes:
-        name: What the user called it.
-        location: Folder or Hub id that it came from.
-        model: The model, ready to run.
-        transform: How frames become its input.
-        transform_source: Where the transform came from.
-        device: Where the model lies.
-    """
-
-    name: str
-    location: str
-    model: PreTrainedModel
-    transform: ClipTransform
-    transform_source: str
-    device: torch.device
-
-
 def find_checkpoint(name: str | None, argument: str = "MODEL") -> str:
-    """Says what to load for the name of a checkpoint.
-
-    A folder comes before a shipped checkpoint of the same name, as it does before a Hub id in transformers.
+    """`hf_video_tome.checkpoints.find_checkpoint`, whose errors name the argument of the command.
 
     Args:
         name: The name; None for the default checkpoint.
@@ -492,25 +458,8 @@ def find_checkpoint(name: str | None, argument: str = "MODEL") -> str:
     Raises:
         InputError: If it can only be meant as a folder and is not there or holds no checkpoint.
     """
-    if name is None:
-        with input_errors(ValueError):
-            return str(checkpoint_path())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(
-                f"{argument} {name}: this folder has no config.json; a checkpoint folder holds config.json and "
-                "model.safetensors, as save_pretrained writes them"
-            )
-        return str(path)
-    if name in available():
-        return str(checkpoint_path(name))
-    allowed = f"{argument} takes a folder, a model id on the Hub, or one of: {', '.join(available())}"
-    if path.exists():
-        raise InputError(f"{argument} {name}: is a file; {allowed}")
-    if path.is_absolute() or name.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise InputError(f"{argument} {name}: no such folder; {allowed}")
-    return name
+    with input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"):
+        return loading.find_checkpoint(name)
 
 
 def load_classifier(
@@ -520,7 +469,7 @@ def load_classifier(
     device: str = "cpu",
     argument: str = "MODEL",
 ) -> Classifier:
-    """Loads a checkpoint with its transform.
+    """`hf_video_tome.checkpoints.load_classifier`, with notes, and errors that name arguments of the command.
 
     Args:
         name: The name of the checkpoint; None for the default one.
@@ -536,83 +485,23 @@ def load_classifier(
         InputError: If the checkpoint cannot be loaded, is of another kind, or does not go with the settings.
     """
     import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForVideoClassification, PretrainedConfig
-
-    from ..models import ARCHITECTURES
 
     location, target = find_checkpoint(name, argument), check_device(device)
-    shown = name or DEFAULT_CHECKPOINT
-    where = f"{argument} {shown}"
-    is_folder = Path(location).is_dir()
-    if not is_folder:
-        print_note(f"{shown} is no folder here: looking for it on the Hub")
-
-    def explain(message: str) -> str:
-        if is_folder:
-            return f"{where}: {message}"
-        return (
-            f"{where}: neither a folder here, nor one of the shipped checkpoints ({', '.join(available())}), "
-            f"nor could it be loaded from the Hub: {message}"
+    if not Path(location).is_dir():
+        print_note(f"{name} is no folder here: looking for it on the Hub")
+    with (
+        input_errors(loading.SettingsError, rewrite=option_names),
+        input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"),
+        input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"),
+    ):
+        classifier = loading.load_classifier(name, dtype=dtype, device=target, **settings)
+    if classifier.transform_source != loading.SAVED_TRANSFORM:
+        model_type = classifier.model.config.model_type
+        print_note(
+            f"{classifier.name} has no preprocessor_config.json: frames are resized and normalised as is usual for "
+            f"{model_type}; save the processor beside the checkpoint if it was trained otherwise"
         )
-
-    with quiet_transformers():
-        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=explain):
-            content, _ = PretrainedConfig.get_config_dict(location)
-        model_type = content.get("model_type")
-        if model_type not in ARCHITECTURES:
-            raise InputError(
-                f"{where}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
-            )
-        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=lambda text: f"{where}: {text}"):
-            config = AutoConfig.from_pretrained(location)
-        with_settings(config, settings)
-        # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
-        fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
-        with input_errors(OSError, SafetensorError, rewrite=lambda text: f"{where}: {text}"):
-            model, report = AutoModelForVideoClassification.from_pretrained(
-                location,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                **fields,
-            )
-        for key, found, expected in sorted(report["mismatched_keys"]):
-            raise InputError(
-                f"{where}: its weights do not fit its config.json: {key} has shape {tuple(found)}, expected "
-                f"{tuple(expected)}"
-            )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise InputError(
-                f"{where}: {len(missing)} of the weights of a {model_type} video classifier are missing "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); its config says it is a "
-                f"{', '.join(content.get('architectures') or ['?'])}"
-            )
-        transform, source = _load_transform(location, config, shown, where)
-    with input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"):
-        model.to(target)
-    return Classifier(shown, location, model.eval(), transform, source, target)
-
-
-def _load_transform(location: str, config: Any, shown: str, where: str) -> tuple[ClipTransform, str]:
-    """The transform saved with a checkpoint; for a folder without one the architecture's usual one, with a note."""
-    from ..data.transforms import ClipTransform
-
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"{where}: {text}"):
-        try:
-            return ClipTransform.from_pretrained(location, config=config), "saved with the checkpoint"
-        except FileNotFoundError:
-            if not Path(location).is_dir():
-                raise
-        transform = ClipTransform.from_config(config)
-    source = f"the usual one of {config.model_type}"
-    print_note(
-        f"{shown} has no preprocessor_config.json: frames are resized and normalised as is usual for "
-        f"{config.model_type}; save the processor beside the checkpoint if it was trained otherwise"
-    )
-    return transform, source
+    return classifier
 
 
 def check_sampling(strategy: Strategy, sampling_rate: int | None) -> None:
@@ -645,26 +534,6 @@ def read_clip(classifier: Classifier, file: str, strategy: Strategy, sampling_ra
     num_frames = classifier.model.config.clip_shape.frames
     with input_errors(VideoDecodingError):
         return read_clips(Path(file), ClipSampling(num_frames, sampling_rate or 1, strategy.value))[0]
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hides progress bars and warnings of the loading: what matters of it is checked and said by the commands."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def merging_summary(model: PreTrainedModel) -> dict[str, Any]:

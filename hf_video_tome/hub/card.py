@@ -24,7 +24,7 @@ from ..configuration import PREFIX, TokenMergingConfigMixin, token_counts_of_con
 from ..evaluation.names import distinct_names
 from ..evaluation.output import RESULTS_FILE
 from ..evaluation.runner import digest_weights
-from ..evaluation.tasks import names_digest
+from ..evaluation.tasks import classifier_tasks, names_digest
 from ..models import ARCHITECTURES
 
 TASK = "video-classification"
@@ -442,7 +442,7 @@ def _use_section(config: TokenMergingConfigMixin, repo_id: str | None, remote_co
         f'model = AutoModelForVideoClassification.from_pretrained("{target}")\n'
         f'processor = AutoImageProcessor.from_pretrained("{target}")\n'
         f'inputs = processor(frames, return_tensors="pt")  # {shape.frames} RGB frames of a clip\n'
-        "print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])\n\n"
+        f"{_answer_snippet(config)}\n\n"
         "model.set_token_merging(r=0)  # any other setting, at any time\n"
         "```"
     )
@@ -468,6 +468,17 @@ def _use_section(config: TokenMergingConfigMixin, repo_id: str | None, remote_co
         without = f"Without `import hf_video_tome`, transformers does not know the architecture `{config.model_type}`."
     filled_in = "" if repo_id else f"`{PLACEHOLDER}` stands for the folder that holds this card.\n\n"
     return f"## Use\n\n{filled_in}{with_package}\n\n{without}"
+
+
+def _answer_snippet(config: TokenMergingConfigMixin) -> str:
+    """Prints what the classifier says: one label, or one for each task."""
+    if len(classifier_tasks(config)) == 1:
+        return "print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])"
+    return (
+        "logits = model(**inputs).logits[0]\n"
+        "for task, (start, stop) in model.config.label_groups.items():\n"
+        "    print(task, model.config.id2label[start + logits[start:stop].argmax(-1).item()])"
+    )
 
 
 def _known_to_transformers(config: TokenMergingConfigMixin) -> bool:

@@ -168,7 +168,10 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
         (["confusion", "--evaluation", "nowhere", "--select", "last"], "--select must be one of first, changed"),
         (["splice", "videomae-moving-digits", "--dataset", "x", "--region", "middle"], "--region must be one of"),
         (["splice", "videomae-moving-digits", "--dataset", "x"], "--dataset"),
-        (["layers", "resnet!", "--dataset", "moving-digits"], "MODEL resnet!: no such folder; MODEL takes a folder"),
+        (
+            ["layers", "resnet!", "--dataset", "moving-digits"],
+            "MODEL resnet!: no such folder; a checkpoint is",
+        ),
         (["layers", *DIGITS, "--mode", "melt"], "--mode must be one of"),
         (["layers", *DIGITS, "--threshold", "3"], "--threshold must be a cosine similarity in [-1, 1]"),
         (["confusion", *DIGITS, "--schedule", "rising"], "--schedule must be one of"),

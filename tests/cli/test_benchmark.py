@@ -236,7 +236,7 @@ def test_compiled_models_are_measured_beside_the_others(
         (["videomae", "--config-option", "dtype=foo"], "--config-option: "),
         (["videomae", "--threads", "100000"], "--threads must be at most"),
         (["videomae", "--threads", "0"], "--threads"),
-        (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; MODEL takes a folder"),
+        (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; a checkpoint is a folder"),
         (["videomae", "--overwrite"], "--overwrite has no effect without --output"),
         (["videomae", "--output", "clip.mp4/x"], "--output clip.mp4/x: "),
         (["videomae", "--output", "earlier"], "--output earlier has a results.json already: --overwrite replaces it"),

@@ -59,8 +59,8 @@ def test_bad_input_leaves_nothing_behind(capsys, monkeypatch, tmp_path):
 
 
 def test_a_checkpoint_that_is_not_there_is_called_as_the_command_spells_it(capsys):
-    check_refused(capsys, ["card", "./nope"], "MODEL ./nope: no such folder; MODEL takes a folder")
-    check_refused(capsys, ["save", "./nope", "out"], "MODEL ./nope: no such folder; MODEL takes a folder")
+    check_refused(capsys, ["card", "./nope"], "MODEL ./nope: no such folder; a checkpoint is a folder")
+    check_refused(capsys, ["save", "./nope", "out"], "MODEL ./nope: no such folder; a checkpoint is a folder")
 
 
 def test_a_card_without_a_hub_id_says_what_to_fill_in(tmp_path, capsys):

@@ -320,6 +320,33 @@ def test_a_folder_without_a_processor_is_used_with_a_note(
     assert "has no preprocessor_config.json" in captured.err
 
 
+def test_a_head_with_two_tasks_is_asked_for_each(
+    checkpoints: dict[str, Path], videos: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = {"noun": [3, LABELS], "verb": [0, 3]}
+    folder = copy_checkpoint(checkpoints["videomae"], tmp_path / "two", label_groups=groups)
+    one = run_json(capsys, ["classify", videos["forward"], "--model", checkpoints["videomae"], "--top-k", LABELS])
+    probability = {label["index"]: label["probability"] for label in one["results"][0]["top"]}
+    assert {label["task"] for label in one["results"][0]["top"]} == {"label"}
+    top = run_json(capsys, ["classify", videos["forward"], "--model", folder, "--top-k", 2])["results"][0]["top"]
+    assert [label["task"] for label in top] == ["verb", "verb", "noun", "noun"]
+    for task, (start, stop) in groups.items():
+        # The same logits: inside a task probabilities are to each other as they were, and add up to 1.
+        share = sum(probability[output] for output in range(start, stop))
+        best = sorted(range(start, stop), key=lambda output: -probability[output])[:2]
+        found = [label for label in top if label["task"] == task]
+        assert [label["index"] for label in found] == [output - start for output in best]
+        assert [label["label"] for label in found] == [f"action {output}" for output in best]
+        assert [label["probability"] for label in found] == pytest.approx(
+            [probability[output] / share for output in best], abs=1e-4
+        )
+    assert run(["classify", str(videos["forward"]), "--model", str(folder), "--top-k", "2"]) == 0
+    words = capsys.readouterr().out.split()
+    assert words.count("task") == words.count("verb") == words.count("noun") == 1
+    assert run(["classify", str(videos["forward"]), "--model", str(checkpoints["videomae"])]) == 0
+    assert "task" not in capsys.readouterr().out.split()
+
+
 # --- bad input
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["classify", "--help"], ["demo", "--help"], ["--version"]):
@@ -439,6 +466,9 @@ def test_bad_checkpoints_are_refused(
     negative = copy_checkpoint(good, tmp_path / "negative", token_merging_r=-3)
     refused(negative, "token_merging_r must be", "-3")
 
+    split = copy_checkpoint(good, tmp_path / "split", label_groups={"verb": [0, 3], "noun": [4, LABELS]})
+    refused(split, "label_groups must map", "= 7 outputs", "'noun': [4, 7]")
+
     sized = copy_checkpoint(good, tmp_path / "sized")
     processor = {**PROCESSOR, "crop_size": {"height": 24, "width": 24}}
     (sized / "preprocessor_config.json").write_text(json.dumps(processor))
@@ -549,7 +579,7 @@ def test_demo_runs_on_untrained_weights(
     checkpoint = tmp_path / "untrained"
     make_model("timesformer", id2label=dict(enumerate(ACTIONS))).save_pretrained(checkpoint)
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    monkeypatch.setattr(common, "checkpoint_path", lambda: checkpoint)
+    monkeypatch.setattr("hf_video_tome.checkpoints.loading.checkpoint_path", lambda: checkpoint)
     result = run_json(capsys, ["demo", "--output", tmp_path / "out", "--clips", 7, "--r", "2"])
     check_demo(tmp_path / "out", result, [0, 2])
     assert result["results"][1]["tokens"] == [129, 65]

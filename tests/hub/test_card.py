@@ -215,6 +215,32 @@ def test_snippets_of_a_card_run(model, tmp_path, monkeypatch):
     assert len(snippets) == 2
 
 
+def test_the_snippet_asks_a_head_with_two_tasks_for_each(model, tmp_path, monkeypatch, capsys):
+    """All nouns are made likelier than any verb: one answer over all outputs would be a noun."""
+    from PIL import Image
+
+    names = [f"verb {index}" for index in range(20)] + [f"noun {index}" for index in range(100)]
+    two = AutoModelForVideoClassification.from_pretrained(
+        checkpoint_path(NAME), token_merging_r=38, id2label=dict(enumerate(names)), label2id=None
+    ).eval()
+    two.config.label_groups = {"verb": [0, 20], "noun": [20, 120]}
+    with torch.no_grad():
+        two.classifier.bias[20:] += 1000
+    monkeypatch.chdir(tmp_path)
+    card = model_card(two, BaseCheckpoint("folder"))
+    save_checkpoint(two, tmp_path / PLACEHOLDER, processor=checkpoint_path(NAME), card=card)
+    frames = torch.randint(256, (16, 3, 48, 48), dtype=torch.uint8)
+    namespace: dict[str, Any] = {"frames": [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]}
+    capsys.readouterr()
+    exec(card.text.split("```python\n")[1].partition("```")[0], namespace)
+    pixel_values = ClipTransform.from_pretrained(checkpoint_path(NAME))(frames)[None]
+    with torch.no_grad():
+        logits = two(pixel_values).logits[0]
+    verb, noun = logits[:20].argmax().item(), logits[20:].argmax().item()
+    assert logits[20:].min() > logits[:20].max()
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"noun noun {noun}", f"verb verb {verb}"]
+
+
 @pytest.mark.parametrize("name", available())
 def test_shipped_cards_have_the_metadata_that_the_training_script_writes(name):
     shipped = ModelCard.load(checkpoint_path(name) / "README.md")
