@@ -18,9 +18,21 @@ from hf_video_tome.models.block_attention import attend_in_blocks, is_faster_in_
 from hf_video_tome.models.kernels import _tubelets_by_matrix, embed_tubelets, fused_activation
 
 from ..tiny import TINY_CONFIGS
-from .common import draw_pixels, logits_of
+from .common import OperationCounter, draw_pixels, logits_of
 
 SDPA_ARCHITECTURES = [name for name in ARCHITECTURES if name != "videoprism_vision_model"]  # its soft-cap is eager's
+
+
+# Context and residual of each of three layers, but not of a last one that computes CLS only; places in V-JEPA 2. Of
+# TimeSformer and VideoPrism, which merge after the output projection, the states alone.
+TENSORS_THAT_MERGE = {
+    "videomae": 3 * 2,
+    "vivit": 2 * 2,
+    "timesformer": 2,
+    "vjepa2": 3 * 3,
+    "videoprism_vision_model": 3,
+    "motionformer": 2 * 2,
+}
 
 
 @pytest.fixture(params=[True, False], ids=["blocks", "fused kernel"])
@@ -134,6 +146,22 @@ def test_sdpa_weighs_tokens_by_a_channel_as_by_a_mask(name, monkeypatch):
     assert asked
 
 
+def operations_of(model: nn.Module, dtype: torch.dtype = torch.float32) -> list[str]:
+    """What a forward call without gradients runs, operator by operator."""
+    with OperationCounter() as counter:
+        logits_of(model, draw_pixels(dtype=dtype))
+    return counter.names
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weighted_means_are_one_kernel_for_every_tensor_that_merges(name, dtype):
+    model = build(name, dtype, implementation="eager")
+    assert sum("embedding_bag" in operation for operation in operations_of(model, dtype)) == TENSORS_THAT_MERGE[name]
+    model.set_token_merging(r=0)
+    assert not any("embedding_bag" in operation for operation in operations_of(model, dtype))
+
+
 class TestTubelets:
     @pytest.mark.parametrize("shape", [(4, 3, 16, 24), (5, 3, 19, 27), (2, 1, 8, 4)])
     def test_the_matrix_product_is_the_convolution(self, shape):
@@ -191,6 +219,11 @@ class TestTubelets:
         logits_of(model, pixel_values)
         assert seen == [1]
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+    def test_vivit_embeds_in_the_form_that_is_faster_in_its_dtype(self, dtype):
+        convolves = any("convolution" in operation for operation in operations_of(build("vivit", dtype), dtype))
+        assert convolves == (dtype is torch.float32)
+
 
 @pytest.mark.parametrize("name", ["gelu_fast", "gelu_new"])
 def test_fused_activations_are_the_stock_ones(name):
@@ -203,6 +236,14 @@ def test_fused_activations_are_the_stock_ones(name):
 def test_activations_that_are_one_kernel_stay(name):
     activation = ACT2FN[name]
     assert fused_activation(activation) is activation
+
+
+def test_vivit_activates_by_one_kernel_in_every_layer():
+    model = build("vivit", torch.float32)
+    assert model.config.hidden_act == "gelu_fast"
+    operations = operations_of(model)
+    assert operations.count("aten.gelu.default") == model.config.num_hidden_layers
+    assert not any("tanh" in operation for operation in operations)
 
 
 def test_vivit_takes_other_modules_in_the_place_of_its_own():
