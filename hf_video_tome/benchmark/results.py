@@ -160,8 +160,9 @@ class BenchmarkResults:
         Raises:
             ValueError: If that is not exactly one.
         """
-        candidate, wanted = type(config).from_stock(config), config.token_merging_plan()
-        unset = type(config)().token_merging_settings()
+        config_class: Any = type(config)
+        candidate, wanted = config_class.from_stock(config), config.token_merging_plan()
+        unset = config_class().token_merging_settings()
         found = []
         for entry in self.measured:
             variant = entry.variant
