@@ -108,12 +108,12 @@ def sizes_of(config: Any, name: str, count: int = 1) -> tuple[int, ...]:
         (16, 16)
     """
     value = getattr(config, name)
-    single = isinstance(value, int)
+    single = isinstance(value, numbers.Integral)
     sizes = (value,) * min(count, 2) if single else tuple(value) if isinstance(value, Iterable) else ()
-    if len(sizes) != count or not all(isinstance(size, int) and size >= 1 for size in sizes):
+    if len(sizes) != count or not all(isinstance(size, numbers.Integral) and int(size) >= 1 for size in sizes):
         allowed = {1: "an int", 2: "an int, or two of them (height, width),", 3: "three ints (frames, height, width)"}
         raise ValueError(f"{name} must be {allowed[count]} of at least 1, got {value!r}")
-    return sizes
+    return tuple(map(int, sizes))
 
 
 def image_grid(image_size: Any, patch_size: Any) -> tuple[int, int]:

@@ -305,7 +305,7 @@ def test_names_of_another_model_are_refused(checkpoint, readable, tmp_path, caps
     assert "is of a model whose outputs have other names" in error
 
 
-def test_accuracy_and_speed_are_of_one_model(checkpoint, readable, tmp_path, capsys) -> None:
+def test_accuracy_and_speed_are_of_one_model(checkpoint, readable, tmp_path, monkeypatch, capsys) -> None:
     """Neither another checkpoint nor the benchmark of another architecture or size goes with an evaluation."""
     evaluation, output = tmp_path / "evaluation", tmp_path / "out"
     settings = ["--r", "0", "--r", "4"]
@@ -338,8 +338,15 @@ def test_accuracy_and_speed_are_of_one_model(checkpoint, readable, tmp_path, cap
     # Other settings in the checkpoint do not change what was evaluated, nor what is timed.
     saved = tmp_path / "saved"
     assert run(["save", str(checkpoint), str(saved), "--r", "8", "--mode", "drop"]) == 0
+    timed = []
+
+    def measure(model, settings, **_) -> list[float]:
+        timed.extend((model.config.token_merging_r, setting["r"], setting["mode"]) for setting in settings)
+        return [1.0] * len(settings)
+
+    monkeypatch.setattr("hf_video_tome.analysis.speed.measure_speed_ups", measure)
     assert accuracy(saved, "--rounds", "1", "--overwrite") == 0
-    assert content_of(output, "accuracy")["conditions"]["speed"]["rounds"] == 1
+    assert timed == [(8, 0, "merge"), (8, 4, "merge")]
     assert run([*arguments("accuracy", checkpoint, readable, output, "--r", "4"), "--schedule", "constant",
                 "--overwrite", "--benchmark", str(tmp_path / "narrow-speed")]) == 2  # fmt: skip
     assert f"--benchmark {tmp_path / 'narrow-speed'}: the benchmark is of a model" in capsys.readouterr().err
