@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,24 +21,39 @@ from huggingface_hub import RepoCard
 from transformers import AutoConfig
 
 from hf_video_tome import token_counts
-from hf_video_tome.checkpoints import checkpoint_path
+from hf_video_tome.checkpoints import checkpoint_path, load_classifier
 from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.encoding import write_video
 from hf_video_tome.data.moving_digits import write_clips
+from hf_video_tome.hub import save_checkpoint
 
 gradio = pytest.importorskip("gradio", reason='the Space needs gradio: pip install "hf-video-tome[space]"')
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser is driven by selenium: pip install selenium")
 
-from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
+import gradio_client  # noqa: E402
+import httpx  # noqa: E402
+from selenium.common.exceptions import (  # noqa: E402
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "examples" / "space"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
-PATIENCE = 120  # seconds: machines that test are busy
+PATIENCE = 3000  # questions to the page, at least a tenth of a second apart: machines that test are busy
+HOUR = 3600.0  # seconds: what ends sooner by itself than it should, is no finding about the page
+NOT_YET = (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+    StopIteration,
+)
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and CHROMEDRIVER),
     reason="no chromium and chromedriver here: apt-get install chromium chromium-driver",
@@ -64,55 +82,101 @@ def address(app: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 class Visitor:
-    """What a person does with the page."""
+    """What a person does with the page.
+
+    Nothing is done or read once and for all: the page may not be there yet, or be drawn anew at that moment.
+    """
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
     def wait(self, condition: Callable[[], Any], what: str) -> Any:
-        ignored = [StaleElementReferenceException]
-        waiting = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=ignored)
-        return waiting.until(lambda _: condition(), f"the page did not show {what}")
+        """Asks until the answer is true.
 
-    def find(self, selector: str) -> Any:
-        return self.wait(lambda: next(iter(self.driver.find_elements(By.CSS_SELECTOR, selector)), None), selector)
+        Questions are counted, not seconds: where everything is stopped for minutes, so is the page.
+        """
+        for _ in range(PATIENCE):
+            with contextlib.suppress(*NOT_YET):
+                found = condition()
+                if found:
+                    return found
+            time.sleep(0.1)
+        return pytest.fail(f"the page did not show {what}")
+
+    def one(self, selector: str) -> Any:
+        """An element; may only be used inside `wait`."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """What is written in each of the elements that are there now."""
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map(it => it.innerText)", selector
+        )
 
     def text(self, selector: str) -> str:
-        return self.find(selector).text
+        return self.wait(lambda: self.texts(selector), selector)[0]
+
+    def value(self, selector: str) -> str:
+        return self.wait(lambda: [self.one(selector).get_property("value")], selector)[0]
+
+    def click(self, selector: str) -> None:
+        def click() -> bool:
+            self.one(selector).click()
+            return True
+
+        self.wait(click, f"{selector} to click on")
 
     def facts(self) -> list[str]:
         """The values of the three cards."""
-        return [fact.text for fact in self.driver.find_elements(By.CSS_SELECTOR, "#facts .value")]
+        return self.texts("#facts .value")
 
     def classify(self) -> list[str]:
         """Presses the button and waits for the answer: old numbers are taken away first."""
         self.driver.execute_script("document.querySelectorAll('#facts .facts').forEach(it => it.remove())")
-        self.find("#classify").click()
-        return self.wait(lambda: self.facts() or None, "numbers")
+        self.click("#classify")
+        return self.wait(self.facts, "numbers")
 
     def enter(self, selector: str, text: str) -> None:
-        field = self.find(selector)
-        field.click()
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(text)
-        field.send_keys(Keys.ENTER)
-        field.send_keys(Keys.TAB)
+        def enter() -> bool:
+            field = self.one(selector)
+            field.click()
+            field.send_keys(Keys.CONTROL, "a")
+            field.send_keys(text)
+            field.send_keys(Keys.ENTER)
+            field.send_keys(Keys.TAB)
+            return field.get_property("value") == text
+
+        self.wait(enter, f"{text!r} in {selector}")
 
     def choose(self, selector: str, name: str) -> None:
         """Picks an option of a list."""
-        self.find(f"{selector} input").click()
 
-        def option() -> Any:
-            options = self.driver.find_elements(By.CSS_SELECTOR, "[role=option]")
-            return next((it for it in options if it.get_attribute("aria-label") == name), None)
+        def choose() -> bool:
+            if not any(it.get_attribute("aria-label") == name for it in self.all("[role=option]")):
+                self.one(f"{selector} input").click()
+            next(it for it in self.all("[role=option]") if it.get_attribute("aria-label") == name).click()
+            return True
 
-        self.wait(option, f"the option {name}").click()
+        self.wait(choose, f"the option {name}")
+        self.wait(lambda: self.value(f"{selector} input") == name, f"{name} as chosen")
 
     def upload(self, path: Path) -> None:
         """Takes the clip that is there away and uploads another."""
-        self.find("#clip button[aria-label='Clear'], #clip button[title='Clear']").click()
-        self.find("#clip input[type=file]").send_keys(str(path))
-        self.wait(lambda: path.stem in str(self.find("#clip video").get_attribute("src")), f"the upload {path.name}")
+        self.click("#clip button[aria-label='Clear'], #clip button[title='Clear']")
+
+        def upload() -> bool:
+            self.one("#clip input[type=file]").send_keys(str(path))
+            return True
+
+        self.wait(upload, "a place for an upload")
+        self.shown(path.stem)
+
+    def shown(self, name: str) -> None:
+        """Waits for a clip whose file is called that."""
+        self.wait(lambda: name in str(self.one("#clip video").get_attribute("src")), f"the clip {name}")
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +190,8 @@ def driver() -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(executable_path=CHROMEDRIVER)
     driver = webdriver.Chrome(options=options, service=service)
+    driver.set_page_load_timeout(HOUR)
+    driver.set_script_timeout(HOUR)
     yield driver
     driver.quit()
 
@@ -134,37 +200,42 @@ def driver() -> Iterator[Any]:
 def visitor(driver: Any, address: str) -> Visitor:
     """Somebody who just opened the page, which answers for the first clip by itself."""
     driver.get("about:blank")
+    driver.get_log("browser")  # what an earlier test left behind
     driver.get(address)
     visitor = Visitor(driver)
-    visitor.wait(lambda: visitor.facts() or None, "the first answer")
+    visitor.wait(visitor.facts, "the first answer")
     return visitor
+
+
+def percentages(visitor: Visitor, selector: str) -> list[str]:
+    """The lines of a list of labels that say how likely they are."""
+    return [line for line in visitor.text(selector).split("\n") if line.endswith("%")]
 
 
 @needs_browser
 def test_the_first_visit_shows_a_whole_answer(visitor, app):
     tokens, speed, answer = visitor.facts()
     assert tokens == "288 → 60"
-    assert re.fullmatch(r"\d\.\d\dx", speed)
+    assert re.fullmatch(r"\d+\.\d\dx", speed)
     assert answer == "shrink 9"
     assert "79% removed" in visitor.text("#facts")
     assert "rounds in turn" in visitor.text("#facts")
-    assert [bar.text for bar in visitor.driver.find_elements(By.CSS_SELECTOR, "#facts .layers div")] == (
-        ["288", "250", "212", "174", "136", "98", "60"]
-    )
-    for name in ("unmerged", "merged"):
-        labels = visitor.text(f"#{name}").split("\n")
-        assert sum(line.endswith("%") for line in labels) == 5
-        assert "shrink 9" in labels
+    assert visitor.texts("#facts .layers div") == ["288", "250", "212", "174", "136", "98", "60"]
+    for selector in ("#unmerged", "#merged"):
+        visitor.wait(lambda shown=selector: len(percentages(visitor, shown)) == 5, f"five labels in {selector}")
+        assert "shrink 9" in visitor.text(selector).split("\n")
 
 
 @needs_browser
 def test_the_film_plays(visitor):
-    film = visitor.find("#film video")
-    visitor.wait(lambda: film.get_property("readyState") >= 2, "a film that can be played")
+    def film(name: str) -> Any:
+        return visitor.one("#film video").get_property(name)
+
+    visitor.wait(lambda: film("readyState") >= 2, "a film that can be played")
     # two pictures of 48 pixels, each shown 8 times as large, with a title above and captions below
-    assert film.get_property("videoWidth") == 2 * 48 * 8 + 3 * 12
-    assert film.get_property("videoHeight") > 48 * 8 + 2 * 12
-    assert film.get_property("duration") == pytest.approx(16 / 6, abs=0.2)
+    assert film("videoWidth") == 2 * 48 * 8 + 3 * 12
+    assert film("videoHeight") > 48 * 8 + 2 * 12
+    assert film("duration") == pytest.approx(16 / 6, abs=0.2)
 
 
 @needs_browser
@@ -188,16 +259,16 @@ def test_settings_are_followed(visitor):
     visitor.choose("#schedule", "decreasing")
     assert visitor.classify()[0] == f"288 → {counts[-1]}"
     assert visitor.text("#facts .layers").split() == list(map(str, counts))
-    assert not visitor.driver.find_elements(By.CSS_SELECTOR, "#threshold input")
+    assert not visitor.all("#threshold input")
     visitor.choose("#mode", "hybrid")
-    visitor.find("#threshold input")
+    visitor.value("#threshold input")
     assert visitor.classify()[0] == f"288 → {counts[-1]}"
 
 
 @needs_browser
 def test_another_checkpoint_brings_its_own_r(visitor):
     visitor.choose("#checkpoint", "timesformer-moving-digits")
-    visitor.wait(lambda: visitor.find("#r input[type=number]").get_attribute("value") == "5", "r = 5")
+    visitor.wait(lambda: visitor.value("#r input[type=number]") == "5", "r = 5")
     tokens, _, answer = visitor.classify()
     assert (tokens, answer) == ("289 → 49", "shrink 9")
 
@@ -215,15 +286,100 @@ def test_a_video_of_ones_own(visitor, tmp_path):
 
 @needs_browser
 def test_a_sample_can_be_chosen(visitor):
-    visitor.driver.find_elements(By.CSS_SELECTOR, "#clips .gallery-item")[3].click()
-    visitor.wait(lambda: "up-5" in str(visitor.find("#clip video").get_attribute("src")), "the chosen clip")
+    visitor.wait(lambda: len(visitor.all("#clips .gallery-item")) == 8, "the sample clips")
+
+    def choose() -> bool:
+        visitor.all("#clips .gallery-item")[3].click()
+        return True
+
+    visitor.wait(choose, "the fourth clip")
+    visitor.shown("up-5")
     assert visitor.classify()[2] == "up 5"
 
 
 @needs_browser
 def test_what_goes_wrong_is_said(visitor):
+    # Errors go away by themselves after some seconds: all that were shown are kept.
+    visitor.driver.execute_script("""
+        window.errors = [];
+        const keep = () => document.querySelectorAll(".toast-body").forEach(it => window.errors.push(it.innerText));
+        new MutationObserver(keep).observe(document.body, {childList: true, subtree: true, characterData: true});
+    """)
     visitor.enter("#checkpoint input", "no such checkpoint")
-    visitor.wait(lambda: "no such folder" in visitor.text(".toast-body"), "an error")
+    visitor.wait(
+        lambda: "no such folder" in "".join(visitor.driver.execute_script("return window.errors")), "an error"
+    )
+
+
+class KnownSpeed:
+    """Stands in for a stopwatch: what it times takes as long as is known, and a hundred times that at first.
+
+    Args:
+        seconds: From the r of the model to what a pass takes then.
+        busy: From round to round, how many times slower the machine is just then.
+    """
+
+    def __init__(self, seconds: dict[int, float], busy: tuple[float, ...] = (1.0,)) -> None:
+        self.seconds = seconds
+        self.busy = busy
+        self.timed: list[int] = []
+
+    def __call__(self, run: Callable[[], object]) -> float:
+        r = self.r_of(run)
+        first = r not in self.timed
+        slower = self.busy[self.timed.count(r) % len(self.busy)]
+        self.timed.append(r)
+        return self.seconds[r] * slower * (100 if first else 1)
+
+    def r_of(self, run: Callable[[], Any]) -> int:
+        return run()
+
+
+def test_speed_is_the_time_without_merging_over_that_with_it(app):
+    timer = KnownSpeed({0: 0.3, 8: 0.1})
+    timing = app.measure(lambda r: lambda: r, 8, 4, timer)
+    assert timing.speed == pytest.approx((3, 3, 3))
+    assert (timing.without, timing.merging) == pytest.approx((300, 100))
+    assert (timing.rounds, timing.batch_size) == (10, 4)  # 4 seconds of 0.4
+    # one round that loads and compiles, one that says how many there is time for
+    assert timer.timed == [0, 8] * (1 + 1 + 10)
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(30.0, 3), (0.4, 5), (0.001, 15)])
+def test_slow_models_are_timed_less_often_but_more_than_once(app, seconds, rounds):
+    timing = app.measure(lambda r: lambda: r, 8, 1, KnownSpeed({0: seconds, 8: seconds}))
+    assert timing.rounds == rounds
+    assert timing.speed.median == 1
+
+
+def test_a_machine_that_is_busy_for_some_rounds_does_not_change_the_speed(app):
+    timing = app.measure(lambda r: lambda: r, 8, 1, KnownSpeed({0: 0.3, 8: 0.1}, busy=(1.0, 1.0, 5.0)))
+    assert timing.speed == pytest.approx((3, 3, 3))
+
+
+def test_the_page_tells_the_speed_of_the_model_at_its_r(app, tmp_path, monkeypatch):
+    class OfTheModel(KnownSpeed):
+        def r_of(self, run: Any) -> int:
+            """The model and the clips of a pass are inside what is timed."""
+            (batch,) = run.args
+            assert len(batch) == 8
+            return run.func.config.token_merging_r
+
+    monkeypatch.setattr(app, "stopwatch", lambda: OfTheModel({0: 0.3, 38: 0.1}))
+    clip = write_clips(tmp_path, "test", [4])[0]
+    shown, *_ = app.classify(str(clip.path), "videomae-moving-digits", 38, "merge", "constant", 0.8)
+    assert ">3.00x<" in shown
+    assert "300 → 100 ms for a batch of 8" in shown
+    assert "3.00x to 3.00x in the middle half of 10 rounds in turn" in shown
+
+
+@pytest.mark.parametrize(("quartiles", "rough"), [((1.6, 2.0), False), ((1.5, 2.0), True)])
+def test_numbers_of_a_busy_machine_are_called_rough(app, quartiles, rough):
+    timing = app.Timing(app.Ratio(1.8, *quartiles), rounds=9, batch_size=1, without=18.4, merging=10.4)
+    shown = app.facts([8, 4], timing, [app.Answer("a", {"a": 1.0})] * 2, "cpu")
+    assert ">1.80x<" in shown
+    assert "18 → 10 ms for this clip" in shown
+    assert ("rough, as this machine is busy" in shown) is rough
 
 
 def test_errors_are_for_people(app, tmp_path):
@@ -232,8 +388,93 @@ def test_errors_are_for_people(app, tmp_path):
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(gradio.Error, match="This video cannot be read"):
         app.classify(str(tmp_path / "text.mp4"), "videomae-moving-digits", 38, "merge", "constant", 0.8)
-    with pytest.raises(gradio.Error, match="no such folder"):
+    with pytest.raises(
+        gradio.Error, match=r"^'Checkpoint no such checkpoint: no such folder; a checkpoint is a folder"
+    ):
         app.classify("x.mp4", "no such checkpoint", 38, "merge", "constant", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": None}, r"Checkpoint must be a folder, a model id on the Hub, or one of: .*, got None"),
+        ({"checkpoint": " "}, r"Checkpoint must be .*, got ' '"),
+        ({"checkpoint": 5}, r"Checkpoint must be .*, got 5"),
+        ({"r": None}, r"r must be an int >= 0, .*, got None"),
+        ({"r": -1}, r"r must be .*got -1"),
+        ({"r": 1.5}, r"r must be .*got 1\.5"),
+        ({"r": float("nan")}, r"r must be .*got nan"),
+        ({"r": "many"}, r"r must be .*got 'many'"),
+        ({"mode": "foo"}, r"mode must be one of .*'merge'.*got 'foo'"),
+        ({"mode": None}, r"mode must be one of .*'merge'.*got None"),
+        ({"schedule": "sideways"}, r"schedule must be one of .*'decreasing'.*got 'sideways'"),
+        ({"schedule": None}, r"schedule must be one of .*got None"),
+        ({"threshold": 3}, r"threshold must be a cosine similarity in \[-1, 1\].*got 3"),
+        (
+            {"mode": "hybrid", "threshold": None},
+            r"threshold must be a number in \[-1, 1\] for mode='hybrid', got None",
+        ),
+    ],
+)
+def test_values_that_the_page_does_not_offer_are_refused_by_name(app, tmp_path, changes, message):
+    """They come through the API, and from fields that were emptied."""
+    clip = write_clips(tmp_path, "test", [4])[0]
+    arguments = {"r": 38, "mode": "merge", "schedule": "constant", "threshold": 0.8}
+    arguments |= {"video": str(clip.path), "checkpoint": "videomae-moving-digits"}
+    with pytest.raises(gradio.Error) as caught:
+        app.classify(**{**arguments, **changes})
+    assert re.fullmatch(message, caught.value.message)
+
+
+def test_films_and_uploads_do_not_pile_up(app, tmp_path, monkeypatch):
+    """When the page ends, all that came after its start is gone; while it is served, Gradio does so by age."""
+    cache, elsewhere = tmp_path / "cache", tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(cache))
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    monkeypatch.setattr(app, "SECONDS_OF_TIMING", 0.0)
+    page = app.build(tmp_path / "clips")
+    _, url, _ = app.launch(page, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+
+    def files() -> set[Path]:
+        return {path for path in cache.rglob("*") if path.is_file()}
+
+    try:
+        before = files()
+        client = gradio_client.Client(url, download_files=False, verbose=False, httpx_kwargs={"timeout": HOUR})
+        upload = gradio_client.handle_file(str(write_clips(tmp_path / "own", "test", [3])[0].path))
+        films = []
+        for r in (38, 24):
+            *_, film = client.predict(
+                upload, "videomae-moving-digits", r, "merge", "constant", 0.8, api_name="/classify"
+            )
+            films.append(Path(film["path"]))
+            assert httpx.get(film["url"], timeout=HOUR).content == films[-1].read_bytes()
+        assert set(films) < files() - before  # and what was uploaded
+        assert list(elsewhere.rglob("*")) == []
+    finally:
+        page.close()
+    for _ in range(PATIENCE):
+        if files() == before:
+            break
+        time.sleep(0.1)
+    assert files() == before
+    every, age = page.delete_cache
+    assert every <= age
+    assert age >= 3600  # somebody may still look at it
+
+
+def test_a_film_that_cannot_be_made_leaves_nothing_behind(app, tmp_path, monkeypatch):
+    def broken(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError("no space left")
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(app, "save_tokens", broken)
+    with pytest.raises(OSError, match="no space left"):
+        app.save_film(None)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_numbers_on_the_page_are_those_of_the_model(app, tmp_path):
@@ -253,8 +494,31 @@ def test_numbers_on_the_page_are_those_of_the_model(app, tmp_path):
     assert Path(film).is_file()
 
 
+def test_a_head_with_two_tasks_is_asked_for_each(app, tmp_path):
+    """All nouns are made likelier than any verb: one answer over all outputs would be a noun."""
+    names = [f"verb {index}" for index in range(20)] + [f"noun {index}" for index in range(100)]
+    classifier = load_classifier("videomae-moving-digits")
+    with torch.no_grad():
+        classifier.model.classifier.bias[20:] += 1000
+    classifier.model.config.id2label = dict(enumerate(names))
+    classifier.model.config.label_groups = {"verb": [0, 20], "noun": [20, 120]}
+    save_checkpoint(classifier.model, tmp_path / "two", processor=classifier.location)
+    clip = write_clips(tmp_path, "test", [4])[0]
+    with torch.no_grad():
+        logits = classifier.model(classifier.transform(read_frames(clip.path, range(16)))[None]).logits[0]
+    page, stock, _, _ = app.classify(str(clip.path), str(tmp_path / "two"), 0, "merge", "constant", 0.8)
+    assert f">verb {logits[:20].argmax()}, noun {logits[20:].argmax()}<" in page
+    for task, outputs in (("verb", logits[:20]), ("noun", logits[20:])):
+        best = outputs.softmax(-1).topk(5)
+        assert {name: value for name, value in stock.items() if name.startswith(f"{task}: ")} == pytest.approx(
+            {f"{task}: {task} {index}": value for value, index in zip(*map(torch.Tensor.tolist, best), strict=True)},
+            abs=1e-5,
+        )
+    assert len(stock) == 10
+
+
 def test_labels_cannot_bring_markup(app):
-    answers = [{"<b>x</b>": 0.9}, {"<b>y</b>": 0.9}]
+    answers = [app.Answer("<b>x</b>", {"<b>x</b>": 0.9}), app.Answer("<b>y</b>", {"<b>y</b>": 0.9})]
     shown = app.facts([8, 4], None, answers, "cpu")
     assert "<b>" not in shown
     assert "&lt;b&gt;x&lt;/b&gt; → &lt;b&gt;y" in shown
@@ -267,3 +531,9 @@ def test_the_files_of_the_space_agree():
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     assert data["sdk_version"] == pins["gradio"]
     assert "hf-video-tome[space]" in (SPACE / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["VideoMAE", "ViViT", "TimeSformer", "V-JEPA 2", "VideoPrism", "Motionformer"])
+def test_page_and_readme_say_where_checkpoints_of_each_architecture_come_from(app, name):
+    assert name in app.ABOUT
+    assert name in (SPACE / "README.md").read_text()

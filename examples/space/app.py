@@ -22,15 +22,17 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 import torch
+from gradio.utils import get_upload_folder
 
 from hf_video_tome.benchmark import Ratio, interleave, ratio, stopwatch
-from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available
-from hf_video_tome.cli.common import Classifier, InputError, load_classifier
-from hf_video_tome.data.decoding import VideoDecodingError, probe_video, read_frames
+from hf_video_tome.benchmark.timing import Timer
+from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, CheckpointError, Classifier, available, load_classifier
+from hf_video_tome.configuration import PREFIX
+from hf_video_tome.data import ClipSampling, VideoDecodingError, read_clips
 from hf_video_tome.data.moving_digits import write_clips
-from hf_video_tome.data.sampling import sample_frame_indices
+from hf_video_tome.evaluation import predict_labels
 from hf_video_tome.merging import MODES
-from hf_video_tome.visualization import save_tokens, trace_clip
+from hf_video_tome.visualization import TracedClip, save_tokens, trace_clip
 
 TITLE = "Video token merging"
 INTRODUCTION = """\
@@ -40,8 +42,10 @@ The same checkpoint, twice: as it is, and merging redundant tokens inside the mo
 ABOUT = """\
 The checkpoints that come with the package are tiny and know one thing only: 12 computer-generated motions of
 [10 handwritten digits](https://doi.org/10.24432/C50P49). For real videos enter the id of a VideoMAE, ViViT,
-TimeSformer, V-JEPA 2 or VideoPrism classifier on the Hub, such as `MCG-NJU/videomae-base-finetuned-kinetics`. Larger
-models gain more: the tiny ones spend much of their time on overhead that merging does not touch."""
+TimeSformer or V-JEPA 2 classifier on the Hub, such as `MCG-NJU/videomae-base-finetuned-kinetics`. Motionformer has
+none there: enter a folder that `hf-video-tome convert` made of its original checkpoints. Those of VideoPrism are
+backbones: enter a folder with one whose classifier you trained. Larger models gain more: the tiny ones spend much of
+their time on overhead that merging does not touch."""
 SCHEDULES = ("constant", "decreasing", "increasing")
 SAMPLE_CLIPS = (7, 0, 8, 5, 2, 13, 4, 6)  # each another motion
 FILM_FPS = 6
@@ -49,6 +53,9 @@ SECONDS_OF_TIMING = 4.0
 MIN_ROUNDS, MAX_ROUNDS = 3, 15
 STEADY = 1.25  # quartiles of the ratios that are further apart tell more of the machine than of the model
 SMALL_WIDTH, SMALL_BATCH = 256, 8  # a clip alone of a tiny model would measure little but overhead
+NUM_LABELS = 5  # of each task
+CLEAN_UP = (3600, 6 * 3600)
+"""Every so many seconds films and uploads that are so many seconds old are removed; all of them when the page ends."""
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 .intro h1 { margin-bottom: 0.2em; }
@@ -91,18 +98,36 @@ class Timing:
     merging: float
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of a clip.
+
+    Attributes:
+        best: The most likely label, or those of all tasks of a head that answers several.
+        probabilities: Of the most likely labels, by what the page calls them.
+    """
+
+    best: str
+    probabilities: dict[str, float]
+
+
 @lru_cache(maxsize=2)
 def load(checkpoint: str) -> Classifier:
     """Loads a checkpoint, unmerged."""
-    return load_classifier(checkpoint, {"r": 0})
+    return load_classifier(checkpoint, r=0)
 
 
-def load_or_explain(checkpoint: str) -> Classifier:
+def load_or_explain(checkpoint: object) -> Classifier:
     """Loads a checkpoint; what goes wrong is shown on the page."""
+    if not isinstance(checkpoint, str) or not checkpoint.strip():
+        raise gr.Error(
+            "Checkpoint must be a folder, a model id on the Hub, or one of: "
+            f"{', '.join(available())}, got {checkpoint!r}"
+        )
     try:
-        return load(checkpoint.strip() or DEFAULT_CHECKPOINT)
-    except InputError as error:
-        raise gr.Error(str(error).replace("--model ", "")) from error
+        return load(checkpoint.strip())
+    except CheckpointError as error:
+        raise gr.Error(f"Checkpoint {error}") from error
 
 
 def removable(classifier: Classifier) -> tuple[int, int]:
@@ -120,9 +145,21 @@ def r_slider(checkpoint: str) -> Any:
     return gr.Slider(maximum=highest, value=usual)
 
 
-def measure(prepare: Callable[[int], Callable[[], object]], r: int, batch_size: int) -> Timing:
-    """Times the model without and with merging, in turn, so that a busy machine slows both alike."""
-    runs, timer = [partial(prepare, 0), partial(prepare, r)], stopwatch()
+def measure(
+    prepare: Callable[[float], Callable[[], object]], r: float, batch_size: int, timer: Timer | None = None
+) -> Timing:
+    """Times the model without and with merging, in turn, so that a busy machine slows both alike.
+
+    Args:
+        prepare: Sets r, which is not timed, and returns what is.
+        r: Tokens that each layer removes.
+        batch_size: Clips of a pass.
+        timer: Times one pass; a stopwatch if None.
+
+    Returns:
+        How long it took, over as many rounds as fit into `SECONDS_OF_TIMING`.
+    """
+    runs, timer = [partial(prepare, 0), partial(prepare, r)], timer or stopwatch()
     interleave(runs, 1, timer)  # what happens only once
     seconds_of_round = sum(first for (first,) in interleave(runs, 1, timer))
     rounds = min(max(MIN_ROUNDS, round(SECONDS_OF_TIMING / seconds_of_round)), MAX_ROUNDS)
@@ -146,55 +183,83 @@ def classify(
 
     Returns:
         The facts as HTML, probabilities of the labels without and with merging, and the path of the film.
+
+    Raises:
+        gr.Error: If something cannot be used, for the person in front of the page.
     """
     if not video:
         raise gr.Error("Choose one of the clips, or upload a video.")
     classifier = load_or_explain(checkpoint)
     model: Any = classifier.model
+    r = choose_merging(model, r, mode, schedule, threshold)
     try:
-        indices = sample_frame_indices(
-            probe_video(Path(video)).num_frames, model.config.num_frames, strategy="uniform"
-        )
-        frames = read_frames(Path(video), indices, pad=True)
+        frames = read_clips(Path(video), ClipSampling(model.config.clip_shape.frames, strategy="uniform"))[0]
     except VideoDecodingError as error:
         raise gr.Error(f"This video cannot be read: {error}") from error
-    settings = {"mode": mode, "schedule": schedule, "threshold": threshold if MODES[mode].needs_threshold else None}
-    try:
-        model.set_token_merging(**settings, r=int(r))
-    except ValueError as error:
-        raise gr.Error(str(error)) from error
 
     pixel_values = classifier.transform(frames)[None]
     batch_size = SMALL_BATCH if model.config.hidden_size < SMALL_WIDTH else 1
     batch = pixel_values.expand(batch_size, *pixel_values.shape[1:]).contiguous()
 
-    def prepare(value: int) -> Callable[[], object]:
+    def prepare(value: float) -> Callable[[], object]:
         model.set_token_merging(r=value)
         return partial(model, batch)
 
-    def answer(value: int) -> dict[str, float]:
+    def answer(value: float) -> Answer:
         model.set_token_merging(r=value)
-        return _probabilities(model, model(pixel_values).logits[0])
+        return read_answer(model(pixel_values).logits[0], model.config)
 
     clip = trace_clip(model, frames, classifier.transform, name=Path(classifier.name).name)
-    film = save_tokens(Path(tempfile.mkdtemp(prefix="token-merging-")) / "tokens.mp4", clip, fps=FILM_FPS)
     with torch.inference_mode():
-        answers = [answer(0), answer(int(r))]
-        timing = measure(prepare, int(r), batch_size) if int(r) else None
+        answers = [answer(0), answer(r)]
+        timing = measure(prepare, r, batch_size) if r else None
     model.set_token_merging(r=0)
-    return facts(clip.trace.token_counts, timing, answers, str(classifier.device)), answers[0], answers[1], str(film)
+    measured = facts(clip.trace.token_counts, timing, answers, str(classifier.device))
+    return measured, answers[0].probabilities, answers[1].probabilities, save_film(clip)
 
 
-def _probabilities(model: Any, logits: torch.Tensor) -> dict[str, float]:
-    best = logits.float().softmax(-1).topk(min(5, len(logits)))
-    names = [str(model.config.id2label[index]) for index in best.indices.tolist()]
-    return dict(zip(names, best.values.tolist(), strict=True))
+def choose_merging(model: Any, r: float, mode: str, schedule: str, threshold: float) -> float:
+    """Sets how the model merges; what is not possible is shown on the page.
+
+    Returns:
+        r, as a whole number where it is one.
+    """
+    r = int(r) if isinstance(r, float) and r.is_integer() else r
+    try:
+        model.set_token_merging(r=r, mode=mode, schedule=schedule, threshold=threshold)
+    except ValueError as error:
+        raise gr.Error(str(error).replace(PREFIX, "")) from error
+    if not MODES[mode].needs_threshold:
+        model.set_token_merging(threshold=None)  # captions would name it
+    return r
 
 
-def facts(counts: Sequence[int], timing: Timing | None, answers: list[dict[str, float]], device: str) -> str:
+def read_answer(logits: torch.Tensor, config: Any) -> Answer:
+    """What the page shows of the logits of a clip."""
+    tasks = predict_labels(logits, config, NUM_LABELS)
+    shown = {
+        (one.label if len(tasks) == 1 else f"{task}: {one.label}"): one.probability
+        for task, labels in tasks.items()
+        for one in labels
+    }
+    return Answer(", ".join(labels[0].label for labels in tasks.values()), shown)
+
+
+def save_film(clip: TracedClip) -> str:
+    """Writes the film of the tokens to where Gradio keeps its files, which it serves from there and cleans up."""
+    folder = Path(get_upload_folder())
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as made:  # so that no half of a film is left
+        film = save_tokens(Path(made) / "tokens.mp4", clip, fps=FILM_FPS)
+        with tempfile.NamedTemporaryFile(prefix="tokens-", suffix=".mp4", dir=folder, delete=False) as kept:
+            kept.write(film.read_bytes())
+    return kept.name
+
+
+def facts(counts: Sequence[int], timing: Timing | None, answers: Sequence[Answer], device: str) -> str:
     """The measured numbers, as HTML."""
     removed = 1 - counts[-1] / counts[0]
-    first, second = (next(iter(answer)) for answer in answers)
+    first, second = (answer.best for answer in answers)
     answer = html.escape(first if first == second else f"{first} → {second}")
     if timing is None:
         speed, note = "1.00x", "r = 0 is the stock model"
@@ -225,19 +290,19 @@ def facts(counts: Sequence[int], timing: Timing | None, answers: list[dict[str, 
     )
 
 
-def build(folder: str | os.PathLike[str] | None = None) -> gr.Blocks:
+def build(folder: str | os.PathLike[str]) -> gr.Blocks:
     """Builds the page.
 
     Args:
-        folder: Where the sample clips go; a new temporary folder if None.
+        folder: Where the sample clips go, which must stay while the page is served.
 
     Returns:
         The page, to be launched.
     """
-    clips = write_clips(folder or tempfile.mkdtemp(prefix="moving-digits-"), "test", SAMPLE_CLIPS)
+    clips = write_clips(folder, "test", SAMPLE_CLIPS)
     paths = [str(clip.path) for clip in clips]
     highest, usual = removable(load(DEFAULT_CHECKPOINT))
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CLEAN_UP) as page:
         gr.Markdown(INTRODUCTION, elem_classes="intro")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
@@ -272,10 +337,8 @@ def build(folder: str | os.PathLike[str] | None = None) -> gr.Blocks:
             with gr.Column(scale=7, min_width=420):
                 measured = gr.HTML(elem_id="facts")
                 with gr.Row():
-                    stock = gr.Label(
-                        label="Without merging", num_top_classes=5, show_heading=False, elem_id="unmerged"
-                    )
-                    merged = gr.Label(label="With merging", num_top_classes=5, show_heading=False, elem_id="merged")
+                    stock = gr.Label(label="Without merging", show_heading=False, elem_id="unmerged")
+                    merged = gr.Label(label="With merging", show_heading=False, elem_id="merged")
                 film = gr.Video(
                     label="What the model sees, and the tokens that are left",
                     show_label=False,  # it would lie on the titles inside the film
@@ -313,4 +376,5 @@ def launch(page: gr.Blocks, **options: Any) -> Any:
 
 
 if __name__ == "__main__":
-    launch(build())
+    with tempfile.TemporaryDirectory(prefix="moving-digits-") as clips:
+        launch(build(clips))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import add_note, new_figure, save
+from .drawing import add_note, new_figure, note_height, save
 
 Counts = NDArray[np.int64]
 
 FIRST, CHANGED = SELECTIONS = ("first", "changed")
 """Which classes are drawn: the first that occur, or those with the most changes."""
+_LONGEST_NAME = 30  # characters of a class beside a matrix
+# Inches: of a character of a class and of a heading, of the smallest and the largest cell, of all three matrices of a
+# picture with few classes, and beside a matrix, for its colours.
+_NAME_CHARACTER, _HEADING_CHARACTER = 0.056, 0.078
+_SMALLEST_CELL, _LARGEST_CELL, _SMALLEST_PANEL, _BESIDE = 0.19, 0.4, 1.7, 0.75
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,13 @@ class ConfusionChange:
     def change(self) -> Counts:
         """(C, C): how many more answers each cell has in the second run; rows add up to zero."""
         return self.after - self.before
+
+    @property
+    def size_of_change(self) -> Counts:
+        """(C,): wrong answers that come or go with each class as the right one or as the answer."""
+        size = np.abs(self.change)
+        np.fill_diagonal(size, 0)  # every lost or gained right answer is a wrong one elsewhere in its row
+        return np.asarray(size.sum(0) + size.sum(1))
 
     def _moved(self, test: Callable[[int, int, int], bool]) -> int:
         return sum(count for move, count in self.moves.items() if test(*move))
@@ -157,7 +170,8 @@ def choose_classes(change: ConfusionChange, count: int, select: str = CHANGED) -
         change: The comparison.
         count: How many at most.
         select: "first" for the first classes that occur, or "changed" for those that are the right class or the answer
-            in the most wrong answers that come or go, in ascending order.
+            in the most wrong answers that come or go, in ascending order. Classes without any are left out; where
+            there are no others, it is the first.
 
     Returns:
         The classes.
@@ -175,15 +189,41 @@ def choose_classes(change: ConfusionChange, count: int, select: str = CHANGED) -
         raise ValueError(f"select must be one of {', '.join(map(repr, SELECTIONS))}, got {select!r}")
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count!r}")
-    if select == FIRST:
+    size = change.size_of_change
+    if select == FIRST or not size.any():
         occurs = np.flatnonzero(change.before.sum(1))
         return [int(label) for label in occurs[:count]]
-    size = np.abs(change.change)
-    np.fill_diagonal(size, 0)  # every lost or gained right answer is a wrong one elsewhere in its row
-    total = size.sum(0) + size.sum(1)
-    known = np.flatnonzero((total > 0) | change.before.any(axis=1))
-    most = known[np.argsort(-total[known], kind="stable")][:count]
+    changed = np.flatnonzero(size)
+    most = changed[np.argsort(-size[changed], kind="stable")][:count]
     return sorted(int(label) for label in most)
+
+
+def describe_choice(change: ConfusionChange, classes: Sequence[int], select: str = CHANGED) -> str:
+    """Says which classes were chosen.
+
+    Args:
+        change: The comparison.
+        classes: The classes, from `choose_classes`.
+        select: How they were chosen.
+
+    Returns:
+        A few words.
+
+    Examples:
+        >>> rows = [{"video_id": str(n), "setting": s, "label": n, "label_top": [n if s == 0 else 3]}
+        ...         for n in range(4) for s in range(2)]
+        >>> change = compare_confusions(rows, 0, 1, num_classes=6)
+        >>> describe_choice(change, choose_classes(change, 9))
+        'all 4 classes with changes, of 6'
+    """
+    drawn, changed, known = len(classes), int((change.size_of_change > 0).sum()), len(change.before)
+    if select == CHANGED and drawn == changed:
+        return f"all {drawn} classes with changes, of {known}"
+    if select == CHANGED and changed:
+        number = f"{drawn} classes" if drawn > 1 else "class"
+        return f"the {number} with the most changes, of {changed} with any and {known} in all"
+    nothing = "nothing changed between classes; " if select == CHANGED else ""
+    return f"{nothing}the first {drawn} of {known} classes"
 
 
 def draw_confusion(
@@ -222,17 +262,31 @@ def draw_confusion(
     before, after = part(change.before), part(change.after)
     totals = np.maximum(before.sum(1, keepdims=True), 1)
     difference = after - before
-    side = max(1.9, 1.0 + 0.17 * len(chosen))
-    width, height = 3 * side + 2.2, side + 2.0
+    ticks = [_short(names(label)) for label in chosen]
+    # All in inches, so that nothing but the matrices grows with the number of classes.
+    cell = min(max(_SMALLEST_PANEL / (len(chosen) + 1), _SMALLEST_CELL), _LARGEST_CELL)
+    panel_width, panel_height = (len(chosen) + 1) * cell, len(chosen) * cell
+    pitch = max(panel_width, _SMALLEST_PANEL) + _BESIDE
+    titles = [textwrap.fill(heading, int((pitch - 0.1) / _HEADING_CHARACTER)) for heading in headings]
+    label_length = 0.1 + _NAME_CHARACTER * max(map(len, [*ticks, "other"]))
+    left = label_length + 0.3
+    width = left + 3 * pitch
+    bottom = note_height(width, note) + 0.3 + label_length
+    height = bottom + panel_height + 0.5 + 0.15 * max(title.count("\n") + 1 for title in titles)
     figure = new_figure(width, height)
     most = max(1, int(np.abs(difference).max()))
-    panels = (
-        (headings[0], before / totals, {"cmap": "Blues", "vmin": 0, "vmax": 1}),
-        (headings[1], after / totals, {"cmap": "Blues", "vmin": 0, "vmax": 1}),
+    panels: tuple[tuple[str, NDArray[Any], dict[str, Any]], ...] = (
+        (titles[0], before / totals, {"cmap": "Blues", "vmin": 0, "vmax": 1}),
+        (titles[1], after / totals, {"cmap": "Blues", "vmin": 0, "vmax": 1}),
         ("change (videos)", difference, {"cmap": "RdBu", "vmin": -most, "vmax": most}),
     )
-    ticks = [names(label) for label in chosen]
-    for number, (axes, (heading, values, style)) in enumerate(zip(figure.subplots(1, 3), panels, strict=True)):
+    for number, (heading, values, style) in enumerate(panels):
+        start = left + number * pitch
+
+        def place(x: float, inches: float) -> tuple[float, float, float, float]:
+            return x / width, bottom / height, inches / width, panel_height / height
+
+        axes = figure.add_axes(place(start, panel_width))
         image = axes.imshow(values, interpolation="nearest", **style)
         axes.set_title(heading, fontsize=9, parse_math=False)
         axes.set_xticks(range(len(ticks) + 1), [*ticks, "other"], rotation=90, fontsize=6.5, parse_math=False)
@@ -246,15 +300,23 @@ def draw_confusion(
             for row, column in np.argwhere(difference):
                 shade = "white" if abs(difference[row, column]) > 0.6 * most else "black"
                 axes.text(
-                    column, row, f"{difference[row, column]:+d}", ha="center", va="center", fontsize=5.5, color=shade
+                    column,
+                    row,
+                    f"{difference[row, column]:+d}",
+                    ha="center",
+                    va="center",
+                    fontsize=7 if cell > 0.25 else 5.5,
+                    color=shade,
                 )
-        ticks_of_bar = [-most, 0, most] if number == 2 else None
-        bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, ticks=ticks_of_bar)
+        colours = figure.add_axes(place(start + panel_width + 0.06, 0.08))
+        bar = figure.colorbar(image, cax=colours, ticks=[-most, 0, most] if number == 2 else [0, 0.5, 1])
         bar.ax.tick_params(labelsize=6.5)
     figure.axes[0].set_ylabel("class", fontsize=8)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.suptitle(title, y=1 - 0.1 / height, va="top", fontsize=10, parse_math=False)
     add_note(figure, note)
-    figure.subplots_adjust(
-        left=0.95 / width, right=1 - 0.35 / width, top=1 - 0.55 / height, bottom=1.15 / height, wspace=0.16
-    )
     return save(figure, path)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the matrix: those of Something-Something v2 are sentences."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

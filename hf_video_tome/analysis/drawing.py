@@ -16,6 +16,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "0.45"
 _NOTE_CHARACTERS = 17  # in an inch of a note
+_NOTE_MARGIN, _NOTE_LINE = 0.05, 0.125  # inches below a note, and of each of its lines
 
 
 def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
@@ -46,13 +47,21 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def _note_lines(width: float, text: str) -> list[str]:
+    return textwrap.wrap(text, int(_NOTE_CHARACTERS * width))
+
+
+def note_height(width: float, text: str) -> float:
+    """Inches that the note of a figure of this width takes at its bottom."""
+    return _NOTE_MARGIN + _NOTE_LINE * len(_note_lines(width, text))
+
+
 def add_note(figure: Figure, text: str) -> None:
     """Writes a small line below everything, broken where the figure is too narrow for it."""
-    lines = textwrap.wrap(text, int(_NOTE_CHARACTERS * figure.get_figwidth()))
     figure.text(
         0.5,
-        0.05 / figure.get_figheight(),
-        "\n".join(lines),
+        _NOTE_MARGIN / figure.get_figheight(),
+        "\n".join(_note_lines(figure.get_figwidth(), text)),
         fontsize=7,
         color="0.35",
         ha="center",

@@ -209,6 +209,34 @@ def splice_mask(geometry: ClipGeometry, region: str, share: float, rng: np.rando
     return mask.reshape(slots, rows * columns)
 
 
+def check_splicing(config: Any, region: str, share: float) -> str:
+    """Makes sure that something can merge across a splice, before any clip is read.
+
+    Args:
+        config: Config of the model, with the settings.
+        region: What is replaced, one of `REGIONS`.
+        share: Share of the clip that is replaced, 0 to 1.
+
+    Returns:
+        The scope in which tokens merge.
+
+    Raises:
+        ValueError: If the settings merge nothing or never across the region, the region is unknown, or the share
+            leaves nothing on one side.
+    """
+    plan = config.token_merging_plan()
+    if not plan.merges:
+        raise ValueError(f"token_merging_r must remove tokens for something to merge, got {config.token_merging_r!r}")
+    scope = plan.settings.scope
+    if (region, scope) in (("time", "frame"), ("time", "tube"), ("space", "time")):
+        raise ValueError(
+            f"region must be another than {region!r} with token_merging_scope {scope!r}, with which nothing can "
+            "merge across it"
+        )
+    splice_mask(ClipGeometry.from_config(config), region, share, np.random.default_rng(0))
+    return str(scope)
+
+
 def _pixel_mask(mask: NDArray[Any], frames: Tensor, geometry: ClipGeometry) -> NDArray[Any]:
     """What holds for each tubelet, for each pixel: (T, H, W)."""
     num_frames, _, height, width = frames.shape
@@ -409,17 +437,7 @@ def study_splices(
     """
     geometry = ClipGeometry.from_config(model.config)
     with merging(model, settings):
-        plan = model.config.token_merging_plan()
-        if not plan.merges:
-            raise ValueError(
-                f"token_merging_r must remove tokens for something to merge, got {model.config.token_merging_r!r}"
-            )
-        scope = plan.settings.scope
-        if (region, scope) in (("time", "frame"), ("time", "tube"), ("space", "time")):
-            raise ValueError(
-                f"region must be another than {region!r} with token_merging_scope {scope!r}, with which nothing can "
-                "merge across it"
-            )
+        scope = check_splicing(model.config, region, share)
     places = np.random.default_rng([seed, 0])
     masks = [splice_mask(geometry, region, share, places) for _ in range(len(clips))]
     with merging(model, {"r": 0}):

@@ -23,11 +23,14 @@ from .common import (
     ScheduleOption,
     ScopeOption,
     ThresholdOption,
+    check_output_file,
     find_checkpoint,
     input_errors,
     load_classifier,
     merging_settings,
     print_note,
+    read_benchmark,
+    read_evaluation,
     write_json,
 )
 
@@ -74,6 +77,14 @@ BaseModelOption = Annotated[
 ]
 
 
+RepoIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--repo-id", metavar="ID", help="Where it will be on the Hub, for the title and the snippets of the card."
+    ),
+]
+
+
 @dataclass(frozen=True)
 class CardRequest:
     """What a card is to be made of.
@@ -106,9 +117,7 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="printed"),
     ] = None,
     base_model: BaseModelOption = None,
-    repo_id: Annotated[
-        str | None, typer.Option("--repo-id", metavar="ID", help="Where it will be on the Hub, for the snippets.")
-    ] = None,
+    repo_id: RepoIdOption = None,
     remote_code: Annotated[
         bool, typer.Option("--remote-code", help="Say how to use the code that lies beside the weights.")
     ] = False,
@@ -124,6 +133,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
+    check_hub_id(repo_id, "--repo-id")
     settings = merging_settings(
         r,
         schedule,
@@ -137,6 +147,8 @@ def command(
     )
     if output is not None and output.is_dir():
         raise InputError(f"--output {output}: is a folder; give a file, such as README.md")
+    if output is not None:
+        check_output_file(output)
     request = CardRequest(model, settings, evaluation or [], benchmark or [], base_model, repo_id, remote_code)
     _, card = make_card(request)
     if output is not None:
@@ -148,6 +160,24 @@ def command(
         )
     else:
         typer.echo(str(card).rstrip() if output is None else f"card: {output}")
+
+
+def check_hub_id(value: str | None, option: str) -> None:
+    """Refuses what cannot be the id of a repository on the Hub.
+
+    Args:
+        value: Value of an option; None where it was not given.
+        option: The option.
+
+    Raises:
+        InputError: Saying what such an id looks like.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    if value is not None:
+        # What the message goes on with is for calls in Python.
+        with input_errors(ValueError, rewrite=lambda text: f"{option}: {text.partition(' Use `repo_type`')[0]}"):
+            validate_repo_id(value)
 
 
 def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
@@ -164,19 +194,12 @@ def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
     """
     from dataclasses import replace
 
-    from huggingface_hub.utils import validate_repo_id
+    from ..hub import model_card, read_base_checkpoint
 
-    from ..hub import model_card, read_base_checkpoint, read_benchmark, read_evaluation
-
-    for option, value in (("--base-model", request.base_model), ("--repo-id", request.repo_id)):
-        if value is not None:
-            with input_errors(ValueError, rewrite=lambda text, option=option: f"{option}: {text}"):  # type: ignore[misc]
-                validate_repo_id(value)
+    check_hub_id(request.base_model, "--base-model")
     find_checkpoint(request.model)
-    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
-        evaluations = [read_evaluation(folder) for folder in request.evaluations]
-    with input_errors(ValueError, rewrite=lambda text: f"--benchmark: {text}"):
-        benchmarks = [read_benchmark(folder) for folder in request.benchmarks]
+    evaluations = [read_evaluation(folder) for folder in request.evaluations]
+    benchmarks = [read_benchmark(folder) for folder in request.benchmarks]
     classifier = load_classifier(request.model, request.settings)
     with input_errors(ValueError):
         base = read_base_checkpoint(classifier.location, name=Path(classifier.name).name)
@@ -198,6 +221,6 @@ def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
         print_note("the checkpoint's card names no licence, so that this one names none either")
     if base.repo_id is None:
         print_note("the card names no base model: give it with --base-model if it is on the Hub")
-    if "model-index" not in card.data.to_dict():
+    if evaluations and "model-index" not in card.data.to_dict():
         print_note("nothing was measured with exactly these settings, so that the metadata holds no accuracy")
     return classifier, card

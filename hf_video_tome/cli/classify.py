@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +43,7 @@ from .common import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..evaluation import Prediction
 
 HELP = """Classify video files with any checkpoint, merging tokens as you say.
 
@@ -54,21 +55,6 @@ Examples:
   hf-video-tome classify clip.mp4 --r 150 --model MCG-NJU/videomae-base-finetuned-kinetics
 """
 SHORT_HELP = "Classify video files with any checkpoint."
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One label of a clip.
-
-    Attributes:
-        index: Class index.
-        label: Class name.
-        probability: Its probability, 0 to 1.
-    """
-
-    index: int
-    label: str
-    probability: float
 
 
 def command(
@@ -85,7 +71,9 @@ def command(
     position: PositionOption = None,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
-    top_k: Annotated[int, typer.Option("--top-k", metavar="N", min=1, help="Labels to print for each file.")] = 5,
+    top_k: Annotated[
+        int, typer.Option("--top-k", metavar="N", min=1, help="Labels to print for each file and task.")
+    ] = 5,
     strategy: StrategyOption = Strategy.uniform,
     sampling_rate: SamplingRateOption = None,
     as_json: JsonOption = False,
@@ -103,7 +91,7 @@ def command(
         proportional_attention=proportional_attention,
         position=position,
     )
-    classifier = load_classifier(model, settings, dtype.value, device)
+    classifier = load_classifier(model, settings, dtype.value, device, "--model")
     decided = decisions(classifier, dtype, strategy, sampling_rate)
     if not as_json:
         print_decisions(decided)
@@ -114,7 +102,7 @@ def command(
         for file in files:
             try:
                 predictions = _classify_file(classifier, file, strategy, sampling_rate, top_k)
-                results.append({"file": file, "top": [vars(prediction) for prediction in predictions]})
+                results.append({"file": file, "top": [_rounded(prediction) for prediction in predictions]})
             except InputError as error:
                 failed += 1
                 print_error(error)
@@ -134,24 +122,29 @@ def _classify_file(
 ) -> list[Prediction]:
     """Decodes one file, samples a clip and classifies it.
 
+    Returns:
+        The most likely labels; those of each task of the classifier after those of the one before.
+
     Raises:
         InputError: If the file cannot be read.
     """
     import torch
+
+    from ..evaluation import predict_labels
 
     model = classifier.model
     frames = read_clip(classifier, file, strategy, sampling_rate)
     pixel_values = classifier.transform(frames)[None].to(classifier.device, model.dtype)
     try:
         with torch.inference_mode():
-            probabilities = model(pixel_values).logits[0].float().softmax(-1).cpu()
+            logits = model(pixel_values).logits[0].cpu()
     except torch.OutOfMemoryError as error:
         raise InputError(f"{file}: {classifier.device} has too little memory for this clip: {error}") from error
-    best = probabilities.topk(min(top_k, len(probabilities)))
-    return [
-        Prediction(index, model.config.id2label.get(index, str(index)), round(probability, 6))
-        for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    ]
+    return [label for labels in predict_labels(logits, model.config, top_k).values() for label in labels]
+
+
+def _rounded(prediction: Prediction) -> dict[str, Any]:
+    return {**asdict(prediction), "probability": round(prediction.probability, 6)}
 
 
 def decisions(classifier: Classifier, dtype: Dtype, strategy: Strategy, sampling_rate: int | None) -> dict[str, Any]:
@@ -203,15 +196,24 @@ def print_decisions(decided: dict[str, Any]) -> None:
 def _table(results: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
+    several = len({prediction["task"] for result in results for prediction in result.get("top", [])}) > 1
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("file", overflow="fold")
+    if several:
+        table.add_column("task", overflow="fold")
     table.add_column("label", overflow="fold")
     table.add_column("probability", justify="right")
     for result in results:
+        shown = None
         for position, prediction in enumerate(result.get("top", [])):
+            task = prediction["task"]
             table.add_row(
-                "" if position else result["file"], prediction["label"], f"{100 * prediction['probability']:.1f} %"
+                "" if position else result["file"],
+                *(["" if task == shown else task] if several else []),
+                prediction["label"],
+                f"{100 * prediction['probability']:.1f} %",
             )
+            shown = task
         if "top" in result:
             table.add_section()
     return table

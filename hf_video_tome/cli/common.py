@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_path
+from ..checkpoints import DEFAULT_CHECKPOINT, loading
+from ..checkpoints.loading import Classifier
+from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
     from transformers import PreTrainedModel
 
-    from ..data.transforms import ClipTransform
+    from ..benchmark import BenchmarkResults
+    from ..configuration import TokenMergingConfigMixin
 
 
 class InputError(Exception):
@@ -292,8 +295,13 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
         **others: Values of the other options by the name of the setting; None where not given.
 
     Returns:
-        Settings for `set_token_merging`; not checked, but for `r`.
+        Settings for `set_token_merging`, checked as far as they can be without knowing the model.
+
+    Raises:
+        InputError: If a value is not possible for any model.
     """
+    from ..configuration import PREFIX, TokenMergingConfigMixin
+
     settings = {name: value for name, value in others.items() if value is not None}
     if r is not None:
         settings["r"] = parse_r(r)
@@ -302,7 +310,29 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
             settings["schedule"] = float(schedule)
         except ValueError:
             settings["schedule"] = schedule
+    for name, value in settings.items():
+        check = TokenMergingConfigMixin.token_merging_checks.get(f"{PREFIX}{name}")
+        if check is not None:  # what only some architectures have is checked by their configs
+            with input_errors(ValueError, rewrite=lambda text, name=name: f"{option_name(name)} {_typed(text)}"):  # type: ignore[misc]
+                check(value)
     return settings
+
+
+def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
+    """A copy of a config with other token merging settings.
+
+    Args:
+        config: A config with token merging fields.
+        settings: Settings that were given as options.
+
+    Returns:
+        The copy.
+
+    Raises:
+        InputError: If the architecture does not have them.
+    """
+    with input_errors(loading.SettingsError, rewrite=option_names):
+        return loading.with_settings(config, settings)
 
 
 def option_name(name: str) -> str:
@@ -320,7 +350,12 @@ def option_names(message: str, pattern: str = r"token_merging_(\w+)") -> str:
     Returns:
         The message for who gave options.
     """
-    return re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message)
+    return _typed(re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message))
+
+
+def _typed(message: str) -> str:
+    """Leaves out that a setting takes None: on a command line, that is the option not given."""
+    return re.sub(r",? or None(?=, got )", "", message)
 
 
 def check_device(name: str) -> torch.device:
@@ -348,6 +383,54 @@ def check_device(name: str) -> torch.device:
     return device
 
 
+def check_writable(folder: Path, option: str = "--output") -> None:
+    """Refuses a folder that could not be written to; it is not made, so that an error leaves nothing behind.
+
+    Args:
+        folder: The folder, which need not exist.
+        option: What the error calls it.
+
+    Raises:
+        InputError: If files cannot be written there.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {folder}: {error.strerror}: {place}") from error
+
+
+def make_folder(folder: Path, option: str = "--output") -> None:
+    """Makes a folder with those above it; it may be there already.
+
+    Args:
+        folder: The folder.
+        option: What the error calls it.
+
+    Raises:
+        InputError: If it cannot be made.
+    """
+    with input_errors(OSError, rewrite=lambda text: f"{option} {folder}: {text}"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_output_file(file: Path, option: str = "--output") -> None:
+    """Refuses a file whose folder is not there.
+
+    Args:
+        file: The file that is to be written.
+        option: What the error calls it.
+
+    Raises:
+        InputError: Naming the folder.
+    """
+    if not file.parent.is_dir():
+        raise InputError(f"{option} {file}: no such folder: {file.parent}")
+
+
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Lets torch use that many CPU threads for a while."""
@@ -362,34 +445,12 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 # --- checkpoints
-@dataclass(frozen=True)
-class Classifier:
-    """A loaded checkpoint.
-
-    Attributes:
-        name: What the user called it.
-        location: Folder or Hub id that it came from.
-        model: The model, ready to run.
-        transform: How frames become its input.
-        transform_source: Where the transform came from.
-        device: Where the model lies.
-    """
-
-    name: str
-    location: str
-    model: PreTrainedModel
-    transform: ClipTransform
-    transform_source: str
-    device: torch.device
-
-
-def find_checkpoint(name: str | None) -> str:
-    """Says what to load for a value of `--model`.
-
-    A folder comes before a shipped checkpoint of the same name, as it does before a Hub id in transformers.
+def find_checkpoint(name: str | None, argument: str = "MODEL") -> str:
+    """`hf_video_tome.checkpoints.find_checkpoint`, whose errors name the argument of the command.
 
     Args:
-        name: The value; None for the default checkpoint.
+        name: The name; None for the default checkpoint.
+        argument: What the command calls it.
 
     Returns:
         A folder, or an id of the Hub.
@@ -397,37 +458,25 @@ def find_checkpoint(name: str | None) -> str:
     Raises:
         InputError: If it can only be meant as a folder and is not there or holds no checkpoint.
     """
-    if name is None:
-        with input_errors(ValueError):
-            return str(checkpoint_path())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(
-                f"--model {name}: this folder has no config.json; a checkpoint folder holds config.json and "
-                "model.safetensors, as save_pretrained writes them"
-            )
-        return str(path)
-    if name in available():
-        return str(checkpoint_path(name))
-    allowed = f"--model takes a folder, a model id on the Hub, or one of: {', '.join(available())}"
-    if path.exists():
-        raise InputError(f"--model {name}: is a file; {allowed}")
-    if path.is_absolute() or name.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise InputError(f"--model {name}: no such folder; {allowed}")
-    return name
+    with input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"):
+        return loading.find_checkpoint(name)
 
 
 def load_classifier(
-    name: str | None, settings: Mapping[str, Any], dtype: str = "float32", device: str = "cpu"
+    name: str | None,
+    settings: Mapping[str, Any],
+    dtype: str = "float32",
+    device: str = "cpu",
+    argument: str = "MODEL",
 ) -> Classifier:
-    """Loads a checkpoint with its transform.
+    """`hf_video_tome.checkpoints.load_classifier`, with notes, and errors that name arguments of the command.
 
     Args:
-        name: Value of `--model`.
+        name: The name of the checkpoint; None for the default one.
         settings: Merging settings, from `merging_settings`.
         dtype: Name of a torch dtype.
         device: Value of `--device`.
+        argument: What the command calls the checkpoint.
 
     Returns:
         The classifier, in eval mode.
@@ -436,84 +485,23 @@ def load_classifier(
         InputError: If the checkpoint cannot be loaded, is of another kind, or does not go with the settings.
     """
     import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForVideoClassification, PretrainedConfig
 
-    from ..models import ARCHITECTURES
-
-    location, target = find_checkpoint(name), check_device(device)
-    shown = name or DEFAULT_CHECKPOINT
-    is_folder = Path(location).is_dir()
-    if not is_folder:
-        print_note(f"{shown} is no folder here: looking for it on the Hub")
-
-    def explain(message: str) -> str:
-        if is_folder:
-            return f"--model {shown}: {message}"
-        return (
-            f"--model {shown}: neither a folder here, nor one of the shipped checkpoints ({', '.join(available())}), "
-            f"nor could it be loaded from the Hub: {message}"
+    location, target = find_checkpoint(name, argument), check_device(device)
+    if not Path(location).is_dir():
+        print_note(f"{name} is no folder here: looking for it on the Hub")
+    with (
+        input_errors(loading.SettingsError, rewrite=option_names),
+        input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"),
+        input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"),
+    ):
+        classifier = loading.load_classifier(name, dtype=dtype, device=target, **settings)
+    if classifier.transform_source != loading.SAVED_TRANSFORM:
+        model_type = classifier.model.config.model_type
+        print_note(
+            f"{classifier.name} has no preprocessor_config.json: frames are resized and normalised as is usual for "
+            f"{model_type}; save the processor beside the checkpoint if it was trained otherwise"
         )
-
-    with quiet_transformers():
-        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=explain):
-            content, _ = PretrainedConfig.get_config_dict(location)
-        model_type = content.get("model_type")
-        if model_type not in ARCHITECTURES:
-            raise InputError(
-                f"--model {shown}: the architecture {model_type!r} is not supported; supported are "
-                f"{', '.join(ARCHITECTURES)}"
-            )
-        with input_errors(OSError, ValueError, StrictDataclassError, rewrite=lambda text: f"--model {shown}: {text}"):
-            config = AutoConfig.from_pretrained(location)
-        with input_errors(ValueError, StrictDataclassError, rewrite=option_names):
-            config.update_token_merging(**settings)
-        # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
-        fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
-        with input_errors(OSError, SafetensorError, rewrite=lambda text: f"--model {shown}: {text}"):
-            model, report = AutoModelForVideoClassification.from_pretrained(
-                location,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                **fields,
-            )
-        for key, found, expected in sorted(report["mismatched_keys"]):
-            raise InputError(
-                f"--model {shown}: its weights do not fit its config.json: {key} has shape {tuple(found)}, expected "
-                f"{tuple(expected)}"
-            )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise InputError(
-                f"--model {shown}: {len(missing)} of the weights of a {model_type} video classifier are missing "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); its config says it is a "
-                f"{', '.join(content.get('architectures') or ['?'])}"
-            )
-        transform, source = _load_transform(location, config, shown)
-    with input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"):
-        model.to(target)
-    return Classifier(shown, location, model.eval(), transform, source, target)
-
-
-def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransform, str]:
-    """The transform saved with a checkpoint; for a folder without one the architecture's usual one, with a note."""
-    from ..data.transforms import ClipTransform
-
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--model {shown}: {text}"):
-        try:
-            return ClipTransform.from_pretrained(location, config=config), "saved with the checkpoint"
-        except FileNotFoundError:
-            if not Path(location).is_dir():
-                raise
-        transform = ClipTransform.from_config(config)
-    source = f"the usual one of {config.model_type}"
-    print_note(
-        f"{shown} has no preprocessor_config.json: frames are resized and normalised as is usual for "
-        f"{config.model_type}; save the processor beside the checkpoint if it was trained otherwise"
-    )
-    return transform, source
+    return classifier
 
 
 def check_sampling(strategy: Strategy, sampling_rate: int | None) -> None:
@@ -548,26 +536,6 @@ def read_clip(classifier: Classifier, file: str, strategy: Strategy, sampling_ra
         return read_clips(Path(file), ClipSampling(num_frames, sampling_rate or 1, strategy.value))[0]
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hides progress bars and warnings of the loading: what matters of it is checked and said by the commands."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
     """What was decided about the merging, with the architecture's choices filled in; JSON-safe."""
     config: Any = model.config
@@ -592,6 +560,31 @@ def describe_counts(counts: list[int]) -> str:
         return f"{counts[0]} in all {len(counts) - 1} layers"
     removed = 1 - counts[-1] / counts[0]
     return f"{' → '.join(map(str, counts))}  ({removed:.0%} removed)"
+
+
+# --- what other commands left behind
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The results of a finished evaluation, named by `--evaluation`.
+
+    Raises:
+        InputError: If there are none, or they have no accuracy.
+    """
+    from ..hub import read_evaluation as read
+
+    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
+        return read(folder)
+
+
+def read_benchmark(path: Path) -> BenchmarkResults:
+    """The results of a benchmark, named by `--benchmark`: a file, or the folder with it.
+
+    Raises:
+        InputError: If there are none.
+    """
+    from ..benchmark import BenchmarkResults
+
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--benchmark: {text}"):
+        return BenchmarkResults.load(path)
 
 
 # --- printing

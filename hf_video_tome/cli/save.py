@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .card import BaseModelOption, BenchmarkOption, CardRequest, EvaluationOption, make_card
+from .card import (
+    BaseModelOption,
+    BenchmarkOption,
+    CardRequest,
+    EvaluationOption,
+    RepoIdOption,
+    check_hub_id,
+    make_card,
+)
 from .common import (
     HeadAggregationOption,
     InputError,
@@ -21,6 +30,7 @@ from .common import (
     ScheduleOption,
     ScopeOption,
     ThresholdOption,
+    check_writable,
     console,
     describe_counts,
     describe_merging,
@@ -49,6 +59,7 @@ def command(
     evaluation: EvaluationOption = None,
     benchmark: BenchmarkOption = None,
     base_model: BaseModelOption = None,
+    repo_id: RepoIdOption = None,
     remote_code: Annotated[
         bool,
         typer.Option(
@@ -57,7 +68,7 @@ def command(
             "tokens where this package is not installed.",
         ),
     ] = False,
-    repo_id: Annotated[
+    push_to_hub: Annotated[
         str | None,
         typer.Option("--push-to-hub", metavar="ID", help="Upload the folder to this repository of the Hub."),
     ] = None,
@@ -77,14 +88,19 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
     from ..api import token_counts
     from ..hub import save_checkpoint, upload_checkpoint
+    from ..hub.checkpoint import UPLOAD_ERRORS
 
     for option, given in (("--private", private), ("--revision", revision), ("--create-pr", create_pr)):
-        if given and repo_id is None:
+        if given and push_to_hub is None:
             raise InputError(f"{option} has no effect without --push-to-hub")
+    check_hub_id(repo_id, "--repo-id")
+    check_hub_id(push_to_hub, "--push-to-hub")
+    if push_to_hub is not None and repo_id not in (None, push_to_hub):
+        raise InputError(f"--repo-id {repo_id} must be the repository of --push-to-hub, {push_to_hub}, or be left out")
+    if repo_id is None and push_to_hub is not None and "/" in push_to_hub:
+        repo_id = push_to_hub  # a bare name is completed by the Hub, and nobody could load it as it stands
     _check_folder(folder, find_checkpoint(model), overwrite)
     settings = merging_settings(
         r,
@@ -104,12 +120,14 @@ def command(
             classifier.model, folder, processor=classifier.location, card=card, remote_code=remote_code
         )
     address = None
-    if repo_id is not None:
-        with input_errors(
-            HfHubHTTPError, LocalTokenNotFoundError, OSError, rewrite=lambda text: f"--push-to-hub {repo_id}: {text}"
-        ):
+    if push_to_hub is not None:
+        later = ["hf", "upload", push_to_hub, str(folder), *(["--private"] if private else [])]
+        later += [] if revision is None else ["--revision", revision]
+        later += ["--create-pr"] if create_pr else []
+        hint = f"{folder} is written; --overwrite tries again, and so does: {shlex.join(later)}"
+        with input_errors(*UPLOAD_ERRORS, rewrite=lambda text: f"--push-to-hub {push_to_hub}: {text}; {hint}"):
             address = upload_checkpoint(
-                folder, repo_id, private=private or None, revision=revision, create_pr=create_pr
+                folder, push_to_hub, private=private or None, revision=revision, create_pr=create_pr
             )
     summary, counts = merging_summary(classifier.model), token_counts(classifier.model)
     if as_json:
@@ -121,7 +139,7 @@ def command(
                 "token_merging": summary,
                 "token_counts": counts,
                 "remote_code": remote_code,
-                "repo_id": repo_id,
+                "repo_id": push_to_hub or repo_id,
                 "address": address,
             }
         )
@@ -142,6 +160,7 @@ def command(
 
 
 def _check_folder(folder: Path, location: str, overwrite: bool) -> None:
+    check_writable(folder, "FOLDER")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not overwrite:

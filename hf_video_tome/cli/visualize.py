@@ -28,6 +28,7 @@ from .common import (
     Strategy,
     StrategyOption,
     ThresholdOption,
+    check_output_file,
     check_sampling,
     input_errors,
     load_classifier,
@@ -197,7 +198,7 @@ def command(
         proportional_attention=proportional_attention,
         position=position,
     )
-    classifier = load_classifier(model, settings, dtype.value, device)
+    classifier = load_classifier(model, settings, dtype.value, device, "--model")
     decided = decisions(classifier, dtype, strategy, sampling_rate)
     if not as_json:
         print_decisions(decided)
@@ -228,7 +229,10 @@ def command(
         write_json({**decided, "file": file, **summary, "output": str(target)})
         return
     for entry in chosen:
-        typer.echo(f"token {entry['token']}: {entry['patches']} patches, in {entry['frames']} frames")
+        typer.echo(
+            f"token {entry['token']}: {_many(entry['patches'], 'patch', 'patches')}, in "
+            f"{_many(entry['frames'], 'frame', 'frames')}"
+        )
     typer.echo(f"prediction: {clip.prediction}")
     typer.echo(f"written: {target}")
 
@@ -242,8 +246,7 @@ def _check_output(target: Path) -> bool:
     if suffix not in (*ANIMATION_SUFFIXES, *SHEET_SUFFIXES):
         allowed = ", ".join((*ANIMATION_SUFFIXES, *SHEET_SUFFIXES))
         raise InputError(f"--output must end in one of {allowed}, got {str(target)!r}")
-    if not target.parent.is_dir():
-        raise InputError(f"--output {target}: no such folder: {target.parent}")
+    check_output_file(target)
     if suffix in SHEET_SUFFIXES:
         require_packages({"matplotlib": "matplotlib"}, extra="viz")
     return suffix in SHEET_SUFFIXES
@@ -287,6 +290,10 @@ def _choose(
 def _extent(clip: TracedClip, token: int, layer: int) -> dict[str, int]:
     patches, frames = clip.extent(token, layer)
     return {"token": token, "patches": patches, "frames": frames}
+
+
+def _many(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _option_names(message: str) -> str:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from .output import read_predictions
     from .results import Difference, EvaluationResults, SettingResults, Share, TaskResults
     from .runner import evaluate
-    from .tasks import Task, classifier_tasks, match_labels
+    from .tasks import Prediction, Task, classifier_tasks, match_labels, predict_labels
 
 __all__ = [
     "Difference",
     "EvaluationResults",
     "Examples",
+    "Prediction",
     "Progress",
     "SettingResults",
     "Share",
@@ -29,6 +30,7 @@ __all__ = [
     "classifier_tasks",
     "evaluate",
     "match_labels",
+    "predict_labels",
     "read_examples",
     "read_predictions",
 ]
@@ -41,6 +43,6 @@ __getattr__, __dir__ = lazy_names(
         "output": ["read_predictions"],
         "results": ["Difference", "EvaluationResults", "SettingResults", "Share", "TaskResults"],
         "runner": ["evaluate"],
-        "tasks": ["Task", "classifier_tasks", "match_labels"],
+        "tasks": ["Prediction", "Task", "classifier_tasks", "match_labels", "predict_labels"],
     },
 )

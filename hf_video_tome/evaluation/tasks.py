@@ -6,7 +6,10 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import torch
 
 SINGLE_TASK = "label"
 ACTION = "action"
@@ -77,6 +80,65 @@ def classifier_tasks(config: Any) -> tuple[Task, ...]:
     if [task.start for task in tasks] != ends[:-1] or ends[-1] != config.num_labels or ends != sorted(set(ends)):
         fail()
     return tuple(tasks)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class that a classifier holds for likely.
+
+    Attributes:
+        task: Name of the task that it answers: "label", or "verb" and "noun" of a two-task head.
+        index: Class index, from 0 inside the task.
+        label: Class name; the index where the classifier has none.
+        probability: Its probability among the classes of the task, 0 to 1.
+    """
+
+    task: str
+    index: int
+    label: str
+    probability: float
+
+
+def predict_labels(logits: torch.Tensor, config: Any, top_k: int = 1) -> dict[str, list[Prediction]]:
+    """The most likely classes of a clip, for each task of the classifier by itself.
+
+    One softmax over all outputs of a two-task head would make a verb compete with the nouns.
+
+    Args:
+        logits: (num_labels,) of one clip.
+        config: Config of the classifier.
+        top_k: Classes of each task, at least 1.
+
+    Returns:
+        For each task, in the order of the outputs, its classes: the most likely first, fewer if it has no more.
+
+    Raises:
+        ValueError: If the logits are not those of one clip, `top_k` is less than 1, or `label_groups` is malformed.
+
+    Examples:
+        >>> import torch
+        >>> from transformers import VideoMAEConfig
+        >>> names = dict(enumerate(["cut", "wash", "knife", "pan", "hob"]))
+        >>> config = VideoMAEConfig(id2label=names, label_groups={"verb": [0, 2], "noun": [2, 5]})
+        >>> best = predict_labels(torch.tensor([1.0, 2.0, 7.0, 9.0, 8.0]), config)
+        >>> best["verb"][0].label, best["noun"][0].label
+        ('wash', 'pan')
+    """
+    if tuple(logits.shape) != (config.num_labels,):
+        raise ValueError(
+            f"`logits` must have the shape (num_labels,) = ({config.num_labels},) of one clip, got "
+            f"{tuple(logits.shape)}"
+        )
+    if top_k < 1:
+        raise ValueError(f"`top_k` must be at least 1, got {top_k}")
+    predictions = {}
+    for task in classifier_tasks(config):
+        best = logits[task.start : task.stop].float().softmax(-1).topk(min(top_k, task.size))
+        predictions[task.name] = [
+            Prediction(task.name, index, str(config.id2label.get(task.start + index, index)), probability)
+            for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+    return predictions
 
 
 def match_labels(

@@ -12,6 +12,8 @@ from hf_video_tome.cli import run
 
 from ..classified_videos import save_checkpoint
 
+DIGITS = ["videomae-moving-digits", "--dataset", "moving-digits"]
+
 
 def arguments(kind: str, model: Path, data: Path, output: Path, *more: str) -> list[str]:
     where = ["--dataset", "class-folders", "--data-dir", str(data), "--split", "test", "--output", str(output)]
@@ -87,6 +89,19 @@ def test_confusion_runs_an_evaluation_of_its_own(checkpoint, readable, tmp_path)
     assert content["conditions"]["after"]["mode"] == "drop"
 
 
+def test_the_evaluation_of_an_analysis_is_gone_on_with(checkpoint, readable, tmp_path, capsys) -> None:
+    output = tmp_path / "confusion"
+    command = arguments("confusion", checkpoint, readable, output, "--r", "8")
+    assert run(command) == 0
+    predictions = (output / "evaluation" / "predictions.jsonl").read_bytes()
+    (output / "confusion.json").unlink()
+    assert run(command) == 2
+    assert "resume it (--resume)" in capsys.readouterr().err
+    assert run([*command, "--resume"]) == 0
+    assert (output / "evaluation" / "predictions.jsonl").read_bytes() == predictions
+    content_of(output, "confusion")
+
+
 def test_layers(checkpoint, readable, tmp_path) -> None:
     output = tmp_path / "layers"
     assert run(arguments("layers", checkpoint, readable, output, "--clips", "4")) == 0
@@ -139,7 +154,11 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
         (["accuracy"], "MODEL must be given, or --evaluation"),
         (["accuracy", "videomae-moving-digits"], "--dataset must be given, or --evaluation"),
         (["layers", "videomae-moving-digits"], "--dataset must be given"),
-        (["accuracy", "--evaluation", "nowhere"], "has no results.json"),
+        (["accuracy", "--evaluation", "nowhere"], "--evaluation: nowhere is not the output folder of a finished"),
+        (["accuracy", "--evaluation", "nowhere", "--dtype", "float16"], "--dtype and --evaluation exclude each other"),
+        (["accuracy", "--evaluation", "nowhere", "--rounds", "3"], "--rounds needs MODEL"),
+        (["accuracy", "--evaluation", "nowhere", "--benchmark", "x"], "--benchmark needs MODEL"),
+        (["accuracy", *DIGITS, "--benchmark", "x", "--rounds", "3"], "--benchmark and --rounds exclude each other"),
         (["accuracy", "--evaluation", "nowhere", "--r", "3"], "the settings are those of --evaluation"),
         (["confusion", "--evaluation", "nowhere", "--mode", "drop"], "choose two of them with --before and --after"),
         (
@@ -149,24 +168,131 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
         (["confusion", "--evaluation", "nowhere", "--select", "last"], "--select must be one of first, changed"),
         (["splice", "videomae-moving-digits", "--dataset", "x", "--region", "middle"], "--region must be one of"),
         (["splice", "videomae-moving-digits", "--dataset", "x"], "--dataset"),
-        (["layers", "resnet!", "--dataset", "moving-digits"], "no such folder"),
+        (
+            ["layers", "resnet!", "--dataset", "moving-digits"],
+            "MODEL resnet!: no such folder; a checkpoint is",
+        ),
+        (["layers", *DIGITS, "--mode", "melt"], "--mode must be one of"),
+        (["layers", *DIGITS, "--threshold", "3"], "--threshold must be a cosine similarity in [-1, 1]"),
+        (["confusion", *DIGITS, "--schedule", "rising"], "--schedule must be one of"),
+        (["accuracy", *DIGITS, "--schedule", "rising"], "--schedule must be one of"),
+        (["accuracy", *DIGITS, "--mode", "merge", "--mode", "melt"], "--mode must be one of"),
+        (["accuracy", *DIGITS, "--r", "-3"], "--r must be a number of tokens >= 0"),
+        (["accuracy", *DIGITS, "--r", "8,8"], "--r must be a number or a share here"),
+        (["accuracy", *DIGITS, "--r", "0"], "--r must be more than 0 at least once"),
+        (["splice", *DIGITS, "--share", "2"], "--share must be between 0 and 1, both excluded, got 2"),
+        (["splice", *DIGITS, "--share", "0"], "--share must be between 0 and 1, both excluded, got 0"),
+        (["splice", *DIGITS, "--per-class", "1"], "--per-class"),
+        (["layers", *DIGITS, "--clips", "0"], "--clips"),
+        (["layers", *DIGITS, "--device", "abacus"], "--device must be a device of this machine"),
+        (["layers", *DIGITS, "--data-dir", "."], "--data-dir . has no effect with --dataset moving-digits"),
+        (["layers", DIGITS[0], "--dataset", "kinetics400"], "--data-dir must be given with --dataset kinetics400"),
+        (["layers", DIGITS[0], "--dataset", "ssv2", "--data-dir", "nowhere"], "--data-dir nowhere: no such folder"),
+        (["confusion", *DIGITS, "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+        (["confusion", "--evaluation", "nowhere", "--limit", "3"], "--limit and --evaluation exclude each other"),
     ],
 )
-def test_bad_input_is_one_line(words, message, tmp_path, monkeypatch, capsys) -> None:
+def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
+    words, message, tmp_path, monkeypatch, capsys
+) -> None:
+    for module in ("evaluation", "analyze.inputs"):
+        monkeypatch.setattr(
+            f"hf_video_tome.cli.{module}.load_classifier", lambda *_: pytest.fail("a model was loaded")
+        )
     monkeypatch.chdir(tmp_path)
     assert run(["analyze", *words]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+    assert not list(tmp_path.iterdir())
 
 
-def test_settings_that_do_not_go_with_the_model_are_bad_input(checkpoint, readable, tmp_path, capsys) -> None:
-    assert run(arguments("splice", checkpoint, readable, tmp_path / "a", "--share", "2")) == 2
-    assert "--share must leave tubelets of both clips" in capsys.readouterr().err
-    assert run(arguments("accuracy", checkpoint, readable, tmp_path / "b", "--r", "40")) == 2
-    assert "--r must be at most 32" in capsys.readouterr().err
-    assert run(arguments("layers", checkpoint, readable, tmp_path / "c", "--mode", "melt")) == 2
-    assert "--mode must be one of" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("accuracy", ["--r", "40"], "--r must be at most 32"),
+        ("accuracy", ["--benchmark", "nowhere"], "--benchmark: No such file or directory: nowhere"),
+        ("accuracy", ["--scope", "frame", "--mode", "hybrid"], "--threshold must be a number"),
+        ("accuracy", ["--position", "centroid"], "--position goes with vjepa2 only, not with videomae"),
+        ("confusion", ["--r", "0"], "--r must be more than 0"),
+        ("confusion", ["--task", "verb"], "--task must be one of label, got 'verb'"),
+        ("confusion", ["--split", "weekend"], "weekend"),
+        ("layers", ["--r", "0"], "--r must be more than 0"),
+        ("layers", ["--strategy", "uniform", "--sampling-rate", "2"], "--sampling-rate"),
+        ("splice", ["--share", "0.001"], "--share must leave tubelets of both clips"),
+        ("splice", ["--region", "time", "--scope", "frame"], "--region must be another than 'time' with --scope"),
+    ],
+)
+def test_what_does_not_go_with_the_model_is_said_before_a_clip_is_read(
+    checkpoint, readable, tmp_path, monkeypatch, capsys, kind, options, message
+) -> None:
+    for function in ("evaluation.evaluate", "analysis.load_clips"):
+        monkeypatch.setattr(f"hf_video_tome.{function}", lambda *_, **__: pytest.fail("clips were read"))
+    assert run(arguments(kind, checkpoint, readable, tmp_path / "out", *options)) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_an_evaluation_does_not_have_is_said_before_anything_is_made(
+    checkpoint, readable, tmp_path, capsys
+) -> None:
+    folder = tmp_path / "evaluation"
+    evaluate = ["evaluate", str(checkpoint), "--dataset", "class-folders", "--data-dir", str(readable)]
+    assert run([*evaluate, "--split", "test", "--workers", "0", "--output", str(folder), "--r", "0"]) == 0
+    for kind, options, message in (
+        ("accuracy", [], "results must have settings that merge tokens, got r = 0 only"),
+        ("confusion", [], "--before and --after must be two of the settings 0 to 0"),
+    ):
+        command = ["analyze", kind, "--evaluation", str(folder), "--output", str(tmp_path / "out"), *options]
+        assert run(command) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "confusion"])
+def test_a_split_without_labels_is_refused_before_it_is_evaluated(
+    checkpoint, readable, tmp_path, monkeypatch, capsys, kind
+) -> None:
+    data = tmp_path / "k400"
+    (data / "test").mkdir(parents=True)
+    (data / "test.csv").write_text("youtube_id,time_start,time_end,split\n00000000000,0,10,test\n")
+    (data / "test" / "00000000000_000000_000010.mp4").symlink_to(next(readable.glob("test/*/*.mp4")))
+    monkeypatch.setattr("hf_video_tome.evaluation.evaluate", lambda *_, **__: pytest.fail("an evaluation ran"))
+    command = ["analyze", kind, str(checkpoint), "--dataset", "kinetics400", "--data-dir", str(data)]
+    assert run([*command, "--split", "test", "--r", "8", "--output", str(tmp_path / "out")]) == 2
+    assert "--dataset kinetics400: the labels of its test split are unknown" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_splicing_says_what_to_do_where_no_class_has_two_clips(tmp_path, capsys) -> None:
+    command = ["analyze", "splice", *DIGITS, "--data-option", "num_test=24", "--output", str(tmp_path / "out")]
+    assert run(command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "splicing needs two clips of a class: take more videos" in error
+    assert "--data-option num_test=240" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "confusion", "layers", "splice"])
+def test_an_output_that_cannot_be_written_to_is_refused_before_anything_is_loaded(
+    kind, tmp_path, monkeypatch, capsys
+) -> None:
+    for module in ("evaluation", "analyze.inputs"):
+        monkeypatch.setattr(
+            f"hf_video_tome.cli.{module}.load_classifier", lambda *_: pytest.fail("a model was loaded")
+        )
+    (tmp_path / "clip.mp4").touch()
+    assert run(["analyze", kind, *DIGITS, "--output", str(tmp_path / "clip.mp4" / "x")]) == 2
+    assert f"--output {tmp_path / 'clip.mp4' / 'x'}: Not a directory" in capsys.readouterr().err
+
+
+def test_the_input_is_looked_at_before_earlier_results(tmp_path, capsys) -> None:
+    (tmp_path / "layers.json").write_text("{}")
+    command = ["analyze", "layers", DIGITS[0], "--output", str(tmp_path), "--dataset"]
+    assert run([*command, "imagenet"]) == 2
+    assert "--dataset: `name` must be one of" in capsys.readouterr().err
+    assert run([*command, "moving-digits"]) == 2
+    assert "has a layers.json already" in capsys.readouterr().err
 
 
 def test_names_of_another_model_are_refused(checkpoint, readable, tmp_path, capsys) -> None:
@@ -175,7 +301,55 @@ def test_names_of_another_model_are_refused(checkpoint, readable, tmp_path, caps
     other = save_checkpoint(tmp_path / "other", id2label=dict(enumerate("abcde")))
     command = ["analyze", "confusion", str(other), "--evaluation", str(output / "evaluation")]
     assert run([*command, "-o", str(tmp_path / "new")]) == 2
-    assert "has other outputs than the model of the evaluation" in capsys.readouterr().err
+    assert f"MODEL {other}: the evaluation of" in (error := capsys.readouterr().err)
+    assert "is of a model whose outputs have other names" in error
+
+
+def test_accuracy_and_speed_are_of_one_model(checkpoint, readable, tmp_path, monkeypatch, capsys) -> None:
+    """Neither another checkpoint nor the benchmark of another architecture or size goes with an evaluation."""
+    evaluation, output = tmp_path / "evaluation", tmp_path / "out"
+    settings = ["--r", "0", "--r", "4"]
+    data = ["--dataset", "class-folders", "--data-dir", str(readable), "--split", "test", "--workers", "0"]
+    assert run(["evaluate", str(checkpoint), *data, *settings, "--output", str(evaluation)]) == 0
+    narrow = save_checkpoint(tmp_path / "narrow", hidden_size=16)
+    for name, model in (("narrow", narrow), ("own", checkpoint)):
+        command = ["benchmark", str(model), *settings, "--rounds", "2", "--warmup", "0", "--device", "cpu"]
+        assert run([*command, "--no-memory", "--output", str(tmp_path / f"{name}-speed")]) == 0
+    capsys.readouterr()
+
+    def accuracy(model: Path, *options: str) -> int:
+        command = ["analyze", "accuracy", str(model), "--evaluation", str(evaluation), "--output", str(output)]
+        return run([*command, "--device", "cpu", *options])
+
+    for model, options, message in (
+        (narrow, ["--rounds", "1"], f"MODEL {narrow}: the evaluation of"),
+        (narrow, ["--rounds", "0"], "is of other weights"),
+        (narrow, ["--benchmark", str(tmp_path / "narrow-speed")], "is of other weights"),
+        (checkpoint, ["--benchmark", str(tmp_path / "narrow-speed")], "hidden_size=16, while this one has 24"),
+    ):
+        assert accuracy(model, *options) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+        assert not output.exists()
+    own = tmp_path / "own-speed"
+    assert accuracy(checkpoint, "--benchmark", str(own)) == 0
+    measured = json.loads((own / "results.json").read_text())["results"][-1]
+    points = content_of(output, "accuracy")["points"]
+    assert [point["speed_up"] for point in points] == [1, measured["speedup"]["stock_sdpa"]["median"]]
+    # Other settings in the checkpoint do not change what was evaluated, nor what is timed.
+    saved = tmp_path / "saved"
+    assert run(["save", str(checkpoint), str(saved), "--r", "8", "--mode", "drop"]) == 0
+    timed = []
+
+    def measure(model, settings, **_) -> list[float]:
+        timed.extend((model.config.token_merging_r, setting["r"], setting["mode"]) for setting in settings)
+        return [1.0] * len(settings)
+
+    monkeypatch.setattr("hf_video_tome.analysis.speed.measure_speed_ups", measure)
+    assert accuracy(saved, "--rounds", "1", "--overwrite") == 0
+    assert timed == [(8, 0, "merge"), (8, 4, "merge")]
+    assert run([*arguments("accuracy", checkpoint, readable, output, "--r", "4"), "--schedule", "constant",
+                "--overwrite", "--benchmark", str(tmp_path / "narrow-speed")]) == 2  # fmt: skip
+    assert f"--benchmark {tmp_path / 'narrow-speed'}: the benchmark is of a model" in capsys.readouterr().err
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch, capsys) -> None:

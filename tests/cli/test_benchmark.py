@@ -136,6 +136,8 @@ def test_every_architecture(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert merged["share_of_mac_ratio"] > 0
     assert merged["mac_ratio"] > 1
     assert merged["memory"] is None
+    assert "memory_method" not in content["conditions"]
+    assert "--no-memory" in content["conditions"]["command"]
 
 
 def test_a_stock_model_without_sdpa_is_said_to_have_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,20 +228,69 @@ def test_compiled_models_are_measured_beside_the_others(
         (["videomae", "--config-option", "num_fraems=8"], "no field 'num_fraems'"),
         (["videomae", "--config-option", "token_merging_r=8"], "options of their own"),
         (["videomae", "--config-option", "num_frames=many"], "--config-option"),
-        (["no/such/folder", "--r", "8"], "no such folder"),
+        (["videomae", "--config-option", "num_frames=-2"], "--config-option: num_frames must be an int of at least 1"),
+        (["videomae", "--config-option", "image_size=15"], "--config-option: image_size must be at least 16 x 16"),
+        (["videomae", "--config-option", "patch_size=0"], "--config-option: patch_size must be an int, or two"),
+        (["vivit", "--config-option", "tubelet_size=[2,8]"], "--config-option: tubelet_size must be three ints"),
+        (["videomae", "--config-option", "num_hidden_layers=0"], "must have a layer that merges, got 0"),
+        (["videomae", "--config-option", "dtype=foo"], "--config-option: "),
+        (["videomae", "--threads", "100000"], "--threads must be at most"),
+        (["videomae", "--threads", "0"], "--threads"),
+        (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; a checkpoint is a folder"),
+        (["videomae", "--overwrite"], "--overwrite has no effect without --output"),
+        (["videomae", "--output", "clip.mp4/x"], "--output clip.mp4/x: "),
+        (["videomae", "--output", "earlier"], "--output earlier has a results.json already: --overwrite replaces it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line_before_any_model_is_built(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(benchmark, "_build", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "results.json").write_text("{}")
     assert run(["benchmark", *arguments]) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
     assert line.startswith("error: ")
     assert expected in line
     assert not captured.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "earlier"]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "expected"),
+    [
+        ("videomae", "hidden_act=foo", "hidden_act=foo: such a model cannot be built: KeyError: 'foo'"),
+        ("videomae", "num_attention_heads=0", "such a model cannot be built: ZeroDivisionError"),
+        ("videomae", "hidden_size=-4", "such a model cannot be built: RuntimeError"),
+        ("timesformer", "patch_size=[8,8]", "stock eager, fp32 cannot run here: "),  # for squares alone
+    ],
+)
+def test_a_config_that_makes_no_model_ends_in_one_line(
+    name: str, option: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*tiny(name), "--config-option", option, "--attn-implementation", "eager", "--r", "2", *FAST]
+    assert run(["benchmark", *arguments]) == 2
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_earlier_results_are_replaced_when_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["benchmark", *tiny("videomae"), *FAST, "--no-memory", "--output", str(tmp_path)]
+    assert run([*command, "--r", "2"]) == 0
+    before = (tmp_path / "results.json").read_bytes()
+    assert run([*command, "--r", "4"]) == 2
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert run([*command, "--r", "0", "--overwrite"]) == 0
+    names = [entry["name"] for entry in json.loads((tmp_path / "results.json").read_text())["results"]]
+    assert names[-1] == "r = 0, sdpa, fp32"
+    assert not (tmp_path / "speed.png").exists()  # r = 0 alone is no curve, and the old picture is of other results
 
 
 def test_compiling_without_a_compiler_is_refused(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from huggingface_hub import ModelCard
@@ -17,7 +20,7 @@ def test_card_is_printed_and_written(tmp_path, capsys):
     card = ModelCard(captured.out)
     assert card.data.license == "apache-2.0"
     assert "| `token_merging_r` | `30` |" in card.text
-    assert "note: nothing was measured with exactly these settings" in captured.err
+    assert "nothing was measured" not in captured.err  # nobody gave an evaluation
     assert "note: the card names no base model" in captured.err
     assert "licence" not in captured.err
     path = tmp_path / "README.md"
@@ -41,11 +44,91 @@ def test_json(capsys):
         (["--repo-id", "a/b/c"], ["--repo-id", "a/b/c"]),
         (["--r", "-1"], ["--r"]),
         (["--output", "."], ["--output .", "is a folder"]),
+        (["--output", "nowhere/README.md"], ["--output nowhere/README.md: no such folder: nowhere"]),
     ],
 )
 def test_bad_input(capsys, monkeypatch, tmp_path, arguments, parts):
     monkeypatch.chdir(tmp_path)
     check_refused(capsys, ["card", NAME, *arguments], *parts)
+
+
+def test_bad_input_leaves_nothing_behind(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    check_refused(capsys, ["card", NAME, "--output", "nowhere/README.md"], "no such folder")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_is_not_there_is_called_as_the_command_spells_it(capsys):
+    check_refused(capsys, ["card", "./nope"], "MODEL ./nope: no such folder; a checkpoint is a folder")
+    check_refused(capsys, ["save", "./nope", "out"], "MODEL ./nope: no such folder; a checkpoint is a folder")
+
+
+def test_a_card_without_a_hub_id_says_what_to_fill_in(tmp_path, capsys):
+    """`from_pretrained` of a name that is neither a folder nor on the Hub would load nothing, or another's model."""
+    assert run(["save", NAME, str(tmp_path / "merged"), "--r", "30"]) == 0
+    text = (tmp_path / "merged" / "README.md").read_text()
+    assert 'from_pretrained("path/to/this/folder")' in text
+    assert "`path/to/this/folder` stands for the folder that holds this card" in text
+    assert f'from_pretrained("{NAME}")' not in text
+    assert str(tmp_path) not in text
+
+
+def test_the_hub_id_of_a_saved_checkpoint_is_in_its_card(tmp_path, capsys):
+    command = ["save", NAME, str(tmp_path / "merged"), "--r", "30", "--repo-id", "me/vivit-merged", "--json"]
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["repo_id"] == "me/vivit-merged"
+    card = ModelCard.load(tmp_path / "merged" / "README.md")
+    assert 'from_pretrained("me/vivit-merged")' in card.text
+    assert "path/to" not in card.text
+    assert "# vivit-merged with token merging" in card.text
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--repo-id", "a/b/c"], ["--repo-id: ", "a/b/c"]),
+        (["--push-to-hub", "a/b/c"], ["--push-to-hub: ", "'namespace/repo_name': 'a/b/c'."]),
+        (["--push-to-hub", "me/x.git"], ["--push-to-hub: ", "me/x.git"]),
+        (["--repo-id", "me/a", "--push-to-hub", "me/b"], ["--repo-id me/a must be", "--push-to-hub, me/b"]),
+    ],
+)
+def test_an_id_that_the_hub_cannot_have_is_refused_before_anything_is_saved(options, parts, tmp_path, capsys):
+    check_refused(capsys, ["save", NAME, tmp_path / "out", *options], *parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_network_the_folder_is_kept_and_can_be_uploaded_later(tmp_path):
+    """In a process of its own: huggingface_hub reads where the Hub is when it is imported."""
+    folder = tmp_path / "my model"
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody listens there
+        "HF_TOKEN": "hf_" + "x" * 34,
+        "HF_HUB_OFFLINE": "0",
+    }
+    command = [sys.executable, "-m", "hf_video_tome", "save", NAME, str(folder), "--r", "30"]
+    command += ["--push-to-hub", "me/x", "--private"]
+
+    def errors(*options: str) -> list[str]:
+        done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 2, done.stderr
+        return [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+
+    (error,) = errors()
+    assert error.startswith("error: --push-to-hub me/x: ")
+    assert f"{folder} is written; --overwrite tries again" in error
+    assert error.endswith(f"hf upload me/x '{folder}' --private")
+    assert (folder / "model.safetensors").is_file()
+    (error,) = errors("--overwrite")
+    assert "is written" in error
+
+
+def test_what_was_measured_with_other_settings_is_said(tmp_path, capsys):
+    evaluate = ["evaluate", NAME, "--dataset", "moving-digits", "--data-option", "num_test=4", "--r", "20"]
+    assert run([*evaluate, "--workers", "0", "--output", str(tmp_path / "measured")]) == 0
+    capsys.readouterr()
+    assert run(["card", NAME, "--r", "30", "--evaluation", str(tmp_path / "measured")]) == 0
+    assert "note: nothing was measured with exactly these settings" in capsys.readouterr().err
 
 
 def test_save_writes_a_checkpoint_that_can_be_saved_again(tmp_path, capsys):
@@ -67,6 +150,7 @@ def test_save_refuses_what_it_would_spoil(tmp_path, capsys):
     check_refused(capsys, ["save", NAME, tmp_path / "new", "--private"], "--private has no effect")
     (folder / "config.json").write_text('{"model_type": "vivit"}')
     check_refused(capsys, ["save", folder, folder, "--overwrite"], "is the checkpoint that is read")
+    check_refused(capsys, ["save", NAME, folder / "notes.txt" / "x"], "FOLDER ", "notes.txt")
     assert (folder / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "new").exists()
 

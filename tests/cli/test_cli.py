@@ -320,6 +320,33 @@ def test_a_folder_without_a_processor_is_used_with_a_note(
     assert "has no preprocessor_config.json" in captured.err
 
 
+def test_a_head_with_two_tasks_is_asked_for_each(
+    checkpoints: dict[str, Path], videos: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = {"noun": [3, LABELS], "verb": [0, 3]}
+    folder = copy_checkpoint(checkpoints["videomae"], tmp_path / "two", label_groups=groups)
+    one = run_json(capsys, ["classify", videos["forward"], "--model", checkpoints["videomae"], "--top-k", LABELS])
+    probability = {label["index"]: label["probability"] for label in one["results"][0]["top"]}
+    assert {label["task"] for label in one["results"][0]["top"]} == {"label"}
+    top = run_json(capsys, ["classify", videos["forward"], "--model", folder, "--top-k", 2])["results"][0]["top"]
+    assert [label["task"] for label in top] == ["verb", "verb", "noun", "noun"]
+    for task, (start, stop) in groups.items():
+        # The same logits: inside a task probabilities are to each other as they were, and add up to 1.
+        share = sum(probability[output] for output in range(start, stop))
+        best = sorted(range(start, stop), key=lambda output: -probability[output])[:2]
+        found = [label for label in top if label["task"] == task]
+        assert [label["index"] for label in found] == [output - start for output in best]
+        assert [label["label"] for label in found] == [f"action {output}" for output in best]
+        assert [label["probability"] for label in found] == pytest.approx(
+            [probability[output] / share for output in best], abs=1e-4
+        )
+    assert run(["classify", str(videos["forward"]), "--model", str(folder), "--top-k", "2"]) == 0
+    words = capsys.readouterr().out.split()
+    assert words.count("task") == words.count("verb") == words.count("noun") == 1
+    assert run(["classify", str(videos["forward"]), "--model", str(checkpoints["videomae"])]) == 0
+    assert "task" not in capsys.readouterr().out.split()
+
+
 # --- bad input
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["classify", "--help"], ["demo", "--help"], ["--version"]):
@@ -375,14 +402,14 @@ def test_the_position_of_merged_tokens_can_be_chosen(
         ("videomae", "--r 1,1 --schedule increasing", ["--r:", "'constant' schedule only"]),
         ("videomae", "--mode melt", ["--mode must be one of", "'hybrid'", "'melt'"]),
         ("videomae", "--mode hybrid", ["--threshold must be a number in [-1, 1]"]),
-        ("videomae", "--threshold 3", ["--threshold must be a cosine similarity in [-1, 1]", "3.0"]),
+        ("videomae", "--threshold 3", ["--threshold must be a cosine similarity in [-1, 1], got 3.0"]),
         ("videomae", "--schedule sideways", ["--schedule must be one of", "'decreasing'", "'sideways'"]),
         ("videomae", "--schedule 2", ["--schedule must be one of", "[-1, 1]", "2.0"]),
-        ("videomae", "--scope planet", ["--scope must be one of", "'tube'", "'planet'"]),
+        ("videomae", "--scope planet", ["--scope must be one of 'clip', 'frame', 'tube', 'time', got"]),
         ("timesformer", "--scope clip", ["--scope must be one of 'frame', 'tube', 'time' for timesformer"]),
         ("videomae", "--pooling max", ["--pooling must be one of 'weighted', 'mean'", "'max'"]),
         ("vjepa2", "--position source", ["--position must be one of 'destination', 'centroid'", "'source'"]),
-        ("videomae", "--position centroid", ["'position' is no token merging setting of videomae"]),
+        ("videomae", "--position centroid", ["--position goes with vjepa2 only, not with videomae"]),
         ("videomae", "--head-aggregation sum", ["--head-aggregation must be one of 'mean', 'concat'", "'sum'"]),
         ("videomae", "--device abacus", ["--device must be a device of this machine (cpu", "'abacus'"]),
         ("videomae", "--device cuda:99", ["--device must be a device of this machine (cpu", "'cuda:99'"]),
@@ -438,6 +465,9 @@ def test_bad_checkpoints_are_refused(
 
     negative = copy_checkpoint(good, tmp_path / "negative", token_merging_r=-3)
     refused(negative, "token_merging_r must be", "-3")
+
+    split = copy_checkpoint(good, tmp_path / "split", label_groups={"verb": [0, 3], "noun": [4, LABELS]})
+    refused(split, "label_groups must map", "= 7 outputs", "'noun': [4, 7]")
 
     sized = copy_checkpoint(good, tmp_path / "sized")
     processor = {**PROCESSOR, "crop_size": {"height": 24, "width": 24}}
@@ -549,7 +579,7 @@ def test_demo_runs_on_untrained_weights(
     checkpoint = tmp_path / "untrained"
     make_model("timesformer", id2label=dict(enumerate(ACTIONS))).save_pretrained(checkpoint)
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    monkeypatch.setattr(common, "checkpoint_path", lambda: checkpoint)
+    monkeypatch.setattr("hf_video_tome.checkpoints.loading.checkpoint_path", lambda: checkpoint)
     result = run_json(capsys, ["demo", "--output", tmp_path / "out", "--clips", 7, "--r", "2"])
     check_demo(tmp_path / "out", result, [0, 2])
     assert result["results"][1]["tokens"] == [129, 65]

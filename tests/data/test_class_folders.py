@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -7,6 +8,7 @@ import pytest
 from dataset_samples import write_clip
 
 from hf_video_tome.data.decoding import read_frames
+from hf_video_tome.data.encoding import _replacing
 from hf_video_tome.data.loading import load
 
 
@@ -35,6 +37,20 @@ def test_class_folders(tmp_path: Path) -> None:
     for row in rows:
         assert row["video"] == {"path": str(root / row["video_id"]), "bytes": None}
         assert read_frames(row["video"]["path"], [5]).shape == (1, 3, 64, 96)
+
+
+def test_what_a_killed_writer_leaves_behind_is_no_video(tmp_path: Path) -> None:
+    """A video takes its name when it is finished; until then it lies beside it under a hidden one."""
+    root = make(tmp_path / "data", "run/a.mp4")
+    killed = _replacing(root / "run" / "b.mp4")  # it never gets to its end
+    shutil.copy(root / "run" / "a.mp4", killed.__enter__())
+    assert len(list((root / "run").iterdir())) == 2
+    assert load_all(root)["validation"]["video_id"][:] == ["run/a.mp4"]
+
+
+def test_a_folder_of_hidden_files_is_empty(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`data_dir`: the class folder '.*run' holds no video file"):
+        load_all(make(tmp_path / "data", "run/.a.mp4"))
 
 
 @pytest.mark.parametrize("validation", ["val", "validation", "Valid"])

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import VideoMAEConfig
 
-from hf_video_tome.evaluation import Task, classifier_tasks, match_labels
+from hf_video_tome.evaluation import Prediction, Task, classifier_tasks, match_labels, predict_labels
 
 TWO_TASKS = {"verb": [0, 97], "noun": [97, 397]}
 
@@ -40,6 +41,52 @@ def test_label_groups_are_saved_with_the_checkpoint(tmp_path) -> None:
 def test_label_groups_that_do_not_add_up_are_refused(groups: object) -> None:
     with pytest.raises(ValueError, match=r"label_groups must map .* = 397 outputs"):
         classifier_tasks(VideoMAEConfig(num_labels=397, label_groups=groups))
+
+
+def test_each_task_has_labels_of_its_own() -> None:
+    """Nouns that are all likelier than any verb, so that one ranking of all outputs would hold no verb."""
+    names = dict(enumerate(["cut", "wash", "knife", "pan", "hob"]))
+    config = VideoMAEConfig(id2label=names, label_groups={"noun": [2, 5], "verb": [0, 2]})
+    found = predict_labels(torch.tensor([1.0, 2.0, 7.0, 9.0, 8.0]), config, top_k=2)
+    assert list(found) == ["verb", "noun"]
+    assert [(one.task, one.index, one.label) for labels in found.values() for one in labels] == [
+        ("verb", 1, "wash"),
+        ("verb", 0, "cut"),
+        ("noun", 1, "pan"),
+        ("noun", 2, "hob"),
+    ]
+    assert [one.probability for one in found["verb"]] == pytest.approx([0.731059, 0.268941], abs=1e-6)
+    assert [one.probability for one in found["noun"]] == pytest.approx([0.665241, 0.244728], abs=1e-6)
+
+
+def test_one_task_is_a_softmax_over_all_outputs() -> None:
+    logits = torch.randn(7, dtype=torch.bfloat16)
+    found = predict_labels(logits, VideoMAEConfig(num_labels=7), top_k=10)
+    assert list(found) == ["label"]
+    expected = logits.float().softmax(-1).sort(descending=True)
+    assert [one.index for one in found["label"]] == expected.indices.tolist()
+    assert [one.probability for one in found["label"]] == pytest.approx(expected.values.tolist())
+    assert [one.label for one in found["label"]] == [f"LABEL_{index}" for index in expected.indices.tolist()]
+    assert predict_labels(logits, VideoMAEConfig(num_labels=7)) == {"label": found["label"][:1]}
+
+
+def test_a_label_without_a_name_is_its_index_in_its_task() -> None:
+    names = {0: "cut", 1: "wash", 2: "pan", 30: "numbered otherwise"}
+    config = VideoMAEConfig(id2label=names, label_groups={"verb": [0, 2], "noun": [2, 4]})
+    found = predict_labels(torch.tensor([1.0, 0.0, 0.0, 1.0]), config)
+    assert found["verb"] == [Prediction("verb", 0, "cut", pytest.approx(0.731059))]
+    assert found["noun"] == [Prediction("noun", 1, "1", pytest.approx(0.731059))]
+
+
+def test_logits_of_something_else_are_refused() -> None:
+    config = VideoMAEConfig(num_labels=4)
+    for shape in ((5,), (1, 4), ()):
+        with pytest.raises(
+            ValueError, match=r"`logits` must have the shape \(num_labels,\) = \(4,\) of one clip, got"
+        ):
+            predict_labels(torch.zeros(shape), config)
+    with pytest.raises(ValueError, match="`top_k` must be at least 1, got 0"):
+        predict_labels(torch.zeros(4), config, top_k=0)
 
 
 TASK = Task("label", 0, 3)

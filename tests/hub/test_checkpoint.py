@@ -137,6 +137,12 @@ def test_the_command_saves_and_uploads(hub, tmp_path, capsys):
     assert b'from_pretrained("me/shared")' in hub.files["README.md"]
 
 
+def test_a_name_that_the_hub_completes_is_not_said_to_be_loadable(hub, tmp_path):
+    assert run(["save", NAME, str(tmp_path / "out"), "--r", "38", "--push-to-hub", "shared"]) == 0
+    assert hub.repos == [("shared", None)]
+    assert b'from_pretrained("path/to/this/folder")' in hub.files["README.md"]
+
+
 def test_a_model_that_cannot_merge_is_refused(tmp_path):
     stock = transformers.VideoMAEForVideoClassification(
         transformers.VideoMAEConfig(

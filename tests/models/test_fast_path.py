@@ -38,7 +38,7 @@ TENSORS_THAT_MERGE = {
 @pytest.fixture(params=[True, False], ids=["blocks", "fused kernel"])
 def in_blocks(request, monkeypatch):
     """Both kinds of CPUs: those on which blocks are faster, and all others."""
-    monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: request.param)
+    monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", request.param)
     return request.param
 
 
@@ -68,7 +68,7 @@ class TestAttentionInBlocks:
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
     def test_it_is_for_half_precision_on_cpus_without_gradients(self, monkeypatch):
-        monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: True)
+        monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
         query = torch.randn(1, 2, 3, 4, dtype=torch.bfloat16)
         with torch.no_grad():
             assert is_faster_in_blocks(query, training=False)
@@ -77,6 +77,37 @@ class TestAttentionInBlocks:
             # Checkpointed layers of a training run without gradients first, then with them.
             assert not is_faster_in_blocks(query, training=True)
         assert not is_faster_in_blocks(query, training=False)
+
+    def test_it_is_not_for_programs_that_go_to_other_machines(self, monkeypatch):
+        monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
+        model, pixel_values = build("videomae", torch.bfloat16), draw_pixels().bfloat16()
+        with torch.no_grad():
+            assert "attend_in_blocks" not in str(torch.export.export(model, (pixel_values,)).graph)
+
+    @pytest.mark.parametrize("num_queries", [5, 50])  # all queries of some heads, some queries of one
+    @pytest.mark.parametrize("biased", [False, True])
+    def test_it_is_an_operator_for_compilers(self, num_queries, biased):
+        query, key, value = (torch.randn(2, n, 4, 16).transpose(1, 2) for n in (num_queries, 50, 50))
+        bias = torch.randn(2, 1, 1, 50) if biased else None
+        torch.library.opcheck(block_attention._attend_in_blocks, (query, key, value, bias, 0.25, 3000))
+
+    @pytest.mark.parametrize("name", SDPA_ARCHITECTURES)
+    def test_a_compiled_model_attends_in_blocks_in_one_graph(self, name, monkeypatch):
+        monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
+        graphs = []
+
+        def backend(graph, example_inputs):
+            graphs.append(str(graph.graph))
+            return graph.forward
+
+        # Nothing merges, as rounding may lead to other pairs; the trace keeps it from being the stock model.
+        model, pixel_values = build(name, torch.bfloat16, r=0), draw_pixels().bfloat16()
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+        with torch.no_grad():
+            expected = model(pixel_values, output_token_merging=True).logits
+            torch.testing.assert_close(compiled(pixel_values, output_token_merging=True).logits, expected)
+        (graph,) = graphs
+        assert "attend_in_blocks" in graph
 
     @pytest.mark.parametrize("name", SDPA_ARCHITECTURES)
     def test_logits_in_bfloat16_are_no_farther_off_than_those_of_eager_attention(self, name, in_blocks):
@@ -170,6 +201,24 @@ class TestTubelets:
             embed_tubelets(hooked, pixel_values)
             assert seen == [1]
 
+    @pytest.mark.parametrize("name", ["vivit", "vjepa2"])
+    def test_merging_models_embed_by_it(self, name, monkeypatch):
+        model, pixel_values, calls = build(name, torch.bfloat16), draw_pixels().bfloat16(), []
+        expected = logits_of(model, pixel_values)
+        embeddings = next(module for module in model.modules() if type(module).__name__.endswith("Embeddings"))
+
+        def counted(*args):
+            calls.append(1)
+            return _tubelets_by_matrix(*args)
+
+        monkeypatch.setattr("hf_video_tome.models.kernels._tubelets_by_matrix", counted)
+        assert torch.equal(logits_of(model, pixel_values), expected)
+        assert calls == [1]
+        seen = []
+        embeddings.register_forward_hook(lambda *_: seen.append(1))
+        logits_of(model, pixel_values)
+        assert seen == [1]
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
     def test_vivit_embeds_in_the_form_that_is_faster_in_its_dtype(self, dtype):
         convolves = any("convolution" in operation for operation in operations_of(build("vivit", dtype), dtype))
@@ -207,7 +256,7 @@ def test_vivit_takes_other_modules_in_the_place_of_its_own():
 
 
 def test_an_attention_function_of_ones_own_is_called(monkeypatch):
-    monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: True)
+    monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
     calls = []
 
     def own(*args, **kwargs):

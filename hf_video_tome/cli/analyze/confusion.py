@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from ...evaluation.names import distinct_names
 from ..common import (
+    Classifier,
     Dtype,
     DtypeOption,
     HeadAggregationOption,
@@ -22,10 +24,11 @@ from ..common import (
     ScopeOption,
     ThresholdOption,
     input_errors,
-    load_classifier,
+    make_folder,
+    read_evaluation,
     require_packages,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,
@@ -36,13 +39,13 @@ from ..evaluate import (
     LimitOption,
     SplitOption,
     WorkersOption,
-    distinct_names,
 )
 from .inputs import (
     evaluated,
+    load_evaluated,
     make_request,
+    merging_of,
     merging_options,
-    with_default_r,
 )
 from .options import (
     DataOption,
@@ -53,7 +56,8 @@ from .options import (
     SeedOption,
 )
 from .results import (
-    prepare_output,
+    check_output,
+    choose_output,
     title_of,
     write_results,
 )
@@ -125,9 +129,9 @@ def command(
     """Runs the command; see `HELP`."""
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
     from ...analysis import choose_classes, compare_confusions, draw_confusion
-    from ...analysis.confusion import SELECTIONS
+    from ...analysis.confusion import SELECTIONS, describe_choice
     from ...analysis.files import conditions_of_run
-    from ...evaluation import read_predictions
+    from ...evaluation import classifier_tasks, read_predictions
 
     if select not in SELECTIONS:
         raise InputError(f"--select must be one of {', '.join(SELECTIONS)}, got {select!r}")
@@ -139,31 +143,38 @@ def command(
     if evaluation is None and (before, after) != (0, None):
         raise InputError("--before and --after choose among the settings of --evaluation")
 
-    target = prepare_output(output, "confusion", model, evaluation, overwrite or resume)
+    def compared(classifier: Classifier) -> list[dict[str, Any]]:
+        _choose_task(task, [found.name for found in classifier_tasks(classifier.model.config)])
+        return [{"r": 0}, merging_of(settings, classifier)[0]]
+
+    target = choose_output(output, "confusion", model, evaluation)
     request = make_request(
         model, dataset, evaluation, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
-        settings=lambda classifier: [{"r": 0}, with_default_r(settings, classifier)], strategy=strategy,
-        sampling_rate=sampling_rate, limit=limit, batch_size=batch_size, workers=workers, dtype=dtype, device=device,
-        seed=seed, output=target / "evaluation", resume=resume, overwrite=overwrite,
+        settings=compared, strategy=strategy, sampling_rate=sampling_rate, limit=limit, batch_size=batch_size,
+        workers=workers, dtype=dtype, device=device, seed=seed, output=target / "evaluation", resume=resume,
+        overwrite=overwrite, needs_labels=True,
     )  # fmt: skip
-    done = evaluated(request, evaluation, as_json)
-    if done is None:
-        return
-    results, failed = done
+    results, failed = {}, False
+    if evaluation is not None:
+        results = read_evaluation(evaluation)
+        _choose_settings(before, after, len(results["settings"]))
+        _choose_task(task, list(results["run"]["tasks"]))
+    check_output(target, "confusion", overwrite or resume)
+    if request is not None:
+        done = evaluated(request, as_json)
+        if done is None:
+            return
+        results, failed = done
     run = results["run"]
-    last = len(results["settings"]) - 1
-    after = last if after is None else after
-    if before > last or after > last or before == after:
-        raise InputError(f"--before and --after must be two of the settings 0 to {last}, got {before} and {after}")
-    chosen_task = next(iter(run["tasks"])) if task is None else task
-    if chosen_task not in run["tasks"]:
-        raise InputError(f"--task must be one of {', '.join(run['tasks'])}, got {task!r}")
-    names = _class_names(model, run, chosen_task)
+    after = _choose_settings(before, after, len(results["settings"]))
+    chosen_task = _choose_task(task, list(run["tasks"]))
+    names = _class_names(model, results, chosen_task)
     with input_errors(ValueError, OSError):
         rows = read_predictions(evaluation or target / "evaluation")
         change = compare_confusions(rows, before, after, run["tasks"][chosen_task], chosen_task)
     drawn = choose_classes(change, classes, select)
     headings = distinct_names([results["settings"][number]["changes"] for number in (before, after)])
+    make_folder(target)
     conditions = {
         **conditions_of_run(run),
         "task": chosen_task,
@@ -171,7 +182,6 @@ def command(
         "after": results["settings"][after]["resolved"],
     }
     summary = change.summary()
-    which = {"changed": f"the {len(drawn)} classes with the most changes", "first": f"the first {len(drawn)} classes"}
     picture = draw_confusion(
         change,
         drawn,
@@ -179,7 +189,7 @@ def command(
         names=names,
         headings=(headings[0], headings[1]),
         title=title_of(conditions, summary["videos"]),
-        note=f"{which[select]} of {run['tasks'][chosen_task]}; in all: {summary['right_to_wrong']} right answers "
+        note=f"{describe_choice(change, drawn, select)}; in all: {summary['right_to_wrong']} right answers "
         f"lost, {summary['wrong_to_right']} gained, {summary['wrong_to_other_wrong']} wrong in another way. "
         "Left and middle: share of the class",
     )
@@ -190,15 +200,28 @@ def command(
         raise typer.Exit(2)
 
 
-def _class_names(model: str | None, run: Mapping[str, Any], task: str) -> Callable[[int], str]:
+def _choose_settings(before: int, after: int | None, count: int) -> int:
+    """Number of the setting that is compared: the last where nothing else is said."""
+    last = count - 1
+    chosen = last if after is None else after
+    if before > last or chosen > last or before == chosen:
+        raise InputError(f"--before and --after must be two of the settings 0 to {last}, got {before} and {chosen}")
+    return chosen
+
+
+def _choose_task(task: str | None, known: Sequence[str]) -> str:
+    """The task to look at: the first where nothing else is said."""
+    if task is not None and task not in known:
+        raise InputError(f"--task must be one of {', '.join(known)}, got {task!r}")
+    return known[0] if task is None else task
+
+
+def _class_names(model: str | None, results: Mapping[str, Any], task: str) -> Callable[[int], str]:
     """What the classes of a task are called; by number without a model."""
     if model is None:
         return str
     from ...evaluation import classifier_tasks
-    from ...evaluation.tasks import names_digest
 
-    config: Any = load_classifier(model, {}).model.config
-    if names_digest(config.id2label) != run.get("outputs"):
-        raise InputError(f"MODEL {model} has other outputs than the model of the evaluation")
+    config: Any = load_evaluated(model, results).model.config
     start = next(found.start for found in classifier_tasks(config) if found.name == task)
     return lambda label: str(config.id2label.get(start + label, label))

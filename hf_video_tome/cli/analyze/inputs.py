@@ -15,21 +15,25 @@ from ..common import (
     Classifier,
     InputError,
     check_device,
+    find_checkpoint,
     input_errors,
     load_classifier,
     merging_settings,
     one_line,
+    option_name,
     option_names,
     print_error,
     print_note,
     progress_bar,
+    with_settings,
 )
-from ..evaluate import (
+from ..evaluation import (
     SHOWN_FAILURES,
     ClipStrategy,
     Protocol,
     Request,
     choose_sampling,
+    find_dataset,
     finish,
     load_examples,
     parse_data_options,
@@ -39,6 +43,7 @@ from ..evaluate import (
 
 if TYPE_CHECKING:
     from ...analysis import Clips
+    from ...configuration import TokenMergingConfigMixin
     from ...evaluation import Examples, Task
 
 DEFAULT_REMOVED = 0.8
@@ -64,8 +69,6 @@ class Loaded:
         from ...analysis.files import model_name
 
         config: Any = self.classifier.model.config
-        resolved = type(config).from_stock(config)
-        resolved.update_token_merging(**self.settings)
         return {
             "model": model_name(self.classifier.name),
             "model_type": config.model_type,
@@ -75,7 +78,7 @@ class Loaded:
             "unreadable": len(self.clips.failures),
             "sampling": self.sampling,
             "transform": self.classifier.transform.to_dict(),
-            "resolved": resolved.token_merging_settings(resolved=True),
+            "resolved": with_settings(config, self.settings).token_merging_settings(resolved=True),
             "batch_size": self.batch_size,
             "dtype": self.dtype,
             "device": self.classifier.device.type,
@@ -114,26 +117,38 @@ def make_request(
     strategy: ClipStrategy | None,
     sampling_rate: int | None,
     data_option: list[str] | None,
+    device: str | None,
     settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}],
     output: Path | None = None,
     **others: Any,
 ) -> Request | None:
-    """The options as a request; None where a finished evaluation is taken.
+    """The options as a request, checked as far as they can be without loading anything.
+
+    Returns:
+        The request; None where a finished evaluation is taken.
 
     Raises:
-        InputError: If it is not clear what to run.
+        InputError: If it is not clear what to run, or it cannot be.
     """
+    if model is not None:
+        find_checkpoint(model)
+    if device is not None:
+        check_device(device)
     if evaluation is not None:
-        if dataset is not None:
-            raise InputError("--dataset and --evaluation exclude each other")
+        chosen = {"dataset": dataset, "strategy": strategy, "sampling_rate": sampling_rate, "data_option": data_option}
+        chosen |= {name: others[name] for name in ("data_dir", "split", "annotations", "limit", "resume")}
+        for name, value in chosen.items():
+            if value:
+                raise InputError(f"{option_name(name)} and --evaluation exclude each other")
         return None
     if model is None:
         raise InputError("MODEL must be given, or --evaluation with the folder of a finished evaluation")
     if dataset is None:
         raise InputError("--dataset must be given" + (", or --evaluation" if output is not None else ""))
-    return Request(
+    request = Request(
         model=model,
         dataset=dataset,
+        device=device,
         data_options=parse_data_options(data_option or []),
         settings=settings,
         protocol=Protocol.single,
@@ -141,22 +156,31 @@ def make_request(
         output=output,
         **others,
     )
+    find_dataset(request)
+    return request
 
 
-def evaluated(request: Request | None, evaluation: Path | None, quiet: bool) -> tuple[dict[str, Any], bool] | None:
-    """Results of an evaluation, run or read, and whether videos of it could not be read; None in helping processes."""
-    if request is None:
-        assert evaluation is not None
-        path = evaluation / "results.json"
-        if not path.is_file():
-            raise InputError(
-                f"--evaluation {evaluation}: no output folder of a finished evaluation, it has no results.json"
-            )
-        with input_errors(OSError, ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
-            results = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(results, dict) or not {"run", "settings"} <= results.keys():
-            raise InputError(f"--evaluation {evaluation}: its results.json is not that of an evaluation")
-        return results, False
+def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") -> Classifier:
+    """Loads the checkpoint that an evaluation is of, in the dtype that it had there.
+
+    Args:
+        model: MODEL.
+        results: Those of the evaluation.
+        device: Where the model is to lie.
+
+    Raises:
+        InputError: If the evaluation is of another one.
+    """
+    from ...hub import check_evaluation
+
+    classifier = load_classifier(model, {}, results["run"]["dtype"], device)
+    with input_errors(ValueError, rewrite=lambda text: f"MODEL {model}: {text}"):
+        check_evaluation(results, classifier.model)
+    return classifier
+
+
+def evaluated(request: Request, quiet: bool) -> tuple[dict[str, Any], bool] | None:
+    """Runs an evaluation: its results, and whether videos could not be read; None in helping processes."""
     finished = run_evaluation(request, quiet=quiet)
     if not finished.processes.is_main:
         finish(finished.processes, False)
@@ -167,23 +191,32 @@ def evaluated(request: Request | None, evaluation: Path | None, quiet: bool) -> 
     return json.loads(json.dumps(finished.results.to_dict())), bool(finished.results.failures)
 
 
-def load(request: Request | None, choose: Callable[[Examples], Examples], given: Mapping[str, Any]) -> Loaded:
-    """Loads the checkpoint and decodes the clips."""
+def load(
+    request: Request | None,
+    choose: Callable[[Examples], Examples],
+    given: Mapping[str, Any],
+    check: Callable[[TokenMergingConfigMixin], object] = lambda config: None,
+) -> Loaded:
+    """Loads the checkpoint and decodes the clips.
+
+    Args:
+        request: What was asked for.
+        choose: Chooses videos of the split.
+        given: The merging options that were given.
+        check: Raises a ValueError if the model, with these settings, is none for the analysis.
+    """
     from ...analysis import load_clips
-    from ...data.loading import DATASETS, canonical_name
     from ...evaluation import classifier_tasks
 
     assert request is not None  # no evaluation can take its place
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("this analysis runs in one process: start it without torchrun or accelerate launch")
-    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
-        name = canonical_name(request.dataset)
-    split = request.split or DATASETS[name].evaluation_split
+    name, split = find_dataset(request)
     classifier = load_classifier(request.model, {}, request.dtype.value, choose_device(request.device))
     config: Any = classifier.model.config
-    settings = with_default_r(given, classifier)
-    with input_errors(ValueError, rewrite=option_names):
-        type(config).from_stock(config).update_token_merging(**settings)
+    settings, changed = merging_of(given, classifier)
+    with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
+        check(changed)
     sampling = choose_sampling(request, name, classifier)
     with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
         examples = choose(load_examples(request, name, split, classifier))
@@ -259,6 +292,21 @@ def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[
     share = round(DEFAULT_REMOVED / config.num_merging_layers, 4)
     print_note(f"--r was not given: {share:g} of the tokens in each layer")
     return {**settings, "r": min(share, 0.5)}
+
+
+def merging_of(given: Mapping[str, Any], classifier: Classifier) -> tuple[dict[str, Any], TokenMergingConfigMixin]:
+    """What the merging options that were given come to: settings with an r, and a config that has them.
+
+    Raises:
+        InputError: If they do not go with the model, or nothing is merged.
+    """
+    settings = with_default_r(given, classifier)
+    changed = with_settings(classifier.model.config, settings)
+    if not changed.token_merging_plan().merges:
+        raise InputError(
+            f"--r must be more than 0, so that there is something to look at, got {changed.token_merging_r}"
+        )
+    return settings, changed
 
 
 def with_dashes(message: str) -> str:

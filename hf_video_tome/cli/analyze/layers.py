@@ -21,11 +21,12 @@ from ..common import (
     ScopeOption,
     ThresholdOption,
     input_errors,
+    make_folder,
     option_names,
     progress_bar,
     require_packages,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,
@@ -49,8 +50,9 @@ from .options import (
     SeedOption,
 )
 from .results import (
+    check_output,
+    choose_output,
     described,
-    prepare_output,
     title_of,
     write_results,
 )
@@ -107,12 +109,13 @@ def command(
     given = merging_options(
         r, schedule, mode, threshold, scope, pooling, head_aggregation, proportional_attention, position
     )
-    target = prepare_output(output, "layers", model, None, overwrite)
     request = make_request(
         model, dataset, None, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
         strategy=strategy, sampling_rate=sampling_rate, batch_size=batch_size, workers=workers, dtype=dtype,
         device=device, seed=seed,
     )  # fmt: skip
+    target = choose_output(output, "layers", model, None)
+    check_output(target, "layers", overwrite)
     loaded = load(request, lambda found: found.spread(clips), given)
     with (
         progress_bar(
@@ -130,6 +133,7 @@ def command(
             num_examples=max(examples, 1),
             on_progress=advance,
         )
+    make_folder(target)
     conditions = loaded.conditions(seed)
     pictures = [
         draw_layers(

@@ -10,31 +10,34 @@ import typer
 
 from ..common import (
     InputError,
+    check_writable,
     console,
     describe_merging,
     input_errors,
     write_json,
 )
-from ..evaluate import (
+from ..evaluation import (
     output_folder,
 )
 
 
-def prepare_output(output: Path | None, kind: str, model: str | None, evaluation: Path | None, replace: bool) -> Path:
-    """The output folder, made.
+def choose_output(output: Path | None, kind: str, model: str | None, evaluation: Path | None) -> Path:
+    """The output folder; nothing is looked at yet."""
+    from ...analysis.files import model_name
+
+    name = evaluation.resolve().name if evaluation is not None else model_name(model or "")
+    return output or Path("analysis") / output_folder(kind, name, "").name.strip("-")
+
+
+def check_output(folder: Path, kind: str, replace: bool) -> None:
+    """Looks at the output folder, once all else is clear; whoever has something to write makes it.
 
     Raises:
         InputError: If it cannot be written to, or has results that are not to be replaced.
     """
-    from ...analysis.files import model_name
-
-    name = evaluation.resolve().name if evaluation is not None else model_name(model or "")
-    folder = output or Path("analysis") / output_folder(kind, name, "").name.strip("-")
-    with input_errors(OSError, rewrite=lambda text: f"--output {folder}: {text}"):
-        folder.mkdir(parents=True, exist_ok=True)
     if (folder / f"{kind}.json").exists() and not replace:
         raise InputError(f"--output {folder} has a {kind}.json already: --overwrite replaces it")
-    return folder
+    check_writable(folder)
 
 
 def described(setting: Mapping[str, Any]) -> str:

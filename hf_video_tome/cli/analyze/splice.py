@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,12 +23,13 @@ from ..common import (
     ScopeOption,
     ThresholdOption,
     input_errors,
+    make_folder,
     option_names,
     print_note,
     progress_bar,
     require_packages,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,
@@ -53,11 +54,15 @@ from .options import (
     SeedOption,
 )
 from .results import (
+    check_output,
+    choose_output,
     described,
-    prepare_output,
     title_of,
     write_results,
 )
+
+if TYPE_CHECKING:
+    from ...evaluation import Examples
 
 HELP = """Clip splicing: does merging go by looks or by meaning?
 
@@ -95,7 +100,7 @@ def command(
         ),
     ] = "tubelets",
     share: Annotated[
-        float, typer.Option("--share", metavar="SHARE", help="Share of the clip that is replaced, 0 to 1.")
+        float, typer.Option("--share", metavar="SHARE", help="Share of the clip that is replaced, between 0 and 1.")
     ] = 0.5,
     examples: ExamplesOption = 2,
     r: ROption = None,
@@ -120,23 +125,31 @@ def command(
 ) -> None:
     """Runs the command; see `HELP`."""
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
-    from ...analysis import draw_splices, save_splice_examples, study_splices, whole_classes
-    from ...analysis.splice import REGIONS
+    from ...analysis import draw_splices, save_splice_examples, study_splices
+    from ...analysis.splice import REGIONS, check_splicing
     from ...merging.layout import SHARED_SCOPES
     from ...visualization import ClipGeometry
 
     if region not in REGIONS:
         raise InputError(f"--region must be one of {', '.join(REGIONS)}, got {region!r}")
+    if not 0 < share < 1:
+        raise InputError(f"--share must be between 0 and 1, both excluded, got {share:g}")
     given = merging_options(
         r, schedule, mode, threshold, scope, pooling, head_aggregation, proportional_attention, position
     )
-    target = prepare_output(output, "splice", model, None, overwrite)
     request = make_request(
         model, dataset, None, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
         strategy=strategy, sampling_rate=sampling_rate, batch_size=batch_size, workers=workers, dtype=dtype,
         device=device, seed=seed,
     )  # fmt: skip
-    loaded = load(request, lambda found: whole_classes(found, classes, per_class), given)
+    target = choose_output(output, "splice", model, None)
+    check_output(target, "splice", overwrite)
+    loaded = load(
+        request,
+        lambda found: _choose_classes(found, classes, per_class),
+        given,
+        lambda config: check_splicing(config, region, share),
+    )
     scope_used = loaded.conditions(seed)["resolved"]["scope"]
     if region == "tubelets" and scope_used in SHARED_SCOPES:
         print_note(
@@ -160,6 +173,7 @@ def command(
             num_examples=examples,
             on_progress=advance,
         )
+    make_folder(target)
     conditions = {
         **loaded.conditions(seed),
         "region": region,
@@ -195,6 +209,15 @@ def command(
     content = {"clips": num_clips, **summary}
     write_results(target, "splice", conditions, content, study.rows(), pictures, as_json, _lines(content))
     loaded.finish()
+
+
+def _choose_classes(found: Examples, classes: int, per_class: int) -> Examples:
+    """Clips of several classes; says what to do where none has two."""
+    from ...analysis import whole_classes
+
+    advice = "splicing needs two clips of a class: take more videos, with another --split or, for moving-digits"
+    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}; {advice}, --data-option num_test=240"):
+        return whole_classes(found, classes, per_class)
 
 
 def _lines(content: Mapping[str, Any]) -> list[str]:
