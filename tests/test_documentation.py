@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 import torch
 import transformers
 import typer
+from PIL import Image
 
 import hf_video_tome
 from hf_video_tome.checkpoints import available
@@ -216,6 +218,45 @@ def test_a_command_that_could_not_run_would_be_noticed(arguments: str, tmp_path:
     by_this_test = ("no checkpoint", "kinetics401", "converter")
     with pytest.raises(Exception, match="|".join(refusals + by_this_test)):
         test_commands_that_are_shown_only_have_options_and_values_that_exist(page, arguments)
+
+
+STARTING_POINTS = {
+    "VideoMAE-B, 16 frames": "videomae",
+    "ViViT-B, 32 frames": "vivit",
+    "TimeSformer-B, 8 frames": "timesformer",
+    "Motionformer-B, 16 frames": "motionformer",
+    "VideoPrism-B, 16 frames": "videoprism_vision_model",
+    "V-JEPA 2 large, 64 frames": "vjepa2",
+}
+
+
+def test_the_table_of_starting_points_is_what_is_counted() -> None:
+    rows = re.findall(
+        r"^\| (.+?) \| (\d+).* \| (\d+) → (\d+) \| ([\d.]+) \| ([\d.]+) \|$",
+        (ROOT / "docs" / "choosing-r.md").read_text(),
+        re.MULTILINE,
+    )
+    assert [row[0] for row in rows] == list(STARTING_POINTS)
+    for name, r, first, last, constant, decreasing in rows:
+        model_type = STARTING_POINTS[name]
+        config = ARCHITECTURES[model_type].config_class(token_merging_r=int(r))
+        counts = hf_video_tome.token_counts(config)
+        assert (counts[0], counts[-1]) == (int(first), int(last))
+        unmerged = hf_video_tome.mac_count(config, r=0).total
+        for schedule, times in (("constant", constant), ("decreasing", decreasing)):
+            assert f"{unmerged / hf_video_tome.mac_count(config, schedule=schedule).total:.2f}" == times
+        paper = ARCHITECTURES[model_type].paper_settings
+        assert not paper or paper["r"] == int(r)
+
+
+def test_the_picture_of_the_matching_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = tmp_path / "matching.png"
+    monkeypatch.setattr("sys.argv", ["draw_matching.py", "--output", str(picture)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "examples" / "draw_matching.py"), run_name="__main__")
+    assert end.value.code == 0
+    with Image.open(picture) as drawn, Image.open(ROOT / "docs" / "visualization" / "matching.png") as shown:
+        assert drawn.size == shown.size
 
 
 def test_scripts_that_are_named_exist() -> None:
