@@ -192,7 +192,7 @@ def test_commands_that_are_shown_only_have_options_and_values_that_exist(page: P
 
 def test_there_are_commands_that_are_shown_only() -> None:
     pages = {page.name for page, _ in SHOWN}
-    assert {"analysis.md", "benchmark.md", "hub.md", "speed.md", "evaluation.md", "converting.md"} <= pages
+    assert {"benchmark.md", "hub.md", "speed.md", "evaluation.md", "converting.md"} <= pages
 
 
 @pytest.mark.parametrize(
