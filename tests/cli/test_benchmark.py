@@ -193,8 +193,8 @@ def test_compiled_models_are_measured_beside_the_others(
         return plain(model, backend="eager", **options)
 
     monkeypatch.setattr(torch, "compile", compile_fast)
-    monkeypatch.setattr(torch._inductor.config, "freezing", True)
-    content = results_of([*tiny("vivit"), "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
+    with torch._inductor.config.patch(freezing=True):
+        content = results_of([*tiny("vivit"), "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
     assert content["conditions"]["inductor_freezing"]
     assert content["conditions"]["command"].startswith("TORCHINDUCTOR_FREEZING=1 hf-video-tome benchmark vivit")
     assert [entry["name"] for entry in content["results"] if entry["compiled"]] == [
