@@ -29,6 +29,11 @@ measure() { # NAME, then arguments of hf-video-tome benchmark
     done
 }
 
+plainly() { # The same, but not compiled: flex attention brings a compiled kernel of its own.
+    local compile=()
+    measure "$@"
+}
+
 large=(--config-option hidden_size=1024 --config-option num_hidden_layers=24 --config-option num_attention_heads=16
     --config-option intermediate_size=4096)
 
@@ -39,5 +44,13 @@ measure vivit-base vivit --r 0 --r 150 --r 300 --r 400
 measure timesformer-base timesformer --r 0 --r 9 --r 18 --r 24
 measure vjepa2-large-16 vjepa2 --config-option num_frames=16 --r 0 --r 50 --r 98
 measure vjepa2-large-64 vjepa2 --r 0 --r 195 --r 390
+
+# What proportional attention costs, by kernel: flex attention (and sdpa in bfloat16) gets the sizes of tokens in more
+# channels of queries and keys, sdpa in float32 as a mask. All else is the same with and without.
+attentions=(--attn-implementation sdpa --attn-implementation flex_attention)
+for sizes in proportional-attention no-proportional-attention; do
+    plainly "vivit-base-$sizes" vivit "${attentions[@]}" --r 0 --r 150 --r 300 "--$sizes"
+    plainly "videomae-base-$sizes" videomae "${attentions[@]}" --r 0 --r 75 --r 150 "--$sizes"
+done
 
 python "$here/benchmark_page.py" "${done_folders[@]}" --output "$folder/speed.md"

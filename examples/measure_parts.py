@@ -22,12 +22,14 @@ from hf_video_tome.benchmark.memory import peak_memory
 from hf_video_tome.benchmark.timing import Ratio, interleave, ratio, stopwatch
 from hf_video_tome.merging import (
     Assignment,
+    append_size_channel,
     assign,
     bipartite_soft_matching,
     cosine_matching,
     cosine_scores,
     merge_sizes,
     merge_states,
+    size_bias,
 )
 from hf_video_tome.models.block_attention import attend_in_blocks
 from hf_video_tome.models.kernels import _tubelets_by_matrix, fused_activation
@@ -44,6 +46,25 @@ def attention(num_tokens: int, dtype: torch.dtype) -> Pair:
         f"attention of {num_tokens} tokens, in blocks",
         lambda: scaled_dot_product_attention(query, key, value),
         lambda: attend_in_blocks(query, key, value, None, 0.125),
+    )
+
+
+def sizes(num_tokens: int, dtype: torch.dtype) -> Pair:
+    """The way that flash and flex attention go, with kernels that take masks, too."""
+    query, key, value = torch.randn(1, num_tokens, 3, HEADS, WIDTH // HEADS, dtype=dtype).permute(2, 0, 3, 1, 4)
+    size, scale = torch.randint(1, 9, (1, num_tokens)).float(), (WIDTH // HEADS) ** -0.5
+
+    def by_mask() -> Tensor:
+        return scaled_dot_product_attention(query, key, value, size_bias(size, dtype), scale=scale)
+
+    def by_channel() -> Tensor:
+        wider = append_size_channel(query, key, value, size, scale)
+        return scaled_dot_product_attention(*wider, scale=scale)[..., : WIDTH // HEADS]
+
+    return (
+        f"attention of {num_tokens} tokens with sizes, in more channels instead of a mask (not used)",
+        by_mask,
+        by_channel,
     )
 
 
@@ -96,6 +117,8 @@ def projections(num_tokens: int, dtype: torch.dtype) -> Pair:
 def pairs(dtype: torch.dtype) -> Iterator[Pair]:
     for num_tokens in (197, 392, 784, 1568, 3136):
         yield attention(num_tokens, dtype)
+    for num_tokens in (392, 1568):
+        yield sizes(num_tokens, dtype)
     for num_frames in (16, 32):
         yield tubelets(num_frames, dtype)
     yield activation(3136, dtype)

@@ -1,7 +1,9 @@
 """Training-free token merging for Hugging Face video classification models.
 
 Importing this package registers it with the Auto classes of transformers: from then on, `from_pretrained(...,
-token_merging_r=...)` makes a stock checkpoint merge tokens. Nothing else changes.
+token_merging_r=...)` makes a stock checkpoint merge tokens. Without that flag they load models that compute what the
+stock models do, but for three things: TimeSformer runs on fused attention, the logits of VideoPrism are (batch,
+labels) rather than (batch, 1, labels), and clips that do not fit the checkpoint are refused.
 """
 
 from .api import apply_token_merging, mac_count, paper_settings, remove_token_merging, set_token_merging, token_counts

@@ -54,8 +54,8 @@ def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
 
     Args:
         model: A stock model of transformers, a model of this package, or a wrapper around one (peft, DDP).
-        **settings: r, schedule, mode, threshold, head_aggregation, proportional_attention, pooling and scope: see
-            `TokenMergingConfigMixin`.
+        **settings: r, schedule, mode, threshold, head_aggregation, proportional_attention, pooling and scope, and of
+            V-JEPA 2 position: see `TokenMergingConfigMixin` and `VJEPA2Config`.
 
     Returns:
         The same object.

@@ -88,6 +88,34 @@ class ClipShape(NamedTuple):
     width: int
 
 
+def sizes_of(config: Any, name: str, count: int = 1) -> tuple[int, ...]:
+    """The sizes that a field of a config holds, checked.
+
+    Args:
+        config: The config.
+        name: The field: ints of at least 1, of which one alone stands for both sides of a frame.
+        count: How many sizes it has: 1, 2 for (height, width), or 3 for (frames, height, width).
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ValueError: Naming the field, its value and what is allowed.
+
+    Examples:
+        >>> import transformers
+        >>> sizes_of(transformers.VideoMAEConfig(), "patch_size", 2)
+        (16, 16)
+    """
+    value = getattr(config, name)
+    single = isinstance(value, numbers.Integral)
+    sizes = (value,) * min(count, 2) if single else tuple(value) if isinstance(value, Iterable) else ()
+    if len(sizes) != count or not all(isinstance(size, numbers.Integral) and int(size) >= 1 for size in sizes):
+        allowed = {1: "an int", 2: "an int, or two of them (height, width),", 3: "three ints (frames, height, width)"}
+        raise ValueError(f"{name} must be {allowed[count]} of at least 1, got {value!r}")
+    return tuple(map(int, sizes))
+
+
 def image_grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
     """Patches along the height and the width of a frame.
 
@@ -145,6 +173,8 @@ class TokenMergingConfigMixin:
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
     token_merging_checks: ClassVar[dict[str, Callable[[Any], Any]]] = _CHECKS
+    clip_fields: ClassVar[tuple[str, str, str]] = ("num_frames", "num_channels", "image_size")
+    """Fields of the stock config that hold the frames, the channels and the pixels of a clip."""
 
     if TYPE_CHECKING:  # fields of the configs that this is mixed into
         model_type: ClassVar[str]
@@ -188,13 +218,38 @@ class TokenMergingConfigMixin:
     @property
     def clip_shape(self) -> ClipShape:
         """Shape of the clips that the checkpoint takes."""
-        config: Any = self
-        size = config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return ClipShape(config.num_frames, config.num_channels, height, width)
+        frames, channels, pixels = self.clip_fields
+        return ClipShape(*sizes_of(self, frames), *sizes_of(self, channels), *sizes_of(self, pixels, 2))
+
+    @property
+    def tubelet_shape(self) -> tuple[int, ...]:
+        """Frames, height and width of what becomes one token."""
+        tubelet = getattr(self, "tubelet_size", None)
+        if tubelet is None:
+            return (1, *sizes_of(self, "patch_size", 2))
+        if isinstance(tubelet, int):
+            return (*sizes_of(self, "tubelet_size"), *sizes_of(self, "patch_size", 2))
+        return sizes_of(self, "tubelet_size", 3)
+
+    def tubelet_grid(self, clip: ClipShape) -> tuple[int, int, int]:
+        """Tokens of a clip along time, height and width.
+
+        Raises:
+            ValueError: If it has none, naming the field that says how large it is.
+        """
+        frames, height, width = self.tubelet_shape
+        frames_field, _, pixels_field = self.clip_fields
+        if clip.frames < frames:
+            raise ValueError(f"{frames_field} must be at least {frames}, the frames of a tubelet, got {clip.frames}")
+        if clip.height < height or clip.width < width:
+            raise ValueError(
+                f"{pixels_field} must be at least {height} x {width}, the size of a patch, got "
+                f"{clip.height} x {clip.width}"
+            )
+        return clip.frames // frames, clip.height // height, clip.width // width
 
     def check_token_merging(self) -> list[int]:
-        """Validates the fields against each other and against the architecture.
+        """Validates the fields against each other and against the architecture, and that a clip has tokens at all.
 
         Returns:
             Tokens that each layer is asked to remove from each matched set.
@@ -202,6 +257,7 @@ class TokenMergingConfigMixin:
         Raises:
             ValueError: Naming the field, its value and what is allowed.
         """
+        self.tubelet_grid(self.clip_shape)
         mode, scope = self.token_merging_mode, self.token_merging_scope
         if MODES[mode].needs_threshold and self.token_merging_threshold is None:
             raise ValueError(

@@ -29,21 +29,20 @@ UNREADABLE = {2: "missing", 7: "empty", 8: "text"}
 def make_model(**changes: Any) -> transformers.PreTrainedModel:
     """A tiny VideoMAE with random weights, large enough that the answers differ between clips."""
     torch.manual_seed(0)
-    fields = {"id2label": dict(enumerate(NAMES)), **changes}
-    return transformers.VideoMAEForVideoClassification(
-        transformers.VideoMAEConfig(
-            image_size=SIZE,
-            num_frames=FRAMES,
-            patch_size=8,
-            tubelet_size=2,
-            hidden_size=24,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            intermediate_size=32,
-            initializer_range=0.5,
-            **fields,
-        )
-    )
+    fields = {
+        "id2label": dict(enumerate(NAMES)),
+        "image_size": SIZE,
+        "num_frames": FRAMES,
+        "patch_size": 8,
+        "tubelet_size": 2,
+        "hidden_size": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "initializer_range": 0.5,
+        **changes,
+    }
+    return transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(**fields))
 
 
 def save_checkpoint(folder: Path, **changes: Any) -> Path:

@@ -105,5 +105,5 @@ def test_another_architecture_is_refused(checkpoint: Path, tmp_path: Path) -> No
 def test_settings_are_told_apart_from_the_checkpoint(checkpoint: Path) -> None:
     with pytest.raises(SettingsError, match=r"^token_merging_mode must be one of .*'merge', .*got 'melt'"):
         load_classifier(str(checkpoint), mode="melt")
-    with pytest.raises(SettingsError, match=r"^'position' is no token merging setting of videomae"):
+    with pytest.raises(SettingsError, match=r"^token_merging_position goes with vjepa2 only, not with videomae"):
         load_classifier(str(checkpoint), position="centroid")

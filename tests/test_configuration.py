@@ -326,6 +326,69 @@ class TestValuesThatDoNotGoTogether:
         assert make_config(r=[1, 2, 3]).token_merging_r == [1, 2, 3]
 
 
+# Sizes of which no clip has a token: what the message has to say
+WRONG_SIZES = [
+    ("videomae", {"num_frames": -2}, "num_frames must be an int of at least 1, got -2"),
+    ("videomae", {"num_frames": 1}, "num_frames must be at least 2, the frames of a tubelet, got 1"),
+    ("videomae", {"num_channels": 0}, "num_channels must be an int of at least 1, got 0"),
+    ("videomae", {"image_size": 7}, "image_size must be at least 8 x 8, the size of a patch, got 7 x 7"),
+    ("videomae", {"image_size": [32, 7]}, "image_size must be at least 8 x 8, the size of a patch, got 32 x 7"),
+    ("videomae", {"image_size": [32]}, r"image_size must be an int, or two of them .*, got \[32\]"),
+    ("videomae", {"patch_size": 0}, "patch_size must be an int, or two of them .*, got 0"),
+    ("videomae", {"tubelet_size": -1}, "tubelet_size must be an int of at least 1, got -1"),
+    ("vivit", {"tubelet_size": [2, 8]}, r"tubelet_size must be three ints .*, got \[2, 8\]"),
+    ("vivit", {"tubelet_size": [2, 0, 8]}, r"tubelet_size must be three ints .*, got \[2, 0, 8\]"),
+    ("vivit", {"tubelet_size": [8, 8, 8]}, "num_frames must be at least 8"),
+    ("timesformer", {"num_frames": 0}, "num_frames must be an int of at least 1, got 0"),
+    ("timesformer", {"patch_size": 64}, "image_size must be at least 64 x 64, the size of a patch, got 32 x 32"),
+    ("motionformer", {"patch_size": 64}, "image_size must be at least patch_size=64, got 32"),
+    ("vjepa2", {"crop_size": 4}, "crop_size must be at least 8 x 8, the size of a patch, got 4 x 4"),
+    ("vjepa2", {"frames_per_clip": 0}, "frames_per_clip must be an int of at least 1, got 0"),
+    ("vjepa2", {"tubelet_size": 0}, "tubelet_size must be an int of at least 1, got 0"),
+    ("videoprism_vision_model", {"tubelet_size": [1, 0, 8]}, r"tubelet_size must be three ints .*, got \[1, 0, 8\]"),
+    ("videoprism_vision_model", {"image_size": 4}, "image_size must be at least 8 x 8"),
+]
+
+
+class TestClipsWithoutTokens:
+    """Refused by the name of the field and its value, wherever the sizes come from."""
+
+    @pytest.mark.parametrize(("model_type", "sizes", "message"), WRONG_SIZES)
+    def test_in_the_constructor(self, model_type, sizes, message):
+        with pytest.raises(ValueError, match=message):
+            ARCHITECTURES[model_type].config_class(**{**TINY_CONFIGS[model_type], **sizes})
+
+    @pytest.mark.parametrize(("model_type", "sizes", "message"), WRONG_SIZES)
+    def test_in_the_file(self, model_type, sizes, message, checkpoints, tmp_path):
+        contents = json.loads((checkpoints[model_type] / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**contents, **sizes}))
+        with pytest.raises(ValueError, match=message):
+            AutoConfig.from_pretrained(tmp_path)
+
+    def test_when_they_are_set_later(self):
+        config = make_config(r=2)
+        config.image_size = 7
+        for use in (config.token_merging_plan, lambda: config.token_layout):
+            with pytest.raises(ValueError, match="image_size must be at least 8 x 8"):
+                use()
+
+    @pytest.mark.parametrize("model_type", [name for name in ARCHITECTURES if name != "videoprism_vision_model"])
+    def test_of_another_shape_than_that_of_the_config(self, model_type):
+        config = make_config(model_type, r=2)
+        with pytest.raises(ValueError, match="must be at least 8 x 8, the size of a patch, got 32 x 4"):
+            config.token_merging_plan(config.clip_shape._replace(width=4))
+
+    def test_sizes_of_sides_that_differ_are_fine(self):
+        config = ARCHITECTURES["vivit"].config_class(
+            **{**TINY_CONFIGS["vivit"], "image_size": (48, 17), "tubelet_size": (2, 8, 4)}
+        )
+        assert config.tubelet_grid(config.clip_shape) == (2, 6, 4)
+
+    def test_a_clip_shorter_than_a_tubelet_is_repeated_by_vjepa2(self):
+        config = make_config("vjepa2")
+        assert config.tubelet_grid(config.clip_shape._replace(frames=1)) == (1, 4, 4)
+
+
 class TestUnknownSettings:
     @pytest.mark.parametrize("name", ["speed", "token_merging_speed", "R", "merge_mode"])
     def test_are_refused_by_name_with_those_that_exist(self, name):

@@ -1,7 +1,7 @@
 """The snippets of the README and of the docs run as they stand, and print what they say they print.
 
 Only the Hub ids are replaced, by local checkpoints of the same geometry (frames, image and patch size, layers) but of
-little width.
+little width. Commands in blocks that are neither Python nor bash are not run: their options and values are checked.
 """
 
 from __future__ import annotations
@@ -10,18 +10,27 @@ import contextlib
 import io
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
+import typer
+from PIL import Image
 
-from hf_video_tome.cli import run
+import hf_video_tome
+from hf_video_tome.checkpoints import available
+from hf_video_tome.cli import app, run
+from hf_video_tome.cli.common import merging_settings
+from hf_video_tome.data import DATASETS
 from hf_video_tome.data.encoding import write_video
 from hf_video_tome.merging import MODES
+from hf_video_tome.models import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,6 +50,15 @@ COMMANDS = [
     if language == "bash"
     for line in code.splitlines()
     if line.startswith("hf-video-tome ") and "demo" not in line.split()[:2]
+]
+# All others are shown and not run: they take long, or need data that is not here.
+COMMAND_LINE = re.compile(r"^(?:hf-video-tome|.* -m hf_video_tome) (.+)$", re.MULTILINE)
+SHOWN = [
+    (page, arguments.strip())
+    for page in PAGES
+    for language, code in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    if language not in ("python", "text", "bash")
+    for arguments in COMMAND_LINE.findall(code.replace("\\\n", " "))
 ]
 
 
@@ -130,6 +148,121 @@ def test_commands_run(
     printed = capsys.readouterr()
     assert status == 0, printed.err
     assert printed.out.strip()
+
+
+def parse(arguments: str) -> tuple[str, dict[str, Any]]:
+    """What a command is asked to do: its name, and the values of its options, read and checked but not used."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+    root = typer.main.get_command(app)
+
+    def record_in_place_of_commands(command: Any, path: str) -> None:
+        for name, child in getattr(command, "commands", {}).items():
+            record_in_place_of_commands(child, f"{path} {name}".strip())
+        if not hasattr(command, "commands"):
+            command.callback = lambda **values: asked.append((path, values))
+
+    record_in_place_of_commands(root, "")
+    root.main(args=shlex.split(arguments, comments=True), standalone_mode=False)
+    ((name, values),) = asked
+    return name, values
+
+
+def listed(value: Any) -> list[Any]:
+    """The values of an option that can be given once or more than once."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+@pytest.mark.parametrize(("page", "arguments"), SHOWN, ids=lambda value: getattr(value, "name", None))
+def test_commands_that_are_shown_only_have_options_and_values_that_exist(page: Path, arguments: str) -> None:
+    _, values = parse(arguments)
+    config = hf_video_tome.VideoMAEConfig()
+    for setting in ("r", "mode", "schedule", "scope", "pooling", "threshold", "head_aggregation"):
+        for value in listed(values.get(setting)):
+            asked = {"r": None, "schedule": None, setting: value, "threshold": 0.5 if value == "hybrid" else None}
+            config.update_token_merging(**merging_settings(**asked))
+    for dataset in listed(values.get("dataset")):
+        assert dataset in DATASETS
+    for model in listed(values.get("model")):
+        made_by_the_page = re.search(rf"(save \S+|--output) {re.escape(model)}\b", page.read_text())
+        known = model in (*available(), *ARCHITECTURES, "MODEL") or "/" in model or made_by_the_page
+        assert known, f"no checkpoint {model!r}"
+    for architecture in listed(values.get("architecture")):
+        assert ARCHITECTURES[architecture].converter
+
+
+def test_there_are_commands_that_are_shown_only() -> None:
+    pages = {page.name for page, _ in SHOWN}
+    assert {"benchmark.md", "hub.md", "speed.md", "evaluation.md", "converting.md"} <= pages
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "evaluate MODEL --dataset kinetics400 --rr 3",
+        "evaluate MODEL --dataset kinetics401",
+        "benchmark videomae --dtype float31",
+        "benchmark videomae --r 0.7",
+        "benchmark videomae --mode marge",
+        "benchmark videomea --r 3",
+        "analyze layer videomae-moving-digits",
+        "analyze layers videomea-moving-digits --r 3",
+        "benchmark videomae --rounds few",
+        "convert vivit checkpoint.pth folder",
+        "save videomae-moving-digits",
+    ],
+)
+def test_a_command_that_could_not_run_would_be_noticed(arguments: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(arguments)
+    refusals = ("No such", "nvalid", "valid integer", "not one of", "Missing", "must be")  # by version of Typer
+    by_this_test = ("no checkpoint", "kinetics401", "converter")
+    with pytest.raises(Exception, match="|".join(refusals + by_this_test)):
+        test_commands_that_are_shown_only_have_options_and_values_that_exist(page, arguments)
+
+
+STARTING_POINTS = {
+    "VideoMAE-B, 16 frames": "videomae",
+    "ViViT-B, 32 frames": "vivit",
+    "TimeSformer-B, 8 frames": "timesformer",
+    "Motionformer-B, 16 frames": "motionformer",
+    "VideoPrism-B, 16 frames": "videoprism_vision_model",
+    "V-JEPA 2 large, 64 frames": "vjepa2",
+}
+
+
+def test_the_table_of_starting_points_is_what_is_counted() -> None:
+    rows = re.findall(
+        r"^\| (.+?) \| (\d+).* \| (\d+) → (\d+) \| ([\d.]+) \| ([\d.]+) \|$",
+        (ROOT / "docs" / "choosing-r.md").read_text(),
+        re.MULTILINE,
+    )
+    assert [row[0] for row in rows] == list(STARTING_POINTS)
+    for name, r, first, last, constant, decreasing in rows:
+        model_type = STARTING_POINTS[name]
+        config = ARCHITECTURES[model_type].config_class(token_merging_r=int(r))
+        counts = hf_video_tome.token_counts(config)
+        assert (counts[0], counts[-1]) == (int(first), int(last))
+        unmerged = hf_video_tome.mac_count(config, r=0).total
+        for schedule, times in (("constant", constant), ("decreasing", decreasing)):
+            assert f"{unmerged / hf_video_tome.mac_count(config, schedule=schedule).total:.2f}" == times
+        paper = ARCHITECTURES[model_type].paper_settings
+        assert not paper or paper["r"] == int(r)
+
+
+def test_the_picture_of_the_matching_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = tmp_path / "matching.png"
+    monkeypatch.setattr("sys.argv", ["draw_matching.py", "--output", str(picture)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "examples" / "draw_matching.py"), run_name="__main__")
+    assert end.value.code == 0
+    with Image.open(picture) as drawn, Image.open(ROOT / "docs" / "visualization" / "matching.png") as shown:
+        assert drawn.size == shown.size
+
+
+def test_scripts_that_are_named_exist() -> None:
+    for page in PAGES:
+        for script in re.findall(r"examples/[\w/]+\.(?:py|sh)", page.read_text()):
+            assert (ROOT / script).exists(), f"{page.name} names {script}"
 
 
 def test_pages_link_to_pages_that_exist() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..configuration import TokenMergingConfigMixin
 from ..evaluation.tasks import ACTION
-from ..merging import MODES, max_removable
+from ..merging import MODES, max_removable, tokens_of_share
 from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
 
 PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)
@@ -78,7 +78,7 @@ def setting_grid(
 
     Args:
         config: Config of the model.
-        r: Values; shares become whole tokens. The paper's sweep up to the limit when None.
+        r: Values; shares become whole tokens, as they do in the config. The paper's sweep up to the limit when None.
         modes: Modes.
         schedules: Schedules.
         common: Further settings that all of them have.
@@ -101,12 +101,14 @@ def setting_grid(
     set_tokens, num_protected = plan.layout.set_size(plan.settings.scope)
     limit = max_removable(set_tokens, num_protected)
     values = [
-        round(value * (set_tokens - num_protected)) if isinstance(value, float) else value
+        tokens_of_share(value, set_tokens - num_protected) if isinstance(value, float) else value
         for value in (PAPER_SHARES if r is None else r)
     ]
     for value in values:
         if not 0 <= value <= limit:
             raise ValueError(f"r must be at most {limit}, half of the tokens that are matched together, got {value!r}")
+    if not any(values):
+        raise ValueError(f"r must be at least 1 of the {set_tokens - num_protected} tokens once, got {list(r or [])}")
     grid: list[dict[str, Any]] = [{**common, "r": 0}]
     for mode in modes:
         threshold = {} if mode in MODES and MODES[mode].needs_threshold else {"threshold": None}

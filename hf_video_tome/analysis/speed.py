@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..benchmark import BenchmarkResults
 from ..benchmark.timing import interleave, ratio, timer_of
-from ..configuration import PREFIX, TokenMergingConfigMixin
+from ..configuration import TokenMergingConfigMixin, token_counts_of_config
 from .clips import merging
-
-BENCHMARK_FORMAT = 1
-_REFERENCES = ("stock_sdpa", "stock_eager")
-"""The stock models that speed-ups are relative to: the first that was measured."""
 
 
 def measure_speed_ups(
@@ -66,14 +59,14 @@ def measure_speed_ups(
     return [next(ratios) if merges(changes) else 1.0 for changes in settings]
 
 
-def read_speed_ups(
-    path: str | os.PathLike[str], settings: Sequence[Mapping[str, Any]], dtype: str = "float32"
+def speed_ups_of(
+    results: BenchmarkResults, configs: Sequence[TokenMergingConfigMixin], dtype: str = "float32"
 ) -> tuple[list[float], dict[str, Any]]:
-    """Takes speed-ups over the stock model from the `results.json` of a benchmark.
+    """Takes speed-ups over the stock model from a benchmark of the same model.
 
     Args:
-        path: The file, or the folder with it.
-        settings: Those of an evaluation, as in its `results.json`: `changes`, `resolved` and `token_counts` each.
+        results: The benchmark.
+        configs: The config of the model with each of some settings.
         dtype: Dtype of the models that count.
 
     Returns:
@@ -81,39 +74,17 @@ def read_speed_ups(
         they are relative to with the conditions of the benchmark.
 
     Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is not such a file, or does not have exactly one entry for each of the settings.
+        ValueError: If it is of another model, or does not have exactly one entry for each of the settings.
     """
-    file = Path(path)
-    file = file / "results.json" if file.is_dir() else file
-    content = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.get("format") != BENCHMARK_FORMAT or "results" not in content:
-        raise ValueError(f"{file} must be the results.json of a benchmark in format {BENCHMARK_FORMAT}")
-    entries = [
-        entry
-        for entry in content["results"]
-        if entry["settings"] is not None and entry.get("speedup") and entry["dtype"] == dtype and not entry["compiled"]
-    ]
-    reference = next((name for name in _REFERENCES if any(entry["speedup"][name] for entry in entries)), None)
     speed_ups = []
-    for setting in settings:
-        if setting["token_counts"][-1] == setting["token_counts"][0]:
+    for config in configs:
+        results.check_model(config)
+        counts = token_counts_of_config(config)
+        if counts[-1] == counts[0]:
             speed_ups.append(1.0)
             continue
-        found = [entry for entry in entries if reference and entry["speedup"][reference] and _is_of(entry, setting)]
-        if len(found) != 1:
-            raise ValueError(
-                f"{file} must have one entry in {dtype}, not compiled, for the settings {setting['changes']}, got "
-                f"{len(found)}" + (" (of several batch sizes or attentions)" if len(found) > 1 else "")
-            )
-        speed_ups.append(float(found[0]["speedup"][reference]["median"]))
-    return speed_ups, {"relative_to": reference, "benchmark": content.get("conditions", {})}
-
-
-def _is_of(entry: Mapping[str, Any], setting: Mapping[str, Any]) -> bool:
-    """Whether an entry of a benchmark was measured with the settings of an evaluation."""
-    defaults = {field.name.removeprefix(PREFIX): field.default for field in fields(TokenMergingConfigMixin)}
-    resolved, changes, measured = setting["resolved"], setting["changes"], entry["settings"]
-    said = all(resolved.get(name) == value for name, value in measured.items())
-    unsaid = all(value in (None, defaults.get(name)) for name, value in changes.items() if name not in measured)
-    return said and unsaid and entry["token_counts"] == setting["token_counts"]
+        found = results.speedup(results.measured_with(config, dtype))
+        if found is None:
+            raise ValueError(f"the benchmark has no stock model in {dtype} to compare with")
+        speed_ups.append(found.median)
+    return speed_ups, {"relative_to": f"stock_{results.reference_attention}", "benchmark": results.conditions}

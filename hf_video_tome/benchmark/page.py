@@ -31,8 +31,9 @@ def describe_ratio(value: Ratio | None) -> str:
 
 
 def columns(results: BenchmarkResults) -> list[str]:
-    """Names of the columns of the tables: one more where other dtypes are compared with stock float32."""
+    """Names of the columns of the tables: those of what was measured."""
     against_float32 = ["vs fp32"] if _beside_float32(results) else []
+    memory = ["peak MiB"] if _has_memory(results) else []
     return [
         "variant",
         "tokens",
@@ -43,7 +44,7 @@ def columns(results: BenchmarkResults) -> list[str]:
         *against_float32,
         "MACs",
         "reached",
-        "peak MiB",
+        *memory,
     ]
 
 
@@ -51,6 +52,11 @@ def _beside_float32(results: BenchmarkResults) -> bool:
     """Whether a stock model in float32 is there to compare other dtypes with."""
     dtypes = {entry.variant.dtype for entry in results.measured}
     return "float32" in dtypes and len(dtypes) > 1
+
+
+def _has_memory(results: BenchmarkResults) -> bool:
+    """Whether memory was measured of any variant."""
+    return any(entry.memory is not None for entry in results.measured)
 
 
 def rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
@@ -67,6 +73,7 @@ def _row(results: BenchmarkResults, entry: MeasuredVariant, several_dtypes: bool
         return [name, tokens, entry.failure or "–", *[""] * (len(columns(results)) - 3)]
     share = results.share(entry)
     against_float32 = [describe_ratio(results.speedup(entry, dtype="float32"))] if _beside_float32(results) else []
+    peak = "–" if entry.memory is None else f"{entry.memory.peak_bytes / 2**20:.0f}"
     return [
         name,
         tokens,
@@ -77,7 +84,7 @@ def _row(results: BenchmarkResults, entry: MeasuredVariant, several_dtypes: bool
         *against_float32,
         "" if variant.is_stock else f"{entry.mac_ratio:.2f}",
         "" if share is None else f"{share:.0%}",
-        "–" if entry.memory is None else f"{entry.memory.peak_bytes / 2**20:.0f}",
+        *([peak] if _has_memory(results) else []),
     ]
 
 
@@ -129,7 +136,7 @@ def describe_conditions(results: BenchmarkResults) -> str:
     frames, channels, height, width = facts["clip_shape"]
     sizes = ", ".join(f"{name} {value}" for name, value in facts["config"].items())
     machine = facts["gpu"] or f"{facts['cpu']} ({facts['cpu_capability']})"
-    memory = f" Peak memory: {facts['memory_method']}." if facts["memory_method"] else ""
+    memory = f" Peak memory: {facts['memory_method']}." if _has_memory(results) else ""
     model = (
         f"{facts['model']} ({facts['model_type']}; {sizes}), {facts['weights']} weights, clips of {frames} x "
         f"{channels} x {height} x {width}, {' and '.join(facts['dtypes'])}"

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 import transformers
 
+from ..configuration import TokenMergingConfigMixin, token_counts_of_config
 from ..version import __version__
 from .memory import HOW, Memory
 from .timing import Ratio, ratio, spread
-from .variants import Variant
+from .variants import Variant, describe_settings
 
 FORMAT = 1
 FILE_NAME = "results.json"
@@ -125,6 +126,60 @@ class BenchmarkResults:
         """Batch sizes, in their order."""
         return list(dict.fromkeys(entry.batch_size for entry in self.measured))
 
+    def check_model(self, config: TokenMergingConfigMixin) -> None:
+        """Makes sure that models like that of a config were measured; neither weights nor labels matter to speed.
+
+        Args:
+            config: Config of the model.
+
+        Raises:
+            ValueError: If they are of another architecture or size, or of clips with other numbers of tokens.
+        """
+        counts, model_type = token_counts_of_config(config), self.conditions.get("model_type", config.model_type)
+        if model_type != config.model_type:
+            raise ValueError(f"the benchmark is of a {model_type} model, while this one is {config.model_type}")
+        for name, value in self.conditions.get("config", {}).items():
+            own = json.loads(json.dumps(getattr(config, name, value)))  # JSON has no tuples
+            if name != "num_labels" and own != value:
+                raise ValueError(f"the benchmark is of a model with {name}={value!r}, while this one has {own!r}")
+        for entry in self.measured:
+            other = entry.token_counts
+            if (other[0], len(other)) != (counts[0], len(counts)):
+                raise ValueError(
+                    f"the benchmark is of a model with {other[0]} tokens and {len(other) - 1} layers, while this one "
+                    f"has {counts[0]} tokens and {len(counts) - 1} layers"
+                )
+
+    def measured_with(self, config: TokenMergingConfigMixin, dtype: str = "float32") -> MeasuredVariant:
+        """What was measured of the model of a config with its very settings, however they are spelled; not compiled.
+
+        Args:
+            config: Config of a model that was measured, see `check_model`.
+            dtype: Dtype of the model.
+
+        Raises:
+            ValueError: If that is not exactly one.
+        """
+        config_class: Any = type(config)
+        candidate, wanted = config_class.from_stock(config), config.token_merging_plan()
+        unset = config_class().token_merging_settings()
+        found = []
+        for entry in self.measured:
+            variant = entry.variant
+            if variant.settings is None or variant.compiled or variant.dtype != dtype or not entry.seconds:
+                continue
+            candidate.update_token_merging(**{**unset, **variant.settings})
+            if candidate.token_merging_plan() == wanted:
+                found.append(entry)
+        if len(found) != 1:
+            settings = config.token_merging_settings()
+            changed = {name: value for name, value in settings.items() if value != unset[name]}
+            raise ValueError(
+                f"the benchmark must have one entry in {dtype}, not compiled, for {describe_settings(changed)}, got "
+                f"{len(found)}" + (" (of several batch sizes or attentions)" if len(found) > 1 else "")
+            )
+        return found[0]
+
     def to_dict(self) -> dict[str, Any]:
         """All that is known; JSON-safe."""
         return {"format": FORMAT, "conditions": self.conditions, "results": [self._entry(it) for it in self.measured]}
@@ -214,8 +269,13 @@ class BenchmarkResults:
             raise ValueError(f"{path}: no results of a benchmark: {error}") from error
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the machine is and what runs on it: enough to judge numbers by, nothing that names it. JSON-safe."""
+def machine(device: torch.device, with_memory: bool = True) -> dict[str, Any]:
+    """What the machine is and what runs on it: enough to judge numbers by, nothing that names it. JSON-safe.
+
+    Args:
+        device: What models run on.
+        with_memory: Whether to say how memory is measured.
+    """
     facts = {
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -229,8 +289,9 @@ def machine(device: torch.device) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "hf_video_tome": __version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "memory_method": HOW.get(device.type),
     }
+    if with_memory and device.type in HOW:
+        facts["memory_method"] = HOW[device.type]
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         facts["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

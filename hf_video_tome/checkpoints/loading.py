@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ..configuration import TokenMergingConfigMixin
     from ..data.transforms import ClipTransform
 
 SAVED_TRANSFORM = "saved with the checkpoint"
@@ -145,10 +146,7 @@ def load_classifier(
         with _failures(shown, OSError, ValueError, StrictDataclassError):
             config = AutoConfig.from_pretrained(location)
             classifier_tasks(config)  # here, as whatever reads its answers needs to know
-        try:
-            config.update_token_merging(**settings)
-        except (ValueError, StrictDataclassError) as error:
-            raise SettingsError(str(error)) from error
+        with_settings(config, settings)
         # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
         fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
         with _failures(shown, OSError, SafetensorError):
@@ -174,6 +172,39 @@ def load_classifier(
         transform, source = _load_transform(location, config, shown)
     model.to(device)
     return Classifier(shown, location, model.eval(), transform, source, torch.device(device))
+
+
+def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
+    """A copy of a config with other token merging settings.
+
+    Args:
+        config: A config with token merging fields.
+        settings: As for `apply_token_merging`.
+
+    Returns:
+        The copy.
+
+    Raises:
+        SettingsError: If the architecture does not have them, or their values are not possible for the config.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ..configuration import PREFIX
+    from ..models import ARCHITECTURES
+
+    for name in settings:
+        field = PREFIX + name.removeprefix(PREFIX)
+        if field not in config.token_merging_checks:
+            others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_checks]
+            if not others:
+                raise SettingsError(f"{field} is no setting of any architecture")
+            raise SettingsError(f"{field} goes with {', '.join(others)} only, not with {config.model_type}")
+    changed: TokenMergingConfigMixin = type(config).from_stock(config)
+    try:
+        changed.update_token_merging(**settings)
+    except (ValueError, StrictDataclassError) as error:
+        raise SettingsError(str(error)) from error
+    return changed
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -32,11 +33,12 @@ from .common import (
     load_classifier,
     make_folder,
     merging_settings,
-    option_names,
+    one_line,
     parse_r,
     progress_bar,
     quiet_transformers,
     require_packages,
+    with_settings,
     write_json,
 )
 
@@ -209,6 +211,9 @@ def command(
     target = check_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if compiled:
         _check_compiler(target)
+    cores = os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise InputError(f"--threads must be at most {cores}, the cores of this machine, got {threads}")
     dtypes = list(dict.fromkeys(choice.value for choice in dtype or [Dtype.float32]))
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
     subject = _find_subject(model, config_option or [])
@@ -250,7 +255,7 @@ def command(
             "warmup": warmup,
             "rounds": rounds,
             "seed": seed,
-            **machine(target),
+            **machine(target, memory),
             "inductor_freezing": freezing,
             "command": ("TORCHINDUCTOR_FREEZING=1 " if freezing else "")
             + _command_line(
@@ -270,11 +275,12 @@ def command(
                     "--threads": threads,
                     "--warmup": warmup,
                     "--rounds": rounds,
+                    "--no-memory": not memory,
                     "--profile": profile,
                 },
             ),
         }
-        stock = _build(model, subject, seed)
+        stock = _build(model, subject, seed, config_option or [])
         with (
             progress_bar("measuring", num_passes(len(variants), len(batch_sizes), warmup, rounds)) as advance,
             quiet_transformers(),
@@ -334,9 +340,11 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
             fields[field] = json.loads(value)
         except ValueError:
             fields[field] = value
-    errors = (ValueError, TypeError, StrictDataclassError)
+    errors = (ValueError, TypeError, AttributeError, StrictDataclassError)
     with input_errors(*errors, rewrite=lambda text: f"--config-option: {text}"), quiet_transformers():
         config = architecture.config_class(**fields)
+    if config.num_merging_layers < 1:
+        raise InputError(f"--config-option: {name} must have a layer that merges, got {config.num_merging_layers}")
     return Subject(name, config.to_stock(architecture.stock_config_class), config, "random")
 
 
@@ -369,9 +377,7 @@ def _settings(
         chosen = {**saved, **merging_settings(None, schedule, mode=mode), **common, "r": value}
         nothing = not any(value) if isinstance(value, list) else not value
         chosen = {"r": 0} if nothing else chosen  # nothing else counts
-        candidate = type(config).from_stock(config)
-        with input_errors(ValueError, rewrite=option_names):
-            candidate.update_token_merging(**{**fresh, **chosen})
+        with_settings(config, {**fresh, **chosen})
         if chosen not in found:
             found.append(chosen)
     return found
@@ -396,7 +402,6 @@ def _attentions(subject: Subject, wanted: Sequence[str]) -> tuple[list[str], lis
 
 def _check_compiler(device: torch.device) -> None:
     """Refuses --compile where torch.compile has nothing to compile with."""
-    import os
     from importlib.util import find_spec
 
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
@@ -413,7 +418,7 @@ def _compiler_freezes() -> bool:
     return bool(config.freezing)
 
 
-def _build(name: str, subject: Subject, seed: int) -> Any:
+def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]) -> Any:
     """The stock classifier of transformers, in float32 on the CPU."""
     import torch
 
@@ -424,8 +429,15 @@ def _build(name: str, subject: Subject, seed: int) -> Any:
         return remove_token_merging(load_classifier(name, {}).model)
     stock_class: Any = ARCHITECTURES[subject.merging.model_type].stock_head_class
     torch.manual_seed(seed)
-    with quiet_transformers(), input_errors(ValueError, rewrite=lambda text: f"--config-option: {text}"):
-        return stock_class._from_config(subject.stock)
+    with quiet_transformers():
+        try:
+            return stock_class._from_config(subject.stock)
+        except Exception as error:
+            # Sizes and names that transformers and torch cannot build of fail in any way: KeyError, RuntimeError, ...
+            if not config_options:
+                raise
+            given, reason = " ".join(config_options), f"{type(error).__name__}: {one_line(error)}"
+            raise InputError(f"--config-option {given}: such a model cannot be built: {reason}") from error
 
 
 def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from .common import (
     load_classifier,
     merging_settings,
     print_note,
+    read_benchmark,
+    read_evaluation,
     write_json,
 )
 
@@ -173,7 +175,8 @@ def check_hub_id(value: str | None, option: str) -> None:
     from huggingface_hub.utils import validate_repo_id
 
     if value is not None:
-        with input_errors(ValueError, rewrite=lambda text: f"{option}: {text}"):
+        # What the message goes on with is for calls in Python.
+        with input_errors(ValueError, rewrite=lambda text: f"{option}: {text.partition(' Use `repo_type`')[0]}"):
             validate_repo_id(value)
 
 
@@ -191,14 +194,12 @@ def make_card(request: CardRequest) -> tuple[Classifier, ModelCard]:
     """
     from dataclasses import replace
 
-    from ..hub import model_card, read_base_checkpoint, read_benchmark, read_evaluation
+    from ..hub import model_card, read_base_checkpoint
 
     check_hub_id(request.base_model, "--base-model")
     find_checkpoint(request.model)
-    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
-        evaluations = [read_evaluation(folder) for folder in request.evaluations]
-    with input_errors(ValueError, rewrite=lambda text: f"--benchmark: {text}"):
-        benchmarks = [read_benchmark(folder) for folder in request.benchmarks]
+    evaluations = [read_evaluation(folder) for folder in request.evaluations]
+    benchmarks = [read_benchmark(folder) for folder in request.benchmarks]
     classifier = load_classifier(request.model, request.settings)
     with input_errors(ValueError):
         base = read_base_checkpoint(classifier.location, name=Path(classifier.name).name)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedModel
 
+    from ..benchmark import BenchmarkResults
+    from ..configuration import TokenMergingConfigMixin
+
 
 class InputError(Exception):
     """Bad input: its message is for the person who typed it, and becomes the only line that is printed."""
@@ -310,9 +313,26 @@ def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict
     for name, value in settings.items():
         check = TokenMergingConfigMixin.token_merging_checks.get(f"{PREFIX}{name}")
         if check is not None:  # what only some architectures have is checked by their configs
-            with input_errors(ValueError, rewrite=lambda text, name=name: f"{option_name(name)} {text}"):  # type: ignore[misc]
+            with input_errors(ValueError, rewrite=lambda text, name=name: f"{option_name(name)} {_typed(text)}"):  # type: ignore[misc]
                 check(value)
     return settings
+
+
+def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
+    """A copy of a config with other token merging settings.
+
+    Args:
+        config: A config with token merging fields.
+        settings: Settings that were given as options.
+
+    Returns:
+        The copy.
+
+    Raises:
+        InputError: If the architecture does not have them.
+    """
+    with input_errors(loading.SettingsError, rewrite=option_names):
+        return loading.with_settings(config, settings)
 
 
 def option_name(name: str) -> str:
@@ -330,7 +350,12 @@ def option_names(message: str, pattern: str = r"token_merging_(\w+)") -> str:
     Returns:
         The message for who gave options.
     """
-    return re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message)
+    return _typed(re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message))
+
+
+def _typed(message: str) -> str:
+    """Leaves out that a setting takes None: on a command line, that is the option not given."""
+    return re.sub(r",? or None(?=, got )", "", message)
 
 
 def check_device(name: str) -> torch.device:
@@ -535,6 +560,31 @@ def describe_counts(counts: list[int]) -> str:
         return f"{counts[0]} in all {len(counts) - 1} layers"
     removed = 1 - counts[-1] / counts[0]
     return f"{' → '.join(map(str, counts))}  ({removed:.0%} removed)"
+
+
+# --- what other commands left behind
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The results of a finished evaluation, named by `--evaluation`.
+
+    Raises:
+        InputError: If there are none, or they have no accuracy.
+    """
+    from ..hub import read_evaluation as read
+
+    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
+        return read(folder)
+
+
+def read_benchmark(path: Path) -> BenchmarkResults:
+    """The results of a benchmark, named by `--benchmark`: a file, or the folder with it.
+
+    Raises:
+        InputError: If there are none.
+    """
+    from ..benchmark import BenchmarkResults
+
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--benchmark: {text}"):
+        return BenchmarkResults.load(path)
 
 
 # --- printing

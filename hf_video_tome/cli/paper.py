@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import Dtype, DtypeOption, InputError, JsonOption, console, find_checkpoint, input_errors, write_json
-from .evaluate import (
+from .evaluation import (
     BatchSizeOption,
     DeviceChoice,
     LimitOption,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -87,10 +88,9 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
     from ..api import token_counts
     from ..hub import save_checkpoint, upload_checkpoint
+    from ..hub.checkpoint import UPLOAD_ERRORS
 
     for option, given in (("--private", private), ("--revision", revision), ("--create-pr", create_pr)):
         if given and push_to_hub is None:
@@ -121,12 +121,11 @@ def command(
         )
     address = None
     if push_to_hub is not None:
-        with input_errors(
-            HfHubHTTPError,
-            LocalTokenNotFoundError,
-            OSError,
-            rewrite=lambda text: f"--push-to-hub {push_to_hub}: {text}",
-        ):
+        later = ["hf", "upload", push_to_hub, str(folder), *(["--private"] if private else [])]
+        later += [] if revision is None else ["--revision", revision]
+        later += ["--create-pr"] if create_pr else []
+        hint = f"{folder} is written; --overwrite tries again, and so does: {shlex.join(later)}"
+        with input_errors(*UPLOAD_ERRORS, rewrite=lambda text: f"--push-to-hub {push_to_hub}: {text}; {hint}"):
             address = upload_checkpoint(
                 folder, push_to_hub, private=private or None, revision=revision, create_pr=create_pr
             )

@@ -229,7 +229,10 @@ def command(
         write_json({**decided, "file": file, **summary, "output": str(target)})
         return
     for entry in chosen:
-        typer.echo(f"token {entry['token']}: {entry['patches']} patches, in {entry['frames']} frames")
+        typer.echo(
+            f"token {entry['token']}: {_many(entry['patches'], 'patch', 'patches')}, in "
+            f"{_many(entry['frames'], 'frame', 'frames')}"
+        )
     typer.echo(f"prediction: {clip.prediction}")
     typer.echo(f"written: {target}")
 
@@ -287,6 +290,10 @@ def _choose(
 def _extent(clip: TracedClip, token: int, layer: int) -> dict[str, int]:
     patches, frames = clip.extent(token, layer)
     return {"token": token, "patches": patches, "frames": frames}
+
+
+def _many(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _option_names(message: str) -> str:

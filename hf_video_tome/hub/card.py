@@ -19,18 +19,18 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from transformers import PreTrainedModel
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from ..benchmark import BenchmarkResults
 from ..configuration import PREFIX, TokenMergingConfigMixin, token_counts_of_config
 from ..evaluation.names import distinct_names
 from ..evaluation.output import RESULTS_FILE
 from ..evaluation.runner import digest_weights
-from ..evaluation.tasks import classifier_tasks
+from ..evaluation.tasks import classifier_tasks, names_digest
 from ..models import ARCHITECTURES
 
 TASK = "video-classification"
 TAG = "token-merging"
 CARD_FILE = "README.md"
 LICENSE_FIELDS = ("license", "license_name", "license_link")
-BENCHMARK_FORMAT = 1
 PLACEHOLDER = "path/to/this/folder"
 """What snippets load where nobody said what the checkpoint is called on the Hub; can be no id of the Hub."""
 _MARK = "<!-- written by hf-video-tome -->"
@@ -120,77 +120,39 @@ def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: If there is none, or it is of something else.
     """
-    results = _read_results(folder, "evaluation")
-    if not {"run", "settings", "num_labelled"} <= results.keys():
+    path = Path(folder)
+    path = path / RESULTS_FILE if path.is_dir() else path
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} is not the output folder of a finished evaluation: {path} does not exist"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(results, dict) or not {"run", "settings", "num_labelled"} <= results.keys():
         raise ValueError(f"{folder} does not hold the results of hf-video-tome evaluate")
     if not results["num_labelled"]:
         raise ValueError(f"{folder}: the answers of this evaluation are unknown, so that it has no accuracy")
     return results
 
 
-def read_benchmark(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what a benchmark ended in.
-
-    Args:
-        folder: Its output folder, or the `results.json` in it.
-
-    Returns:
-        Content of `results.json`.
-
-    Raises:
-        ValueError: If there is none, or it is of something else.
-    """
-    content = _read_results(folder, "benchmark")
-    if content.get("format") != BENCHMARK_FORMAT or not {"conditions", "results"} <= content.keys():
-        raise ValueError(f"{folder} does not hold the results of hf-video-tome benchmark")
-    if not any(entry["seconds"] for entry in content["results"]):
-        raise ValueError(f"{folder}: nothing was timed in this benchmark")
-    return content
-
-
-def check_benchmark(content: Mapping[str, Any], model: PreTrainedModel) -> None:
-    """Makes sure that a benchmark is of models like this one; weights do not matter to speed.
-
-    Args:
-        content: From `read_benchmark`.
-        model: The model.
-
-    Raises:
-        ValueError: If it is of another architecture or size, or of clips with other numbers of tokens.
-    """
-    config: Any = model.config
-    counts = token_counts_of_config(config)
-    for name, value in content["conditions"].get("config", {}).items():
-        if name != "num_labels" and getattr(config, name, value) != value:
-            raise ValueError(
-                f"the benchmark is of a model with {name}={value!r}, while this one has {getattr(config, name)!r}"
-            )
-    model_type = content["conditions"].get("model_type", config.model_type)
-    for entry in content["results"]:
-        other = entry["token_counts"]
-        if model_type != config.model_type or (other[0], len(other)) != (counts[0], len(counts)):
-            raise ValueError(
-                f"the benchmark is of a {model_type} model with {other[0]} tokens and {len(other) - 1} layers, while "
-                f"this {config.model_type} model has {counts[0]} tokens and {len(counts) - 1} layers"
-            )
-
-
 def check_evaluation(results: Mapping[str, Any], model: PreTrainedModel) -> None:
-    """Makes sure that an evaluation is of the weights of a model.
+    """Makes sure that an evaluation is of a model: of its weights and of outputs with its names.
 
     Args:
         results: From `read_evaluation`.
         model: The model.
 
     Raises:
-        ValueError: If it is of other weights.
+        ValueError: If it is of another one.
     """
-    run = results["run"]
+    run, names = results["run"], names_digest(model.config.id2label)
+    evaluation = f"the evaluation of {run.get('model', 'a model')!r} on {run.get('dataset', 'a data set')!r}"
     if digest_weights(model, getattr(torch, run["dtype"])) != run["weights"]:
-        raise ValueError(
-            f"the evaluation of {run.get('model', 'a model')!r} on {run.get('dataset', 'a data set')!r} is of other "
-            f"weights ({run['weights']}) than those of this model"
-        )
+        raise ValueError(f"{evaluation} is of other weights ({run['weights']}) than those of this model")
+    if run.get("outputs", names) != names:
+        raise ValueError(f"{evaluation} is of a model whose outputs have other names than those of this one")
 
 
 def card_data(
@@ -261,7 +223,7 @@ def model_card(
     base: BaseCheckpoint,
     *,
     evaluations: Sequence[Mapping[str, Any]] = (),
-    benchmarks: Sequence[Mapping[str, Any]] = (),
+    benchmarks: Sequence[BenchmarkResults] = (),
     repo_id: str | None = None,
     remote_code: bool = False,
 ) -> ModelCard:
@@ -272,7 +234,7 @@ def model_card(
         base: Where its weights come from.
         evaluations: Accuracy, from `read_evaluation`. What was measured with exactly the settings of the model also
             goes into the metadata.
-        benchmarks: Speed, from `read_benchmark`.
+        benchmarks: Speed, from `BenchmarkResults.load`.
         repo_id: Where it will be on the Hub, for the snippets; if None, they load the folder that holds the card,
             whose path is left to be filled in.
         remote_code: Whether the code lies beside it, see `save_remote_code`.
@@ -295,8 +257,10 @@ def model_card(
     config: Any = model.config
     for results in evaluations:
         check_evaluation(results, model)
-    for content in benchmarks:
-        check_benchmark(content, model)
+    for benchmark in benchmarks:
+        benchmark.check_model(config)
+        if not any(entry.seconds for entry in benchmark.measured):
+            raise ValueError("the benchmark has no times: nothing in it fitted in memory")
     name = (repo_id or base.name).rpartition("/")[2]
     eval_results = [entry for results in evaluations for entry in _eval_results(results, config)]
     data = card_data(
@@ -323,20 +287,6 @@ def model_card(
 
 def _list(value: Any) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _read_results(folder: str | os.PathLike[str], what: str) -> dict[str, Any]:
-    path = Path(folder)
-    path = path / RESULTS_FILE if path.is_dir() else path
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{folder} is not the output folder of a finished {what}: {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold the results of a {what}")
-    return content
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -449,32 +399,29 @@ def _eval_results(results: Mapping[str, Any], config: TokenMergingConfigMixin) -
     return entries
 
 
-def _speed_section(benchmarks: Sequence[Mapping[str, Any]]) -> str:
+def _speed_section(benchmarks: Sequence[BenchmarkResults]) -> str:
     return "## Speed\n\n" + "\n\n".join(map(_speed, benchmarks)) if benchmarks else ""
 
 
-def _speed(content: Mapping[str, Any]) -> str:
+def _speed(results: BenchmarkResults) -> str:
     rows = []
-    for entry in content["results"]:
-        speedups = entry.get("speedup") or {}
-        # Stock transformers with the attention that it would run, at the same precision.
-        ratio = speedups.get("stock_sdpa") or speedups.get("stock_eager")
-        is_stock = entry["settings"] is None
+    for entry in results.measured:
+        ratio = None if entry.variant.is_stock else results.speedup(entry)
         rows.append(
             [
-                entry["name"],
-                str(entry["batch_size"]),
-                f"{entry['token_counts'][0]} → {entry['token_counts'][-1]}",
-                f"{entry['mac_ratio']:.2f}x",
-                f"{1000 * entry['median_seconds']:.1f}" if entry["seconds"] else entry["failure"] or "",
-                f"{entry['clips_per_second']:.1f}" if entry["seconds"] else "",
-                f"{ratio['median']:.2f}x" if ratio and not is_stock else "",
+                entry.variant.name,
+                str(entry.batch_size),
+                f"{entry.token_counts[0]} → {entry.token_counts[-1]}",
+                f"{entry.mac_ratio:.2f}x",
+                f"{1000 * entry.median:.1f}" if entry.seconds else entry.failure or "",
+                f"{entry.batch_size / entry.median:.1f}" if entry.seconds else "",
+                f"{ratio.median:.2f}x" if ratio else "",
             ]
         )
-    conditions = content["conditions"]
+    conditions = results.conditions
     where = conditions.get("gpu") or conditions.get("cpu") or conditions.get("device", "?")
     threads = "" if conditions.get("gpu") else f", {conditions.get('threads', '?')} threads"
-    rounds = sorted({len(entry["seconds"]) for entry in content["results"] if entry["seconds"]})
+    rounds = sorted({len(entry.seconds) for entry in results.measured if entry.seconds})
     header = ("variant", "batch size", "tokens", "fewer operations", "milliseconds", "clips/s", "speed-up")
     return (
         f"On {where}{threads}; torch {conditions.get('torch', '?')}, transformers "

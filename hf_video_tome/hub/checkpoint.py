@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
@@ -18,6 +19,9 @@ from .card import CARD_FILE
 from .remote_code import save_remote_code
 
 PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
+UPLOAD_ERRORS: tuple[Any, ...] = (*HfHubHTTPError.__bases__, OSError)
+"""What an upload raises that fails: refusals of the Hub, errors of the HTTP library without a network, no token.
+That library differs between versions of huggingface_hub; the error of the Hub always extends the library's own."""
 
 
 def save_checkpoint(
@@ -139,6 +143,9 @@ def upload_checkpoint(
 
     Returns:
         Address of the commit, or of the pull request.
+
+    Raises:
+        Exception: One of `UPLOAD_ERRORS`, if the Hub cannot be reached or refuses it.
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id

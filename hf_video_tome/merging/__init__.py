@@ -24,6 +24,7 @@ from .schedule import (
     max_removable,
     removals_per_layer,
     requested_removals,
+    tokens_of_share,
 )
 from .state import TokenMergingState, TokenMergingTrace, build_trace, initial_state, unmerge
 
@@ -67,5 +68,6 @@ __all__ = [
     "requested_removals",
     "size_bias",
     "token_counts",
+    "tokens_of_share",
     "unmerge",
 ]

@@ -69,6 +69,16 @@ def check_schedule(schedule: object) -> str | float:
     raise ValueError(f"must be one of {names}, or an inflection in [-1, 1], got {schedule!r}")
 
 
+def tokens_of_share(share: float, num_tokens: int) -> int:
+    """Whole tokens that a share of r stands for, rounded down.
+
+    Examples:
+        >>> tokens_of_share(0.1, 288), tokens_of_share(0.29, 100)
+        (28, 29)
+    """
+    return int(share * num_tokens + 1e-9)  # 0.29 * 100 is a little less than 29
+
+
 def requested_removals(
     r: int | float | Sequence[int], schedule: str | float, num_layers: int, num_tokens: int
 ) -> list[int]:
@@ -107,7 +117,7 @@ def requested_removals(
             raise ValueError(f"a list of r per layer goes with the 'constant' schedule only, got {schedule!r}")
         return r + [0] * (num_layers - len(r))
     if isinstance(r, float):
-        r = int(r * num_tokens + 1e-9)  # 0.29 * 100 is a little less than 29
+        r = tokens_of_share(r, num_tokens)
     if num_layers == 1:
         return [r]
     low = int(r * (1 - inflection))

@@ -197,8 +197,8 @@ class TokenMergingModelMixin:
 
         Args:
             **changes: Any of `r`, `schedule`, `mode`, `threshold`, `head_aggregation`, `proportional_attention`,
-                `pooling` and `scope`: see `TokenMergingConfigMixin`. What is not named stays as it is. r = 0 is the
-                stock model.
+                `pooling` and `scope`, and of V-JEPA 2 `position`: see `TokenMergingConfigMixin` and `VJEPA2Config`.
+                What is not named stays as it is. r = 0 is the stock model.
 
         Raises:
             ValueError: If a name or a value is not allowed; nothing is changed then.

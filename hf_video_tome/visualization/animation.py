@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from .captions import load_font, wrap_text
+from .palette import common_palette
 
 ANIMATION_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv")
 
 _TEXT_SIZE, _NOTE_SIZE, _LINE = 16, 13, 1.35
 _MARGIN, _GAP = 12, 12
+_LEAST_CAPTION, _LEAST_TITLE = 360, 140  # pixels that text may take where the pictures are narrower
 _BACKGROUND, _INK, _GREY = "white", "black", (90, 90, 90)
 _VIDEO_QUALITY = {"crf": "16"}
-_GIF_COLOURS = 256
 
 
 def compose(rows: Sequence[Sequence[tuple[str, np.ndarray]]], caption: str = "", note: str = "") -> np.ndarray:
@@ -34,15 +35,19 @@ def compose(rows: Sequence[Sequence[tuple[str, np.ndarray]]], caption: str = "",
 
     Examples:
         >>> black, white = np.zeros((30, 40, 3), np.uint8), np.full((30, 40, 3), 255, np.uint8)
-        >>> compose([[("input", black), ("tokens", white)]], caption="a model").shape[1]  # margins, and a gap
-        116
+        >>> compose([[("input", black), ("tokens", white)]], caption="a model").shape[1]  # room for text
+        384
     """
     from PIL import Image, ImageDraw
 
     font, small = load_font(_TEXT_SIZE), load_font(_NOTE_SIZE)
     line, small_line = round(_TEXT_SIZE * _LINE), round(_NOTE_SIZE * _LINE)
-    inner = max(sum(image.shape[1] for _, image in row) + _GAP * (len(row) - 1) for row in rows)
-    titles = [[wrap_text(title, image.shape[1], font.getlength) for title, image in row] for row in rows]
+    widths = [[max(image.shape[1], _LEAST_TITLE) for _, image in row] for row in rows]
+    inner = max(_LEAST_CAPTION, *(sum(row) + _GAP * (len(row) - 1) for row in widths))
+    titles = [
+        [wrap_text(title, width, font.getlength) for (title, _), width in zip(*row, strict=True)]
+        for row in zip(rows, widths, strict=True)
+    ]
     captions, notes = wrap_text(caption, inner, font.getlength), wrap_text(note, inner, small.getlength)
 
     height = 2 * _MARGIN + _GAP * (len(rows) - 1) + line * len(captions) + small_line * len(notes)
@@ -53,13 +58,13 @@ def compose(rows: Sequence[Sequence[tuple[str, np.ndarray]]], caption: str = "",
     canvas = Image.new("RGB", (width + width % 2, height + height % 2), _BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     top = _MARGIN
-    for row, lines in zip(rows, titles, strict=True):
+    for row, row_widths, lines in zip(rows, widths, titles, strict=True):
         left, below = _MARGIN, top + max(map(len, lines)) * line
-        for (_, image), texts in zip(row, lines, strict=True):
+        for (_, image), column, texts in zip(row, row_widths, lines, strict=True):
             for number, text in enumerate(texts):
                 pen.text((left, top + number * line), text, fill=_INK, font=font)
             canvas.paste(Image.fromarray(image), (left, below))
-            left += image.shape[1] + _GAP
+            left += column + _GAP
         top = below + max(len(image) for _, image in row) + _GAP
     top += _GAP // 2 - _GAP
     for text in captions:
@@ -112,10 +117,11 @@ def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray]
     if not target.parent.is_dir():
         raise FileNotFoundError(f"`path`: the folder {str(target.parent)!r} does not exist")
     # One palette for all pictures: with one for each, what stands still would flicker. No dithering, for the same
-    # reason and because tokens are of even colour. An octree finds the colours of thin outlines, too; median cut, the
-    # default of Pillow, gives them those of the pictures.
-    palette = Image.fromarray(np.concatenate(pictures)).quantize(_GIF_COLOURS, method=Image.Quantize.FASTOCTREE)
-    images = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    # reason and because tokens are of even colour.
+    colours, indices = common_palette(pictures)
+    images = [Image.fromarray(index) for index in indices]
+    for image in images:
+        image.putpalette(colours.tobytes())
     milliseconds = 10 * max(2, round(100 / fps))
     images[0].save(
         target, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=False, disposal=1

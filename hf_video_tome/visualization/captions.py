@@ -28,17 +28,21 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         'merge, r = 150 per layer, constant schedule, scope clip'
         >>> describe_settings(VideoMAEConfig().token_merging_settings(resolved=True))
         'off (r = 0): the stock model'
+        >>> describe_settings(VideoMAEConfig(token_merging_r=[150, 75]).token_merging_settings(resolved=True))
+        'merge, r = 150,75 by layer, scope clip'
     """
     r = settings["r"]
     if not (any(r) if isinstance(r, list) else r):
         return "off (r = 0): the stock model"
-    if isinstance(r, list):
-        amount = f"r = {','.join(map(str, r))}"
-    else:
-        per = {"clip": "layer", "time": "layer and place"}.get(settings["scope"], "layer and frame")
-        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
     mode = settings["mode"] + (f" (threshold {settings['threshold']})" if settings["threshold"] is not None else "")
-    return f"{mode}, {amount}, {settings['schedule']} schedule, scope {settings['scope']}"
+    place = {"clip": "", "time": "place"}.get(settings["scope"], "frame")
+    if isinstance(r, list):  # which is a schedule of its own
+        amount = f"r = {','.join(map(str, r))} by layer" + (f", per {place}" if place else "")
+    else:
+        per = f"layer and {place}" if place else "layer"
+        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
+        amount += f", {settings['schedule']} schedule"
+    return f"{mode}, {amount}, scope {settings['scope']}"
 
 
 def describe_prediction(logits: torch.Tensor, config: Any) -> str:
@@ -93,6 +97,8 @@ def load_font(size: int) -> FreeTypeFont:
 def wrap_text(text: str, width: float, length: Callable[[str], float]) -> list[str]:
     """Breaks text into lines that are not wider than that; single words that are wider are broken, too.
 
+    These at the last hyphen, slash, underscore, full stop or comma that leaves a line at least half full, if any.
+
     Args:
         text: Words; line breaks in it are kept.
         width: The most that a line may be wide.
@@ -106,6 +112,8 @@ def wrap_text(text: str, width: float, length: Callable[[str], float]) -> list[s
         ['one two', 'three']
         >>> wrap_text("abcdefghij", 4, len)
         ['abcd', 'efgh', 'ij']
+        >>> wrap_text("my-long-model", 8, len)
+        ['my-long-', 'model']
     """
     lines = []
     for paragraph in text.split("\n"):
@@ -118,6 +126,7 @@ def wrap_text(text: str, width: float, length: Callable[[str], float]) -> list[s
                 lines.append(line)
             while length(word) > width and len(word) > 1:
                 cut = max([end for end in range(1, len(word)) if length(word[:end]) <= width], default=1)
+                cut = max([end for end in range((cut + 1) // 2, cut + 1) if word[end - 1] in "-/_.,"], default=cut)
                 lines.append(word[:cut])
                 word = word[cut:]
             line = word

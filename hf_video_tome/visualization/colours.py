@@ -12,14 +12,17 @@ _STEPS = 1.2207440846057596 ** -np.arange(1.0, 4.0)
 _SATURATION, _VALUE = (0.4, 0.95), (0.7, 1.0)
 _CANDIDATES = 48  # unused colours that a token chooses from
 _WEIGHTS = np.array([2.0, 4.0, 3.0])  # of red, green and blue in how different two colours look
+_FAR_ENOUGH = 30_000.0  # difference between neighbours from which on others count, too
 
 
 def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Gives each token of each layer a colour of its own.
 
-    A token has one colour in all frames, and one unlike those of its neighbours in space and time. From layer to layer
-    the colour of a group is that of its largest part before. Where each frame has tokens of its own and all frames
-    alike (scope "tube"), the tokens that one matching made have one colour, so that a film of them does not flicker.
+    A token has one colour in all frames, and one unlike those of its neighbours in space and time; where these leave a
+    choice, it is unlike all others, too, the largest first, so that few tokens are easy to tell apart wherever they
+    are. From layer to layer the colour of a group is that of its largest part before. Where each frame has tokens of
+    its own and all frames alike (scope "tube"), the tokens that one matching made have one colour, so that a film of
+    them does not flicker.
 
     Args:
         maps: For each layer, the (S, rows, columns) int64 map from places to tokens, -1 where one was dropped (see
@@ -36,7 +39,9 @@ def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         True
     """
     unused = _distinct_colours()
-    candidates = [next(unused) for _ in range(_CANDIDATES)]
+    candidates = np.stack([next(unused) for _ in range(_CANDIDATES)])
+    used = np.empty((0, 3), dtype=np.uint8)
+    from_used = np.full(_CANDIDATES, np.inf)  # of each candidate to the nearest colour in use
     shared = are_shared(maps)
     result: list[np.ndarray] = []
     later: tuple[np.ndarray, np.ndarray] | None = None
@@ -54,9 +59,13 @@ def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         done = (areas > 0) & ~todo
         for group in sorted(np.flatnonzero(todo).tolist(), key=lambda group: (-areas[group], group)):
             near = [other for other in neighbours.get(group, ()) if done[other]]
-            choice = _most_different(candidates, colours[near])
-            colours[group] = candidates.pop(choice)
-            candidates.append(next(unused))
+            from_near = _difference(candidates, colours[near]).min(axis=1, initial=_FAR_ENOUGH)
+            choice = np.lexsort((-from_used, -from_near))[0]
+            colours[group] = candidates[choice]
+            used = np.concatenate([used, candidates[choice, None]])
+            candidates[choice] = next(unused)
+            from_used = np.minimum(from_used, _difference(candidates, used[-1:])[:, 0])
+            from_used[choice] = _difference(candidates[choice, None], used).min()
             done[group] = True
         by_token = np.zeros((int(tokens.max(initial=-1)) + 1, 3), dtype=np.uint8)
         held = tokens >= 0
@@ -119,12 +128,9 @@ def _neighbours(groups: np.ndarray, wanted: np.ndarray) -> dict[int, list[int]]:
     return result
 
 
-def _most_different(candidates: list[np.ndarray], near: np.ndarray) -> int:
-    """Index of the candidate whose nearest neighbour in colour is farthest; the first where there is none."""
-    if not len(near):
-        return 0
-    difference = np.stack(candidates)[:, None].astype(float) - near[None].astype(float)
-    return int((difference**2 @ _WEIGHTS).min(axis=1).argmax())
+def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How different colours look, (N, M) of (N, 3) and (M, 3)."""
+    return (first[:, None].astype(float) - second[None].astype(float)) ** 2 @ _WEIGHTS
 
 
 def _distinct_colours() -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from ..merging import TokenMergingTrace
 from .captions import load_font, wrap_text
 from .merged_tokens import ClipGeometry, merged_tokens_image
 
-_DPI = 150
-_CELL = 1.3  # inches
-_LABEL_WIDTH, _MARGIN = 1.25, 0.15
+_CELL, _GAP = 1.3, 0.08  # inches
+_LABEL_WIDTH, _LABEL_GAP, _MARGIN = 1.3, 0.1, 0.15
 _TITLE_LINE, _NOTE_LINE = 0.2, 0.14
-_PIXELS = 240  # that a frame has at least in the picture
+_PIXELS = 240  # of the longer side of a frame in the picture, about
+_LEAST_PIXELS = 192  # of its width
 
 
 def save_contact_sheet(
@@ -68,9 +69,9 @@ def save_contact_sheet(
     """
     if max_frames < 1:
         raise ValueError(f"`max_frames` must be at least 1, got {max_frames!r}")
-    num_frames, _, height, _ = frames.shape
+    num_frames, _, height, width = frames.shape
     shown = spread_frames(num_frames, max_frames)
-    scale = sheet_scale(height)
+    scale = sheet_scale(height, width)
     pictures = {"input": enlarge(frames, shown, scale)}
     for label, trace in traces.items():
         left, right = trace.token_counts[0], trace.token_counts[-1]
@@ -85,9 +86,9 @@ def spread_frames(num_frames: int, max_frames: int) -> list[int]:
     return sample_frame_indices(num_frames, min(max_frames, num_frames), strategy="uniform")
 
 
-def sheet_scale(height: int) -> int:
-    """Size of a pixel in a sheet of frames of that height."""
-    return max(1, -(-_PIXELS // height))
+def sheet_scale(height: int, width: int) -> int:
+    """Size of a pixel in a sheet of frames of that size."""
+    return max(1, round(_PIXELS / max(height, width)))
 
 
 def enlarge(frames: torch.Tensor, shown: Sequence[int], scale: int) -> np.ndarray:
@@ -103,11 +104,11 @@ def save_sheet(
     title: str = "",
     note: str = "",
 ) -> Path:
-    """Saves a table of pictures.
+    """Saves a table of pictures, each pixel of them as one pixel of the sheet, or as a square of several.
 
     Args:
         path: Where the picture goes; the suffix (.png, .pdf, .svg) picks the format. The folder must exist.
-        rows: Label of each row and its pictures (columns, H, W, 3) uint8 RGB, all of one size.
+        rows: Label of each row, broken where too long, and its pictures (columns, H, W, 3) uint8 RGB, all of one size.
         columns: Label of each column.
         title: Lines above the pictures; broken where too long.
         note: Lines below the pictures; broken where too long.
@@ -130,48 +131,43 @@ def save_sheet(
         raise ImportError('drawing needs matplotlib: pip install "hf-video-tome[viz]"') from error
 
     height, width = next(iter(rows.values())).shape[1:3]
-    cell_height = _CELL * height / width
-    sheet_width = _LABEL_WIDTH + _CELL * len(columns) + _MARGIN
+    enlarged = -(-_LEAST_PIXELS // width)
+    cell_width, cell_height = width * enlarged, height * enlarged  # pixels, as all lengths below
+    inch = cell_width / _CELL
+    label_width, margin, gap = (round(length * inch) for length in (_LABEL_WIDTH, _MARGIN, _GAP))
+    sheet_width = label_width + len(columns) * (cell_width + gap) - gap + margin
     # The width of text is measured in the font of the captions, which is that of matplotlib.
-    points = 72 * (sheet_width - _LABEL_WIDTH - _MARGIN)
-    left = _LABEL_WIDTH
+    left, points = label_width, 72 / inch * (sheet_width - label_width - margin)
     titles, notes = (wrap_text(text, points, load_font(size).getlength) for text, size in ((title, 10), (note, 7)))
     if len(titles) + len(notes) > 2:  # long text may begin under the labels, too
-        points, left = 72 * (sheet_width - 2 * _MARGIN), _MARGIN
+        left, points = margin, 72 / inch * (sheet_width - 2 * margin)
         titles, notes = (wrap_text(text, points, load_font(size).getlength) for text, size in ((title, 10), (note, 7)))
-    head = 0.25 + _TITLE_LINE * len(titles)
-    foot = 0.3 + _NOTE_LINE * len(notes)
-    sheet_height = head + cell_height * len(rows) + foot
-    figure = Figure(figsize=(sheet_width, sheet_height), dpi=_DPI)
-    grid = figure.subplots(
-        len(rows),
-        len(columns),
-        squeeze=False,
-        gridspec_kw={
-            "left": _LABEL_WIDTH / sheet_width,
-            "right": 1 - _MARGIN / sheet_width,
-            "top": 1 - head / sheet_height,
-            "bottom": foot / sheet_height,
-            "wspace": 0.06,
-            "hspace": 0.06,
-        },
-    )
-    for axes, (label, images) in zip(grid, rows.items(), strict=True):
-        for axis, image in zip(axes, images, strict=True):
-            axis.imshow(image, interpolation="nearest", aspect="auto")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            for spine in axis.spines.values():
-                spine.set_linewidth(0.5)
-        axes[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8, fontsize=9, parse_math=False)
-    for axis, name in zip(grid[-1], columns, strict=True):
-        axis.set_xlabel(name, fontsize=7, labelpad=3)
+    head, foot = round((0.25 + _TITLE_LINE * len(titles)) * inch), round((0.3 + _NOTE_LINE * len(notes)) * inch)
+    sheet_height = head + len(rows) * (cell_height + gap) - gap + foot
+    # A little more, for the canvas has the whole pixels of it.
+    figure = Figure(figsize=((sheet_width + 0.01) / inch, (sheet_height + 0.01) / inch), dpi=inch)
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / sheet_width, 1 - y / sheet_height, text, parse_math=False, **style)
+
+    for row, (label, images) in enumerate(rows.items()):
+        top = head + row * (cell_height + gap)
+        lines = "\n".join(wrap_text(label, 72 * (_LABEL_WIDTH - 2 * _LABEL_GAP), load_font(9).getlength))
+        write(label_width - _LABEL_GAP * inch, top + cell_height / 2, lines, ha="right", va="center", fontsize=9)
+        for column, image in enumerate(images):
+            place = (label_width + column * (cell_width + gap), sheet_height - top - cell_height)
+            axes = figure.add_axes(
+                (place[0] / sheet_width, place[1] / sheet_height, cell_width / sheet_width, cell_height / sheet_height)
+            )
+            axes.imshow(image.repeat(enlarged, 0).repeat(enlarged, 1), interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+    for column, name in enumerate(columns):
+        middle = label_width + column * (cell_width + gap) + cell_width / 2
+        write(middle, sheet_height - foot + 0.04 * inch, name, ha="center", va="top", fontsize=7)
     for number, text in enumerate(titles):
-        top = 1 - (0.22 + _TITLE_LINE * number) / sheet_height
-        figure.text(left / sheet_width, top, text, fontsize=10, va="center", parse_math=False)
+        write(left, (0.22 + _TITLE_LINE * number) * inch, text, va="center", fontsize=10)
     for number, text in enumerate(reversed(notes)):
-        top = (0.14 + _NOTE_LINE * number) / sheet_height
-        figure.text(left / sheet_width, top, text, fontsize=7, va="center", color="0.35", parse_math=False)
+        write(left, sheet_height - (0.14 + _NOTE_LINE * number) * inch, text, va="center", fontsize=7, color="0.35")
     target = Path(path)
     figure.savefig(target)
     return target

@@ -21,7 +21,8 @@ FILLS = ("mean", "pixels", "distinct")
 """What the inside of a token can show: its mean colour, its pixels as they are, or a colour of its own."""
 
 _HATCH_DARK, _HATCH_LIGHT = 44, 112  # grey levels, 0 to 255
-_SINGLE_OUTLINE, _MERGED_OUTLINE = 40, 240
+_SINGLE_OUTLINE, _MERGED_OUTLINE = 16, 240
+_CONTRAST, _SHIFT = 16, 48  # between an outline and what is inside it: the least, and how it is come by
 _DIMMED, _DIMMED_BLACK = 0.3, 24.0  # contrast and darkest grey of what is not chosen
 
 
@@ -224,11 +225,12 @@ def merged_tokens_image(
     owner = tokens[[frame // patch[0] for frame in chosen]].repeat(patch[1] * scale, 1).repeat(patch[2] * scale, 2)
     if colours is None and (fill == "distinct" or outline):
         colours = identity_colours(trace, geometry, sample=sample)[layer]
+    means = _mean_colours(pixels, tokens, patch)
     if fill == "pixels":
         image = pixels[list(chosen)].repeat(scale, 1).repeat(scale, 2)
     else:
         inside = colours if fill == "distinct" else None
-        image = (_mean_colours(pixels, tokens, patch) if inside is None else inside)[owner.clip(0)]
+        image = (means if inside is None else inside)[owner.clip(0)]
 
     dropped = owner == DROPPED
     if only is not None:
@@ -245,7 +247,7 @@ def merged_tokens_image(
         elif fill == "distinct":
             lines = np.full_like(colours, _SINGLE_OUTLINE)
         else:
-            lines = _outline_colours(tokens, colours)
+            lines = _outline_colours(tokens, colours, means)
         image[border] = lines[owner[border]]
     return image
 
@@ -314,26 +316,25 @@ def _hatching(size: tuple[int, ...], period: int) -> np.ndarray:
 
 
 def _border(owner: np.ndarray, width: int) -> np.ndarray:
-    """Pixels within `width` of one with another owner in the same frame, or of the frame's edge: (T, H, W) bool."""
-    border = np.ones(owner.shape, dtype=bool)
-    border[:, width:-width, width:-width] = False
+    """Pixels within `width` of one with another owner, corners included, or of the frame's edge: (T, H, W) bool."""
+    lowest = highest = np.pad(owner, ((0, 0), (width, width), (width, width)), constant_values=DROPPED - 1)
     for axis in (1, 2):
-        length = owner.shape[axis]
-        for distance in range(1, min(width, length - 1) + 1):
-            near, far = np.arange(length - distance), np.arange(distance, length)
-            differs = owner.take(near, axis) != owner.take(far, axis)
-            index: list[Any] = [slice(None)] * 3
-            index[axis] = near
-            border[tuple(index)] |= differs
-            index[axis] = far
-            border[tuple(index)] |= differs
-    return border
+        windows = [np.arange(owner.shape[axis]) + start for start in range(2 * width + 1)]
+        lowest = np.minimum.reduce([lowest.take(window, axis) for window in windows])
+        highest = np.maximum.reduce([highest.take(window, axis) for window in windows])
+    return lowest != highest
 
 
-def _outline_colours(tokens: np.ndarray, identity: np.ndarray) -> np.ndarray:
-    """Colours of outlines by token: its own where it lies in several slots, else light if merged, dark if not."""
+def _outline_colours(tokens: np.ndarray, identity: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Colours of outlines by token: its own where it lies in several slots, else light if merged, dark if not.
+
+    What is itself as light (snow) or as dark (night) has an outline that is less so, to be seen at all.
+    """
     patches, slots = count_places(tokens)
     colours = identity[: len(patches)].copy()
-    colours[slots <= 1] = _MERGED_OUTLINE
-    colours[patches <= 1] = _SINGLE_OUTLINE
+    grey = means[: len(patches)].mean(axis=1)
+    light = np.where(grey > _MERGED_OUTLINE - _CONTRAST, grey - _SHIFT, _MERGED_OUTLINE)
+    dark = np.where(grey < _SINGLE_OUTLINE + _CONTRAST, grey + _SHIFT, _SINGLE_OUTLINE)
+    for chosen, level in ((slots <= 1, light), (patches <= 1, dark)):
+        colours[chosen] = np.rint(level[chosen, None])
     return colours

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from .traced_clip import TracedClip
 
 SHEET_SUFFIXES = (".png", ".pdf", ".svg")
 
-_CLIP_HEIGHT, _LAYERS_HEIGHT = 384, 224  # that frames are enlarged to, about
+_CLIP_SIZE, _LAYERS_SIZE = 384, 224  # that the longer side of a frame is enlarged to, about
 _LAST_LAYER_PICTURES = 3  # the end of the growth stays longer
 _SHEET_LAYERS = 7
 
@@ -71,16 +70,19 @@ def save_tokens(
         >>> save_tokens(f"{tempfile.mkdtemp()}/largest.gif", clip, only=clip.largest(3)).name
         'largest.gif'
     """
-    suffix, (num_frames, _, height, _) = _check_path(path), clip.frames.shape
+    suffix, (num_frames, _, height, width) = _check_path(path), clip.frames.shape
     layer = _layer_number(clip, layer)
     is_sheet = suffix in SHEET_SUFFIXES
-    scale = _scale(scale, sheet_scale(height) if is_sheet else round(_CLIP_HEIGHT / height))
+    scale = _scale(scale, sheet_scale(height, width) if is_sheet else round(_CLIP_SIZE / max(height, width)))
     if outline is None:
         outline = clip.geometry.outline(clip.frames, scale)
-    shown = spread_frames(num_frames, _check_count("max_frames", max_frames)) if is_sheet else range(num_frames)
+    shown: Sequence[int] = range(num_frames)
+    if is_sheet:
+        shown = spread_frames(num_frames, _check_count("max_frames", max_frames))
+        shown = shown if only is None else show_tokens(clip.tokens(layer), num_frames, shown, only)
     drawn = clip.draw(layer=layer, fill=fill, only=only, shown=shown, scale=scale, outline=outline)
     inputs = enlarge(clip.frames, shown, scale)
-    what, note = _subject(clip, layer, only), legend(clip, [layer], fill, only, bool(outline))
+    what, note = subject(clip, layer, only), legend(clip, [layer], fill, only, bool(outline))
     if is_sheet:
         rows = {"input": inputs, _row_label(what): drawn}
         return save_sheet(path, rows, [f"frame {frame}" for frame in shown], title=_caption(clip), note=note)
@@ -136,9 +138,9 @@ def save_layers(
         >>> save_layers(f"{tempfile.mkdtemp()}/layers.mp4", clip).name
         'layers.mp4'
     """
-    suffix, (num_frames, _, height, _) = _check_path(path), clip.frames.shape
+    suffix, (num_frames, _, height, width) = _check_path(path), clip.frames.shape
     is_sheet = suffix in SHEET_SUFFIXES
-    scale = _scale(scale, sheet_scale(height) if is_sheet else round(_LAYERS_HEIGHT / height))
+    scale = _scale(scale, sheet_scale(height, width) if is_sheet else round(_LAYERS_SIZE / max(height, width)))
     if outline is None:
         outline = clip.geometry.outline(clip.frames, scale)
     shown = spread_frames(num_frames, _check_count("max_frames", max_frames))
@@ -151,16 +153,15 @@ def save_layers(
     if is_sheet:
         layers = spread_layers(clip.num_layers, _SHEET_LAYERS)
         rows = {"input": inputs}
-        rows |= {_row_label(f"layer {layer}: {_count(clip, layer)} tokens"): draw(layer) for layer in layers}
+        for layer in layers:
+            place = f"after layer {layer}" if layer else "before layer 1"
+            rows[_row_label(f"{place}: {_count(clip, layer)}")] = draw(layer)
         return save_sheet(path, rows, [f"frame {frame}" for frame in shown], title=_caption(clip), note=note)
 
     top = (f"input, frames {', '.join(map(str, shown))}", _beside(inputs))
     pictures = []
     for layer in range(clip.num_layers + 1):
-        place = (
-            f"after layer {layer} of {clip.num_layers}" if layer else f"before the first of {clip.num_layers} layers"
-        )
-        title = f"{place}: {_subject(clip, layer, None)}"
+        title = f"{_place(clip, layer)}: {_count(clip, layer)}"
         pictures.append(compose([[top], [(title, _beside(draw(layer)))]], _caption(clip), note))
     pictures += pictures[-1:] * (_LAST_LAYER_PICTURES - 1)
     return write_animation(path, _same_size(pictures), fps)
@@ -192,27 +193,30 @@ def legend(clip: TracedClip, layers: Sequence[int], fill: str, only: Collection[
         inside |= bool(((slots == 1) & (patches > 1)).any())
         single |= bool((patches == 1).any())
         dropped |= bool((tokens < 0).any())
+    shared = "one colour: the same places in every frame"
     parts = []
     if fill == "mean":
         parts.append("each token in the mean colour of all its pixels")
     elif fill == "distinct" and clip.crosses_frames:
         parts.append("each token in a colour of its own, the same in all frames")
     elif fill == "distinct":
-        parts.append("each frame has tokens of its own")
-        parts.append("one colour: the same places in every frame" if clip.is_shared else "each has its own colour")
+        parts.append(f"no token lies in more than {_slot(clip, 'one ')}")
+        parts.append(shared if clip.is_shared else "each has its own colour")
     if only is not None:
-        parts += ["outlines: one colour for each token"] * (outlined and len(only) > 1)
+        if outlined and len(only) > 1 and not (fill == "distinct" and clip.is_shared):
+            parts.append(f"outlines: {shared.replace(':', ' for') if clip.is_shared else 'one colour for each token'}")
         parts.append("all else dimmed")
     elif outlined and fill != "distinct":
-        frames_per_slot = len(clip.frames) // clip.geometry.layout.num_frames
-        where = "a frame" if frames_per_slot == 1 else f"{frames_per_slot} frames"
         parts += ["coloured outline: one token over several frames"] * across
-        parts += [f"light outline: merged inside {where}"] * inside
+        parts += [f"light outline: merged inside {_slot(clip, 'a ')}"] * inside
         parts += ["dark outline: not merged"] * single
     if len(layers) > 1 and (across or fill == "distinct"):
         parts.append("a group keeps the colour of its largest part")
     if only is None and dropped:
         parts.append("hatched: dropped")
+    prefix = clip.geometry.layout.num_prefix_tokens
+    if prefix and (only is None or len(only) != 1):
+        parts.append(f"counted but not drawn: {'the CLS token' if prefix == 1 else f'{prefix} tokens of no place'}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
@@ -248,25 +252,84 @@ def _layer_number(clip: TracedClip, layer: int) -> int:
     return layer % (clip.num_layers + 1)
 
 
+def _place(clip: TracedClip, layer: int) -> str:
+    return f"after layer {layer} of {clip.num_layers}" if layer else f"before the first of {clip.num_layers} layers"
+
+
+def _slot(clip: TracedClip, one: str = "") -> str:
+    """The frames of a slot: "frame" (after `one`), or "2 frames"."""
+    frames = len(clip.frames) // clip.geometry.layout.num_frames
+    return f"{one}frame" if frames == 1 else f"{frames} frames"
+
+
 def _count(clip: TracedClip, layer: int) -> str:
-    return f"{clip.trace.token_counts[layer]} of {clip.trace.token_counts[0]}"
+    """How many tokens there are."""
+    counts = clip.trace.token_counts
+    text = f"{counts[layer]} of {counts[0]} tokens"
+    if clip.is_divided:
+        first, *_ = clip.tokens(layer)
+        text += f", {len(np.unique(first[first >= 0]))} of {first.size} per {_slot(clip)}"
+    return text
 
 
-def _subject(clip: TracedClip, layer: int, only: Collection[int] | None) -> str:
-    """What a picture shows."""
-    if only is None:
-        return f"{_count(clip, layer)} tokens"
-    if len(only) != 1:
-        return f"{len(only)} of the {clip.trace.token_counts[layer]} tokens"
-    (token,) = only
-    patches, frames = clip.extent(token, layer)
-    places, num_frames = clip.tokens(layer).size, len(clip.frames)
-    return f"token {token}: {patches} of {places} patches, in {frames} of {num_frames} frames"
+def subject(clip: TracedClip, layer: int, only: Collection[int] | None) -> str:
+    """What a picture shows: how many tokens, or what one of them holds, and after which layer if not the last.
+
+    Args:
+        clip: The clip.
+        layer: Index of the hidden states, from 0.
+        only: As for `save_tokens`.
+
+    Returns:
+        A title.
+    """
+    if only is not None and len(only) == 1:
+        (token,) = only
+        patches, frames = clip.extent(token, layer)
+        places, num_frames = clip.tokens(layer).size, len(clip.frames)
+        text = f"token {token}: {patches} of {places} patches, in {frames} of {num_frames} frames"
+    elif only is not None:
+        text = f"{len(only)} of the {clip.trace.token_counts[layer]} tokens"
+    else:
+        text = _count(clip, layer)
+    return text if layer == clip.num_layers else f"{_place(clip, layer)}: {text}"
+
+
+def show_tokens(tokens: np.ndarray, num_frames: int, shown: Sequence[int], only: Collection[int]) -> list[int]:
+    """Frames to show so that each of these tokens is seen in one, as far as there are enough frames.
+
+    Args:
+        tokens: (S, rows, columns) map from places to tokens.
+        num_frames: Frames of the clip, a multiple of S.
+        shown: Frames that would be shown otherwise.
+        only: Tokens; of those that lie in as many frames, the most important ones first.
+
+    Returns:
+        As many frames, in their order; those shown otherwise, but for the nearest ones to those that take their place.
+
+    Examples:
+        >>> show_tokens(np.array([[[0]], [[0]], [[1]], [[0]]]), 8, [1, 3, 7], [0, 1])
+        [1, 4, 7]
+    """
+    frames_per_slot = num_frames // len(tokens)
+    free, needed = list(shown), set[int]()
+    places = [
+        {frame for frame in range(num_frames) if (tokens[frame // frames_per_slot] == token).any()} for token in only
+    ]
+    for held in sorted(places, key=len):  # the others may well be seen in the frames of these
+        if held & needed:
+            continue
+        pairs = [(abs(frame - other), frame, other) for frame in free for other in held]
+        if pairs:
+            _, replaced, frame = min(pairs)
+            free.remove(replaced)
+            needed.add(frame)
+    return sorted({*free, *needed})
 
 
 def _row_label(text: str) -> str:
-    """The same in lines that are narrow enough to stand beside a row."""
-    return "\n".join(textwrap.wrap(text, 12))
+    """The same with a line for each part, to stand beside a row."""
+    return text.replace(": ", ":\n").replace(", ", ",\n")
 
 
 def _caption(clip: TracedClip) -> str:

@@ -58,6 +58,13 @@ class TracedClip:
         return bool((count_places(self.tokens())[1] > 1).any())
 
     @cached_property
+    def is_divided(self) -> bool:
+        """Whether each slot has tokens of its own and has lost as many as the others, as with scope "frame"."""
+        last = self.tokens()
+        left = {len(np.unique(slot[slot >= 0])) for slot in last}
+        return not self.crosses_frames and len(left) == 1 and left != {last[0].size}
+
+    @cached_property
     def is_shared(self) -> bool:
         """Whether each slot has tokens of its own, and all slots are divided alike, as with scope "tube"."""
         return are_shared([self.tokens(layer) for layer in range(self.num_layers + 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import hf_video_tome
 from hf_video_tome.analysis import accuracy_curves, draw_accuracy, setting_grid
 from hf_video_tome.analysis.accuracy import curve_rows
-from hf_video_tome.analysis.speed import measure_speed_ups, read_speed_ups
+from hf_video_tome.analysis.speed import measure_speed_ups, speed_ups_of
+from hf_video_tome.benchmark import BenchmarkResults, MeasuredVariant, Variant
 
 from .conftest import make_model
 
@@ -59,6 +61,20 @@ def test_the_sweep_of_divided_models_is_per_frame() -> None:
 def test_shares_become_tokens_and_are_not_repeated() -> None:
     grid = setting_grid(hf_video_tome.VideoMAEConfig(), r=[0.0625, 98, 0], schedules=["constant"])
     assert [setting["r"] for setting in grid] == [0, 98]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.29, 0.4999])
+def test_a_share_is_as_many_tokens_as_in_the_config(share: float) -> None:
+    """Rounded down: 0.1 of the 288 tokens of the shipped checkpoint are 28, not 29."""
+    config = hf_video_tome.VideoMAEConfig(image_size=96, num_frames=16, num_hidden_layers=4)
+    (_, setting) = setting_grid(config, r=[share], schedules=["constant"])
+    config.update_token_merging(r=share)
+    assert [setting["r"]] * 4 == config.token_merging_plan().requested == [int(share * 288)] * 4
+
+
+def test_a_share_of_no_token_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"r must be at least 1 of the 1568 tokens once, got \[0.0001\]"):
+        setting_grid(hf_video_tome.VideoMAEConfig(), r=[0.0001])
 
 
 def test_r_past_the_limit_is_refused() -> None:
@@ -131,37 +147,68 @@ def test_speed_is_measured_for_each_setting_and_is_one_without_merging() -> None
     assert model.config.token_merging_r == 5
 
 
-def benchmark(**changes: Any) -> dict[str, Any]:
-    entry = {
-        "settings": {"r": 4},
-        "dtype": "float32",
-        "compiled": False,
-        "token_counts": [32, 28, 24, 20],
-        "speedup": {"stock_sdpa": {"median": 1.75}, "stock_eager": {"median": 9.0}},
-    }
-    stock = {**entry, "settings": None}
-    half = {**entry, "dtype": "bfloat16", "speedup": {"stock_sdpa": {"median": 5.0}, "stock_eager": None}}
-    return {"format": 1, "conditions": {"torch": "x"}, "results": [stock, {**entry, **changes}, half]}
+def config_of(**settings: Any) -> Any:
+    config = make_model().config
+    config.update_token_merging(**settings)
+    return config
 
 
-def test_speed_ups_come_from_the_entries_with_the_same_settings(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps(benchmark()))
-    settings = results_of([{"r": 0}, {"r": 4, "schedule": "constant", "threshold": None}])["settings"]
-    found, conditions = read_speed_ups(tmp_path, settings)
-    assert found == [1.0, 1.75]
-    assert conditions == {"relative_to": "stock_sdpa", "benchmark": {"torch": "x"}}
+def benchmark(**settings: Any) -> BenchmarkResults:
+    """A benchmark of the tiny model: stock sdpa and eager, and one setting, in two dtypes."""
+
+    def entry(variant: Variant, seconds: float) -> MeasuredVariant:
+        return MeasuredVariant(variant, 1, 4, [32, 28, 24, 20], {}, 1.5, [seconds] * 2)
+
+    config = make_model().config
+    measured = []
+    for dtype, seconds in (("float32", 1.0), ("bfloat16", 5.0)):
+        measured += [entry(Variant(dtype, "sdpa"), 1.75), entry(Variant(dtype, "eager"), 9.0)]
+        measured.append(entry(Variant(dtype, "sdpa", {"r": 4, **settings}), seconds))
+    measured.append(entry(Variant("float32", "sdpa", {"r": 4, **settings}, compiled=True), 0.1))
+    conditions = {"model_type": config.model_type, "config": {"hidden_size": config.hidden_size}}
+    return BenchmarkResults(conditions, measured)
 
 
-@pytest.mark.parametrize("grid", [[{"r": 2}], [{"r": 4, "mode": "drop"}], [{"r": 4, "scope": "frame"}]])
-def test_settings_that_were_not_measured_are_refused(grid: list[dict[str, Any]], tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(benchmark()))
-    with pytest.raises(ValueError, match=r"one entry in float32.*got 0"):
-        read_speed_ups(path, results_of(grid)["settings"])
+def test_speed_ups_come_from_the_entries_with_the_same_settings() -> None:
+    configs = [config_of(r=0), config_of(r=4, schedule="constant", threshold=None, scope="clip"), config_of(r=0.125)]
+    found, conditions = speed_ups_of(benchmark(), configs)
+    assert found == [1.0, 1.75, 1.75]
+    assert conditions == {"relative_to": "stock_sdpa", "benchmark": benchmark().conditions}
+    assert speed_ups_of(benchmark(), configs, "bfloat16")[0] == [1.0, 0.35, 0.35]
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    path.write_text("[]")
-    with pytest.raises(ValueError, match=r"results.json of a benchmark in format 1"):
-        read_speed_ups(path, [])
+@pytest.mark.parametrize(
+    "settings", [{"r": 2}, {"r": 4, "mode": "drop"}, {"r": 4, "scope": "frame"}, {"r": 4, "pooling": "mean"}]
+)
+def test_settings_that_were_not_measured_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"one entry in float32, not compiled, for r = {settings['r']}.*got 0"):
+        speed_ups_of(benchmark(), [config_of(**settings)])
+    with pytest.raises(ValueError, match="got 0"):
+        speed_ups_of(benchmark(mode="random_drop"), [config_of(r=4)])
+
+
+def test_settings_that_were_measured_twice_are_refused() -> None:
+    results = benchmark()
+    twice = replace(results, measured=[*results.measured, replace(results.measured[2], batch_size=8)])
+    with pytest.raises(ValueError, match=r"got 2 \(of several batch sizes or attentions\)"):
+        speed_ups_of(twice, [config_of(r=4)])
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"model_type": "vivit"}, "the benchmark is of a vivit model"),
+        ({"config": {"hidden_size": 768}}, "hidden_size=768, while this one has"),
+    ],
+)
+def test_the_speed_of_another_model_is_refused(conditions: dict[str, Any], message: str) -> None:
+    other = replace(benchmark(), conditions={**benchmark().conditions, **conditions})
+    for settings in ({"r": 4}, {"r": 0}):
+        with pytest.raises(ValueError, match=message):
+            speed_ups_of(other, [config_of(**settings)])
+
+
+def test_a_benchmark_without_a_stock_model_has_no_speed_ups() -> None:
+    results = benchmark()
+    with pytest.raises(ValueError, match="no stock model in float32"):
+        speed_ups_of(replace(results, measured=results.measured[2:3]), [config_of(r=4)])

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,25 @@ def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(ValueError, match=r"results\.json: no results of a benchmark"):
         BenchmarkResults.load(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "speed").glob("*.json")), ids=lambda path: path.stem)
+def test_published_results_are_still_read(path: Path) -> None:
+    results = BenchmarkResults.load(path)
+    assert results.measured
+    has_memory = any(entry.memory for entry in results.measured)
+    assert ("peak MiB" in columns(results)) == ("Peak memory: " in describe_conditions(results)) == has_memory
+
+
+def test_memory_that_was_not_measured_is_not_spoken_of() -> None:
+    results = some_results()
+    without = [replace(entry, memory=None) for entry in results.measured]
+    bare = BenchmarkResults({**conditions(), "memory_method": "as in older files"}, without)
+    assert columns(bare) == columns(results)[:-1]
+    assert rows(bare, 1) == [cells[:-1] for cells in rows(results, 1)]
+    assert "memory" not in " ".join([describe_conditions(bare), *footnotes(bare)])
+    assert "memory_method" in machine(CPU)
+    assert "memory_method" not in machine(CPU, with_memory=False)
 
 
 # --- pictures and pages

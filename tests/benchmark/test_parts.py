@@ -69,7 +69,7 @@ def test_the_parts_add_up_to_the_whole() -> None:
 
 
 def test_attention_in_blocks_is_attention_though_it_calls_linear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: True)
+    monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
     blocks = ticks_of("videomae", Variant("bfloat16", "sdpa", {"r": 2}))
     assert blocks["linear layers"] == linear_calls("videomae")
     assert blocks["attention"] > 0

@@ -154,7 +154,11 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
         (["accuracy"], "MODEL must be given, or --evaluation"),
         (["accuracy", "videomae-moving-digits"], "--dataset must be given, or --evaluation"),
         (["layers", "videomae-moving-digits"], "--dataset must be given"),
-        (["accuracy", "--evaluation", "nowhere"], "has no results.json"),
+        (["accuracy", "--evaluation", "nowhere"], "--evaluation: nowhere is not the output folder of a finished"),
+        (["accuracy", "--evaluation", "nowhere", "--dtype", "float16"], "--dtype and --evaluation exclude each other"),
+        (["accuracy", "--evaluation", "nowhere", "--rounds", "3"], "--rounds needs MODEL"),
+        (["accuracy", "--evaluation", "nowhere", "--benchmark", "x"], "--benchmark needs MODEL"),
+        (["accuracy", *DIGITS, "--benchmark", "x", "--rounds", "3"], "--benchmark and --rounds exclude each other"),
         (["accuracy", "--evaluation", "nowhere", "--r", "3"], "the settings are those of --evaluation"),
         (["confusion", "--evaluation", "nowhere", "--mode", "drop"], "choose two of them with --before and --after"),
         (
@@ -191,7 +195,7 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
 def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
     words, message, tmp_path, monkeypatch, capsys
 ) -> None:
-    for module in ("evaluate", "analyze.inputs"):
+    for module in ("evaluation", "analyze.inputs"):
         monkeypatch.setattr(
             f"hf_video_tome.cli.{module}.load_classifier", lambda *_: pytest.fail("a model was loaded")
         )
@@ -209,7 +213,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
         ("accuracy", ["--r", "40"], "--r must be at most 32"),
         ("accuracy", ["--benchmark", "nowhere"], "--benchmark: No such file or directory: nowhere"),
         ("accuracy", ["--scope", "frame", "--mode", "hybrid"], "--threshold must be a number"),
-        ("accuracy", ["--position", "centroid"], "'position' is no token merging setting of videomae"),
+        ("accuracy", ["--position", "centroid"], "--position goes with vjepa2 only, not with videomae"),
         ("confusion", ["--r", "0"], "--r must be more than 0"),
         ("confusion", ["--task", "verb"], "--task must be one of label, got 'verb'"),
         ("confusion", ["--split", "weekend"], "weekend"),
@@ -273,7 +277,7 @@ def test_splicing_says_what_to_do_where_no_class_has_two_clips(tmp_path, capsys)
 def test_an_output_that_cannot_be_written_to_is_refused_before_anything_is_loaded(
     kind, tmp_path, monkeypatch, capsys
 ) -> None:
-    for module in ("evaluate", "analyze.inputs"):
+    for module in ("evaluation", "analyze.inputs"):
         monkeypatch.setattr(
             f"hf_video_tome.cli.{module}.load_classifier", lambda *_: pytest.fail("a model was loaded")
         )
@@ -297,7 +301,55 @@ def test_names_of_another_model_are_refused(checkpoint, readable, tmp_path, caps
     other = save_checkpoint(tmp_path / "other", id2label=dict(enumerate("abcde")))
     command = ["analyze", "confusion", str(other), "--evaluation", str(output / "evaluation")]
     assert run([*command, "-o", str(tmp_path / "new")]) == 2
-    assert "has other outputs than the model of the evaluation" in capsys.readouterr().err
+    assert f"MODEL {other}: the evaluation of" in (error := capsys.readouterr().err)
+    assert "is of a model whose outputs have other names" in error
+
+
+def test_accuracy_and_speed_are_of_one_model(checkpoint, readable, tmp_path, monkeypatch, capsys) -> None:
+    """Neither another checkpoint nor the benchmark of another architecture or size goes with an evaluation."""
+    evaluation, output = tmp_path / "evaluation", tmp_path / "out"
+    settings = ["--r", "0", "--r", "4"]
+    data = ["--dataset", "class-folders", "--data-dir", str(readable), "--split", "test", "--workers", "0"]
+    assert run(["evaluate", str(checkpoint), *data, *settings, "--output", str(evaluation)]) == 0
+    narrow = save_checkpoint(tmp_path / "narrow", hidden_size=16)
+    for name, model in (("narrow", narrow), ("own", checkpoint)):
+        command = ["benchmark", str(model), *settings, "--rounds", "2", "--warmup", "0", "--device", "cpu"]
+        assert run([*command, "--no-memory", "--output", str(tmp_path / f"{name}-speed")]) == 0
+    capsys.readouterr()
+
+    def accuracy(model: Path, *options: str) -> int:
+        command = ["analyze", "accuracy", str(model), "--evaluation", str(evaluation), "--output", str(output)]
+        return run([*command, "--device", "cpu", *options])
+
+    for model, options, message in (
+        (narrow, ["--rounds", "1"], f"MODEL {narrow}: the evaluation of"),
+        (narrow, ["--rounds", "0"], "is of other weights"),
+        (narrow, ["--benchmark", str(tmp_path / "narrow-speed")], "is of other weights"),
+        (checkpoint, ["--benchmark", str(tmp_path / "narrow-speed")], "hidden_size=16, while this one has 24"),
+    ):
+        assert accuracy(model, *options) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+        assert not output.exists()
+    own = tmp_path / "own-speed"
+    assert accuracy(checkpoint, "--benchmark", str(own)) == 0
+    measured = json.loads((own / "results.json").read_text())["results"][-1]
+    points = content_of(output, "accuracy")["points"]
+    assert [point["speed_up"] for point in points] == [1, measured["speedup"]["stock_sdpa"]["median"]]
+    # Other settings in the checkpoint do not change what was evaluated, nor what is timed.
+    saved = tmp_path / "saved"
+    assert run(["save", str(checkpoint), str(saved), "--r", "8", "--mode", "drop"]) == 0
+    timed = []
+
+    def measure(model, settings, **_) -> list[float]:
+        timed.extend((model.config.token_merging_r, setting["r"], setting["mode"]) for setting in settings)
+        return [1.0] * len(settings)
+
+    monkeypatch.setattr("hf_video_tome.analysis.speed.measure_speed_ups", measure)
+    assert accuracy(saved, "--rounds", "1", "--overwrite") == 0
+    assert timed == [(8, 0, "merge"), (8, 4, "merge")]
+    assert run([*arguments("accuracy", checkpoint, readable, output, "--r", "4"), "--schedule", "constant",
+                "--overwrite", "--benchmark", str(tmp_path / "narrow-speed")]) == 2  # fmt: skip
+    assert f"--benchmark {tmp_path / 'narrow-speed'}: the benchmark is of a model" in capsys.readouterr().err
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch, capsys) -> None:

@@ -136,6 +136,8 @@ def test_every_architecture(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert merged["share_of_mac_ratio"] > 0
     assert merged["mac_ratio"] > 1
     assert merged["memory"] is None
+    assert "memory_method" not in content["conditions"]
+    assert "--no-memory" in content["conditions"]["command"]
 
 
 def test_a_stock_model_without_sdpa_is_said_to_have_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,8 +193,8 @@ def test_compiled_models_are_measured_beside_the_others(
         return plain(model, backend="eager", **options)
 
     monkeypatch.setattr(torch, "compile", compile_fast)
-    monkeypatch.setattr(torch._inductor.config, "freezing", True)
-    content = results_of([*tiny("vivit"), "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
+    with torch._inductor.config.patch(freezing=True):
+        content = results_of([*tiny("vivit"), "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
     assert content["conditions"]["inductor_freezing"]
     assert content["conditions"]["command"].startswith("TORCHINDUCTOR_FREEZING=1 hf-video-tome benchmark vivit")
     assert [entry["name"] for entry in content["results"] if entry["compiled"]] == [
@@ -226,6 +228,14 @@ def test_compiled_models_are_measured_beside_the_others(
         (["videomae", "--config-option", "num_fraems=8"], "no field 'num_fraems'"),
         (["videomae", "--config-option", "token_merging_r=8"], "options of their own"),
         (["videomae", "--config-option", "num_frames=many"], "--config-option"),
+        (["videomae", "--config-option", "num_frames=-2"], "--config-option: num_frames must be an int of at least 1"),
+        (["videomae", "--config-option", "image_size=15"], "--config-option: image_size must be at least 16 x 16"),
+        (["videomae", "--config-option", "patch_size=0"], "--config-option: patch_size must be an int, or two"),
+        (["vivit", "--config-option", "tubelet_size=[2,8]"], "--config-option: tubelet_size must be three ints"),
+        (["videomae", "--config-option", "num_hidden_layers=0"], "must have a layer that merges, got 0"),
+        (["videomae", "--config-option", "dtype=foo"], "--config-option: "),
+        (["videomae", "--threads", "100000"], "--threads must be at most"),
+        (["videomae", "--threads", "0"], "--threads"),
         (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; a checkpoint is a folder"),
         (["videomae", "--overwrite"], "--overwrite has no effect without --output"),
         (["videomae", "--output", "clip.mp4/x"], "--output clip.mp4/x: "),
@@ -252,6 +262,23 @@ def test_bad_input_is_one_line_before_any_model_is_built(
     assert expected in line
     assert not captured.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "earlier"]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "expected"),
+    [
+        ("videomae", "hidden_act=foo", "hidden_act=foo: such a model cannot be built: KeyError: 'foo'"),
+        ("videomae", "num_attention_heads=0", "such a model cannot be built: ZeroDivisionError"),
+        ("videomae", "hidden_size=-4", "such a model cannot be built: RuntimeError"),
+        ("timesformer", "patch_size=[8,8]", "stock eager, fp32 cannot run here: "),  # for squares alone
+    ],
+)
+def test_a_config_that_makes_no_model_ends_in_one_line(
+    name: str, option: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*tiny(name), "--config-option", option, "--attn-implementation", "eager", "--r", "2", *FAST]
+    assert run(["benchmark", *arguments]) == 2
+    assert expected in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_earlier_results_are_replaced_when_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from huggingface_hub import ModelCard
@@ -84,13 +87,40 @@ def test_the_hub_id_of_a_saved_checkpoint_is_in_its_card(tmp_path, capsys):
     ("options", "parts"),
     [
         (["--repo-id", "a/b/c"], ["--repo-id: ", "a/b/c"]),
-        (["--push-to-hub", "a/b/c"], ["--push-to-hub: ", "a/b/c"]),
+        (["--push-to-hub", "a/b/c"], ["--push-to-hub: ", "'namespace/repo_name': 'a/b/c'."]),
+        (["--push-to-hub", "me/x.git"], ["--push-to-hub: ", "me/x.git"]),
         (["--repo-id", "me/a", "--push-to-hub", "me/b"], ["--repo-id me/a must be", "--push-to-hub, me/b"]),
     ],
 )
 def test_an_id_that_the_hub_cannot_have_is_refused_before_anything_is_saved(options, parts, tmp_path, capsys):
     check_refused(capsys, ["save", NAME, tmp_path / "out", *options], *parts)
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_network_the_folder_is_kept_and_can_be_uploaded_later(tmp_path):
+    """In a process of its own: huggingface_hub reads where the Hub is when it is imported."""
+    folder = tmp_path / "my model"
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody listens there
+        "HF_TOKEN": "hf_" + "x" * 34,
+        "HF_HUB_OFFLINE": "0",
+    }
+    command = [sys.executable, "-m", "hf_video_tome", "save", NAME, str(folder), "--r", "30"]
+    command += ["--push-to-hub", "me/x", "--private"]
+
+    def errors(*options: str) -> list[str]:
+        done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 2, done.stderr
+        return [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+
+    (error,) = errors()
+    assert error.startswith("error: --push-to-hub me/x: ")
+    assert f"{folder} is written; --overwrite tries again" in error
+    assert error.endswith(f"hf upload me/x '{folder}' --private")
+    assert (folder / "model.safetensors").is_file()
+    (error,) = errors("--overwrite")
+    assert "is written" in error
 
 
 def test_what_was_measured_with_other_settings_is_said(tmp_path, capsys):

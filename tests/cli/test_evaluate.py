@@ -187,6 +187,8 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
         (["--output", "clip.mp4/x"], "--output clip.mp4/x: "),
         (["--dataset", "imagenet"], "--dataset: `name` must be one of kinetics400"),
         (["--settings", "nowhere.json"], "nowhere.json"),
+        (["--settings", "unknown.json"], "--settings unknown.json: 'speed' is no token merging setting of videomae"),
+        (["--settings", "wrong.json"], "--settings wrong.json: token_merging_r must be an int >= 0"),
         (["--reference", "nowhere"], "nowhere is not the output folder of a finished evaluation"),
         (["--retry-failed"], "--retry-failed has no effect without --resume"),
         (["--device", "abacus"], "--device must be a device of this machine"),
@@ -197,6 +199,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clip.mp4").touch()
+    (tmp_path / "unknown.json").write_text('[{"speed": 2}]')
+    (tmp_path / "wrong.json").write_text('[{"token_merging_r": -1}]')
     assert run(arguments(checkpoint, readable, "--workers", "0", *options)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1

@@ -87,6 +87,11 @@ def test_tokens_are_chosen_by_index_size_and_place(video: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["tokens"] == [{"token": 36 + 6 + 2, "patches": 1, "frames": 2}]
 
 
+def test_one_patch_is_not_called_patches(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["visualize", str(video), "--output", "tokens.gif", "--layer", "0", "--token", "7"]) == 0
+    assert "token 7: 1 patch, in 2 frames\n" in capsys.readouterr().out
+
+
 def test_a_note_where_nothing_is_merged(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["visualize", str(video), "--r", "0", "--output", "tokens.gif"]) == 0
     assert "note: no layer removes a token: give --r" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForVideoClassification
 
+from hf_video_tome.benchmark import BenchmarkResults, MeasuredVariant, Variant
 from hf_video_tome.checkpoints import available, checkpoint_path
 from hf_video_tome.data import ClipSampling, ClipTransform
 from hf_video_tome.data.moving_digits import write_clips
@@ -23,7 +25,6 @@ from hf_video_tome.hub import (
     card_data,
     model_card,
     read_base_checkpoint,
-    read_benchmark,
     read_evaluation,
     save_checkpoint,
 )
@@ -58,42 +59,24 @@ def evaluation(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def benchmark(tmp_path: Path) -> Path:
-    """A `results.json` as `hf-video-tome benchmark` writes it."""
+def benchmark() -> BenchmarkResults:
+    """What `hf-video-tome benchmark` found of this model."""
 
-    def entry(name: str, settings: object, last: int, seconds: list[float], speedup: float) -> dict[str, Any]:
-        return {
-            "name": name,
-            "dtype": "float32",
-            "attn_implementation": "sdpa",
-            "settings": settings,
-            "compiled": False,
-            "batch_size": 1,
-            "token_counts": [288, 250, 212, 174, 136, 98, last],
-            "mac_ratio": 288 / last,
-            "seconds": seconds,
-            "median_seconds": seconds[1],
-            "clips_per_second": 1 / seconds[1],
-            "speedup": {
-                "stock_sdpa": {"median": speedup, "low": speedup, "high": speedup},
-                "stock_eager": None,
-                "stock_float32": None,
-            },
-            "failure": None,
-        }
+    def entry(settings: dict[str, Any] | None, last: int, seconds: list[float]) -> MeasuredVariant:
+        return MeasuredVariant(
+            variant=Variant("float32", "sdpa", settings),
+            batch_size=1,
+            requested_per_layer=0,
+            token_counts=[288, 250, 212, 174, 136, 98, last],
+            macs={},
+            mac_ratio=288 / last,
+            seconds=seconds,
+        )
 
-    content = {
-        "format": 1,
-        "conditions": {"cpu": "Some CPU", "threads": 2, "torch": "2.x", "transformers": "5.x", "date": "2026-01-31"},
-        "results": [
-            entry("stock sdpa, fp32", None, 288, [0.020, 0.021, 0.022], 1.0),
-            entry("r = 38, sdpa, fp32", {"r": 38}, 60, [0.013, 0.014, 0.015], 1.5),
-        ],
-    }
-    folder = tmp_path / "benchmark"
-    folder.mkdir()
-    (folder / "results.json").write_text(json.dumps(content))
-    return folder
+    return BenchmarkResults(
+        {"cpu": "Some CPU", "threads": 2, "torch": "2.x", "transformers": "5.x", "date": "2026-01-31"},
+        [entry(None, 288, [0.021, 0.021, 0.021]), entry({"r": 38}, 60, [0.014, 0.014, 0.014])],
+    )
 
 
 def base() -> BaseCheckpoint:
@@ -148,13 +131,20 @@ def test_an_evaluation_of_other_weights_is_refused(model, evaluation):
         model_card(other, base(), evaluations=[read_evaluation(evaluation)])
 
 
+def test_an_evaluation_with_other_names_of_the_outputs_is_refused(evaluation):
+    other = AutoModelForVideoClassification.from_pretrained(checkpoint_path(NAME), token_merging_r=38)
+    other.config.id2label[0] = "something else"
+    with pytest.raises(ValueError, match="is of a model whose outputs have other names than those of this one"):
+        model_card(other, base(), evaluations=[read_evaluation(evaluation)])
+
+
 def test_the_dtype_of_the_model_does_not_matter_to_whose_evaluation_it_is(evaluation):
     half = AutoModelForVideoClassification.from_pretrained(checkpoint_path(NAME), dtype=torch.float16)
     model_card(half, base(), evaluations=[read_evaluation(evaluation)])  # the weights are stored in float16
 
 
-def test_speed_comes_from_a_benchmark(model, benchmark):
-    text = model_card(model, base(), benchmarks=[read_benchmark(benchmark)]).text
+def test_speed_comes_from_a_benchmark(model, benchmark, tmp_path):
+    text = model_card(model, base(), benchmarks=[BenchmarkResults.load(benchmark.save(tmp_path))]).text
     assert "On Some CPU, 2 threads; torch 2.x, transformers 5.x, measured 2026-01-31" in text
     assert "| r = 38, sdpa, fp32 | 1 | 288 → 60 | 4.80x | 14.0 | 71.4 | 1.50x |" in text
     assert "| stock sdpa, fp32 | 1 | 288 → 288 | 1.00x | 21.0 | 47.6 |  |" in text
@@ -163,14 +153,24 @@ def test_speed_comes_from_a_benchmark(model, benchmark):
 
 
 def test_a_benchmark_of_another_kind_of_model_is_refused(model, benchmark):
-    content = read_benchmark(benchmark)
-    content["results"][0]["token_counts"][0] = 1568
-    with pytest.raises(ValueError, match="the benchmark is of a videomae model with 1568 tokens and 6 layers"):
-        model_card(model, base(), benchmarks=[content])
-    content = read_benchmark(benchmark)
-    content["conditions"]["config"] = {"hidden_size": 768, "num_labels": 400}
-    with pytest.raises(ValueError, match="hidden_size=768, while this one has 96"):
-        model_card(model, base(), benchmarks=[content])
+    for field, value, message in (
+        ("model_type", "vivit", "the benchmark is of a vivit model, while this one is videomae"),
+        ("config", {"hidden_size": 768, "num_labels": 400}, "hidden_size=768, while this one has 96"),
+    ):
+        other = replace(benchmark, conditions={**benchmark.conditions, field: value})
+        with pytest.raises(ValueError, match=message):
+            model_card(model, base(), benchmarks=[other])
+    longer = replace(benchmark.measured[0], token_counts=[1568] * 7)
+    with pytest.raises(ValueError, match="a model with 1568 tokens and 6 layers, while this one has 288 tokens and 6"):
+        model_card(model, base(), benchmarks=[replace(benchmark, measured=[longer])])
+
+
+def test_a_benchmark_of_which_nothing_fitted_in_memory_is_refused(model, benchmark):
+    failed = [replace(entry, seconds=[], failure="out of memory") for entry in benchmark.measured]
+    with pytest.raises(ValueError, match="the benchmark has no times"):
+        model_card(model, base(), benchmarks=[replace(benchmark, measured=failed)])
+    text = model_card(model, base(), benchmarks=[replace(benchmark, measured=[benchmark.measured[0], *failed])]).text
+    assert "| r = 38, sdpa, fp32 | 1 | 288 → 60 | 4.80x | out of memory |  |  |" in text
 
 
 def test_the_licence_and_the_data_of_the_checkpoint_stay_with_it(model, tmp_path):
@@ -287,8 +287,6 @@ def test_bad_input(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ValueError, match="does not hold the results of hf-video-tome evaluate"):
         read_evaluation(tmp_path)
-    with pytest.raises(ValueError, match="does not hold the results of hf-video-tome benchmark"):
-        read_benchmark(tmp_path)
     (tmp_path / "results.json").write_text("[1")
     with pytest.raises(ValueError, match=r"results\.json"):
         read_evaluation(tmp_path)

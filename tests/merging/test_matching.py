@@ -7,7 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_video_tome.benchmark import peak_memory
 from hf_video_tome.merging import (
+    MODES,
+    ModeInputs,
     aggregate_heads,
     bipartite_soft_matching,
     cosine_matching,
@@ -181,3 +184,21 @@ def test_matching_in_blocks_is_matching(num_tokens, block_size, shared, num_prot
     for name in ("source", "destination", "kept"):
         assert torch.equal(getattr(actual, name), getattr(expected, name))
     torch.testing.assert_close(actual.score, expected.score)
+
+
+@pytest.mark.parametrize("mode", ["merge", "drop", "hybrid"])
+@pytest.mark.parametrize(("shared", "sets"), [(False, 1), (True, 2)])
+def test_no_mode_that_compares_tokens_ever_holds_all_scores(mode, shared, sets):
+    """Of 8192 tokens they would be 64 MiB, a block of them is 16."""
+    inputs = ModeInputs(
+        metric=torch.randn(1, sets, 8192, 4),
+        size=None,
+        r=100,
+        num_protected=0,
+        shared=shared,
+        threshold=0.5,
+        generator=None,
+    )
+    peak = peak_memory(lambda: MODES[mode].assign(inputs), torch.device("cpu"))
+    assert peak is not None
+    assert 4 << 20 < peak < 24 << 20

@@ -16,6 +16,7 @@ from hf_video_tome.merging import (
     TokenMergingState,
     TokenMergingStep,
     decide_merge,
+    functional,
     initial_state,
     mean_pool,
     merge_tokens,
@@ -423,3 +424,37 @@ class TestWeightedMeansAsOneKernel:
         gone = merge.assignment.slot[:, 0] < 0
         spoilt = torch.where(gone.unsqueeze(-1), torch.inf, x)
         assert torch.equal(merge.apply(spoilt), merge.apply(x))
+
+
+@pytest.mark.parametrize("layout", [TokenLayout(1, 4, 6, patch_major=True), TokenLayout(0, 4, 6, patch_major=True)])
+@pytest.mark.parametrize("mode", ["merge", "drop"])
+class TestOneAssignmentForSetsThatLieSideBySide:
+    """In TimeSformer the n-th patches of all frames are neighbours: with scope "tube" they merge as one long token."""
+
+    @staticmethod
+    def decide(layout: TokenLayout, mode: str, r: int = 2) -> tuple[torch.Tensor, TokenMerge]:
+        torch.manual_seed(0)
+        x = torch.randn(2, layout.num_tokens, 3, dtype=torch.float64)
+        size = torch.ones(2, layout.num_tokens).double()
+        return x, decide_merge(x, r, TokenMergingState(size), layout, MergeSettings(mode, scope="tube"))
+
+    def test_it_is_what_each_set_by_itself_would_give(self, layout, mode, monkeypatch):
+        x, merge = self.decide(layout, mode)
+        merged = merge.apply(x)
+        monkeypatch.setattr(TokenLayout, "has_aligned_sets", lambda *_: False)
+        torch.testing.assert_close(merged, merge.apply(x), rtol=0, atol=1e-14)
+
+    def test_no_set_is_taken_out_of_the_sequence(self, layout, mode, monkeypatch):
+        x, merge = self.decide(layout, mode)
+        carried_out = []
+        original = functional._merge_sets
+
+        def watched(sets, *args):
+            carried_out.append((tuple(sets.shape), sets.data_ptr()))
+            return original(sets, *args)
+
+        monkeypatch.setattr(functional, "_merge_sets", watched)
+        merge.apply(x)
+        ((shape, address),) = carried_out
+        assert shape == (2, 1, layout.num_patches, layout.num_frames * 3)
+        assert address == x[:, layout.num_prefix_tokens :].data_ptr()  # a view

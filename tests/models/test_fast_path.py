@@ -18,15 +18,27 @@ from hf_video_tome.models.block_attention import attend_in_blocks, is_faster_in_
 from hf_video_tome.models.kernels import _tubelets_by_matrix, embed_tubelets, fused_activation
 
 from ..tiny import TINY_CONFIGS
-from .common import draw_pixels, logits_of
+from .common import OperationCounter, draw_pixels, logits_of
 
 SDPA_ARCHITECTURES = [name for name in ARCHITECTURES if name != "videoprism_vision_model"]  # its soft-cap is eager's
+
+
+# Context and residual of each of three layers, but not of a last one that computes CLS only; places in V-JEPA 2. Of
+# TimeSformer and VideoPrism, which merge after the output projection, the states alone.
+TENSORS_THAT_MERGE = {
+    "videomae": 3 * 2,
+    "vivit": 2 * 2,
+    "timesformer": 2,
+    "vjepa2": 3 * 3,
+    "videoprism_vision_model": 3,
+    "motionformer": 2 * 2,
+}
 
 
 @pytest.fixture(params=[True, False], ids=["blocks", "fused kernel"])
 def in_blocks(request, monkeypatch):
     """Both kinds of CPUs: those on which blocks are faster, and all others."""
-    monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: request.param)
+    monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", request.param)
     return request.param
 
 
@@ -56,7 +68,7 @@ class TestAttentionInBlocks:
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
     def test_it_is_for_half_precision_on_cpus_without_gradients(self, monkeypatch):
-        monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: True)
+        monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
         query = torch.randn(1, 2, 3, 4, dtype=torch.bfloat16)
         with torch.no_grad():
             assert is_faster_in_blocks(query, training=False)
@@ -65,6 +77,37 @@ class TestAttentionInBlocks:
             # Checkpointed layers of a training run without gradients first, then with them.
             assert not is_faster_in_blocks(query, training=True)
         assert not is_faster_in_blocks(query, training=False)
+
+    def test_it_is_not_for_programs_that_go_to_other_machines(self, monkeypatch):
+        monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
+        model, pixel_values = build("videomae", torch.bfloat16), draw_pixels().bfloat16()
+        with torch.no_grad():
+            assert "attend_in_blocks" not in str(torch.export.export(model, (pixel_values,)).graph)
+
+    @pytest.mark.parametrize("num_queries", [5, 50])  # all queries of some heads, some queries of one
+    @pytest.mark.parametrize("biased", [False, True])
+    def test_it_is_an_operator_for_compilers(self, num_queries, biased):
+        query, key, value = (torch.randn(2, n, 4, 16).transpose(1, 2) for n in (num_queries, 50, 50))
+        bias = torch.randn(2, 1, 1, 50) if biased else None
+        torch.library.opcheck(block_attention._attend_in_blocks, (query, key, value, bias, 0.25, 3000))
+
+    @pytest.mark.parametrize("name", SDPA_ARCHITECTURES)
+    def test_a_compiled_model_attends_in_blocks_in_one_graph(self, name, monkeypatch):
+        monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
+        graphs = []
+
+        def backend(graph, example_inputs):
+            graphs.append(str(graph.graph))
+            return graph.forward
+
+        # Nothing merges, as rounding may lead to other pairs; the trace keeps it from being the stock model.
+        model, pixel_values = build(name, torch.bfloat16, r=0), draw_pixels().bfloat16()
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+        with torch.no_grad():
+            expected = model(pixel_values, output_token_merging=True).logits
+            torch.testing.assert_close(compiled(pixel_values, output_token_merging=True).logits, expected)
+        (graph,) = graphs
+        assert "attend_in_blocks" in graph
 
     @pytest.mark.parametrize("name", SDPA_ARCHITECTURES)
     def test_logits_in_bfloat16_are_no_farther_off_than_those_of_eager_attention(self, name, in_blocks):
@@ -101,6 +144,22 @@ def test_sdpa_weighs_tokens_by_a_channel_as_by_a_mask(name, monkeypatch):
     monkeypatch.setattr("hf_video_tome.models.attention.takes_mask", lambda *args: bool(asked.append(args)))
     torch.testing.assert_close(logits_of(model, pixel_values), by_mask, rtol=0, atol=1e-9)
     assert asked
+
+
+def operations_of(model: nn.Module, dtype: torch.dtype = torch.float32) -> list[str]:
+    """What a forward call without gradients runs, operator by operator."""
+    with OperationCounter() as counter:
+        logits_of(model, draw_pixels(dtype=dtype))
+    return counter.names
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weighted_means_are_one_kernel_for_every_tensor_that_merges(name, dtype):
+    model = build(name, dtype, implementation="eager")
+    assert sum("embedding_bag" in operation for operation in operations_of(model, dtype)) == TENSORS_THAT_MERGE[name]
+    model.set_token_merging(r=0)
+    assert not any("embedding_bag" in operation for operation in operations_of(model, dtype))
 
 
 class TestTubelets:
@@ -142,6 +201,29 @@ class TestTubelets:
             embed_tubelets(hooked, pixel_values)
             assert seen == [1]
 
+    @pytest.mark.parametrize("name", ["vivit", "vjepa2"])
+    def test_merging_models_embed_by_it(self, name, monkeypatch):
+        model, pixel_values, calls = build(name, torch.bfloat16), draw_pixels().bfloat16(), []
+        expected = logits_of(model, pixel_values)
+        embeddings = next(module for module in model.modules() if type(module).__name__.endswith("Embeddings"))
+
+        def counted(*args):
+            calls.append(1)
+            return _tubelets_by_matrix(*args)
+
+        monkeypatch.setattr("hf_video_tome.models.kernels._tubelets_by_matrix", counted)
+        assert torch.equal(logits_of(model, pixel_values), expected)
+        assert calls == [1]
+        seen = []
+        embeddings.register_forward_hook(lambda *_: seen.append(1))
+        logits_of(model, pixel_values)
+        assert seen == [1]
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+    def test_vivit_embeds_in_the_form_that_is_faster_in_its_dtype(self, dtype):
+        convolves = any("convolution" in operation for operation in operations_of(build("vivit", dtype), dtype))
+        assert convolves == (dtype is torch.float32)
+
 
 @pytest.mark.parametrize("name", ["gelu_fast", "gelu_new"])
 def test_fused_activations_are_the_stock_ones(name):
@@ -156,6 +238,14 @@ def test_activations_that_are_one_kernel_stay(name):
     assert fused_activation(activation) is activation
 
 
+def test_vivit_activates_by_one_kernel_in_every_layer():
+    model = build("vivit", torch.float32)
+    assert model.config.hidden_act == "gelu_fast"
+    operations = operations_of(model)
+    assert operations.count("aten.gelu.default") == model.config.num_hidden_layers
+    assert not any("tanh" in operation for operation in operations)
+
+
 def test_vivit_takes_other_modules_in_the_place_of_its_own():
     model, pixel_values = build("vivit", torch.float32), draw_pixels()
     expected = logits_of(model, pixel_values)
@@ -166,7 +256,7 @@ def test_vivit_takes_other_modules_in_the_place_of_its_own():
 
 
 def test_an_attention_function_of_ones_own_is_called(monkeypatch):
-    monkeypatch.setattr(block_attention, "_multiplies_bfloat16_without_amx", lambda: True)
+    monkeypatch.setattr(block_attention, "MULTIPLIES_BFLOAT16_WITHOUT_AMX", True)
     calls = []
 
     def own(*args, **kwargs):

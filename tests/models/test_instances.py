@@ -133,6 +133,26 @@ def test_settings_may_change_while_another_thread_runs_the_model(architecture, p
     assert all(any(torch.allclose(logits, one, atol=1e-5) for one in expected) for logits in results)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("change", [{"r": 0}, {"pooling": "mean"}, {"mode": "drop"}], ids=str)
+@pytest.mark.parametrize("place", ["first layer", "base model"])
+def test_settings_that_change_while_a_clip_is_in_the_model_are_for_the_next_one(
+    architecture, pixel_values, change, place
+):
+    """One call never mixes two settings, whatever another thread does at whatever moment."""
+    model = applied(architecture, r=3)
+    before = model(pixel_values).logits
+    model.set_token_merging(**change)
+    after = model(pixel_values).logits
+    model.set_token_merging(r=3, pooling="weighted", mode="merge")
+    layer = next(module for module in model.modules() if type(module).__name__.endswith("Layer"))
+    module = layer if place == "first layer" else model.base_model
+    handle = module.register_forward_hook(lambda *_: model.set_token_merging(**change))
+    torch.testing.assert_close(model(pixel_values).logits, before)
+    handle.remove()
+    torch.testing.assert_close(model(pixel_values).logits, after)
+
+
 def test_the_loss_does_not_depend_on_merging_but_through_the_logits(architecture, pixel_values):
     labels = torch.tensor([1, 0, 5])
     model = applied(architecture, r=0)

@@ -69,15 +69,6 @@ class TestVideoMAE(TokenMergingModelTesterMixin):
         with pytest.raises(ValueError, match=r"token_merging_scope='frame'.*32.*24.*'clip'"):
             base(pixel_values, bool_masked_pos=mask)
 
-    def test_inductor(self, pixel_values):
-        """The real compiler, once: on the other tests the graph is run as it is."""
-        torch._dynamo.reset()
-        model = self.merging_model("sdpa", config={"num_hidden_layers": 2})
-        compiled = torch.compile(model, fullgraph=True)
-        torch.testing.assert_close(
-            logits_of(compiled, pixel_values), logits_of(model, pixel_values), rtol=1e-4, atol=1e-5
-        )
-
     def test_regression_heads_use_their_own_loss(self, pixel_values):
         model = self.merging_model(config={"num_labels": 1})
         outputs = model(pixel_values, labels=LABELS.float())

@@ -275,15 +275,6 @@ class TestVJEPA2(TokenMergingModelTesterMixin):
         with pytest.raises(ValueError, match="'position' is no token merging setting of videomae"):
             hf_video_tome.VideoMAEForVideoClassification(config, token_merging_position="centroid")
 
-    def test_inductor(self, pixel_values):
-        """The real compiler, once: on the other tests the graph is run as it is."""
-        torch._dynamo.reset()
-        model = self.merging_model("sdpa", config={"num_hidden_layers": 2})
-        compiled = torch.compile(model, fullgraph=True)
-        torch.testing.assert_close(
-            logits_of(compiled, pixel_values), logits_of(model, pixel_values), rtol=1e-4, atol=1e-5
-        )
-
 
 def turn(x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     """Rotary embedding, pair by pair: x (H, N, 16), position (N, 3), 4 channels per axis."""

@@ -16,6 +16,13 @@ def test_lines_are_never_too_wide_and_nothing_is_lost(text: str, width: int) -> 
     assert "".join("".join(lines).split()) == "".join(text.split())
 
 
+def test_long_names_are_broken_where_one_would_break_them() -> None:
+    name = "videomae-base-finetuned-on-my-videos/checkpoint-12000"
+    lines = wrap_text(f"{name}: merge", 30, len)
+    assert lines == ["videomae-base-finetuned-on-my-", "videos/checkpoint-12000: merge"]
+    assert wrap_text("ab-" + "c" * 20, 10, len) == ["ab-ccccccc", "cccccccccc", "ccc"]  # not after two letters
+
+
 def test_the_font_is_scalable() -> None:
     assert load_font(32).getlength("tokens") > 1.5 * load_font(16).getlength("tokens")
 
@@ -33,8 +40,9 @@ def test_the_font_is_scalable() -> None:
         ),
         (
             {"r": [8, 4], "mode": "hybrid", "threshold": 0.8},
-            "hybrid (threshold 0.8), r = 8,4, constant schedule, scope clip",
+            "hybrid (threshold 0.8), r = 8,4 by layer, scope clip",
         ),
+        ({"r": [3, 2], "scope": "tube"}, "merge, r = 3,2 by layer, per frame, scope tube"),
     ],
 )
 def test_settings_in_words(settings: dict[str, object], words: str) -> None:

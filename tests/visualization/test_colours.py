@@ -58,6 +58,16 @@ def test_neighbours_are_easy_to_tell_apart() -> None:
         assert difference.min() >= 60
 
 
+def test_few_tokens_are_easy_to_tell_apart_wherever_they_are() -> None:
+    """Five tokens that do not touch, in a sea of patches."""
+    tokens = np.arange(100).reshape(1, 10, 10) + 5
+    for number, (row, column) in enumerate([(0, 0), (0, 7), (4, 4), (7, 0), (7, 7)]):
+        tokens[0, row : row + 3, column : column + 3] = number
+    (colours,) = token_colours([tokens])
+    difference = np.abs(colours[:5, None].astype(int) - colours[None, :5]).max(axis=-1)
+    assert difference[np.triu_indices(5, 1)].min() >= 120
+
+
 def test_a_token_that_holds_no_place_has_no_colour() -> None:
     (colours,) = token_colours([np.array([[[1, 3]]])])
     assert (colours[[0, 2]] == 0).all()

@@ -154,6 +154,27 @@ def test_no_line_inside_a_token_and_lines_between_tokens() -> None:
     assert top_right.max() < 80  # dark: these were not merged
 
 
+def test_outlines_go_round_inner_corners_too() -> None:
+    """A token around a patch: its line is closed, without a notch at the patch's corner."""
+    geometry = ClipGeometry(TokenLayout(0, num_frames=1, num_patches=4), rows=2, columns=2)
+    frames = torch.full((1, 3, 32, 32), 100, dtype=torch.uint8)
+    image = merged_tokens_image(frames, make_trace([0, 0, 0, 1]), geometry, outline=3)[0]
+    plain = np.full(3, 100)
+    assert (image[13:16, 13:16] == image[13, 20]).all()
+    assert (image[13, 20] != plain).any()
+    assert (image[12, 12] == plain).all()
+
+
+@pytest.mark.parametrize("level", [0, 4, 30, 45, 120, 215, 226, 250, 255])
+def test_outlines_are_seen_on_snow_and_at_night(level: int) -> None:
+    geometry = ClipGeometry(TokenLayout(0, num_frames=1, num_patches=4), rows=2, columns=2)
+    frames = torch.full((1, 3, 32, 32), level, dtype=torch.uint8)
+    image = merged_tokens_image(frames, make_trace([0, 1, 0, 2]), geometry, outline=2)[0].astype(int)
+    merged, single = image[10, 0, 0], image[8, 16, 0]
+    assert min(abs(merged - level), abs(single - level)) >= 16
+    assert merged >= single + 64  # light and dark, still
+
+
 def test_the_outline_of_a_token_has_one_colour_in_all_frames() -> None:
     geometry = ClipGeometry(TokenLayout(0, num_frames=3, num_patches=4), rows=2, columns=2)
     frames = torch.full((3, 3, 16, 16), 90, dtype=torch.uint8)

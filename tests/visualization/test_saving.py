@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,24 @@ from hf_video_tome.visualization import (
     write_animation,
 )
 from hf_video_tome.visualization.animation import compose
-from hf_video_tome.visualization.saving import legend, spread_layers
+from hf_video_tome.visualization.contact_sheet import save_sheet
+from hf_video_tome.visualization.saving import legend, show_tokens, spread_layers, subject
 from tests.tiny import NUM_LABELS, TINY_CONFIGS
 
 TRANSFORM = ClipTransform(resize=32, crop=(32, 32))
 
 
-def make_clip(architecture: str, base_model: bool = False, **settings: Any) -> TracedClip:
+def make_clip(
+    architecture: str, base_model: bool = False, fields: dict[str, Any] | None = None, **settings: Any
+) -> TracedClip:
     entry = ARCHITECTURES[architecture]
-    fields = {f"token_merging_{name}": value for name, value in settings.items()}
+    merging = {f"token_merging_{name}": value for name, value in settings.items()}
     torch.manual_seed(0)
-    model = (entry.model_class if base_model else entry.head_class)(
-        entry.config_class(**TINY_CONFIGS[architecture], **fields)
-    )
+    config = entry.config_class(**TINY_CONFIGS[architecture] | (fields or {}), **merging)
+    model = (entry.model_class if base_model else entry.head_class)(config)
     frames = torch.randint(256, (4, 3, 40, 56), dtype=torch.uint8)
-    return trace_clip(model.eval(), frames, TRANSFORM, name="tiny")
+    size = (config.clip_shape.height, config.clip_shape.width)
+    return trace_clip(model.eval(), frames, replace(TRANSFORM, crop=size), name="tiny")
 
 
 def made_clip(sources: list[list[int]], slots: int = 2, frames_per_slot: int = 2) -> TracedClip:
@@ -59,10 +63,56 @@ def film(path: Path) -> np.ndarray:
     return read_frames(path, range(probe_video(path).num_frames)).permute(0, 2, 3, 1).numpy()
 
 
+def find(picture: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:
+    """Where a part lies in a picture, pixel for pixel: rows and columns."""
+    height, width = part.shape[:2]
+    starts = np.argwhere((picture[: 1 - height, : 1 - width] == part[0, 0]).all(axis=-1))
+    return [(y, x) for y, x in starts.tolist() if (picture[y : y + height, x : x + width] == part).all()]
+
+
 # --- every architecture
 @pytest.fixture(params=sorted(ARCHITECTURES))
 def clip(request: pytest.FixtureRequest) -> TracedClip:
     return make_clip(request.param, r=3)
+
+
+SHAPES: list[tuple[str, dict[str, Any]]] = [
+    *((architecture, {}) for architecture in sorted(ARCHITECTURES)),
+    ("vivit", {"tubelet_size": [2, 8, 16]}),
+    ("videomae", {"image_size": [32, 48]}),
+    ("videomae", {"use_mean_pooling": False}),
+]
+
+
+@pytest.mark.parametrize(("architecture", "fields"), SHAPES)
+def test_a_token_lies_where_the_pixels_are_that_it_is_made_of(architecture: str, fields: dict[str, Any]) -> None:
+    """Changes one patch of the input at a time, and looks which token of the first layer's input changes."""
+    clip = make_clip(architecture, fields=fields, r=3)
+    torch.manual_seed(0)
+    entry = ARCHITECTURES[architecture]
+    model = entry.head_class(entry.config_class(**TINY_CONFIGS[architecture] | fields)).eval()
+    first_layer = next(part for name, part in model.named_modules() if name.endswith(("layer.0", "layers.0")))
+    seen: list[torch.Tensor] = []
+    first_layer.register_forward_pre_hook(lambda _, args, kwargs: seen.append(args[0]), with_kwargs=True)
+    pixel_values = clip.frames[None].float() / 255
+
+    def embed(pixels: torch.Tensor) -> torch.Tensor:
+        seen.clear()
+        with torch.inference_mode():
+            model(pixels)
+        return seen[0].flatten(0, 1)  # some fold frames into the batch
+
+    before, tokens = embed(pixel_values), clip.tokens(0)
+    slots, rows, columns = tokens.shape
+    depth, height, width = (
+        size // count for size, count in zip((4, *clip.frames.shape[2:]), tokens.shape, strict=True)
+    )
+    for slot, row, column in np.ndindex(slots, rows, columns):
+        changed = pixel_values.clone()
+        area = changed[:, slot * depth : (slot + 1) * depth, :, row * height : (row + 1) * height]
+        area[..., column * width : (column + 1) * width] += 1
+        moved = (embed(changed) - before).abs().amax(dim=1) > 1e-4
+        assert moved.nonzero().flatten().tolist() == [tokens[slot, row, column]]
 
 
 def test_regions_divide_the_clip_exactly(clip: TracedClip) -> None:
@@ -108,15 +158,15 @@ def test_prediction_and_settings_are_in_words(clip: TracedClip) -> None:
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
 def test_films_have_a_picture_for_each_frame(clip: TracedClip, suffix: str, tmp_path: Path) -> None:
-    path = save_tokens(tmp_path / f"tokens{suffix}", clip, scale=4)
+    path = save_tokens(tmp_path / f"tokens{suffix}", clip, scale=6)
     pictures = film(path)
     assert len(pictures) == len(clip.frames)
     # Input and tokens side by side, between margins.
-    assert pictures.shape[2] == 2 * 4 * 32 + 3 * 12
-    layers = film(save_layers(tmp_path / f"layers{suffix}", clip, scale=2, max_frames=2))
+    assert pictures.shape[2] == 2 * 6 * 32 + 3 * 12
+    layers = film(save_layers(tmp_path / f"layers{suffix}", clip, scale=6, max_frames=2))
     # A video has the last layer three times; a GIF shows its one picture longer.
     assert len(layers) == clip.num_layers + (3 if suffix == ".mp4" else 1)
-    assert layers.shape[2] == 2 * 2 * 32 + 6 + 2 * 12
+    assert layers.shape[2] == 2 * 6 * 32 + 6 + 2 * 12
 
 
 def test_a_model_without_a_head_predicts_nothing() -> None:
@@ -245,8 +295,30 @@ def test_the_legend_says_what_there_is_and_no_more() -> None:
     )
     assert "largest part" in legend(merged, [0, 1], "mean", None, True)
     tube, frame = (make_clip("timesformer", r=3, scope=scope) for scope in ("tube", "frame"))
-    assert legend(tube, [-1], "distinct", None, True).endswith("one colour: the same places in every frame.")
-    assert legend(frame, [-1], "distinct", None, True).endswith("each has its own colour.")
+    assert legend(tube, [-1], "distinct", None, True) == (
+        "No token lies in more than one frame; one colour: the same places in every frame; counted but not drawn: the "
+        "CLS token."
+    )
+    assert "one frame; each has its own colour;" in legend(frame, [-1], "distinct", None, True)
+    assert legend(tube, [-1], "pixels", [1, 2], True).startswith("Outlines: one colour for the same places in every")
+    assert legend(frame, [-1], "pixels", [1, 2], True).startswith("Outlines: one colour for each token; all else")
+    assert legend(frame, [-1], "pixels", [1], True) == "All else dimmed."
+    two_frames = make_clip("motionformer", r=3)
+    assert legend(two_frames, [-1], "distinct", None, True).startswith("No token lies in more than 2 frames;")
+
+
+def test_titles_count_the_tokens() -> None:
+    clip, divided = make_clip("videomae", r=3), make_clip("timesformer", r=3)
+    assert subject(clip, 3, None) == "23 of 32 tokens"
+    assert subject(clip, 1, None) == "after layer 1 of 3: 29 of 32 tokens"
+    assert subject(clip, 0, [5]) == "before the first of 3 layers: token 5: 1 of 32 patches, in 2 of 4 frames"
+    assert subject(clip, 3, [5, 6]) == "2 of the 23 tokens"
+    # The CLS token is one of 29.
+    assert subject(divided, 3, None) == "29 of 65 tokens, 7 of 16 per frame"
+    assert subject(make_clip("motionformer", r=3), 2, None).endswith("21 of 33 tokens, 10 of 16 per 2 frames")
+    assert subject(make_clip("timesformer", r=0), 3, None) == "65 of 65 tokens"
+    # What is dropped in the whole clip leaves frames with different numbers.
+    assert subject(make_clip("videomae", r=3, mode="drop"), 3, None) == "23 of 32 tokens"
 
 
 def test_long_captions_are_broken_not_cut() -> None:
@@ -254,9 +326,16 @@ def test_long_captions_are_broken_not_cut() -> None:
     long = " ".join(["merging"] * 30) + " x" + "y" * 90
     one, many = compose([[("input", image)]], "a"), compose([[("input", image)]], long, long)
     assert many.shape[1] == one.shape[1]
-    assert len(many) > len(one) + 400
+    assert len(many) > len(one) + 250
     assert (many[:, -10:] == 255).all()
     assert many.shape[0] % 2 == many.shape[1] % 2 == 0
+
+
+def test_captions_of_small_pictures_are_not_columns_of_letters() -> None:
+    tiny = np.zeros((48, 48, 3), np.uint8)
+    picture = compose([[("input, frame 0", tiny), ("60 of 288 tokens", tiny)]], "merge, r = 38 per layer, scope clip")
+    assert len(picture) < 130  # one line each
+    assert find(picture, tiny)
 
 
 # --- files
@@ -273,6 +352,57 @@ def test_sheets(tmp_path: Path) -> None:
     assert save_tokens(tmp_path / "tokens.svg", clip).read_text().startswith("<?xml")
     assert spread_layers(12, 7) == [0, 2, 4, 6, 8, 10, 12]
     assert spread_layers(3, 7) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("rows", "columns", "patch"), [(2, 3, 8), (14, 14, 16), (14, 7, 16), (3, 8, 24)])
+def test_sheets_have_every_pixel_of_the_pictures(rows: int, columns: int, patch: int, tmp_path: Path) -> None:
+    """Thin outlines would get lost if pictures were scaled to fit, and patches would not be as wide as high."""
+    geometry = ClipGeometry(TokenLayout(0, 2, rows * columns), rows, columns)
+    source = torch.randint(rows * columns, (1, 2 * rows * columns))
+    trace = TokenMergingTrace((source,), (torch.bincount(source[0], minlength=rows * columns).float()[None],))
+    frames = torch.randint(256, (2, 3, rows * patch, columns * patch), dtype=torch.uint8)
+    clip = TracedClip(frames, trace, geometry, name="made")
+    with Image.open(save_tokens(tmp_path / "tokens.png", clip)) as image:
+        sheet = np.asarray(image.convert("RGB"))
+    scale = max(1, round(240 / (patch * max(rows, columns))))
+    drawn = clip.draw(scale=scale, outline=geometry.outline(frames, scale))
+    enlarged = -(-192 // drawn.shape[2])
+    (first,), (second,) = (find(sheet, picture.repeat(enlarged, 0).repeat(enlarged, 1)) for picture in drawn)
+    assert first[0] == second[0]
+    assert second[1] > first[1] + drawn.shape[2] * enlarged
+    assert find(sheet, frames[0].permute(1, 2, 0).numpy().repeat(scale * enlarged, 0).repeat(scale * enlarged, 1))
+
+
+def test_labels_of_a_sheet_are_not_cut(tmp_path: Path) -> None:
+    picture = np.zeros((1, 192, 192, 3), np.uint8)
+    label = "a label that is much too long for its place, and one-long-word-without-any-place-to-break-it"
+    with Image.open(save_sheet(tmp_path / "sheet.png", {label: picture}, ["frame 0"])) as image:
+        sheet = np.asarray(image.convert("L"))
+    ((top, left),) = np.argwhere(sheet == 0)[:1].tolist()
+    assert (sheet[top:, :8] == 255).all()
+    beside = sheet[top : top + 192, : left - 4]
+    assert (beside.min(axis=1) < 128).sum() > 60  # several lines
+
+
+def test_single_tokens_are_on_the_sheet() -> None:
+    """A sheet has some of the frames: among them one for each token that was asked for."""
+    tokens = np.zeros((16, 2, 2), dtype=int)
+    tokens[0, 0, 0], tokens[5, 1, 1], tokens[9:, 0, 1] = 1, 2, 3
+    shown = [2, 6, 10, 14, 18, 22, 26, 30]
+    assert show_tokens(tokens, 32, shown, [0]) == shown
+    assert show_tokens(tokens, 32, shown, [3]) == shown
+    assert show_tokens(tokens, 32, shown, [1]) == [1, 6, 10, 14, 18, 22, 26, 30]
+    assert show_tokens(tokens, 32, shown, [0, 1, 2, 3]) == [1, 6, 10, 14, 18, 22, 26, 30]
+    assert show_tokens(tokens, 32, [30], [1, 2]) == [1]  # the first one, where there is no room
+
+
+def test_the_frames_of_a_single_token_are_drawn(tmp_path: Path) -> None:
+    clip = made_clip([[*range(6), *([6] * 12)]], slots=3)
+    path = save_tokens(tmp_path / "first.png", clip, only=[2], max_frames=1, scale=8, outline=0)
+    with Image.open(path) as image:
+        sheet = np.asarray(image.convert("RGB"))
+    (picture,) = clip.draw(only=[2], shown=[1], scale=8, outline=0)
+    assert find(sheet, picture)
 
 
 def test_only_sheets_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,8 +430,8 @@ def test_films_run_at_the_rate_that_was_asked_for(suffix: str, fps: float, tmp_p
 
 def test_frames_that_are_not_square(tmp_path: Path) -> None:
     clip = made_clip([list(range(12)), [0, 0, 1, 2, 3, 4, 0, 5, 1, 6, 6, 7]])
-    pictures = film(save_tokens(tmp_path / "tokens.gif", clip, scale=2))
-    assert pictures.shape[2] == 2 * 48 + 36
+    pictures = film(save_tokens(tmp_path / "tokens.gif", clip, scale=8))
+    assert pictures.shape[2] == 2 * 192 + 36
     with Image.open(save_layers(tmp_path / "layers.png", clip)) as picture:
         assert picture.size[0] > picture.size[1] > 100
 

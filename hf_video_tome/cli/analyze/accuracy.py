@@ -11,7 +11,6 @@ import typer
 from ..common import (
     Classifier,
     Dtype,
-    DtypeOption,
     HeadAggregationOption,
     InputError,
     JsonOption,
@@ -28,9 +27,12 @@ from ..common import (
     option_names,
     parse_r,
     progress_bar,
+    read_benchmark,
+    read_evaluation,
     require_packages,
+    with_settings,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,
@@ -41,13 +43,12 @@ from ..evaluate import (
     LimitOption,
     SplitOption,
     WorkersOption,
-    with_settings,
 )
 from .inputs import (
     choose_device,
     evaluated,
+    load_evaluated,
     make_request,
-    read_evaluation,
     with_dashes,
 )
 from .options import (
@@ -68,7 +69,8 @@ from .results import (
 HELP = """Accuracy against r up to the limit, and against speed, for each schedule and mode.
 
 Runs an evaluation of the unmerged model and of all r, modes and schedules in one pass, or takes a finished one with
---evaluation. The speed-up comes from --benchmark FILE, or is measured here on random clips (--rounds 0 leaves it out).
+--evaluation. The speed-up comes from --benchmark FILE, or is measured here on random clips (--rounds 0 leaves it out);
+with --evaluation that takes MODEL, the evaluated one.
 
 \b
 Examples:
@@ -76,6 +78,8 @@ Examples:
   hf-video-tome analyze accuracy --evaluation evaluations/my-run
 """
 SHORT_HELP = "Accuracy against r and speed, per schedule and mode."
+ROUNDS = 10
+"""How often each setting is timed where nothing else is said."""
 
 
 def command(
@@ -117,18 +121,28 @@ def command(
         typer.Option(
             "--benchmark",
             metavar="FILE",
-            help="results.json of a benchmark with the same settings, to take the speed-ups from.",
+            help="results.json of a benchmark of the same model and settings, to take the speed-ups from.",
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", min=0, help="How often each setting is timed; 0 for not at all.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            "--rounds",
+            metavar="N",
+            min=0,
+            help="How often each setting is timed; 0 for not at all.",
+            show_default=str(ROUNDS),
+        ),
+    ] = None,
     strategy: ClipStrategyOption = None,
     sampling_rate: ClipSamplingRateOption = None,
     limit: LimitOption = None,
     batch_size: BatchSizeOption = 8,
     workers: WorkersOption = 2,
-    dtype: DtypeOption = Dtype.float32,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option("--dtype", help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
+    ] = None,
     device: DeviceChoice = None,
     seed: SeedOption = 0,
     output: OutputOption = None,
@@ -141,8 +155,7 @@ def command(
     from ...analysis import accuracy_curves, draw_accuracy, setting_grid
     from ...analysis.accuracy import curve_rows
     from ...analysis.files import conditions_of_run
-    from ...analysis.speed import measure_speed_ups, read_speed_ups
-    from ...configuration import token_counts_of_config
+    from ...analysis.speed import measure_speed_ups, speed_ups_of
 
     common = merging_settings(
         None,
@@ -156,6 +169,13 @@ def command(
     )
     if evaluation is not None and (r or mode or schedule or common):
         raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
+    if evaluation is not None and dtype is not None:
+        raise InputError("--dtype and --evaluation exclude each other")
+    if benchmark is not None and rounds:
+        raise InputError("--benchmark and --rounds exclude each other")
+    for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
+        if given and model is None:
+            raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same one")
     schedules = [
         merging_settings(None, text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
     ]
@@ -164,32 +184,30 @@ def command(
     if values is not None and not any(values):
         raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
 
-    def take_speed_ups(settings: Sequence[Mapping[str, Any]], own: str) -> tuple[list[float], dict[str, Any]]:
-        assert benchmark is not None
-        with input_errors(OSError, ValueError, KeyError, TypeError, rewrite=lambda text: f"--benchmark: {text}"):
-            return read_speed_ups(benchmark, settings, own)
+    measured = None if benchmark is None else read_benchmark(benchmark)
+    taken: tuple[list[float], dict[str, Any]] | None = None
+
+    def take_speed_ups(config: Any, settings: Sequence[Mapping[str, Any]], own: str) -> None:
+        nonlocal taken
+        if measured is not None:
+            configs = [with_settings(config, changes) for changes in settings]
+            with input_errors(ValueError, rewrite=lambda text: f"--benchmark {benchmark}: {text}"):
+                taken = speed_ups_of(measured, configs, own)
 
     def grid(classifier: Classifier) -> list[dict[str, Any]]:
+        config: Any = classifier.model.config
+        with_settings(config, common)
         with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
-            found = setting_grid(classifier.model.config, values, modes, schedules, common)
-        if benchmark is not None:  # rather now than after all of the evaluation
-            configs = [with_settings(classifier.model.config, changes) for changes in found]
-            resolved = [
-                {
-                    "changes": changes,
-                    "resolved": config.token_merging_settings(resolved=True),
-                    "token_counts": token_counts_of_config(config),
-                }
-                for changes, config in zip(found, configs, strict=True)
-            ]
-            take_speed_ups(resolved, dtype.value)
+            found = setting_grid(config, values, modes, schedules, common)
+        take_speed_ups(config, found, chosen_dtype.value)  # rather now than after all of the evaluation
         return found
 
+    chosen_dtype = dtype or Dtype.float32
     target = choose_output(output, "accuracy", model, evaluation)
     request = make_request(
         model, dataset, evaluation, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
         settings=grid, strategy=strategy, sampling_rate=sampling_rate, limit=limit, batch_size=batch_size,
-        workers=workers, dtype=dtype, device=device, seed=seed, output=target / "evaluation", resume=resume,
+        workers=workers, dtype=chosen_dtype, device=device, seed=seed, output=target / "evaluation", resume=resume,
         overwrite=overwrite, needs_labels=True,
     )  # fmt: skip
     results, failed = {}, False
@@ -197,33 +215,37 @@ def command(
         results = read_evaluation(evaluation)
         with input_errors(ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
             accuracy_curves(results)
-        if benchmark is not None:
-            take_speed_ups(results["settings"], results["run"]["dtype"])
     check_output(target, "accuracy", overwrite or resume)
+    classifier: Classifier | None = None
     if request is not None:
         done = evaluated(request, as_json)
         if done is None:
             return
         results, failed = done
-    speed_ups: list[float] | None = None
-    measured: dict[str, Any] | None = None
-    if benchmark is not None:
-        speed_ups, measured = take_speed_ups(results["settings"], results["run"]["dtype"])
-    elif rounds and model is not None:
+    elif model is not None:
+        classifier = load_evaluated(model, results, choose_device(device))
+        take_speed_ups(
+            classifier.model.config, [setting["resolved"] for setting in results["settings"]], results["run"]["dtype"]
+        )
+    speed_ups, conditions_of_speed = taken or (None, None)
+    num_rounds = ROUNDS if rounds is None else rounds
+    if taken is None and num_rounds and model is not None:
         import torch
 
-        classifier = load_classifier(model, {}, dtype.value, choose_device(device))
-        changes = [setting["changes"] for setting in results["settings"]]
+        own = results["run"]["dtype"]
+        classifier = classifier or load_classifier(model, {}, own, choose_device(device))
+        # What they came to there, whatever settings are saved with this checkpoint.
+        settings = [setting["resolved"] for setting in results["settings"]]
         counts = [setting["token_counts"] for setting in results["settings"]]
-        passes = rounds * (1 + sum(own[-1] < own[0] for own in counts))
-        with progress_bar(f"timing {len(changes)} settings", passes) as advance:
+        passes = num_rounds * (1 + sum(tokens[-1] < tokens[0] for tokens in counts))
+        with progress_bar(f"timing {len(settings)} settings", passes) as advance:
             speed_ups = measure_speed_ups(
-                classifier.model, changes, batch_size=batch_size, rounds=rounds, seed=seed, on_progress=advance
+                classifier.model, settings, batch_size=batch_size, rounds=num_rounds, seed=seed, on_progress=advance
             )
-        measured = {
+        conditions_of_speed = {
             "batch_size": batch_size,
-            "rounds": rounds,
-            "dtype": dtype.value,
+            "rounds": num_rounds,
+            "dtype": own,
             "device": classifier.device.type,
             "threads": torch.get_num_threads(),
             "input": "random clips, all settings in turn, median of the ratios",
@@ -231,7 +253,7 @@ def command(
     with input_errors(ValueError):
         curves = accuracy_curves(results, speed_ups)
     make_folder(target)
-    conditions = {**conditions_of_run(results["run"]), "speed": measured}
+    conditions = {**conditions_of_run(results["run"]), "speed": conditions_of_speed}
     note = f"± one standard error over {results['num_labelled']} clips; dotted: unmerged"
     picture = draw_accuracy(
         curves, target / "accuracy.png", title=title_of(conditions, results["num_labelled"]), note=note

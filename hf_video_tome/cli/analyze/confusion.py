@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...evaluation.names import distinct_names
 from ..common import (
     Classifier,
     Dtype,
@@ -23,11 +24,11 @@ from ..common import (
     ScopeOption,
     ThresholdOption,
     input_errors,
-    load_classifier,
     make_folder,
+    read_evaluation,
     require_packages,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,
@@ -38,14 +39,13 @@ from ..evaluate import (
     LimitOption,
     SplitOption,
     WorkersOption,
-    distinct_names,
 )
 from .inputs import (
     evaluated,
+    load_evaluated,
     make_request,
     merging_of,
     merging_options,
-    read_evaluation,
 )
 from .options import (
     DataOption,
@@ -168,7 +168,7 @@ def command(
     run = results["run"]
     after = _choose_settings(before, after, len(results["settings"]))
     chosen_task = _choose_task(task, list(run["tasks"]))
-    names = _class_names(model, run, chosen_task)
+    names = _class_names(model, results, chosen_task)
     with input_errors(ValueError, OSError):
         rows = read_predictions(evaluation or target / "evaluation")
         change = compare_confusions(rows, before, after, run["tasks"][chosen_task], chosen_task)
@@ -216,15 +216,12 @@ def _choose_task(task: str | None, known: Sequence[str]) -> str:
     return known[0] if task is None else task
 
 
-def _class_names(model: str | None, run: Mapping[str, Any], task: str) -> Callable[[int], str]:
+def _class_names(model: str | None, results: Mapping[str, Any], task: str) -> Callable[[int], str]:
     """What the classes of a task are called; by number without a model."""
     if model is None:
         return str
     from ...evaluation import classifier_tasks
-    from ...evaluation.tasks import names_digest
 
-    config: Any = load_classifier(model, {}).model.config
-    if names_digest(config.id2label) != run.get("outputs"):
-        raise InputError(f"MODEL {model} has other outputs than the model of the evaluation")
+    config: Any = load_evaluated(model, results).model.config
     start = next(found.start for found in classifier_tasks(config) if found.name == task)
     return lambda label: str(config.id2label.get(start + label, label))

@@ -25,8 +25,9 @@ from ..common import (
     print_error,
     print_note,
     progress_bar,
+    with_settings,
 )
-from ..evaluate import (
+from ..evaluation import (
     SHOWN_FAILURES,
     ClipStrategy,
     Protocol,
@@ -38,7 +39,6 @@ from ..evaluate import (
     parse_data_options,
     report_failures,
     run_evaluation,
-    with_settings,
 )
 
 if TYPE_CHECKING:
@@ -160,18 +160,23 @@ def make_request(
     return request
 
 
-def read_evaluation(evaluation: Path) -> dict[str, Any]:
-    """Results of a finished evaluation."""
-    path = evaluation / "results.json"
-    if not path.is_file():
-        raise InputError(
-            f"--evaluation {evaluation}: no output folder of a finished evaluation, it has no results.json"
-        )
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
-        results = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(results, dict) or not {"run", "settings"} <= results.keys():
-        raise InputError(f"--evaluation {evaluation}: its results.json is not that of an evaluation")
-    return results
+def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") -> Classifier:
+    """Loads the checkpoint that an evaluation is of, in the dtype that it had there.
+
+    Args:
+        model: MODEL.
+        results: Those of the evaluation.
+        device: Where the model is to lie.
+
+    Raises:
+        InputError: If the evaluation is of another one.
+    """
+    from ...hub import check_evaluation
+
+    classifier = load_classifier(model, {}, results["run"]["dtype"], device)
+    with input_errors(ValueError, rewrite=lambda text: f"MODEL {model}: {text}"):
+        check_evaluation(results, classifier.model)
+    return classifier
 
 
 def evaluated(request: Request, quiet: bool) -> tuple[dict[str, Any], bool] | None:

@@ -26,7 +26,7 @@ from ..common import (
     progress_bar,
     require_packages,
 )
-from ..evaluate import (
+from ..evaluation import (
     AnnotationsOption,
     BatchSizeOption,
     ClipSamplingRateOption,

@@ -16,7 +16,7 @@ from ..common import (
     input_errors,
     write_json,
 )
-from ..evaluate import (
+from ..evaluation import (
     output_folder,
 )
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin
 from ...merging import TokenLayout
 from . import plain
 
@@ -40,5 +40,5 @@ class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """CLS, then the tokens frame by frame."""
-        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
-        return TokenLayout(1, clip.frames // self.tubelet_size, rows * columns)
+        num_slots, rows, columns = self.tubelet_grid(clip)
+        return TokenLayout(1, num_slots, rows * columns)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import transformers
 
-from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin
 from ...merging import TokenLayout
 
 
@@ -33,8 +33,8 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """CLS, then the tokens place by place, all frames of a place together."""
-        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
-        return TokenLayout(1, clip.frames, rows * columns, patch_major=True)
+        num_frames, rows, columns = self.tubelet_grid(clip)
+        return TokenLayout(1, num_frames, rows * columns, patch_major=True)
 
     def check_token_merging(self) -> list[int]:
         """See `TokenMergingConfigMixin.check_token_merging`; only divided space-time attention can merge."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import transformers
 
-from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin
 from ...merging import SCOPES, TokenLayout
 
 
@@ -32,8 +32,7 @@ class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Tokens lie frame by frame. Without mean pooling the head reads token 0, which is then protected."""
-        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
-        num_slots = clip.frames // self.tubelet_size
+        num_slots, rows, columns = self.tubelet_grid(clip)
         if self.use_mean_pooling:
             return TokenLayout(0, num_slots, rows * columns)
         return TokenLayout(num_prefix_tokens=1, num_frames=1, num_patches=num_slots * rows * columns - 1)

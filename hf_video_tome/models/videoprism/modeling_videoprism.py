@@ -174,6 +174,30 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+def make_plan(
+    pixel_values_videos: Tensor | None, config: VideoPrismVisionConfig, interpolate_pos_encoding: bool | None
+) -> TokenMergingPlan:
+    """Checks clips and decides how their tokens merge.
+
+    Args:
+        pixel_values_videos: (B, T, C, H, W).
+        config: The model's config.
+        interpolate_pos_encoding: Whether clips of other sizes and numbers of frames fit.
+
+    Returns:
+        The plan for clips of that shape.
+
+    Raises:
+        ValueError: If the clips do not fit the checkpoint.
+    """
+    any_shape = bool(interpolate_pos_encoding)
+    check_pixel_values(
+        pixel_values_videos, config, any_size=any_shape, any_frames=any_shape, name="pixel_values_videos"
+    )
+    assert pixel_values_videos is not None
+    return config.token_merging_plan(ClipShape(*pixel_values_videos.shape[1:]))
+
+
 class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel):
     """`transformers.VideoPrismVisionModel` that merges tokens when its config says so.
 
@@ -193,6 +217,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
         pixel_values_videos: Tensor | None = None,
         interpolate_pos_encoding: bool | None = False,
         output_token_merging: bool = False,
+        token_merging: TokenMergingPlan | None = None,
         **kwargs: Any,
     ) -> stock.BaseModelOutputWithSpatialAndTemporalStates | tuple:
         """Encodes clips.
@@ -202,6 +227,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
             interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
                 of other sizes and numbers of frames fit.
             output_token_merging: Whether to return the trace of the merging.
+            token_merging: What each layer does; as the config says when None.
             **kwargs: As for `transformers.VideoPrismVisionModel`.
 
         Returns:
@@ -213,12 +239,10 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
             ValueError: If the clips do not fit the checkpoint, or the attention implementation cannot weigh merged
                 tokens by their size.
         """
-        any_shape = bool(interpolate_pos_encoding)
-        check_pixel_values(
-            pixel_values_videos, self.config, any_size=any_shape, any_frames=any_shape, name="pixel_values_videos"
-        )
+        plan = token_merging
+        if plan is None:
+            plan = make_plan(pixel_values_videos, self.config, interpolate_pos_encoding)
         assert pixel_values_videos is not None
-        plan = self.config.token_merging_plan(ClipShape(*pixel_values_videos.shape[1:]))
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values_videos, interpolate_pos_encoding, **kwargs)
         return self._forward_merging(
@@ -316,15 +340,18 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
             ValueError: If the clips do not fit the checkpoint, or the attention implementation cannot weigh merged
                 tokens by their size.
         """
+        # Made once: the settings may change while the clip is in the base model.
+        plan = make_plan(pixel_values_videos, self.config, interpolate_pos_encoding)
         outputs = self.vision_model(
             pixel_values_videos,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
+            token_merging=plan,
             return_dict=True,
             **kwargs,
         )
         tokens = outputs.last_hidden_state
-        size = getattr(outputs, "token_sizes", None) if self.config.token_merging_pooling == "weighted" else None
+        size = getattr(outputs, "token_sizes", None) if plan.settings.pooling == "weighted" else None
         arguments = size_arguments(self.head, size, 1, tokens.dtype, "or set token_merging_pooling='mean'")
         # One query pools. Without its dimension the logits are what losses and pipelines expect.
         pooled = self.head_layernorm(self.head(tokens, **arguments, **kwargs)[0]).squeeze(1)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import transformers
 
-from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin
 from ...merging import TokenLayout
 
 
@@ -26,5 +26,5 @@ class VivitConfig(TokenMergingConfigMixin, transformers.VivitConfig):
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """CLS, then the tokens frame by frame."""
-        rows, columns = image_grid((clip.height, clip.width), self.tubelet_size[1:])
-        return TokenLayout(1, clip.frames // self.tubelet_size[0], rows * columns)
+        num_slots, rows, columns = self.tubelet_grid(clip)
+        return TokenLayout(1, num_slots, rows * columns)

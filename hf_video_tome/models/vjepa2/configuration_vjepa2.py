@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import transformers
 
-from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid, one_of
+from ...configuration import ClipShape, TokenMergingConfigMixin, one_of
 from ...merging import POSITIONS, MergeSettings, TokenLayout
 
 
@@ -41,19 +41,20 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
         **TokenMergingConfigMixin.token_merging_checks,
         "token_merging_position": one_of(POSITIONS),
     }
+    # Of the clips that the checkpoint was trained on; it takes other numbers of frames, too.
+    clip_fields: ClassVar[tuple[str, str, str]] = ("frames_per_clip", "in_chans", "crop_size")
     # The pipeline of transformers asks for it.
     attribute_map: ClassVar[dict[str, str]] = {"num_frames": "frames_per_clip"}
 
-    @property
-    def clip_shape(self) -> ClipShape:
-        """Shape of the clips that the checkpoint was trained on; it takes other numbers of frames, too."""
-        return ClipShape(self.frames_per_clip, self.in_chans, self.crop_size, self.crop_size)
+    def tubelet_grid(self, clip: ClipShape) -> tuple[int, int, int]:
+        """A clip too short for one tubelet is repeated by the embeddings, once for each frame of a tubelet."""
+        if clip.frames < self.tubelet_size:
+            clip = clip._replace(frames=clip.frames * self.tubelet_size)
+        return super().tubelet_grid(clip)
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """The tokens, frame by frame."""
-        rows, columns = image_grid((clip.height, clip.width), self.patch_size)
-        # A clip that is too short for one tubelet is repeated by the embeddings, once for each frame of a tubelet.
-        num_slots = clip.frames if clip.frames < self.tubelet_size else clip.frames // self.tubelet_size
+        num_slots, rows, columns = self.tubelet_grid(clip)
         return TokenLayout(0, num_slots, rows * columns)
 
     def _merge_settings(self) -> MergeSettings:

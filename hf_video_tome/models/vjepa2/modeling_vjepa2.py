@@ -25,6 +25,7 @@ from ..base import (
     convert_modules,
     run_layers,
 )
+from ..kernels import are_untouched, embed_tubelets
 from ..outputs import BaseModelOutputWithTokenMerging, TokenMergingOutputMixin
 from .configuration_vjepa2 import VJEPA2Config
 from .rotary import grid_positions, rotary_tables, rotate
@@ -101,7 +102,8 @@ class VJEPA2Encoder(stock.VJEPA2Encoder):
         """Returns the last states, and sizes and trace where tokens are merged."""
         if token_merging is None:
             return super().forward(pixel_values_videos, **kwargs)
-        embeddings = self.embeddings(pixel_values_videos)
+        assert pixel_values_videos is not None  # the base model does not merge without clips
+        embeddings = self._embed(pixel_values_videos)
         position = grid_positions(
             token_merging.layout.num_frames,
             *image_grid(self.config.crop_size, self.config.patch_size),
@@ -114,6 +116,20 @@ class VJEPA2Encoder(stock.VJEPA2Encoder):
         return BaseModelOutputWithTokenMerging(
             last_hidden_state=self.layernorm(hidden_states), token_sizes=state.size, token_merging=trace
         )
+
+    def _embed(self, pixel_values_videos: Tensor) -> Tensor:
+        """Tubelets (B, N, C) of clips (B, T, C, H, W)."""
+        embeddings = self.embeddings
+        patches = embeddings.patch_embeddings
+        plain = type(embeddings) is stock.VJEPA2Embeddings and type(patches) is stock.VJEPA2PatchEmbeddings3D
+        # The stock module repeats clips that are shorter than a tubelet.
+        if (
+            not plain
+            or pixel_values_videos.shape[1] < patches.tubelet_size
+            or not are_untouched([embeddings, patches])
+        ):
+            return embeddings(pixel_values_videos)
+        return embed_tubelets(patches.proj, pixel_values_videos.to(patches.proj.weight.dtype))
 
 
 class VJEPA2PoolerSelfAttention(stock.VJEPA2PoolerSelfAttention):

@@ -1,0 +1,465 @@
+"""What commands share that evaluate a checkpoint on a data set: options, the request, and running it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..evaluation.names import distinct_names
+from .common import (
+    Classifier,
+    Dtype,
+    InputError,
+    check_device,
+    check_writable,
+    console,
+    describe_merging,
+    input_errors,
+    load_classifier,
+    one_line,
+    option_names,
+    print_error,
+    print_note,
+    with_settings,
+)
+
+if TYPE_CHECKING:
+    from ..data.sampling import ClipSampling
+    from ..evaluation import EvaluationResults, Examples, Progress
+    from ..evaluation.processes import Processes
+
+SHOWN_FAILURES = 10
+_OWN_OPTIONS = {
+    "name": "the data set has an option of its own, --dataset",
+    "split": "the split has an option of its own, --split",
+    "data_dir": "the folder has an option of its own, --data-dir",
+    "annotations": "the annotation file has an option of its own, --annotations",
+    "streaming": "rows are always streamed here",
+}
+_PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Protocol(Enum):
+    """Values of `--protocol`."""
+
+    single = "single"
+    full = "full"
+    paper = "paper"
+
+
+class MixedPrecision(Enum):
+    """Values of `--mixed-precision`."""
+
+    no = "no"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class ClipStrategy(Enum):
+    """Values of `--strategy`."""
+
+    uniform = "uniform"
+    center = "center"
+    start = "start"
+    random = "random"
+
+
+# --- options
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
+]
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option("--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"),
+]
+DataOptionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data-option",
+        metavar="NAME=VALUE",
+        help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
+    ),
+]
+ClipStrategyOption = Annotated[
+    ClipStrategy | None,
+    typer.Option("--strategy", help="Which frames make a clip.", show_default="by the protocol"),
+]
+ClipSamplingRateOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sampling-rate",
+        metavar="N",
+        min=1,
+        help="Distance between two frames of a clip.",
+        show_default="by the protocol",
+    ),
+]
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Videos that go through the model together.")
+]
+DeviceChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, mps.", show_default="a GPU if any"
+    ),
+]
+MixedPrecisionOption = Annotated[
+    MixedPrecision | None,
+    typer.Option("--mixed-precision", help="Autocast.", show_default="as accelerate launch says, else no"),
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with what is in the output folder.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what is in the output folder.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="Only so many videos, spread evenly over the data set."),
+]
+
+
+# --- what is asked for
+@dataclass(frozen=True)
+class Request:
+    """One checkpoint on one data set: the values of the options."""
+
+    model: str
+    dataset: str
+    data_dir: Path | None
+    settings: Callable[[Classifier], list[dict[str, Any]]]
+    protocol: Protocol
+    output: Path | None
+    split: str | None = None
+    annotations: Path | None = None
+    data_options: Mapping[str, Any] | None = None
+    sampling: Mapping[str, Any] | None = None
+    pad: bool = True
+    by_name: bool | None = None
+    limit: int | None = None
+    batch_size: int = 8
+    workers: int = 2
+    dtype: Dtype = Dtype.float32
+    mixed_precision: MixedPrecision | None = None
+    device: str | None = None
+    seed: int = 0
+    resume: bool = False
+    retry_failed: bool = False
+    overwrite: bool = False
+    reference: Path | None = None
+    needs_labels: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An evaluation that ran to its end.
+
+    Attributes:
+        results: What it found.
+        folder: Where its files are.
+        timing: Content of its `timing.json`; empty in all processes but the main one.
+        processes: Those that worked on it.
+    """
+
+    results: EvaluationResults
+    folder: Path
+    timing: dict[str, Any]
+    processes: Processes
+
+
+def finish(processes: Processes, failed: bool) -> None:
+    """Ends the command in all processes together: one that exits before the others have printed would stop them.
+
+    Raises:
+        Exit: With code 2 in the main process, if videos could not be read.
+    """
+    processes.wait()
+    if failed and processes.is_main:
+        raise typer.Exit(2)
+
+
+def output_folder(model: str, dataset: str, split: str) -> Path:
+    """Where the files of an evaluation go if nothing else is said; a folder of its own for each model."""
+    return Path("evaluations") / "-".join((re.sub(r"[^\w.]+", "-", model).strip("-"), dataset, split))
+
+
+def find_dataset(request: Request) -> tuple[str, str]:
+    """The canonical name of the data set and the split that were asked for, before anything is loaded.
+
+    Raises:
+        InputError: If there is no such data set, or not where it is said to lie.
+    """
+    from ..data.loading import DATASETS, canonical_name
+
+    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
+        name = canonical_name(request.dataset)
+    entry, folder = DATASETS[name], request.data_dir
+    if entry.on_disk and folder is None:
+        raise InputError(f"--data-dir must be given with --dataset {name}: the folder of the data set")
+    if not entry.on_disk and folder is not None:
+        raise InputError(f"--data-dir {folder} has no effect with --dataset {name}, which is made on demand")
+    if folder is not None and not folder.expanduser().is_dir():
+        raise InputError(f"--data-dir {folder}: no such folder")
+    return name, request.split or entry.evaluation_split
+
+
+def run_evaluation(request: Request, quiet: bool = False) -> Finished:
+    """Evaluates a checkpoint on a data set, in as many processes as there are.
+
+    Args:
+        request: What to do.
+        quiet: Whether to keep from printing what was decided.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        InputError: If something of the request is not possible.
+    """
+    from ..evaluation import evaluate
+    from ..evaluation.processes import Processes
+
+    if request.resume and request.overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    if request.retry_failed and not request.resume:
+        raise InputError("--retry-failed has no effect without --resume")
+    name, split = find_dataset(request)
+    folder = request.output or output_folder(request.model, name, split)
+    if request.device is not None:
+        check_device(request.device)
+    processes = Processes(cpu=request.device == "cpu")
+    if processes.count > 1 and request.device not in (None, processes.device.type):
+        raise InputError(
+            f"--device must be {processes.device.type!r} or not be given with {processes.count} processes, got "
+            f"{request.device!r}"
+        )
+    processes.from_main(lambda: check_writable(folder))
+    device = str(processes.device) if request.device is None or processes.count > 1 else request.device
+    classifier = load_classifier(request.model, {}, request.dtype.value, device)
+    config: Any = classifier.model.config
+    settings = request.settings(classifier)
+    resolved = [with_settings(config, changes).token_merging_settings(resolved=True) for changes in settings]
+    sampling = choose_sampling(request, name, classifier)
+    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+        examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
+    if request.needs_labels and all(example.labels is None for example in examples.videos):
+        raise InputError(f"--dataset {name}: the labels of its {split} split are unknown; choose another with --split")
+    mixed_precision = (
+        request.mixed_precision.value
+        if request.mixed_precision is not None
+        else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    )
+    if not quiet and processes.is_main:
+        _print_decided(classifier, name, split, examples, sampling, settings, resolved, folder, request, processes)
+    try:
+        with (
+            _progress(settings, len(examples), processes.is_main) as on_progress,
+            input_errors(ValueError, FileExistsError, rewrite=option_names),
+        ):
+            results = evaluate(
+                classifier.model,
+                examples,
+                classifier.transform,
+                sampling,
+                folder,
+                settings=settings,
+                batch_size=request.batch_size,
+                num_workers=request.workers,
+                mixed_precision=mixed_precision,
+                pad=request.pad,
+                seed=request.seed,
+                resume=request.resume,
+                retry_failed=request.retry_failed,
+                overwrite=request.overwrite,
+                reference=request.reference,
+                identity={"model": classifier.name, "model_type": config.model_type, "dataset": name, "split": split},
+                on_progress=on_progress,
+            )
+    except OSError as error:
+        raise InputError(f"--output {folder}: {one_line(error)}; what is done is kept, --resume goes on") from error
+    except KeyboardInterrupt:
+        print_note(f"interrupted: the same command with --resume goes on with what is in {folder}")
+        raise
+    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8")) if processes.is_main else {}
+    return Finished(results, folder, timing, processes)
+
+
+def parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Reads the values of `--data-option`: numbers where they look like it."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.isidentifier():
+            raise InputError(f"--data-option must be NAME=VALUE, got {text!r}")
+        if name in _OWN_OPTIONS:
+            raise InputError(f"--data-option {text}: {_OWN_OPTIONS[name]}")
+        options[name] = int(value) if re.fullmatch(r"-?\d+", value) else value
+    return options
+
+
+def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> ClipSampling:
+    """The preset of the protocol, changed by the options that were given.
+
+    Args:
+        request: What was asked for.
+        dataset: Canonical name of the data set.
+        classifier: The checkpoint.
+
+    Returns:
+        Which frames to take.
+
+    Raises:
+        InputError: If there is no preset, or the options do not go together.
+    """
+    from ..data.sampling import ClipSampling, sampling_preset
+
+    config = classifier.model.config
+    given = {name: value for name, value in (request.sampling or {}).items() if value is not None}
+    if given.get("strategy") == "uniform" or {"strategy", "sampling_rate"} <= given.keys():
+        # All that a preset would say of the frames has been said: nothing need be known of the architecture.
+        with input_errors(ValueError, TypeError, rewrite=_sampling_options):
+            return ClipSampling(**{"num_frames": config.num_frames, **given})
+    hint = "; say it with --strategy uniform, or --strategy and --sampling-rate"
+    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol.value}: {text}{hint}"):
+        # One view of the many: at the rate of training, which the paper's differs from for VideoMAE.
+        single = request.protocol is Protocol.single
+        full = request.protocol is Protocol.full or (single and dataset != "moving-digits")
+        preset = sampling_preset(
+            config.model_type, dataset, num_frames=config.num_frames, protocol="full" if full else "paper"
+        )
+        if single:
+            preset = replace(preset, num_clips=1, num_crops=1)
+    with input_errors(ValueError, TypeError, rewrite=_sampling_options):
+        return ClipSampling(**{**preset.to_dict(), **given})
+
+
+def _sampling_options(message: str) -> str:
+    """Calls fields of `ClipSampling` by the names of their options."""
+    return option_names(message, r"`(\w+)`")
+
+
+def load_examples(request: Request, name: str, split: str, classifier: Classifier) -> Examples:
+    """Reads the rows of the split; streaming, so that no other split is made and nothing old is taken from a cache."""
+    from ..data.loading import load
+    from ..evaluation import classifier_tasks, read_examples
+
+    if "[" in split:
+        raise ValueError(f"--split must be a whole split, got {split!r}; --limit takes a part of it")
+    options = dict(request.data_options or {})
+    if request.annotations is not None:
+        options["annotations"] = request.annotations
+    config: Any = classifier.model.config
+    rows: Any = load(name, split, request.data_dir, streaming=True, **options)
+    examples = read_examples(rows, classifier_tasks(config), config.id2label, request.by_name)
+    return examples.spread(request.limit)
+
+
+# --- printing
+def _print_decided(
+    classifier: Classifier,
+    dataset: str,
+    split: str,
+    examples: Examples,
+    sampling: ClipSampling,
+    settings: Sequence[Mapping[str, Any]],
+    resolved: Sequence[Mapping[str, Any]],
+    folder: Path,
+    request: Request,
+    processes: Processes,
+) -> None:
+    from rich.table import Table
+
+    config: Any = classifier.model.config
+    spacing = (
+        "one from each of as many segments"
+        if sampling.strategy == "uniform"
+        else f"{sampling.sampling_rate} apart, {_PLACES[sampling.strategy]}"
+    )
+    rate = "" if sampling.target_fps is None else f" at {sampling.target_fps:g} frames per second"
+    views = f"{sampling.num_clips} x {sampling.num_crops} view{'s' if sampling.num_views > 1 else ''}"
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", f"{classifier.name} ({config.model_type}, {config.num_labels} outputs)")
+    table.add_row("data", f"{dataset}, {split}: {len(examples)} videos")
+    table.add_row("classes", ", ".join(_matching(examples.matched_by)))
+    table.add_row(
+        "clips", f"{sampling.num_frames} frames, {spacing}{rate}; {views}; transform {classifier.transform_source}"
+    )
+    for number, (name, setting) in enumerate(zip(distinct_names(settings), resolved, strict=True)):
+        described = describe_merging(setting)
+        table.add_row("" if number else "settings", described if len(settings) == 1 else f"{name}: {described}")
+    device = "cpu" if classifier.device.type == "cpu" else str(classifier.device)
+    count = f", {processes.count} processes" if processes.count > 1 else ""
+    table.add_row("runs on", f"{device}, {request.dtype.value}{count}")
+    table.add_row("output", str(folder))
+    console().print(table)
+
+
+def _matching(matched_by: Mapping[str, str]) -> list[str]:
+    """In words, how the data set's classes were matched with the model's."""
+    if len(set(matched_by.values())) == 1:
+        return [f"matched by {next(iter(matched_by.values()))}"]
+    return [f"{task} matched by {how}" for task, how in matched_by.items()]
+
+
+@contextmanager
+def _progress(
+    settings: Sequence[Mapping[str, Any]], total: int, enabled: bool
+) -> Iterator[Callable[[Progress], None] | None]:
+    """Shows how far it is, with the running accuracy: a bar on a terminal, elsewhere a line now and then."""
+    if not enabled:
+        yield None
+        return
+    names = distinct_names(settings)
+
+    def text(progress: Progress) -> str:
+        parts = [
+            f"{name}: {accuracy:.1%}"
+            for name, accuracy in zip(names, progress.accuracy, strict=True)
+            if accuracy is not None
+        ]
+        shown = parts if len(parts) <= 3 else [*parts[:3], "..."]
+        parts = ["top-1 " + "  ".join(shown)] if shown else []
+        parts += [f"waiting for data {progress.waiting:.0%}"]
+        parts += [f"{progress.failed} unreadable"] if progress.failed else []
+        return "  ".join(parts)
+
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        last = [time.monotonic()]
+
+        def print_line(progress: Progress) -> None:
+            if progress.done == progress.total or time.monotonic() - last[0] >= SECONDS_BETWEEN_LINES:
+                last[0] = time.monotonic()
+                print_note(f"{progress.done}/{progress.total} videos  {text(progress)}")
+
+        yield print_line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=screen, redirect_stdout=False) as bar:
+        task = bar.add_task("decoding the first videos", total=total)
+        yield lambda progress: bar.update(task, completed=progress.done, description=text(progress))
+
+
+def report_failures(results: EvaluationResults, folder: Path) -> None:
+    """Lists videos that could not be read on stderr."""
+    for video_id, reason in list(results.failures.items())[:SHOWN_FAILURES]:
+        print_error(f"{video_id}: {one_line(reason)}")
+    if len(results.failures) > SHOWN_FAILURES:
+        print_note(f"{len(results.failures) - SHOWN_FAILURES} more are listed in {folder / 'results.json'}")
+    if results.failures:
+        print_error(f"{len(results.failures)} of {results.num_videos} videos could not be read and are not counted")
