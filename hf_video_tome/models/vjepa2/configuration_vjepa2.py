@@ -24,7 +24,7 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     The paper of the settings does not cover V-JEPA 2. r = 390 removes about as much, at large size and 64 frames, as
     its settings for the other architectures, and needs 3.08 times fewer operations.
 
-    Args:
+    Attributes:
         token_merging_position: Where a merged token lies: in the middle of all that it stands for ("centroid",
             default), or where the token lay that the others were merged into ("destination").
 
