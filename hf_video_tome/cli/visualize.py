@@ -67,6 +67,10 @@ class Fill(Enum):
     distinct = "distinct"
 
 
+MAX_SCALE = 32
+"""Clips are small at least where they are enlarged as much: more would only fill memory."""
+
+
 def command(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Video file (mp4, webm, mkv, avi, mov), or folder of frames.")
@@ -153,7 +157,12 @@ def command(
     scale: Annotated[
         int | None,
         typer.Option(
-            "--scale", metavar="N", min=1, help="Enlarge frames N times.", show_default="by the size of a frame"
+            "--scale",
+            metavar="N",
+            min=1,
+            max=MAX_SCALE,
+            help="Enlarge frames N times.",
+            show_default="by the size of a frame",
         ),
     ] = None,
     fps: Annotated[
@@ -184,6 +193,8 @@ def command(
     if not Path(file).exists():  # before the model is loaded
         raise InputError(f"{file}: no such file")
     target = output or Path("tokens.mp4")
+    if target.resolve() == Path(file).resolve():
+        raise InputError(f"--output {target} is the clip itself: give another file")
     is_sheet = _check_output(target)
     _check_options(per_layer, layer, bool(token) or largest is not None or bool(at), is_sheet, fps, frames)
     places = [_parse_place(text) for text in at or ()]

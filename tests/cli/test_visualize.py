@@ -115,6 +115,7 @@ def test_a_note_where_nothing_is_merged(video: Path, capsys: pytest.CaptureFixtu
         (["--mode", "hybrid"], "--threshold must be a number"),
         (["--fill", "mode"], "--fill"),
         (["--largest", "0"], "--largest"),
+        (["--scale", "400"], "--scale"),
     ],
 )
 def test_bad_input(
@@ -126,6 +127,17 @@ def test_bad_input(
     assert errors.startswith("error: ")
     assert message in errors
     assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", [[], ["--output", "./tokens.mp4"]])  # the default, and the same file by its name
+def test_the_clip_itself_is_never_overwritten(
+    output: list[str], video: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = workplace / "tokens.mp4"
+    clip.write_bytes(video.read_bytes())
+    assert run(["visualize", "tokens.mp4", "--r", "38", *output]) == 2
+    assert capsys.readouterr().err == "error: --output tokens.mp4 is the clip itself: give another file\n"
+    assert clip.read_bytes() == video.read_bytes()
 
 
 def test_files_that_cannot_be_read(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
