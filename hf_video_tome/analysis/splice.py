@@ -533,6 +533,7 @@ def draw_splices(study: SpliceStudy, path: str | os.PathLike[str], *, title: str
                 textcoords="offset points",
                 va="center",
                 fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
             )
         if chance.value is not None:
             line = axes.hlines(chance.value, number - 0.38, number + 0.38, color=GREY, linestyle="--", linewidth=1.2)
@@ -544,8 +545,8 @@ def draw_splices(study: SpliceStudy, path: str | os.PathLike[str], *, title: str
     axes.set_xticks(range(len(KINDS)), [_KIND_NAMES[kind] for kind in KINDS], fontsize=8)
     axes.set_xlabel("what is spliced in", fontsize=8)
     axes.set_ylabel("partners across the splice (%)", fontsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    axes.set_title(title, fontsize=9.5, parse_math=False)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.99), borderaxespad=0)
+    axes.set_title(title, fontsize=9.5, loc="left", parse_math=False)
     add_note(figure, note)
     figure.subplots_adjust(left=0.11, right=0.98, top=0.9, bottom=0.24)
     return save(figure, path)

@@ -150,7 +150,7 @@ def command(
             "--outline",
             metavar="PIXELS",
             min=0,
-            help="Width of the outlines; 0 for none.",
+            help="Width of the outlines, half of a patch at most; 0 for none.",
             show_default="by the size of a patch",
         ),
     ] = None,
@@ -211,6 +211,9 @@ def command(
     )
     classifier = load_classifier(model, settings, dtype.value, device, "--model")
     decided = decisions(classifier, dtype, strategy, sampling_rate)
+    num_layers = len(decided["token_counts"]) - 1
+    if layer is not None and layer > num_layers:
+        raise InputError(f"--layer must be 0 (before the first layer) to {num_layers} (after the last), got {layer}")
     if not as_json:
         print_decisions(decided)
     if decided["token_counts"][0] == decided["token_counts"][-1]:
@@ -313,7 +316,7 @@ def _option_names(message: str) -> str:
         ("`frame`", "--at: the frame"),
         ("`x`", "--at: x"),
         ("`y`", "--at: y"),
-        ("`layer`", "--layer"),
+        ("`outline`", "--outline"),
     ):
         message = message.replace(name, option)
     if message.startswith("a token that holds"):

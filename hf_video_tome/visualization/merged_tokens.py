@@ -108,8 +108,24 @@ class ClipGeometry(NamedTuple):
             >>> [geometry.outline(torch.zeros(8, 3, 224, 224), scale) for scale in (1, 2, 3)]
             [1, 2, 4]
         """
-        patch = scale * min(frames.shape[2] // self.rows, frames.shape[3] // self.columns)
-        return max(1, min(patch // 12, 4))
+        return max(1, min(self.patch_size(frames, scale) // 12, 4))
+
+    def patch_size(self, frames: torch.Tensor, scale: int) -> int:
+        """The shorter side of a patch in the picture.
+
+        Args:
+            frames: (T, 3, H, W) frames of the clip.
+            scale: Size of a pixel of the frame in the picture.
+
+        Returns:
+            Pixels of the picture.
+
+        Examples:
+            >>> geometry = ClipGeometry(TokenLayout(0, num_frames=8, num_patches=196), rows=14, columns=14)
+            >>> geometry.patch_size(torch.zeros(8, 3, 224, 224), scale=2)
+            32
+        """
+        return scale * min(frames.shape[2] // self.rows, frames.shape[3] // self.columns)
 
 
 def token_map(trace: TokenMergingTrace, layout: TokenLayout, *, layer: int = -1, sample: int = 0) -> np.ndarray:
@@ -181,7 +197,7 @@ def merged_tokens_image(
         layer: Index of the hidden states to draw: -1 after the last layer, 0 before the first.
         sample: Which clip of the trace's batch the frames are.
         scale: Size of a pixel of the frame in the picture, for small frames.
-        outline: Width of the outlines in pixels of the picture; 0 for none.
+        outline: Width of the outlines in pixels of the picture, half of a patch at most; 0 for none.
         fill: "mean", the mean colour of all pixels of the token; "pixels", the frames as they are; or "distinct", a
             colour of its own for each token, unlike those of its neighbours (then all outlines are dark).
         only: Tokens to draw, as positions in the sequence of that layer; the rest of the frames is dimmed. Each has an
@@ -211,6 +227,9 @@ def merged_tokens_image(
     for name, number, least in (("scale", scale, 1), ("outline", outline, 0)):
         if number < least:
             raise ValueError(f"`{name}` must be at least {least}, got {number}")
+    widest = max(1, geometry.patch_size(frames, scale) // 2)
+    if outline > widest:
+        raise ValueError(f"`outline` must be at most {widest} (half of a patch as drawn), got {outline}")
     num_frames, _, height, width = frames.shape
     slots, rows, columns = geometry.layout.num_frames, geometry.rows, geometry.columns
     patch = (num_frames // slots, height // rows, width // columns)

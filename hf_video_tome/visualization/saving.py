@@ -44,7 +44,7 @@ def save_tokens(
             each token, the same in all frames.
         only: Tokens to draw, as positions in the sequence; the rest is dimmed. All when None.
         layer: Index of the hidden states to draw: -1 after the last layer, 0 before the first.
-        outline: Width of the outlines in pixels, 0 for none; by the size of a patch when None.
+        outline: Width of the outlines in pixels, at most half of a patch, 0 for none; by its size when None.
         scale: Size of a pixel of the frame in the picture; chosen when None.
         fps: Frames per second of a film.
         max_frames: Frames on a sheet, evenly spaced.
@@ -112,7 +112,7 @@ def save_layers(
             or a sheet (.png, .pdf, .svg; needs matplotlib). The folder must exist.
         clip: The clip.
         fill: "mean", "pixels" or "distinct", as for `save_tokens`.
-        outline: Width of the outlines in pixels, 0 for none; by the size of a patch when None.
+        outline: Width of the outlines in pixels, at most half of a patch, 0 for none; by its size when None.
         scale: Size of a pixel of the frame in the picture; chosen when None.
         fps: Layers per second of a film.
         max_frames: Frames of the clip to show, evenly spaced.

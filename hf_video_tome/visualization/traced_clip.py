@@ -181,7 +181,7 @@ class TracedClip:
             only: Tokens to draw; all when None.
             shown: Frames to draw; all when None.
             scale: Size of a pixel of the frame in the picture.
-            outline: Width of the outlines in pixels of the picture.
+            outline: Width of the outlines in pixels of the picture, half of a patch at most; 0 for none.
 
         Returns:
             (T, H * scale, W * scale, 3) uint8 RGB.
