@@ -48,7 +48,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def _note_lines(width: float, text: str) -> list[str]:
-    return textwrap.wrap(text, int(_NOTE_CHARACTERS * width))
+    # A sign stays on the line of what it belongs to.
+    return textwrap.wrap(text.replace("± ", "±\N{NO-BREAK SPACE}"), int(_NOTE_CHARACTERS * width))
 
 
 def note_height(width: float, text: str) -> float:
