@@ -116,25 +116,6 @@ def sizes_of(config: Any, name: str, count: int = 1) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def image_grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
-    """Patches along the height and the width of a frame.
-
-    Args:
-        image_size: Pixels, one int for both sides or (height, width).
-        patch_size: Pixels, one int for both sides or (height, width).
-
-    Returns:
-        (rows, columns).
-
-    Examples:
-        >>> image_grid(224, (16, 32))
-        (14, 7)
-    """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-    return height // patch_height, width // patch_width
-
-
 @dataclass(kw_only=True, repr=False)
 class TokenMergingConfigMixin:
     """Adds token merging to a transformers config.

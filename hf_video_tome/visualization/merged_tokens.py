@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ..configuration import TokenMergingConfigMixin, image_grid
+from ..configuration import TokenMergingConfigMixin
 from ..data.transforms import ClipTransform
 from ..merging import TokenLayout, TokenMergingTrace
 from .colours import token_colours
@@ -55,19 +55,11 @@ class ClipGeometry(NamedTuple):
         Returns:
             The geometry.
         """
-        settings: Any = config
-        tubelet = getattr(settings, "tubelet_size", 1)
-        depth, patch_size = (
-            (tubelet[0], tubelet[1:]) if not isinstance(tubelet, int) else (tubelet, settings.patch_size)
-        )
-        shape = config.clip_shape
-        rows, columns = image_grid(
-            (shape.height, shape.width), tuple(patch_size) if not isinstance(patch_size, int) else patch_size
-        )
+        num_slots, rows, columns = config.tubelet_grid(config.clip_shape)
         layout = config.token_layout
         if layout.num_patches != rows * columns:
             # A head that reads patch 0 (VideoMAE without mean pooling) protects it like a CLS token; it shows a patch.
-            layout = TokenLayout(0, shape.frames // depth, rows * columns)
+            layout = TokenLayout(0, num_slots, rows * columns)
         return cls(layout, rows, columns)
 
     def check(self, trace: TokenMergingTrace, frames: torch.Tensor) -> None:

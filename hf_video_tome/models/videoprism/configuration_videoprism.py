@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import transformers
 
-from ...configuration import ClipShape, TokenMergingConfigMixin, image_grid
+from ...configuration import ClipShape, TokenMergingConfigMixin
 from ...merging import TokenLayout
 
 
@@ -38,8 +38,8 @@ class VideoPrismVisionConfig(TokenMergingConfigMixin, transformers.VideoPrismVis
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """The tokens, frame by frame; there is no CLS token."""
-        rows, columns = image_grid((clip.height, clip.width), self.tubelet_size[1:])
-        return TokenLayout(0, clip.frames, rows * columns)
+        num_frames, rows, columns = self.tubelet_grid(clip)
+        return TokenLayout(0, num_frames, rows * columns)
 
     @property
     def num_merging_layers(self) -> int:

@@ -15,7 +15,7 @@ from transformers.models.vjepa2 import modeling_vjepa2 as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...configuration import ClipShape, image_grid
+from ...configuration import ClipShape
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
@@ -104,9 +104,11 @@ class VJEPA2Encoder(stock.VJEPA2Encoder):
             return super().forward(pixel_values_videos, **kwargs)
         assert pixel_values_videos is not None  # the base model does not merge without clips
         embeddings = self._embed(pixel_values_videos)
+        _, rows, columns = self.config.tubelet_grid(self.config.clip_shape)
         position = grid_positions(
             token_merging.layout.num_frames,
-            *image_grid(self.config.crop_size, self.config.patch_size),
+            rows,
+            columns,
             dtype=torch.promote_types(embeddings.dtype, torch.float32),
             device=embeddings.device,
         )
