@@ -34,7 +34,7 @@ from .inputs import (
     make_request,
     with_dashes,
 )
-from .options import DataOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
 
 HELP = """Accuracy against r up to the limit, and against speed, for each schedule and mode.
@@ -57,7 +57,7 @@ ROUNDS = 10
 def command(
     model: OptionalModelArgument = None,
     *,
-    dataset: DataOption = None,
+    dataset: DatasetOption = None,
     data: DataOptions,
     evaluation: EvaluationOption = None,
     r: Annotated[

@@ -22,7 +22,7 @@ from ..evaluation import ClipOptions, DataOptions
 from ..merging_options import MergingOptions
 from ..option_groups import grouped_options
 from .inputs import evaluated, load_evaluated, make_request, merging_of
-from .options import DataOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
 
 HELP = """Confusion matrices without and with merging, and what merging changes in them.
@@ -41,7 +41,7 @@ SHORT_HELP = "What merging changes in the confusion matrix."
 def command(
     model: OptionalModelArgument = None,
     *,
-    dataset: DataOption = None,
+    dataset: DatasetOption = None,
     data: DataOptions,
     evaluation: EvaluationOption = None,
     before: Annotated[

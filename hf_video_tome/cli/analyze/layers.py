@@ -20,7 +20,7 @@ from ..evaluation import ClipOptions, DataOptions
 from ..merging_options import MergingOptions
 from ..option_groups import grouped_options
 from .inputs import load, make_request
-from .options import DataOption, ExamplesOption, RunOptions
+from .options import DatasetOption, ExamplesOption, RunOptions
 from .results import OutputOptions, described, title_of, write_results
 
 HELP = """Layer duplication: what would be merged if one layer decided alone?
@@ -40,7 +40,7 @@ ERROR_NOTE = "± one standard error over the clips"
 def command(
     model: ModelArgument,
     *,
-    dataset: DataOption = None,
+    dataset: DatasetOption = None,
     data: DataOptions,
     clips: Annotated[
         int, typer.Option("--clips", metavar="N", min=1, help="Clips to look at, spread evenly over the data set.")

@@ -19,7 +19,7 @@ OptionalModelArgument = Annotated[
         show_default=False,
     ),
 ]
-DataOption = Annotated[
+DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",

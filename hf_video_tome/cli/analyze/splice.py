@@ -23,7 +23,7 @@ from ..evaluation import ClipOptions, DataOptions
 from ..merging_options import MergingOptions
 from ..option_groups import grouped_options
 from .inputs import load, make_request, with_dashes
-from .options import DataOption, ExamplesOption, RunOptions
+from .options import DatasetOption, ExamplesOption, RunOptions
 from .results import OutputOptions, described, title_of, write_results
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ SHORT_HELP = "Whether tokens merge across a splice of two clips."
 def command(
     model: ModelArgument,
     *,
-    dataset: DataOption = None,
+    dataset: DatasetOption = None,
     data: DataOptions,
     classes: Annotated[
         int, typer.Option("--classes", metavar="N", min=1, help="Classes to take, spread over those of the data set.")
