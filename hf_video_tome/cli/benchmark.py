@@ -16,15 +16,8 @@ import typer
 
 from .common import (
     Dtype,
-    HeadAggregationOption,
     InputError,
     JsonOption,
-    ModesOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ScopeOption,
-    ThresholdOption,
     check_device,
     check_writable,
     console,
@@ -41,6 +34,8 @@ from .common import (
     with_settings,
     write_json,
 )
+from .merging_options import MatchingOptions, ModesOption
+from .option_groups import grouped_options
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +90,7 @@ class Subject:
     weights: str
 
 
+@grouped_options
 def command(
     model: Annotated[
         str,
@@ -105,6 +101,7 @@ def command(
             "with the package.",
         ),
     ],
+    *,
     r: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,12 +123,7 @@ def command(
         ),
     ] = None,
     mode: ModesOption = None,
-    threshold: ThresholdOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
+    matching: MatchingOptions,
     config_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -217,16 +209,7 @@ def command(
     dtypes = list(dict.fromkeys(choice.value for choice in dtype or [Dtype.float32]))
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
     subject = _find_subject(model, config_option or [])
-    common = merging_settings(
-        None,
-        None,
-        threshold=threshold,
-        scope=scope,
-        pooling=pooling,
-        head_aggregation=head_aggregation,
-        proportional_attention=proportional_attention,
-        position=position,
-    )
+    common = matching.settings()
     settings = _settings(subject, r, schedule or [], mode or [], common)
     wanted = list(dict.fromkeys(attn_implementation or []))
     with quiet_transformers():
@@ -374,7 +357,7 @@ def _settings(
     chosen_schedules: list[str | None] = [*schedules] or [None]
     chosen_modes: list[str | None] = [*modes] or [None]
     for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
-        chosen = {**saved, **merging_settings(None, schedule, mode=mode), **common, "r": value}
+        chosen = {**saved, **merging_settings(schedule=schedule, mode=mode), **common, "r": value}
         nothing = not any(value) if isinstance(value, list) else not value
         chosen = {"r": 0} if nothing else chosen  # nothing else counts
         with_settings(config, {**fresh, **chosen})

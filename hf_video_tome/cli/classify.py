@@ -12,33 +12,21 @@ from .common import (
     DeviceOption,
     Dtype,
     DtypeOption,
-    HeadAggregationOption,
+    FrameOptions,
     InputError,
     JsonOption,
     ModelOption,
-    ModeOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ROption,
-    SamplingRateOption,
-    ScheduleOption,
-    ScopeOption,
-    Strategy,
-    StrategyOption,
-    ThresholdOption,
-    check_sampling,
     console,
     describe_counts,
     describe_merging,
     load_classifier,
-    merging_settings,
     merging_summary,
     print_error,
     progress_bar,
-    read_clip,
     write_json,
 )
+from .merging_options import MergingOptions
+from .option_groups import grouped_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,42 +45,24 @@ Examples:
 SHORT_HELP = "Classify video files with any checkpoint."
 
 
+@grouped_options
 def command(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Video files: mp4, webm, mkv, avi, mov.")],
+    *,
     model: ModelOption = None,
-    r: ROption = None,
-    mode: ModeOption = None,
-    threshold: ThresholdOption = None,
-    schedule: ScheduleOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
+    merging: MergingOptions,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
     top_k: Annotated[
         int, typer.Option("--top-k", metavar="N", min=1, help="Labels to print for each file and task.")
     ] = 5,
-    strategy: StrategyOption = Strategy.uniform,
-    sampling_rate: SamplingRateOption = None,
+    sampling: FrameOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
-    check_sampling(strategy, sampling_rate)
-    settings = merging_settings(
-        r,
-        schedule,
-        mode=mode,
-        threshold=threshold,
-        scope=scope,
-        pooling=pooling,
-        head_aggregation=head_aggregation,
-        proportional_attention=proportional_attention,
-        position=position,
-    )
-    classifier = load_classifier(model, settings, dtype.value, device, "--model")
-    decided = decisions(classifier, dtype, strategy, sampling_rate)
+    sampling.check()
+    classifier = load_classifier(model, merging.settings(), dtype.value, device, "--model")
+    decided = decisions(classifier, dtype, sampling)
     if not as_json:
         print_decisions(decided)
 
@@ -101,7 +71,7 @@ def command(
     with progress_bar(f"classifying {len(files)} files", len(files), enabled=len(files) > 1) as advance:
         for file in files:
             try:
-                predictions = _classify_file(classifier, file, strategy, sampling_rate, top_k)
+                predictions = _classify_file(classifier, file, sampling, top_k)
                 results.append({"file": file, "top": [_rounded(prediction) for prediction in predictions]})
             except InputError as error:
                 failed += 1
@@ -117,9 +87,7 @@ def command(
         raise typer.Exit(2)
 
 
-def _classify_file(
-    classifier: Classifier, file: str, strategy: Strategy, sampling_rate: int | None, top_k: int
-) -> list[Prediction]:
+def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, top_k: int) -> list[Prediction]:
     """Decodes one file, samples a clip and classifies it.
 
     Returns:
@@ -133,7 +101,7 @@ def _classify_file(
     from ..evaluation import predict_labels
 
     model = classifier.model
-    frames = read_clip(classifier, file, strategy, sampling_rate)
+    frames = sampling.read(classifier, file)
     pixel_values = classifier.transform(frames)[None].to(classifier.device, model.dtype)
     try:
         with torch.inference_mode():
@@ -147,7 +115,7 @@ def _rounded(prediction: Prediction) -> dict[str, Any]:
     return {**asdict(prediction), "probability": round(prediction.probability, 6)}
 
 
-def decisions(classifier: Classifier, dtype: Dtype, strategy: Strategy, sampling_rate: int | None) -> dict[str, Any]:
+def decisions(classifier: Classifier, dtype: Dtype, sampling: FrameOptions) -> dict[str, Any]:
     """What the command will do, JSON-safe."""
     from ..api import token_counts
 
@@ -161,11 +129,7 @@ def decisions(classifier: Classifier, dtype: Dtype, strategy: Strategy, sampling
         "device": str(classifier.device),
         "token_merging": merging_summary(model),
         "token_counts": token_counts(model),
-        "clip": {
-            "frames": model.config.num_frames,
-            "strategy": strategy.value,
-            "sampling_rate": None if strategy is Strategy.uniform else sampling_rate or 1,
-        },
+        "clip": {"frames": model.config.num_frames, **sampling.to_dict()},
         "transform": {"source": classifier.transform_source, **classifier.transform.to_dict()},
     }
 

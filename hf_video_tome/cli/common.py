@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,123 +70,68 @@ ModelArgument = Annotated[
         metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package."
     ),
 ]
-ROption = Annotated[
-    str | None,
-    typer.Option(
-        "--r",
-        "-r",
-        metavar="R",
-        help="Tokens that each layer removes: a number (150), a share of the tokens up to 0.5 (0.1), or a list with "
-        "one number per layer (8,8,4). 0 merges nothing.",
-        show_default="as saved with the checkpoint, else 0",
-    ),
-]
-ModeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--mode",
-        metavar="MODE",
-        help="What becomes of redundant tokens: merge, drop, hybrid (needs --threshold), random_merge or random_drop.",
-        show_default="merge",
-    ),
-]
-ModesOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mode",
-        metavar="MODE",
-        help="merge, drop, hybrid (needs --threshold), random_merge or random_drop; can be given more than once.",
-        show_default="merge",
-    ),
-]
-ThresholdOption = Annotated[
-    float | None,
-    typer.Option(
-        "--threshold",
-        metavar="COSINE",
-        help="Cosine similarity, -1 to 1, under which hybrid drops a token instead of merging it.",
-    ),
-]
-ScheduleOption = Annotated[
-    str | None,
-    typer.Option(
-        "--schedule",
-        metavar="SCHEDULE",
-        help="How the removal is spread over the layers: constant, decreasing (most in early layers: fastest), "
-        "increasing, or a number from -1 (decreasing) to 1 (increasing).",
-        show_default="constant",
-    ),
-]
-ScopeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--scope",
-        metavar="SCOPE",
-        help="Which tokens may merge with each other: those of the whole clip (clip), of each frame alone (frame), of "
-        "each frame with one matching shared by all frames (tube), or of each place over time with one matching "
-        "shared by all places (time): whole frames then merge.",
-        show_default="chosen by the architecture",
-    ),
-]
-PoolingOption = Annotated[
-    str | None,
-    typer.Option(
-        "--pooling",
-        metavar="POOLING",
-        help="How a head that averages the tokens counts a merged one: by what is in it (weighted), or as one (mean).",
-        show_default="weighted",
-    ),
-]
-PositionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--position",
-        metavar="POSITION",
-        help="Where a merged token lies, for V-JEPA 2: where the token was that the others were merged into "
-        "(destination), or in the middle of all of them (centroid).",
-        show_default="centroid",
-    ),
-]
-HeadAggregationOption = Annotated[
-    str | None,
-    typer.Option(
-        "--head-aggregation",
-        metavar="HOW",
-        help="Compare tokens by their keys averaged over the attention heads (mean) or side by side (concat).",
-        show_default="mean",
-    ),
-]
-ProportionalAttentionOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--proportional-attention/--no-proportional-attention",
-        help="Let a token that stands for several count as several in the attention.",
-        show_default="chosen by the architecture",
-    ),
-]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Precision that the model runs in.")]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, mps.")
 ]
-StrategyOption = Annotated[
-    Strategy,
-    typer.Option(
-        "--strategy",
-        help="Which frames make the clip: spread over the whole video (uniform), or a run of frames in its middle "
-        "(center) or from its first frame on (start).",
-    ),
-]
-SamplingRateOption = Annotated[
-    int | None,
-    typer.Option(
-        "--sampling-rate",
-        metavar="N",
-        min=1,
-        help="Distance between two frames of the clip, in frames of the video; for center and start.",
-        show_default="1",
-    ),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of tables.")]
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """Which frames of a video make the one clip that is taken of it."""
+
+    strategy: Annotated[
+        Strategy,
+        typer.Option(
+            "--strategy",
+            help="Which frames make the clip: spread over the whole video (uniform), or a run of frames in its middle "
+            "(center) or from its first frame on (start).",
+        ),
+    ] = Strategy.uniform
+    sampling_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--sampling-rate",
+            metavar="N",
+            min=1,
+            help="Distance between two frames of the clip, in frames of the video; for center and start.",
+            show_default="1",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuses a distance between frames where the strategy decides it."""
+        if self.sampling_rate is not None and self.strategy is Strategy.uniform:
+            raise InputError(
+                "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was chosen, JSON-safe."""
+        rate = None if self.strategy is Strategy.uniform else self.sampling_rate or 1
+        return {"strategy": self.strategy.value, "sampling_rate": rate}
+
+    def read(self, classifier: Classifier, file: str) -> torch.Tensor:
+        """Decodes as many frames of a video file, or of a folder of frames, as the model takes.
+
+        Args:
+            classifier: The model.
+            file: Path of the video.
+
+        Returns:
+            (T, 3, H, W) uint8 RGB frames.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        from ..data.clips import read_clips
+        from ..data.decoding import VideoDecodingError
+        from ..data.sampling import ClipSampling
+
+        num_frames = classifier.model.config.clip_shape.frames
+        with input_errors(VideoDecodingError):
+            return read_clips(Path(file), ClipSampling(num_frames, self.sampling_rate or 1, self.strategy.value))[0]
 
 
 # --- errors
@@ -286,7 +232,7 @@ def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
         ) from None
 
 
-def merging_settings(r: str | None, schedule: str | None, **others: Any) -> dict[str, Any]:
+def merging_settings(r: str | None = None, schedule: str | None = None, **others: Any) -> dict[str, Any]:
     """Gathers the merging options that were given.
 
     Args:
@@ -502,38 +448,6 @@ def load_classifier(
             f"{model_type}; save the processor beside the checkpoint if it was trained otherwise"
         )
     return classifier
-
-
-def check_sampling(strategy: Strategy, sampling_rate: int | None) -> None:
-    """Refuses a distance between frames where the strategy decides it."""
-    if sampling_rate is not None and strategy is Strategy.uniform:
-        raise InputError(
-            "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
-        )
-
-
-def read_clip(classifier: Classifier, file: str, strategy: Strategy, sampling_rate: int | None) -> torch.Tensor:
-    """Decodes as many frames of a video file, or of a folder of frames, as the model takes.
-
-    Args:
-        classifier: The model.
-        file: Path of the video.
-        strategy: Which frames.
-        sampling_rate: Distance between two frames; None for 1.
-
-    Returns:
-        (T, 3, H, W) uint8 RGB frames.
-
-    Raises:
-        InputError: If the file cannot be read.
-    """
-    from ..data.clips import read_clips
-    from ..data.decoding import VideoDecodingError
-    from ..data.sampling import ClipSampling
-
-    num_frames = classifier.model.config.clip_shape.frames
-    with input_errors(VideoDecodingError):
-        return read_clips(Path(file), ClipSampling(num_frames, sampling_rate or 1, strategy.value))[0]
 
 
 def merging_summary(model: PreTrainedModel) -> dict[str, Any]:

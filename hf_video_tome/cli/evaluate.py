@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,47 +14,29 @@ import typer
 from ..evaluation.names import distinct_names
 from .common import (
     Classifier,
-    Dtype,
-    DtypeOption,
-    HeadAggregationOption,
     InputError,
     JsonOption,
     ModelArgument,
-    ModeOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ScheduleOption,
-    ScopeOption,
-    ThresholdOption,
     console,
     input_errors,
-    merging_settings,
     option_name,
     parse_r,
     write_json,
 )
 from .evaluation import (
-    AnnotationsOption,
-    BatchSizeOption,
-    ClipSamplingRateOption,
-    ClipStrategyOption,
-    DataDirOption,
-    DataOptionOption,
-    DeviceChoice,
-    LimitOption,
-    MixedPrecisionOption,
+    ClipOptions,
+    DataOptions,
     OverwriteOption,
+    PassOptions,
     Protocol,
     Request,
     ResumeOption,
-    SplitOption,
-    WorkersOption,
     finish,
-    parse_data_options,
     report_failures,
     run_evaluation,
 )
+from .merging_options import MatchingOptions, ModeOption, ScheduleOption
+from .option_groups import grouped_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -109,13 +92,12 @@ DatasetOption = Annotated[
 ]
 
 
+@grouped_options
 def command(
     model: ModelArgument,
+    *,
     dataset: DatasetOption,
-    data_dir: DataDirOption = None,
-    split: SplitOption = None,
-    annotations: AnnotationsOption = None,
-    data_option: DataOptionOption = None,
+    data: DataOptions,
     r: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,13 +110,8 @@ def command(
         ),
     ] = None,
     mode: ModeOption = None,
-    threshold: ThresholdOption = None,
     schedule: ScheduleOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
+    matching: MatchingOptions,
     settings_file: Annotated[
         Path | None,
         typer.Option(
@@ -156,8 +133,7 @@ def command(
             show_default="single; paper with --preset paper",
         ),
     ] = None,
-    strategy: ClipStrategyOption = None,
-    sampling_rate: ClipSamplingRateOption = None,
+    sampling: ClipOptions,
     clips: Annotated[
         int | None,
         typer.Option(
@@ -198,12 +174,7 @@ def command(
             "both have names.",
         ),
     ] = Labels.auto,
-    limit: LimitOption = None,
-    batch_size: BatchSizeOption = 8,
-    workers: WorkersOption = 2,
-    dtype: DtypeOption = Dtype.float32,
-    mixed_precision: MixedPrecisionOption = None,
-    device: DeviceChoice = None,
+    videos: PassOptions,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Of random sampling and of the random modes.")
     ] = 0,
@@ -237,17 +208,7 @@ def command(
     given = [name for name, value in (("--r", r), ("--settings", settings_file), ("--preset", preset)) if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other")
-    common = merging_settings(
-        None,
-        schedule,
-        mode=mode,
-        threshold=threshold,
-        scope=scope,
-        pooling=pooling,
-        head_aggregation=head_aggregation,
-        proportional_attention=proportional_attention,
-        position=position,
-    )
+    common = matching.settings(mode=mode, schedule=schedule)
     if common and (settings_file or preset):
         raise InputError(f"{option_name(next(iter(common)))} goes with --r, not with {given[0]}")
 
@@ -264,27 +225,18 @@ def command(
     request = Request(
         model=model,
         dataset=dataset,
-        data_dir=data_dir,
-        split=split,
-        annotations=annotations,
-        data_options=parse_data_options(data_option or []),
+        **data.request(),
         settings=settings,
         protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
         sampling={
-            "strategy": None if strategy is None else strategy.value,
-            "sampling_rate": sampling_rate,
+            **sampling.sampling(),
             "num_clips": clips,
             "num_crops": crops,
             "target_fps": target_fps,
         },
         pad=short_videos is ShortVideos.pad,
         by_name={Labels.auto: None, Labels.name: True, Labels.number: False}[labels],
-        limit=limit,
-        batch_size=batch_size,
-        workers=workers,
-        dtype=dtype,
-        mixed_precision=mixed_precision,
-        device=device,
+        **asdict(videos),
         seed=seed,
         output=output,
         resume=resume,

@@ -19,6 +19,7 @@ from ..evaluation.names import distinct_names
 from .common import (
     Classifier,
     Dtype,
+    DtypeOption,
     InputError,
     check_device,
     check_writable,
@@ -76,37 +77,6 @@ class ClipStrategy(Enum):
 
 
 # --- options
-SplitOption = Annotated[
-    str | None,
-    typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
-]
-AnnotationsOption = Annotated[
-    Path | None,
-    typer.Option("--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"),
-]
-DataOptionOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data-option",
-        metavar="NAME=VALUE",
-        help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
-    ),
-]
-ClipStrategyOption = Annotated[
-    ClipStrategy | None,
-    typer.Option("--strategy", help="Which frames make a clip.", show_default="by the protocol"),
-]
-ClipSamplingRateOption = Annotated[
-    int | None,
-    typer.Option(
-        "--sampling-rate",
-        metavar="N",
-        min=1,
-        help="Distance between two frames of a clip.",
-        show_default="by the protocol",
-    ),
-]
-DataDirOption = Annotated[Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")]
 WorkersOption = Annotated[
     int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
 ]
@@ -119,16 +89,92 @@ DeviceChoice = Annotated[
         "--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, mps.", show_default="a GPU if any"
     ),
 ]
-MixedPrecisionOption = Annotated[
-    MixedPrecision | None,
-    typer.Option("--mixed-precision", help="Autocast.", show_default="as accelerate launch says, else no"),
-]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with what is in the output folder.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what is in the output folder.")]
 LimitOption = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", min=1, help="Only so many videos, spread evenly over the data set."),
 ]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the videos of a data set are, and which; the commands differ in whether the data set must be given."""
+
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")] = (
+        None
+    )
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
+    ] = None
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"
+        ),
+    ] = None
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data-option",
+            metavar="NAME=VALUE",
+            help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
+        ),
+    ] = None
+
+    def request(self) -> dict[str, Any]:
+        """The same as fields of a `Request`.
+
+        Raises:
+            InputError: If an option of the loader is none.
+        """
+        return {
+            "data_dir": self.data_dir,
+            "split": self.split,
+            "annotations": self.annotations,
+            "data_options": parse_data_options(self.data_option or []),
+        }
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """Which frames make a clip, where the protocol is not to decide it."""
+
+    strategy: Annotated[
+        ClipStrategy | None,
+        typer.Option("--strategy", help="Which frames make a clip.", show_default="by the protocol"),
+    ] = None
+    sampling_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--sampling-rate",
+            metavar="N",
+            min=1,
+            help="Distance between two frames of a clip.",
+            show_default="by the protocol",
+        ),
+    ] = None
+
+    def sampling(self) -> dict[str, Any]:
+        """The same for the `sampling` of a `Request`."""
+        strategy = None if self.strategy is None else self.strategy.value
+        return {"strategy": strategy, "sampling_rate": self.sampling_rate}
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """How the videos go through the model; the fields are those of a `Request`."""
+
+    limit: LimitOption = None
+    batch_size: BatchSizeOption = 8
+    workers: WorkersOption = 2
+    dtype: DtypeOption = Dtype.float32
+    mixed_precision: Annotated[
+        MixedPrecision | None,
+        typer.Option("--mixed-precision", help="Autocast.", show_default="as accelerate launch says, else no"),
+    ] = None
+    device: DeviceChoice = None
 
 
 # --- what is asked for

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Dtype, DtypeOption, InputError, JsonOption, console, find_checkpoint, input_errors, write_json
+from .common import InputError, JsonOption, console, find_checkpoint, input_errors, write_json
 from .evaluation import (
-    BatchSizeOption,
-    DeviceChoice,
-    LimitOption,
-    MixedPrecisionOption,
     OverwriteOption,
+    PassOptions,
     Protocol,
     Request,
     ResumeOption,
-    WorkersOption,
     finish,
     output_folder,
     report_failures,
     run_evaluation,
 )
+from .option_groups import grouped_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +43,9 @@ SHORT_HELP = "Reproduce the table of the paper on real checkpoints."
 DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100")
 
 
+@grouped_options
 def command(
+    *,
     kinetics400: Annotated[
         Path | None, typer.Option("--kinetics400", metavar="FOLDER", help="Where Kinetics-400 lies.")
     ] = None,
@@ -79,12 +79,7 @@ def command(
     ] = Path("evaluations/paper"),
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
-    limit: LimitOption = None,
-    batch_size: BatchSizeOption = 8,
-    workers: WorkersOption = 2,
-    dtype: DtypeOption = Dtype.float32,
-    mixed_precision: MixedPrecisionOption = None,
-    device: DeviceChoice = None,
+    videos: PassOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
@@ -148,12 +143,7 @@ def command(
             settings=settings,
             protocol=Protocol.paper,
             output=destination,
-            limit=limit,
-            batch_size=batch_size,
-            workers=workers,
-            dtype=dtype,
-            mixed_precision=mixed_precision,
-            device=device,
+            **asdict(videos),
             resume=resume,
             overwrite=overwrite,
         )

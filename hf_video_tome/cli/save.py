@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .card import (
-    BaseModelOption,
-    BenchmarkOption,
-    CardRequest,
-    EvaluationOption,
-    RepoIdOption,
-    check_hub_id,
-    make_card,
-)
+from .card import CardOptions, check_hub_id, make_card
 from .common import (
-    HeadAggregationOption,
     InputError,
     JsonOption,
     ModelArgument,
-    ModeOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ROption,
-    ScheduleOption,
-    ScopeOption,
-    ThresholdOption,
     check_writable,
     console,
     describe_counts,
     describe_merging,
     find_checkpoint,
     input_errors,
-    merging_settings,
     merging_summary,
     quiet_transformers,
     write_json,
 )
+from .merging_options import MergingOptions
+from .option_groups import grouped_options
 
 HELP = """Save a checkpoint with merging settings: weights, config, processor and model card, and share it.
 
@@ -53,13 +38,12 @@ Examples:
 SHORT_HELP = "Save and share a checkpoint with merging settings."
 
 
+@grouped_options
 def command(
     model: ModelArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")],
-    evaluation: EvaluationOption = None,
-    benchmark: BenchmarkOption = None,
-    base_model: BaseModelOption = None,
-    repo_id: RepoIdOption = None,
+    *,
+    contents: CardOptions,
     remote_code: Annotated[
         bool,
         typer.Option(
@@ -76,15 +60,7 @@ def command(
     revision: Annotated[str | None, typer.Option("--revision", metavar="BRANCH", help="Branch to commit to.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into FOLDER if it is a checkpoint.")] = False,
-    r: ROption = None,
-    mode: ModeOption = None,
-    threshold: ThresholdOption = None,
-    schedule: ScheduleOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
+    merging: MergingOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
@@ -95,26 +71,17 @@ def command(
     for option, given in (("--private", private), ("--revision", revision), ("--create-pr", create_pr)):
         if given and push_to_hub is None:
             raise InputError(f"{option} has no effect without --push-to-hub")
-    check_hub_id(repo_id, "--repo-id")
+    check_hub_id(contents.repo_id, "--repo-id")
     check_hub_id(push_to_hub, "--push-to-hub")
-    if push_to_hub is not None and repo_id not in (None, push_to_hub):
-        raise InputError(f"--repo-id {repo_id} must be the repository of --push-to-hub, {push_to_hub}, or be left out")
-    if repo_id is None and push_to_hub is not None and "/" in push_to_hub:
-        repo_id = push_to_hub  # a bare name is completed by the Hub, and nobody could load it as it stands
+    if push_to_hub is not None and contents.repo_id not in (None, push_to_hub):
+        raise InputError(
+            f"--repo-id {contents.repo_id} must be the repository of --push-to-hub, {push_to_hub}, or be left out"
+        )
+    if contents.repo_id is None and push_to_hub is not None and "/" in push_to_hub:
+        # A bare name is completed by the Hub, and nobody could load it as it stands.
+        contents = replace(contents, repo_id=push_to_hub)
     _check_folder(folder, find_checkpoint(model), overwrite)
-    settings = merging_settings(
-        r,
-        schedule,
-        mode=mode,
-        threshold=threshold,
-        scope=scope,
-        pooling=pooling,
-        head_aggregation=head_aggregation,
-        proportional_attention=proportional_attention,
-        position=position,
-    )
-    request = CardRequest(model, settings, evaluation or [], benchmark or [], base_model, repo_id, remote_code)
-    classifier, card = make_card(request)
+    classifier, card = make_card(model, merging.settings(), contents, remote_code=remote_code)
     with quiet_transformers(), input_errors(OSError, rewrite=lambda text: f"{folder}: {text}"):
         files = save_checkpoint(
             classifier.model, folder, processor=classifier.location, card=card, remote_code=remote_code
@@ -139,7 +106,7 @@ def command(
                 "token_merging": summary,
                 "token_counts": counts,
                 "remote_code": remote_code,
-                "repo_id": push_to_hub or repo_id,
+                "repo_id": push_to_hub or contents.repo_id,
                 "address": address,
             }
         )

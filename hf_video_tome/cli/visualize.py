@@ -13,31 +13,19 @@ from .common import (
     DeviceOption,
     Dtype,
     DtypeOption,
-    HeadAggregationOption,
+    FrameOptions,
     InputError,
     JsonOption,
     ModelOption,
-    ModeOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ROption,
-    SamplingRateOption,
-    ScheduleOption,
-    ScopeOption,
-    Strategy,
-    StrategyOption,
-    ThresholdOption,
     check_output_file,
-    check_sampling,
     input_errors,
     load_classifier,
-    merging_settings,
     print_note,
-    read_clip,
     require_packages,
     write_json,
 )
+from .merging_options import MergingOptions
+from .option_groups import grouped_options
 
 if TYPE_CHECKING:
     from ..visualization import TracedClip
@@ -71,24 +59,17 @@ MAX_SCALE = 32
 """Clips are small at least where they are enlarged as much: more would only fill memory."""
 
 
+@grouped_options
 def command(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Video file (mp4, webm, mkv, avi, mov), or folder of frames.")
     ],
+    *,
     model: ModelOption = None,
-    r: ROption = None,
-    mode: ModeOption = None,
-    threshold: ThresholdOption = None,
-    schedule: ScheduleOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
+    merging: MergingOptions,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
-    strategy: StrategyOption = Strategy.uniform,
-    sampling_rate: SamplingRateOption = None,
+    sampling: FrameOptions,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -189,7 +170,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
-    check_sampling(strategy, sampling_rate)
+    sampling.check()
     if not Path(file).exists():  # before the model is loaded
         raise InputError(f"{file}: no such file")
     target = output or Path("tokens.mp4")
@@ -198,19 +179,8 @@ def command(
     is_sheet = _check_output(target)
     _check_options(per_layer, layer, bool(token) or largest is not None or bool(at), is_sheet, fps, frames)
     places = [_parse_place(text) for text in at or ()]
-    settings = merging_settings(
-        r,
-        schedule,
-        mode=mode,
-        threshold=threshold,
-        scope=scope,
-        pooling=pooling,
-        head_aggregation=head_aggregation,
-        proportional_attention=proportional_attention,
-        position=position,
-    )
-    classifier = load_classifier(model, settings, dtype.value, device, "--model")
-    decided = decisions(classifier, dtype, strategy, sampling_rate)
+    classifier = load_classifier(model, merging.settings(), dtype.value, device, "--model")
+    decided = decisions(classifier, dtype, sampling)
     num_layers = len(decided["token_counts"]) - 1
     if layer is not None and layer > num_layers:
         raise InputError(f"--layer must be 0 (before the first layer) to {num_layers} (after the last), got {layer}")
@@ -223,7 +193,7 @@ def command(
 
     from ..visualization import save_layers, save_tokens, trace_clip
 
-    loaded = read_clip(classifier, file, strategy, sampling_rate)
+    loaded = sampling.read(classifier, file)
     with input_errors(ValueError, torch.OutOfMemoryError, rewrite=lambda text: f"{file}: {text}"):
         clip = trace_clip(classifier.model, loaded, classifier.transform, name=Path(classifier.name).name)
     drawn = clip.num_layers if layer is None else layer

@@ -11,15 +11,7 @@ import typer
 from ..common import (
     Classifier,
     Dtype,
-    HeadAggregationOption,
     InputError,
-    JsonOption,
-    ModesOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ScopeOption,
-    ThresholdOption,
     input_errors,
     load_classifier,
     make_folder,
@@ -32,18 +24,9 @@ from ..common import (
     require_packages,
     with_settings,
 )
-from ..evaluation import (
-    AnnotationsOption,
-    BatchSizeOption,
-    ClipSamplingRateOption,
-    ClipStrategyOption,
-    DataDirOption,
-    DataOptionOption,
-    DeviceChoice,
-    LimitOption,
-    SplitOption,
-    WorkersOption,
-)
+from ..evaluation import ClipOptions, DataOptions
+from ..merging_options import MatchingOptions, ModesOption
+from ..option_groups import grouped_options
 from .inputs import (
     choose_device,
     evaluated,
@@ -51,20 +34,8 @@ from .inputs import (
     make_request,
     with_dashes,
 )
-from .options import (
-    DataOption,
-    EvaluationOption,
-    OptionalModelArgument,
-    OutputOption,
-    OverwriteOption,
-    SeedOption,
-)
-from .results import (
-    check_output,
-    choose_output,
-    title_of,
-    write_results,
-)
+from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .results import OutputOptions, title_of, write_results
 
 HELP = """Accuracy against r up to the limit, and against speed, for each schedule and mode.
 
@@ -82,13 +53,12 @@ ROUNDS = 10
 """How often each setting is timed where nothing else is said."""
 
 
+@grouped_options
 def command(
     model: OptionalModelArgument = None,
-    dataset: DataOption = None,
-    data_dir: DataDirOption = None,
-    split: SplitOption = None,
-    annotations: AnnotationsOption = None,
-    data_option: DataOptionOption = None,
+    *,
+    dataset: DatasetOption = None,
+    data: DataOptions,
     evaluation: EvaluationOption = None,
     r: Annotated[
         list[str] | None,
@@ -110,12 +80,7 @@ def command(
             show_default="constant, decreasing and increasing",
         ),
     ] = None,
-    threshold: ThresholdOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
+    matching: MatchingOptions,
     benchmark: Annotated[
         Path | None,
         typer.Option(
@@ -134,21 +99,13 @@ def command(
             show_default=str(ROUNDS),
         ),
     ] = None,
-    strategy: ClipStrategyOption = None,
-    sampling_rate: ClipSamplingRateOption = None,
-    limit: LimitOption = None,
-    batch_size: BatchSizeOption = 8,
-    workers: WorkersOption = 2,
+    sampling: ClipOptions,
     dtype: Annotated[
         Dtype | None,
         typer.Option("--dtype", help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
     ] = None,
-    device: DeviceChoice = None,
-    seed: SeedOption = 0,
-    output: OutputOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    run: EvaluationRunOptions,
+    files: OutputOptions,
 ) -> None:
     """Runs the command; see `HELP`."""
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
@@ -157,16 +114,7 @@ def command(
     from ...analysis.files import conditions_of_run
     from ...analysis.speed import measure_speed_ups, speed_ups_of
 
-    common = merging_settings(
-        None,
-        None,
-        threshold=threshold,
-        scope=scope,
-        pooling=pooling,
-        head_aggregation=head_aggregation,
-        proportional_attention=proportional_attention,
-        position=position,
-    )
+    common = matching.settings()
     if evaluation is not None and (r or mode or schedule or common):
         raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
     if evaluation is not None and dtype is not None:
@@ -177,9 +125,9 @@ def command(
         if given and model is None:
             raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same one")
     schedules = [
-        merging_settings(None, text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
+        merging_settings(schedule=text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
     ]
-    modes = [merging_settings(None, None, mode=text)["mode"] for text in mode or ["merge"]]
+    modes = [merging_settings(mode=text)["mode"] for text in mode or ["merge"]]
     values = None if r is None else [_one_r(text) for text in r]
     if values is not None and not any(values):
         raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
@@ -203,27 +151,33 @@ def command(
         return found
 
     chosen_dtype = dtype or Dtype.float32
-    target = choose_output(output, "accuracy", model, evaluation)
+    target = files.folder("accuracy", model, evaluation)
     request = make_request(
-        model, dataset, evaluation, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
-        settings=grid, strategy=strategy, sampling_rate=sampling_rate, limit=limit, batch_size=batch_size,
-        workers=workers, dtype=chosen_dtype, device=device, seed=seed, output=target / "evaluation", resume=resume,
-        overwrite=overwrite, needs_labels=True,
-    )  # fmt: skip
+        model,
+        dataset,
+        data,
+        sampling,
+        run,
+        chosen_dtype,
+        evaluation,
+        settings=grid,
+        output=target / "evaluation",
+        overwrite=files.overwrite,
+    )
     results, failed = {}, False
     if evaluation is not None:
         results = read_evaluation(evaluation)
         with input_errors(ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
             accuracy_curves(results)
-    check_output(target, "accuracy", overwrite or resume)
+    files.check(target, "accuracy", run.resume)
     classifier: Classifier | None = None
     if request is not None:
-        done = evaluated(request, as_json)
+        done = evaluated(request, files.as_json)
         if done is None:
             return
         results, failed = done
     elif model is not None:
-        classifier = load_evaluated(model, results, choose_device(device))
+        classifier = load_evaluated(model, results, choose_device(run.device))
         take_speed_ups(
             classifier.model.config, [setting["resolved"] for setting in results["settings"]], results["run"]["dtype"]
         )
@@ -233,17 +187,22 @@ def command(
         import torch
 
         own = results["run"]["dtype"]
-        classifier = classifier or load_classifier(model, {}, own, choose_device(device))
+        classifier = classifier or load_classifier(model, {}, own, choose_device(run.device))
         # What they came to there, whatever settings are saved with this checkpoint.
         settings = [setting["resolved"] for setting in results["settings"]]
         counts = [setting["token_counts"] for setting in results["settings"]]
         passes = num_rounds * (1 + sum(tokens[-1] < tokens[0] for tokens in counts))
         with progress_bar(f"timing {len(settings)} settings", passes) as advance:
             speed_ups = measure_speed_ups(
-                classifier.model, settings, batch_size=batch_size, rounds=num_rounds, seed=seed, on_progress=advance
+                classifier.model,
+                settings,
+                batch_size=run.batch_size,
+                rounds=num_rounds,
+                seed=run.seed,
+                on_progress=advance,
             )
         conditions_of_speed = {
-            "batch_size": batch_size,
+            "batch_size": run.batch_size,
             "rounds": num_rounds,
             "dtype": own,
             "device": classifier.device.type,
@@ -259,7 +218,7 @@ def command(
         curves, target / "accuracy.png", title=title_of(conditions, results["num_labelled"]), note=note
     )
     write_results(
-        target, "accuracy", conditions, {"points": curve_rows(curves)}, curve_rows(curves), [picture], as_json
+        target, "accuracy", conditions, {"points": curve_rows(curves)}, curve_rows(curves), [picture], files.as_json
     )
     if failed:
         raise typer.Exit(2)

@@ -12,55 +12,18 @@ from ..common import (
     Classifier,
     Dtype,
     DtypeOption,
-    HeadAggregationOption,
     InputError,
-    JsonOption,
-    ModeOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ROption,
-    ScheduleOption,
-    ScopeOption,
-    ThresholdOption,
     input_errors,
     make_folder,
     read_evaluation,
     require_packages,
 )
-from ..evaluation import (
-    AnnotationsOption,
-    BatchSizeOption,
-    ClipSamplingRateOption,
-    ClipStrategyOption,
-    DataDirOption,
-    DataOptionOption,
-    DeviceChoice,
-    LimitOption,
-    SplitOption,
-    WorkersOption,
-)
-from .inputs import (
-    evaluated,
-    load_evaluated,
-    make_request,
-    merging_of,
-    merging_options,
-)
-from .options import (
-    DataOption,
-    EvaluationOption,
-    OptionalModelArgument,
-    OutputOption,
-    OverwriteOption,
-    SeedOption,
-)
-from .results import (
-    check_output,
-    choose_output,
-    title_of,
-    write_results,
-)
+from ..evaluation import ClipOptions, DataOptions
+from ..merging_options import MergingOptions
+from ..option_groups import grouped_options
+from .inputs import evaluated, load_evaluated, make_request, merging_of
+from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .results import OutputOptions, title_of, write_results
 
 HELP = """Confusion matrices without and with merging, and what merging changes in them.
 
@@ -74,13 +37,12 @@ Examples:
 SHORT_HELP = "What merging changes in the confusion matrix."
 
 
+@grouped_options
 def command(
     model: OptionalModelArgument = None,
-    dataset: DataOption = None,
-    data_dir: DataDirOption = None,
-    split: SplitOption = None,
-    annotations: AnnotationsOption = None,
-    data_option: DataOptionOption = None,
+    *,
+    dataset: DatasetOption = None,
+    data: DataOptions,
     evaluation: EvaluationOption = None,
     before: Annotated[
         int, typer.Option("--before", metavar="N", min=0, help="Number of the evaluation's setting to compare with.")
@@ -91,15 +53,7 @@ def command(
             "--after", metavar="N", min=0, help="Number of the setting that is compared.", show_default="the last"
         ),
     ] = None,
-    r: ROption = None,
-    mode: ModeOption = None,
-    threshold: ThresholdOption = None,
-    schedule: ScheduleOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
+    merging: MergingOptions,
     task: Annotated[
         str | None,
         typer.Option(
@@ -113,18 +67,10 @@ def command(
             "--select", metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."
         ),
     ] = "changed",
-    strategy: ClipStrategyOption = None,
-    sampling_rate: ClipSamplingRateOption = None,
-    limit: LimitOption = None,
-    batch_size: BatchSizeOption = 8,
-    workers: WorkersOption = 2,
+    sampling: ClipOptions,
     dtype: DtypeOption = Dtype.float32,
-    device: DeviceChoice = None,
-    seed: SeedOption = 0,
-    output: OutputOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    run: EvaluationRunOptions,
+    files: OutputOptions,
 ) -> None:
     """Runs the command; see `HELP`."""
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
@@ -135,9 +81,7 @@ def command(
 
     if select not in SELECTIONS:
         raise InputError(f"--select must be one of {', '.join(SELECTIONS)}, got {select!r}")
-    settings = merging_options(
-        r, schedule, mode, threshold, scope, pooling, head_aggregation, proportional_attention, position
-    )
+    settings = merging.settings()
     if evaluation is not None and settings:
         raise InputError("the settings are those of --evaluation: choose two of them with --before and --after")
     if evaluation is None and (before, after) != (0, None):
@@ -147,36 +91,42 @@ def command(
         _choose_task(task, [found.name for found in classifier_tasks(classifier.model.config)])
         return [{"r": 0}, merging_of(settings, classifier)[0]]
 
-    target = choose_output(output, "confusion", model, evaluation)
+    target = files.folder("confusion", model, evaluation)
     request = make_request(
-        model, dataset, evaluation, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
-        settings=compared, strategy=strategy, sampling_rate=sampling_rate, limit=limit, batch_size=batch_size,
-        workers=workers, dtype=dtype, device=device, seed=seed, output=target / "evaluation", resume=resume,
-        overwrite=overwrite, needs_labels=True,
-    )  # fmt: skip
+        model,
+        dataset,
+        data,
+        sampling,
+        run,
+        dtype,
+        evaluation,
+        settings=compared,
+        output=target / "evaluation",
+        overwrite=files.overwrite,
+    )
     results, failed = {}, False
     if evaluation is not None:
         results = read_evaluation(evaluation)
         _choose_settings(before, after, len(results["settings"]))
         _choose_task(task, list(results["run"]["tasks"]))
-    check_output(target, "confusion", overwrite or resume)
+    files.check(target, "confusion", run.resume)
     if request is not None:
-        done = evaluated(request, as_json)
+        done = evaluated(request, files.as_json)
         if done is None:
             return
         results, failed = done
-    run = results["run"]
+    evaluated_run = results["run"]
     after = _choose_settings(before, after, len(results["settings"]))
-    chosen_task = _choose_task(task, list(run["tasks"]))
+    chosen_task = _choose_task(task, list(evaluated_run["tasks"]))
     names = _class_names(model, results, chosen_task)
     with input_errors(ValueError, OSError):
         rows = read_predictions(evaluation or target / "evaluation")
-        change = compare_confusions(rows, before, after, run["tasks"][chosen_task], chosen_task)
+        change = compare_confusions(rows, before, after, evaluated_run["tasks"][chosen_task], chosen_task)
     drawn = choose_classes(change, classes, select)
     headings = distinct_names([results["settings"][number]["changes"] for number in (before, after)])
     make_folder(target)
     conditions = {
-        **conditions_of_run(run),
+        **conditions_of_run(evaluated_run),
         "task": chosen_task,
         "before": results["settings"][before]["resolved"],
         "after": results["settings"][after]["resolved"],
@@ -195,7 +145,7 @@ def command(
     )
     content = {"summary": summary, "drawn_classes": [{"class": label, "name": names(label)} for label in drawn]}
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()]
-    write_results(target, "confusion", conditions, content, change.rows(names), [picture], as_json, lines)
+    write_results(target, "confusion", conditions, content, change.rows(names), [picture], files.as_json, lines)
     if failed:
         raise typer.Exit(2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,12 @@ import typer
 
 from ..common import (
     Classifier,
+    Dtype,
     InputError,
     check_device,
     find_checkpoint,
     input_errors,
     load_classifier,
-    merging_settings,
     one_line,
     option_name,
     option_names,
@@ -29,17 +29,18 @@ from ..common import (
 )
 from ..evaluation import (
     SHOWN_FAILURES,
-    ClipStrategy,
+    ClipOptions,
+    DataOptions,
     Protocol,
     Request,
     choose_sampling,
     find_dataset,
     finish,
     load_examples,
-    parse_data_options,
     report_failures,
     run_evaluation,
 )
+from .options import RunOptions
 
 if TYPE_CHECKING:
     from ...analysis import Clips
@@ -112,17 +113,29 @@ class Loaded:
 def make_request(
     model: str | None,
     dataset: str | None,
-    evaluation: Path | None,
+    data: DataOptions,
+    sampling: ClipOptions,
+    run: RunOptions,
+    dtype: Dtype,
+    evaluation: Path | None = None,
     *,
-    strategy: ClipStrategy | None,
-    sampling_rate: int | None,
-    data_option: list[str] | None,
-    device: str | None,
     settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}],
     output: Path | None = None,
-    **others: Any,
+    overwrite: bool = False,
 ) -> Request | None:
     """The options as a request, checked as far as they can be without loading anything.
+
+    Args:
+        model: MODEL.
+        dataset: Value of `--dataset`.
+        data: Videos of it.
+        sampling: Frames of these.
+        run: How they go through the model.
+        dtype: What it runs in.
+        evaluation: Value of `--evaluation`.
+        settings: What to evaluate.
+        output: Where to evaluate; None for an analysis that only takes clips.
+        overwrite: Whether to delete what is there.
 
     Returns:
         The request; None where a finished evaluation is taken.
@@ -132,11 +145,12 @@ def make_request(
     """
     if model is not None:
         find_checkpoint(model)
-    if device is not None:
-        check_device(device)
+    if run.device is not None:
+        check_device(run.device)
+    others = asdict(run)
     if evaluation is not None:
-        chosen = {"dataset": dataset, "strategy": strategy, "sampling_rate": sampling_rate, "data_option": data_option}
-        chosen |= {name: others[name] for name in ("data_dir", "split", "annotations", "limit", "resume")}
+        chosen = {"dataset": dataset, **asdict(sampling), **asdict(data)}
+        chosen |= {name: others[name] for name in ("limit", "resume")}
         for name, value in chosen.items():
             if value:
                 raise InputError(f"{option_name(name)} and --evaluation exclude each other")
@@ -148,12 +162,14 @@ def make_request(
     request = Request(
         model=model,
         dataset=dataset,
-        device=device,
-        data_options=parse_data_options(data_option or []),
+        **data.request(),
         settings=settings,
         protocol=Protocol.single,
-        sampling={"strategy": None if strategy is None else strategy.value, "sampling_rate": sampling_rate},
+        sampling=sampling.sampling(),
+        dtype=dtype,
         output=output,
+        overwrite=overwrite,
+        needs_labels=output is not None,
         **others,
     )
     find_dataset(request)
@@ -256,31 +272,6 @@ def choose_device(name: str | None) -> str:
         return name
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return "cpu" if accelerator is None else accelerator.type
-
-
-def merging_options(
-    r: str | None,
-    schedule: str | None,
-    mode: str | None,
-    threshold: float | None,
-    scope: str | None,
-    pooling: str | None,
-    head_aggregation: str | None,
-    proportional_attention: bool | None,
-    position: str | None,
-) -> dict[str, Any]:
-    """The merging options that were given, as settings."""
-    return merging_settings(
-        r,
-        schedule,
-        mode=mode,
-        threshold=threshold,
-        scope=scope,
-        pooling=pooling,
-        head_aggregation=head_aggregation,
-        proportional_attention=proportional_attention,
-        position=position,
-    )
 
 
 def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:

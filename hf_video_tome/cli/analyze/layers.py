@@ -9,53 +9,19 @@ import typer
 from ..common import (
     Dtype,
     DtypeOption,
-    HeadAggregationOption,
-    JsonOption,
     ModelArgument,
-    ModeOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ROption,
-    ScheduleOption,
-    ScopeOption,
-    ThresholdOption,
     input_errors,
     make_folder,
     option_names,
     progress_bar,
     require_packages,
 )
-from ..evaluation import (
-    AnnotationsOption,
-    BatchSizeOption,
-    ClipSamplingRateOption,
-    ClipStrategyOption,
-    DataDirOption,
-    DataOptionOption,
-    DeviceChoice,
-    SplitOption,
-    WorkersOption,
-)
-from .inputs import (
-    load,
-    make_request,
-    merging_options,
-)
-from .options import (
-    DataOption,
-    ExamplesOption,
-    OutputOption,
-    OverwriteOption,
-    SeedOption,
-)
-from .results import (
-    check_output,
-    choose_output,
-    described,
-    title_of,
-    write_results,
-)
+from ..evaluation import ClipOptions, DataOptions
+from ..merging_options import MergingOptions
+from ..option_groups import grouped_options
+from .inputs import load, make_request
+from .options import DatasetOption, ExamplesOption, RunOptions
+from .results import OutputOptions, described, title_of, write_results
 
 HELP = """Layer duplication: what would be merged if one layer decided alone?
 
@@ -70,56 +36,35 @@ SHORT_HELP = "What each layer would merge by itself."
 ERROR_NOTE = "± one standard error over the clips"
 
 
+@grouped_options
 def command(
     model: ModelArgument,
-    dataset: DataOption = None,
-    data_dir: DataDirOption = None,
-    split: SplitOption = None,
-    annotations: AnnotationsOption = None,
-    data_option: DataOptionOption = None,
+    *,
+    dataset: DatasetOption = None,
+    data: DataOptions,
     clips: Annotated[
         int, typer.Option("--clips", metavar="N", min=1, help="Clips to look at, spread evenly over the data set.")
     ] = 48,
     examples: ExamplesOption = 1,
-    r: ROption = None,
-    mode: ModeOption = None,
-    threshold: ThresholdOption = None,
-    schedule: ScheduleOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
-    strategy: ClipStrategyOption = None,
-    sampling_rate: ClipSamplingRateOption = None,
-    batch_size: BatchSizeOption = 8,
-    workers: WorkersOption = 0,
+    merging: MergingOptions,
+    sampling: ClipOptions,
     dtype: DtypeOption = Dtype.float32,
-    device: DeviceChoice = None,
-    seed: SeedOption = 0,
-    output: OutputOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    run: RunOptions,
+    files: OutputOptions,
 ) -> None:
     """Runs the command; see `HELP`."""
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
     from ...analysis import draw_layers, save_layer_groups, study_layers
     from ...visualization import ClipGeometry
 
-    given = merging_options(
-        r, schedule, mode, threshold, scope, pooling, head_aggregation, proportional_attention, position
-    )
-    request = make_request(
-        model, dataset, None, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
-        strategy=strategy, sampling_rate=sampling_rate, batch_size=batch_size, workers=workers, dtype=dtype,
-        device=device, seed=seed,
-    )  # fmt: skip
-    target = choose_output(output, "layers", model, None)
-    check_output(target, "layers", overwrite)
+    given = merging.settings()
+    request = make_request(model, dataset, data, sampling, run, dtype)
+    target = files.folder("layers", model)
+    files.check(target, "layers")
     loaded = load(request, lambda found: found.spread(clips), given)
     with (
         progress_bar(
-            f"comparing the layers on {len(loaded.clips)} clips", -(-len(loaded.clips) // batch_size)
+            f"comparing the layers on {len(loaded.clips)} clips", -(-len(loaded.clips) // run.batch_size)
         ) as advance,
         input_errors(ValueError, rewrite=option_names),
     ):
@@ -128,13 +73,13 @@ def command(
             loaded.classifier.transform,
             loaded.clips,
             loaded.settings,
-            batch_size=batch_size,
-            seed=seed,
+            batch_size=run.batch_size,
+            seed=run.seed,
             num_examples=max(examples, 1),
             on_progress=advance,
         )
     make_folder(target)
-    conditions = loaded.conditions(seed)
+    conditions = loaded.conditions(run.seed)
     pictures = [
         draw_layers(
             study,
@@ -157,5 +102,5 @@ def command(
             )
         )
     content = {"clips": study.clips, "token_counts": list(study.token_counts), "measures": study.rows()}
-    write_results(target, "layers", conditions, content, study.rows(), pictures, as_json)
+    write_results(target, "layers", conditions, content, study.rows(), pictures, files.as_json)
     loaded.finish()

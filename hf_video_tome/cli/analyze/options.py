@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..evaluation import BatchSizeOption, DeviceChoice, LimitOption, WorkersOption
 
 OptionalModelArgument = Annotated[
     str | None,
@@ -16,7 +19,7 @@ OptionalModelArgument = Annotated[
         show_default=False,
     ),
 ]
-DataOption = Annotated[
+DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
@@ -33,10 +36,23 @@ EvaluationOption = Annotated[
         help="Output folder of a finished `hf-video-tome evaluate` to take in place of running one.",
     ),
 ]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the files.", show_default="analysis/KIND-MODEL"),
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")]
-SeedOption = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")]
 ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Clips to draw.")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How clips go through the model; the fields are those of a `Request`."""
+
+    batch_size: BatchSizeOption = 8
+    workers: WorkersOption = 0
+    device: DeviceChoice = None
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")] = 0
+
+
+@dataclass(frozen=True)
+class EvaluationRunOptions(RunOptions):
+    """The same for analyses that evaluate a data set, which takes longer."""
+
+    workers: WorkersOption = 2
+    limit: LimitOption = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from ..common import (
     InputError,
+    JsonOption,
     check_writable,
     console,
     describe_merging,
@@ -21,23 +23,35 @@ from ..evaluation import (
 )
 
 
-def choose_output(output: Path | None, kind: str, model: str | None, evaluation: Path | None) -> Path:
-    """The output folder; nothing is looked at yet."""
-    from ...analysis.files import model_name
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the results go."""
 
-    name = evaluation.resolve().name if evaluation is not None else model_name(model or "")
-    return output or Path("analysis") / output_folder(kind, name, "").name.strip("-")
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Folder for the files.", show_default="analysis/KIND-MODEL"
+        ),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")] = False
+    as_json: JsonOption = False
 
+    def folder(self, kind: str, model: str | None, evaluation: Path | None = None) -> Path:
+        """The output folder; nothing is looked at yet."""
+        from ...analysis.files import model_name
 
-def check_output(folder: Path, kind: str, replace: bool) -> None:
-    """Looks at the output folder, once all else is clear; whoever has something to write makes it.
+        name = evaluation.resolve().name if evaluation is not None else model_name(model or "")
+        return self.output or Path("analysis") / output_folder(kind, name, "").name.strip("-")
 
-    Raises:
-        InputError: If it cannot be written to, or has results that are not to be replaced.
-    """
-    if (folder / f"{kind}.json").exists() and not replace:
-        raise InputError(f"--output {folder} has a {kind}.json already: --overwrite replaces it")
-    check_writable(folder)
+    def check(self, folder: Path, kind: str, resume: bool = False) -> None:
+        """Looks at the output folder, once all else is clear; whoever has something to write makes it.
+
+        Raises:
+            InputError: If it cannot be written to, or has results that are not to be replaced.
+        """
+        if (folder / f"{kind}.json").exists() and not (self.overwrite or resume):
+            raise InputError(f"--output {folder} has a {kind}.json already: --overwrite replaces it")
+        check_writable(folder)
 
 
 def described(setting: Mapping[str, Any]) -> str:

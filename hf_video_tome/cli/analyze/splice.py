@@ -10,18 +10,8 @@ import typer
 from ..common import (
     Dtype,
     DtypeOption,
-    HeadAggregationOption,
     InputError,
-    JsonOption,
     ModelArgument,
-    ModeOption,
-    PoolingOption,
-    PositionOption,
-    ProportionalAttentionOption,
-    ROption,
-    ScheduleOption,
-    ScopeOption,
-    ThresholdOption,
     input_errors,
     make_folder,
     option_names,
@@ -29,37 +19,12 @@ from ..common import (
     progress_bar,
     require_packages,
 )
-from ..evaluation import (
-    AnnotationsOption,
-    BatchSizeOption,
-    ClipSamplingRateOption,
-    ClipStrategyOption,
-    DataDirOption,
-    DataOptionOption,
-    DeviceChoice,
-    SplitOption,
-    WorkersOption,
-)
-from .inputs import (
-    load,
-    make_request,
-    merging_options,
-    with_dashes,
-)
-from .options import (
-    DataOption,
-    ExamplesOption,
-    OutputOption,
-    OverwriteOption,
-    SeedOption,
-)
-from .results import (
-    check_output,
-    choose_output,
-    described,
-    title_of,
-    write_results,
-)
+from ..evaluation import ClipOptions, DataOptions
+from ..merging_options import MergingOptions
+from ..option_groups import grouped_options
+from .inputs import load, make_request, with_dashes
+from .options import DatasetOption, ExamplesOption, RunOptions
+from .results import OutputOptions, described, title_of, write_results
 
 if TYPE_CHECKING:
     from ...evaluation import Examples
@@ -77,13 +42,12 @@ Example:
 SHORT_HELP = "Whether tokens merge across a splice of two clips."
 
 
+@grouped_options
 def command(
     model: ModelArgument,
-    dataset: DataOption = None,
-    data_dir: DataDirOption = None,
-    split: SplitOption = None,
-    annotations: AnnotationsOption = None,
-    data_option: DataOptionOption = None,
+    *,
+    dataset: DatasetOption = None,
+    data: DataOptions,
     classes: Annotated[
         int, typer.Option("--classes", metavar="N", min=1, help="Classes to take, spread over those of the data set.")
     ] = 30,
@@ -103,25 +67,11 @@ def command(
         float, typer.Option("--share", metavar="SHARE", help="Share of the clip that is replaced, between 0 and 1.")
     ] = 0.5,
     examples: ExamplesOption = 2,
-    r: ROption = None,
-    mode: ModeOption = None,
-    threshold: ThresholdOption = None,
-    schedule: ScheduleOption = None,
-    scope: ScopeOption = None,
-    pooling: PoolingOption = None,
-    head_aggregation: HeadAggregationOption = None,
-    proportional_attention: ProportionalAttentionOption = None,
-    position: PositionOption = None,
-    strategy: ClipStrategyOption = None,
-    sampling_rate: ClipSamplingRateOption = None,
-    batch_size: BatchSizeOption = 8,
-    workers: WorkersOption = 0,
+    merging: MergingOptions,
+    sampling: ClipOptions,
     dtype: DtypeOption = Dtype.float32,
-    device: DeviceChoice = None,
-    seed: SeedOption = 0,
-    output: OutputOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    run: RunOptions,
+    files: OutputOptions,
 ) -> None:
     """Runs the command; see `HELP`."""
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
@@ -134,23 +84,17 @@ def command(
         raise InputError(f"--region must be one of {', '.join(REGIONS)}, got {region!r}")
     if not 0 < share < 1:
         raise InputError(f"--share must be between 0 and 1, both excluded, got {share:g}")
-    given = merging_options(
-        r, schedule, mode, threshold, scope, pooling, head_aggregation, proportional_attention, position
-    )
-    request = make_request(
-        model, dataset, None, data_dir=data_dir, split=split, annotations=annotations, data_option=data_option,
-        strategy=strategy, sampling_rate=sampling_rate, batch_size=batch_size, workers=workers, dtype=dtype,
-        device=device, seed=seed,
-    )  # fmt: skip
-    target = choose_output(output, "splice", model, None)
-    check_output(target, "splice", overwrite)
+    given = merging.settings()
+    request = make_request(model, dataset, data, sampling, run, dtype)
+    target = files.folder("splice", model)
+    files.check(target, "splice")
     loaded = load(
         request,
         lambda found: _choose_classes(found, classes, per_class),
         given,
         lambda config: check_splicing(config, region, share),
     )
-    scope_used = loaded.conditions(seed)["resolved"]["scope"]
+    scope_used = loaded.conditions(run.seed)["resolved"]["scope"]
     if region == "tubelets" and scope_used in SHARED_SCOPES:
         print_note(
             f"with scope {scope_used} one matching serves all frames or places, each of which is spliced elsewhere: "
@@ -168,14 +112,14 @@ def command(
             loaded.tasks,
             region=region,
             share=share,
-            batch_size=batch_size,
-            seed=seed,
+            batch_size=run.batch_size,
+            seed=run.seed,
             num_examples=examples,
             on_progress=advance,
         )
     make_folder(target)
     conditions = {
-        **loaded.conditions(seed),
+        **loaded.conditions(run.seed),
         "region": region,
         "share": share,
         "classes": classes,
@@ -207,7 +151,7 @@ def command(
             )
         )
     content = {"clips": num_clips, **summary}
-    write_results(target, "splice", conditions, content, study.rows(), pictures, as_json, _lines(content))
+    write_results(target, "splice", conditions, content, study.rows(), pictures, files.as_json, _lines(content))
     loaded.finish()
 
 
