@@ -1,9 +1,11 @@
 """Writes the page of speed results from what `hf-video-tome benchmark --output FOLDER` measured.
 
     python examples/benchmark_page.py speed/videomae speed/vivit
+    python examples/benchmark_page.py docs/speed/videomae.json docs/speed/vivit.json
 
-Each FOLDER (or its results.json) becomes a section of `docs/speed.md`, with its table, its plot (copied to
-`docs/speed/`), the machine, the versions and the command. Nothing is measured here: the same files give the same page.
+Each folder (or file of results) becomes a section of `docs/speed.md`, with its table, the machine, the versions, the
+command, and its data and plot, which go to `docs/speed/`. Nothing is measured here: the same files give the same page.
+Needs `pip install "hf-video-tome[viz]"`.
 """
 
 from __future__ import annotations

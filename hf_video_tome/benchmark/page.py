@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .parts import PARTS
-from .results import BenchmarkResults, MeasuredVariant
+from .plot import save_plot
+from .results import FILE_NAME, BenchmarkResults, MeasuredVariant
 from .timing import Ratio, spread
 
 INTRODUCTION = """# Speed
 
 How much faster models are that merge tokens, measured by the command [`benchmark`](benchmark.md), which says what
-each column means. Ratios can be compared, seconds are those of one machine. This page is written from the results of
-the commands that it names:
-
-```
-python examples/benchmark_page.py RESULTS.json ...
-```
+each column means. Ratios can be compared, seconds are those of one machine. This page is written by
+`examples/benchmark_page.py` from the data that it links to, which the commands below each table made.
 """
 
 
@@ -152,32 +149,41 @@ def describe_conditions(results: BenchmarkResults) -> str:
 
 
 def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
-    """Writes a page of the documentation from the results of benchmarks, with their plots in a folder beside it.
+    """Writes a page of the documentation from the results of benchmarks, with data and plots in a folder beside it.
 
     Args:
-        sources: Files `results.json`, or folders that hold one; plots are those beside them.
-        page: The Markdown file; plots go to the folder of the same name without suffix.
+        sources: Folders that hold a `results.json`, or such files. Data and plot are called as the file is, or as its
+            folder where the file is a `results.json`.
+        page: The Markdown file; data and plots go to the folder of the same name without suffix.
 
     Returns:
         All that was written, the page first.
 
     Raises:
+        ImportError: If matplotlib is missing.
         OSError: If something cannot be read or written.
-        ValueError: If a source holds no results.
+        ValueError: If a source holds no results, or two have the same name.
     """
-    loaded = [(source if source.is_dir() else source.parent, BenchmarkResults.load(source)) for source in sources]
-    page.parent.mkdir(parents=True, exist_ok=True)
+    files = [source / FILE_NAME if source.is_dir() else source for source in sources]
+    names = [file.resolve().parent.name if file.name == FILE_NAME else file.stem for file in files]
+    loaded = list(map(BenchmarkResults.load, files))
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"sources must have names of their own, got {name!r} more than once")
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
     written, sections = [page], [INTRODUCTION]
-    for number, (folder, results) in enumerate(loaded, start=1):
+    for file, name, results in zip(files, names, loaded, strict=True):
+        data = folder / f"{name}.json"
+        if not (data.exists() and data.samefile(file)):
+            shutil.copyfile(file, data)
+        written.append(data)
         lines = [f"## {_title(results)}", ""]
-        picture = folder / "speed.png"
-        if picture.is_file():
-            copied = page.with_suffix("") / f"{results.conditions['model']}-{number}.png"
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, copied)
-            written.append(copied)
-            alt = f"Speed-up of {results.conditions['model']} against r, with the ratio of multiply-accumulates"
-            lines += [f"![{alt}]({copied.parent.name}/{copied.name})", ""]
+        picture = save_plot(results, folder / f"{name}.png")
+        if picture is not None:
+            written.append(picture)
+            alt = f"How many times faster {results.conditions['model']} is, beside the ratio of multiply-accumulates"
+            lines += [f"![{alt}]({folder.name}/{picture.name})", ""]
         for batch_size in results.batch_sizes:
             lines += [
                 f"Batch size {batch_size}:",
@@ -188,8 +194,8 @@ def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
             parts = parts_rows(results, batch_size)
             if parts:
                 lines += [PARTS_TITLE + ":", "", *markdown_table(parts_columns(results, batch_size), parts), ""]
-        lines += [*footnotes(results), "", describe_conditions(results), "", "```"]
-        lines += [results.conditions["command"], "```", ""]
+        lines += [*footnotes(results), "", describe_conditions(results), f"[All data]({folder.name}/{data.name})", ""]
+        lines += ["```", results.conditions["command"], "```", ""]
         sections.append("\n".join(lines))
     page.write_text("\n".join(sections), encoding="utf-8")
     return written

@@ -1,7 +1,8 @@
-"""A picture of a benchmark: speed-up against r, and the limit that the multiply-accumulates set."""
+"""A picture of a benchmark: speed-ups, and the limit that the multiply-accumulates set."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +23,13 @@ class Point(NamedTuple):
         r: Tokens removed per layer; of a share or a list, the mean over the layers.
         speedup: Over the stock model that a user would run.
         mac_ratio: How many times fewer multiply-accumulates it needs.
+        name: What the variant is called in tables.
     """
 
     r: float
     speedup: Ratio
     mac_ratio: float
+    name: str
 
 
 class Curve(NamedTuple):
@@ -62,7 +65,7 @@ def curves(results: BenchmarkResults, batch_size: int) -> list[Curve]:
         others = {name: value for name, value in entry.variant.settings.items() if name != "r"}
         setting = describe_settings({"r": 0, **others}).removeprefix("r = 0").removeprefix(", ")
         model = _model_name(entry.variant)
-        point = Point(entry.requested_per_layer, speedup, entry.mac_ratio)
+        point = Point(entry.requested_per_layer, speedup, entry.mac_ratio, entry.variant.name)
         if entry.mac_ratio == 1:
             unmerged[model] = point
         else:
@@ -81,10 +84,11 @@ def _model_name(variant: Variant) -> str:
 
 
 def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
-    """Draws the speed-up over stock transformers against r, one panel for each batch size.
+    """Draws the speed-up over stock transformers, one panel for each batch size.
 
-    Whiskers are the quartiles of the rounds. The dashed lines are ratios of multiply-accumulates: what the speed-up
-    would be if they were all that takes time.
+    Where settings were measured with several r, it is drawn against r; else one bar stands for each setting. Whiskers
+    are the quartiles of the rounds. Grey are ratios of multiply-accumulates: what the speed-up would be if they were
+    all that takes time.
 
     Args:
         results: What was measured.
@@ -100,13 +104,36 @@ def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
     panels = {size: found for size, found in panels.items() if found}
     if not panels:
         return None
-    names = list(dict.fromkeys(curve.name for found in panels.values() for curve in found))
-    settings = list(dict.fromkeys(curve.setting for found in panels.values() for curve in found))
-    figure = Figure(figsize=(max(7.0, 2.2 + 3.6 * len(panels)), 5.2), layout="constrained")
+    alone = all(len(curve.points) == 1 for found in panels.values() for curve in found)
+    rows = max(map(len, panels.values()))
+    width = (3.4 if alone else 2.2) + 3.6 * len(panels)
+    figure = Figure(figsize=(max(7.0, width), 1.8 + 0.34 * rows if alone else 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    handles = (_draw_bars if alone else _draw_curves)(axes, panels)
+    speedup = f"times as fast as stock {results.reference_attention}"
+    for axis, batch_size in zip(axes, panels, strict=True):
+        axis.set_title(f"batch size {batch_size}", fontsize=10)
+        axis.set_xlabel(speedup if alone else "r (tokens removed per layer)")
+        axis.grid(alpha=0.25, axis="x" if alone else "both")
+        axis.spines[["top", "right"]].set_visible(False)
+    if not alone:
+        axes[0].set_ylabel(speedup)
+    facts = results.conditions
+    figure.suptitle(f"{facts['model']} on {facts['gpu'] or facts['cpu']}, {facts['threads']} threads", fontsize=11)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+    )
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _draw_curves(axes: Sequence[Any], panels: Mapping[int, list[Curve]]) -> dict[str, Any]:
+    """Speed-ups against r. Returns what the legend names."""
+    names = list(dict.fromkeys(curve.name for found in panels.values() for curve in found))
+    settings = list(dict.fromkeys(curve.setting for found in panels.values() for curve in found))
     handles: dict[str, Any] = {}
-    for axis, (batch_size, found) in zip(axes, panels.items(), strict=True):
+    for axis, found in zip(axes, panels.values(), strict=True):
         axis.axhline(1, color="0.7", linewidth=1, zorder=0)
         for number, setting in enumerate(settings):
             if setting not in {curve.setting for curve in found}:
@@ -121,10 +148,7 @@ def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
             handles[curve.name] = axis.errorbar(
                 [point.r for point in curve.points],
                 [point.speedup.median for point in curve.points],
-                yerr=[
-                    [point.speedup.median - point.speedup.low for point in curve.points],
-                    [point.speedup.high - point.speedup.median for point in curve.points],
-                ],
+                yerr=_whiskers(curve.points),
                 color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=5,
@@ -132,17 +156,38 @@ def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
                 linewidth=1.6,
             )
         largest = max(point.r for curve in found for point in curve.points)
-        axis.set_xlim(-0.04 * largest, 1.04 * largest)  # from zero, so that one value of r is not all of the axis
+        axis.set_xlim(-0.04 * largest, 1.04 * largest)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylim(bottom=0)
-        axis.set_title(f"batch size {batch_size}", fontsize=10)
-        axis.set_xlabel("r (tokens removed per layer)")
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(f"times as fast as stock {results.reference_attention}")
-    facts = results.conditions
-    figure.suptitle(f"{facts['model']} on {facts['gpu'] or facts['cpu']}, {facts['threads']} threads", fontsize=11)
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=8, frameon=False
-    )
-    figure.savefig(path, dpi=150)
-    return path
+    return handles
+
+
+def _draw_bars(axes: Sequence[Any], panels: Mapping[int, list[Curve]]) -> dict[str, Any]:
+    """A bar for each setting, of which each has one r. Returns what the legend names."""
+    rows = list(dict.fromkeys(point.name for found in panels.values() for curve in found for point in curve.points))
+    handles: dict[str, Any] = {}
+    for axis, found in zip(axes, panels.values(), strict=True):
+        axis.axvline(1, color="0.7", linewidth=1, zorder=0)
+        for curve in found:
+            (point,) = curve.points
+            row = rows.index(point.name)
+            bar = axis.barh(
+                row, point.speedup.median, xerr=_whiskers(curve.points), color=COLOURS[0], height=0.62, capsize=3
+            )
+            handles["measured"] = bar
+            (handles["ratio of MACs"],) = axis.plot(
+                [point.mac_ratio] * 2, [row - 0.42, row + 0.42], color="0.4", linewidth=2.5
+            )
+        axis.set_xlim(left=0)
+        axis.set_axisbelow(True)
+        axis.set_yticks(range(len(rows)), rows, fontsize=8)
+        axis.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
+    return handles
+
+
+def _whiskers(points: Sequence[Point]) -> list[list[float]]:
+    """How far the quartiles lie below and above the medians."""
+    return [
+        [point.speedup.median - point.speedup.low for point in points],
+        [point.speedup.high - point.speedup.median for point in points],
+    ]

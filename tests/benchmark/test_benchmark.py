@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import hf_video_tome
 from hf_video_tome.benchmark import (
@@ -364,6 +365,12 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     path = save_plot(some_results(), tmp_path / "speed.png")
     assert path is not None
     assert path.read_bytes().startswith(b"\x89PNG")
+    # Settings with one r each are no curves.
+    schedules = BenchmarkResults(conditions(), [some_results().measured[index] for index in (0, 4, 5)])
+    bars = save_plot(schedules, tmp_path / "bars.png")
+    assert bars is not None
+    with Image.open(bars) as shown, Image.open(path) as curved:
+        assert shown.height < curved.height
     stock_only = BenchmarkResults(conditions(), some_results().measured[:2])
     assert save_plot(stock_only, tmp_path / "nothing.png") is None
     assert not (tmp_path / "nothing.png").exists()
@@ -375,21 +382,30 @@ def test_the_page(tmp_path: Path) -> None:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = tmp_path / "first", tmp_path / "second.json"
     results = some_results()
-    save_plot(results, results.save(first).parent / "speed.png")
-    results.save(second)
+    data = results.save(first)
+    second.write_bytes(data.read_bytes())
     page = tmp_path / "docs" / "speed.md"
-    assert script.main([str(first), str(second / "results.json"), "--output", str(page)]) == 0
+    assert script.main([str(first), str(second), "--output", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     assert text.count("\n## ") == 2
-    assert (page.parent / "speed" / "videomae-1.png").is_file()
-    assert re.findall(r"!\[[^]]+\]\((\S+)\)", text) == ["speed/videomae-1.png"]
+    files = [page.parent / "speed" / name for name in ("first.json", "first.png", "second.json", "second.png")]
+    assert re.findall(r"!\[[^]]+\]\((\S+)\)", text) == ["speed/first.png", "speed/second.png"]
+    assert re.findall(r"\[All data\]\((\S+)\)", text) == ["speed/first.json", "speed/second.json"]
+    assert all(file.read_bytes() == data.read_bytes() for file in files[::2])
     assert text.count("| r = 8, sdpa, fp32 | 32 → 24 |") == 4
     assert text.count(describe_conditions(results)) == 2
     assert text.count(conditions()["command"]) == 2
-    assert write_page([first, second], page) == [page, page.parent / "speed" / "videomae-1.png"]
+    # The page is made again from the data beside it.
+    assert write_page(files[::2], page) == [page, *files]
     assert page.read_text(encoding="utf-8") == text
+
+
+def test_sources_of_a_page_have_names_of_their_own(tmp_path: Path) -> None:
+    folders = [some_results().save(tmp_path / name / "videomae").parent for name in ("first", "second")]
+    with pytest.raises(ValueError, match="'videomae' more than once"):
+        write_page(folders, tmp_path / "speed.md")
 
 
 def test_sections_of_a_page_are_told_apart(tmp_path: Path) -> None:
