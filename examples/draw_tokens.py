@@ -2,7 +2,7 @@
 
     python examples/draw_tokens.py
 
-Needs `pip install "hf-video-tome[demo]"`; takes about half a minute on a CPU.
+Needs `pip install "hf-video-tome[demo]"`; takes some ten seconds on a CPU.
 """
 
 from __future__ import annotations

@@ -259,6 +259,29 @@ def test_the_picture_of_the_matching_can_be_drawn_again(tmp_path: Path, monkeypa
         assert drawn.size == shown.size
 
 
+def test_the_pictures_of_merged_tokens_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["draw_tokens.py", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "examples" / "draw_tokens.py"), run_name="__main__")
+    assert end.value.code == 0
+    pictures = sorted(path.name for path in tmp_path.iterdir())
+    assert pictures == sorted({path.name for path in (ROOT / "docs" / "visualization").iterdir()} - {"matching.png"})
+    for name in pictures:
+        with Image.open(tmp_path / name) as drawn, Image.open(ROOT / "docs" / "visualization" / name) as shown:
+            assert (drawn.size, getattr(drawn, "n_frames", 1)) == (shown.size, getattr(shown, "n_frames", 1))
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_examples_say_what_they_do(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [script, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+    assert end.value.code == 0
+    assert f"python examples/{script}" in capsys.readouterr().out
+
+
 def test_scripts_that_are_named_exist() -> None:
     for page in PAGES:
         for script in re.findall(r"examples/[\w/]+\.(?:py|sh)", page.read_text()):
