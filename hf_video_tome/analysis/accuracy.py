@@ -11,6 +11,7 @@ from typing import Any
 from ..configuration import TokenMergingConfigMixin
 from ..evaluation.tasks import ACTION
 from ..merging import MODES, max_removable, tokens_of_share
+from ..setting_names import setting_name
 from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
 
 PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)
@@ -206,13 +207,7 @@ def _differing(curves: Sequence[AccuracyCurve]) -> list[str]:
 
 
 def _label(curve: AccuracyCurve, differing: Sequence[str]) -> str:
-    words = []
-    for name in differing or ["mode"]:
-        value = curve.settings.get(name)
-        if name == "threshold" and value is None:
-            continue
-        words.append(str(value) if name in ("mode", "scope") else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(words)
+    return setting_name({name: curve.settings.get(name) for name in differing or ["mode"]})
 
 
 def draw_accuracy(

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..setting_names import setting_name
 from .results import BenchmarkResults
 from .timing import Ratio
-from .variants import SHORT_DTYPES, Variant, describe_settings
+from .variants import SHORT_DTYPES, Variant
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Of Okabe and Ito: told apart by all kinds of eyes."""
@@ -63,7 +64,7 @@ def curves(results: BenchmarkResults, batch_size: int) -> list[Curve]:
         if entry.batch_size != batch_size or entry.variant.settings is None or speedup is None:
             continue
         others = {name: value for name, value in entry.variant.settings.items() if name != "r"}
-        setting = describe_settings({"r": 0, **others}).removeprefix("r = 0").removeprefix(", ")
+        setting = setting_name({"r": 0, **others}).removeprefix("r = 0").removeprefix(", ")
         model = _model_name(entry.variant)
         point = Point(entry.requested_per_layer, speedup, entry.mac_ratio, entry.variant.name)
         if entry.mac_ratio == 1:

@@ -16,10 +16,11 @@ import torch
 import transformers
 
 from ..configuration import TokenMergingConfigMixin, token_counts_of_config
+from ..setting_names import setting_name
 from ..version import __version__
 from .memory import HOW, Memory
 from .timing import Ratio, ratio, spread
-from .variants import Variant, describe_settings
+from .variants import Variant
 
 FORMAT = 1
 FILE_NAME = "results.json"
@@ -174,8 +175,9 @@ class BenchmarkResults:
         if len(found) != 1:
             settings = config.token_merging_settings()
             changed = {name: value for name, value in settings.items() if value != unset[name]}
+            name = setting_name({"r": 0, **changed})
             raise ValueError(
-                f"the benchmark must have one entry in {dtype}, not compiled, for {describe_settings(changed)}, got "
+                f"the benchmark must have one entry in {dtype}, not compiled, for {name}, got "
                 f"{len(found)}" + (" (of several batch sizes or attentions)" if len(found) > 1 else "")
             )
         return found[0]

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..api import apply_token_merging
+from ..setting_names import setting_name
 
 SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -40,7 +41,7 @@ class Variant:
     @property
     def label(self) -> str:
         """What it is, apart from the dtype: "stock sdpa", "r = 150, decreasing, sdpa"."""
-        words = ["stock"] if self.settings is None else [describe_settings(self.settings)]
+        words = ["stock"] if self.settings is None else [setting_name({"r": 0, **self.settings})]
         separator = " " if self.is_stock else ", "
         return separator.join([*words, self.attn_implementation]) + (", compiled" if self.compiled else "")
 
@@ -48,25 +49,6 @@ class Variant:
     def name(self) -> str:
         """The label and the dtype; differs between all variants of a benchmark."""
         return f"{self.label}, {SHORT_DTYPES.get(self.dtype, self.dtype)}"
-
-
-def describe_settings(settings: Mapping[str, Any]) -> str:
-    """Settings in a few words.
-
-    Examples:
-        >>> describe_settings({"r": 150, "schedule": "decreasing"})
-        'r = 150, decreasing'
-    """
-    r = settings.get("r", 0)
-    words = [f"r = {','.join(map(str, r)) if isinstance(r, list) else r}"]
-    for name, value in settings.items():
-        if name == "proportional_attention":
-            words.append(f"{'' if value else 'no '}proportional attention")
-        elif name in ("schedule", "mode", "scope"):
-            words.append(str(value))
-        elif name != "r":
-            words.append(f"{name.replace('_', ' ')} {value}")
-    return ", ".join(words)
 
 
 def make_variants(

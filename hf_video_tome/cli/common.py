@@ -22,6 +22,7 @@ import typer
 from ..checkpoints import DEFAULT_CHECKPOINT, loading
 from ..checkpoints.loading import Classifier
 from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
+from ..setting_names import describe_settings
 
 if TYPE_CHECKING:
     import torch
@@ -458,8 +459,6 @@ def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
 
 def describe_merging(summary: Mapping[str, Any]) -> str:
     """The same in words."""
-    from ..visualization.captions import describe_settings
-
     r = summary["r"]
     if not (any(r) if isinstance(r, list) else r):
         return describe_settings(summary)

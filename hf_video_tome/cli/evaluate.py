@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..evaluation.names import distinct_names
+from ..setting_names import distinct_names
 from .common import (
     Classifier,
     InputError,

@@ -21,11 +21,11 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ..benchmark import BenchmarkResults
 from ..configuration import PREFIX, TokenMergingConfigMixin, token_counts_of_config
-from ..evaluation.names import distinct_names
 from ..evaluation.output import RESULTS_FILE
 from ..evaluation.runner import digest_weights
 from ..evaluation.tasks import classifier_tasks, names_digest
 from ..models import ARCHITECTURES
+from ..setting_names import distinct_names
 
 TASK = "video-classification"
 TAG = "token-merging"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,38 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from PIL.ImageFont import FreeTypeFont
-
-
-def describe_settings(settings: Mapping[str, Any]) -> str:
-    """The settings that decide which tokens are left, in words.
-
-    Args:
-        settings: What `token_merging_settings(resolved=True)` of a config gives.
-
-    Returns:
-        One line without a full stop.
-
-    Examples:
-        >>> from hf_video_tome import VideoMAEConfig
-        >>> describe_settings(VideoMAEConfig(token_merging_r=150).token_merging_settings(resolved=True))
-        'merge, r = 150 per layer, constant schedule, scope clip'
-        >>> describe_settings(VideoMAEConfig().token_merging_settings(resolved=True))
-        'off (r = 0): the stock model'
-        >>> describe_settings(VideoMAEConfig(token_merging_r=[150, 75]).token_merging_settings(resolved=True))
-        'merge, r = 150,75 by layer, scope clip'
-    """
-    r = settings["r"]
-    if not (any(r) if isinstance(r, list) else r):
-        return "off (r = 0): the stock model"
-    mode = settings["mode"] + (f" (threshold {settings['threshold']})" if settings["threshold"] is not None else "")
-    place = {"clip": "", "time": "place"}.get(settings["scope"], "frame")
-    if isinstance(r, list):  # which is a schedule of its own
-        amount = f"r = {','.join(map(str, r))} by layer" + (f", per {place}" if place else "")
-    else:
-        per = f"layer and {place}" if place else "layer"
-        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
-        amount += f", {settings['schedule']} schedule"
-    return f"{mode}, {amount}, scope {settings['scope']}"
 
 
 def describe_prediction(logits: torch.Tensor, config: Any) -> str:

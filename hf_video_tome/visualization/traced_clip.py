@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..merging import TokenMergingTrace
-from .captions import describe_prediction, describe_settings
+from ..setting_names import describe_settings
+from .captions import describe_prediction
 from .colours import are_shared
 from .merged_tokens import ClipGeometry, count_places, identity_colours, merged_tokens_image, model_view, token_map
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hf_video_tome
-from hf_video_tome.visualization.captions import describe_prediction, describe_settings, load_font, wrap_text
+from hf_video_tome.setting_names import describe_settings
+from hf_video_tome.visualization.captions import describe_prediction, load_font, wrap_text
 
 
 @given(st.text(alphabet="ab \n", max_size=60), st.integers(1, 12))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...evaluation.names import distinct_names
+from ...setting_names import distinct_names
 from ..common import (
     Classifier,
     Dtype,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ...setting_names import describe_settings
 from ..common import (
     Dtype,
     DtypeOption,
@@ -21,7 +22,7 @@ from ..merging_options import MergingOptions
 from ..option_groups import grouped_options
 from .inputs import load, make_request
 from .options import DatasetOption, ExamplesOption, RunOptions
-from .results import OutputOptions, described, title_of, write_results
+from .results import OutputOptions, title_of, write_results
 
 HELP = """Layer duplication: what would be merged if one layer decided alone?
 
@@ -80,12 +81,13 @@ def command(
         )
     make_folder(target)
     conditions = loaded.conditions(run.seed)
+    merged = describe_settings(conditions["resolved"])
     pictures = [
         draw_layers(
             study,
             target / "layers.png",
             title=title_of(conditions, study.clips),
-            note=f"{described(conditions)}. A token and those that it is merged with; {ERROR_NOTE}",
+            note=f"{merged}. A token and those that it is merged with; {ERROR_NOTE}",
         )
     ]
     geometry = ClipGeometry.from_config(loaded.classifier.model.config)
@@ -98,7 +100,7 @@ def command(
                 geometry,
                 example=number,
                 title=f"{conditions['model']}: what each layer would merge by itself, and the model",
-                note=f"{loaded.name(number)}; {described(conditions)}",
+                note=f"{loaded.name(number)}; {merged}",
             )
         )
     content = {"clips": study.clips, "token_counts": list(study.token_counts), "measures": study.rows()}

@@ -14,7 +14,6 @@ from ..common import (
     JsonOption,
     check_writable,
     console,
-    describe_merging,
     input_errors,
     write_json,
 )
@@ -52,16 +51,6 @@ class OutputOptions:
         if (folder / f"{kind}.json").exists() and not (self.overwrite or resume):
             raise InputError(f"--output {folder} has a {kind}.json already: --overwrite replaces it")
         check_writable(folder)
-
-
-def described(setting: Mapping[str, Any]) -> str:
-    """Settings in a few words."""
-    resolved = setting["resolved"]
-    if not resolved:
-        return "stock model"
-    if not (any(resolved["r"]) if isinstance(resolved["r"], list) else resolved["r"]):
-        return "unmerged"
-    return describe_merging(resolved).split(", with")[0].split(", weighted")[0].split(", mean pooling")[0]
 
 
 def title_of(conditions: Mapping[str, Any], num_clips: int) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...setting_names import describe_settings
 from ..common import (
     Dtype,
     DtypeOption,
@@ -24,7 +25,7 @@ from ..merging_options import MergingOptions
 from ..option_groups import grouped_options
 from .inputs import load, make_request, with_dashes
 from .options import DatasetOption, ExamplesOption, RunOptions
-from .results import OutputOptions, described, title_of, write_results
+from .results import OutputOptions, title_of, write_results
 
 if TYPE_CHECKING:
     from ...evaluation import Examples
@@ -128,7 +129,7 @@ def command(
     what = {"tubelets": "of the tubelets", "time": "of the time slots", "space": "of the columns"}[region]
     summary = study.summary()
     num_clips = len(study.splices) // len(summary["kinds"])
-    note = f"{share:.0%} {what} replaced; {described(conditions)}"
+    note = f"{share:.0%} {what} replaced; {describe_settings(conditions['resolved'])}"
     pictures = [
         draw_splices(
             study,
