@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..checkpoints.loading import SAVED_TRANSFORM
 from .card import CardOptions, check_hub_id, make_card
 from .common import (
     InputError,
@@ -59,7 +60,7 @@ def command(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", metavar="BRANCH", help="Branch to commit to.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into FOLDER if it is a checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint in FOLDER.")] = False,
     merging: MergingOptions,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,9 +84,8 @@ def command(
     _check_folder(folder, find_checkpoint(model), overwrite)
     classifier, card = make_card(model, merging.settings(), contents, remote_code=remote_code)
     with quiet_transformers(), input_errors(OSError, rewrite=lambda text: f"{folder}: {text}"):
-        files = save_checkpoint(
-            classifier.model, folder, processor=classifier.location, card=card, remote_code=remote_code
-        )
+        processor = classifier.location if classifier.transform_source == SAVED_TRANSFORM else None
+        files = save_checkpoint(classifier.model, folder, processor=processor, card=card, remote_code=remote_code)
     address = None
     if push_to_hub is not None:
         later = ["hf", "upload", push_to_hub, str(folder), *(["--private"] if private else [])]
@@ -94,7 +94,7 @@ def command(
         hint = f"{folder} is written; --overwrite tries again, and so does: {shlex.join(later)}"
         with input_errors(*UPLOAD_ERRORS, rewrite=lambda text: f"--push-to-hub {push_to_hub}: {text}; {hint}"):
             address = upload_checkpoint(
-                folder, push_to_hub, private=private or None, revision=revision, create_pr=create_pr
+                folder, push_to_hub, files=files, private=private or None, revision=revision, create_pr=create_pr
             )
     summary, counts = merging_summary(classifier.model), token_counts(classifier.model)
     if as_json:
@@ -131,7 +131,7 @@ def _check_folder(folder: Path, location: str, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not overwrite:
-        raise InputError(f"{folder} exists already; --overwrite writes into it")
+        raise InputError(f"{folder} exists already; --overwrite replaces the checkpoint in it")
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is no checkpoint folder (it has no config.json), so --overwrite does not touch it")
     if Path(location).is_dir() and Path(location).resolve() == folder.resolve():

@@ -31,6 +31,8 @@ HALF = (0.5, 0.5, 0.5)
 # holds them under a key, beside those of other modalities.
 _PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
 _NESTED_FILE = "processor_config.json"
+PROCESSOR_FILES = (_NESTED_FILE, *_PROCESSOR_FILES)
+"""Files in which a checkpoint may have its processor."""
 _NESTED_KEYS = ("video_processor", "image_processor")
 
 PROCESSOR_SETTINGS = (

@@ -6,19 +6,22 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from ..configuration import TokenMergingConfigMixin
+from ..data.transforms import PROCESSOR_FILES
 from .card import CARD_FILE
-from .remote_code import save_remote_code
+from .remote_code import find_remote_code, save_remote_code
 
-PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
+WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
 UPLOAD_ERRORS: tuple[Any, ...] = (*HfHubHTTPError.__bases__, OSError)
 """What an upload raises that fails: refusals of the Hub, errors of the HTTP library without a network, no token.
 That library differs between versions of huggingface_hub; the error of the Hub always extends the library's own."""
@@ -34,6 +37,9 @@ def save_checkpoint(
 ) -> list[str]:
     """Saves a model with all that belongs to it.
 
+    A checkpoint that is in the folder is replaced once the new one is written: weights, processor and code of the old
+    one go, for they would be read beside the new one. Its card stays if there is no new one, and so does all else.
+
     Args:
         model: A model that can merge tokens; its settings go into `config.json`.
         folder: Where to; made if need be.
@@ -43,10 +49,11 @@ def save_checkpoint(
             `save_remote_code`.
 
     Returns:
-        The files of the folder.
+        The files that were written.
 
     Raises:
-        ValueError: If the model cannot merge tokens.
+        ValueError: If the model cannot merge tokens, or there is no processor where it was said to be.
+        OSError: If the folder cannot be written, or the Hub not be reached.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig, VideoMAEForVideoClassification
@@ -56,19 +63,29 @@ def save_checkpoint(
         ['config.json', 'model.safetensors']
     """
     _check(model)
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    if isinstance(processor, str | os.PathLike):
-        _copy_processor(processor, folder)
-    elif processor is not None:
-        processor.save_pretrained(folder)
-    if card is not None:
-        card.save(folder / CARD_FILE)
-    if remote_code:
-        save_remote_code(folder)
-    else:
-        _forget_remote_code(folder / "config.json")
-    return sorted(path.name for path in folder.iterdir() if path.is_file())
+    given = _find_processor(processor) if isinstance(processor, str | os.PathLike) else []
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    # Inside of the folder, so that it is on the same disk and all is there before anything goes.
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as scratch:
+        new = Path(scratch)
+        model.save_pretrained(new)
+        for file in given:
+            shutil.copyfile(file, new / file.name)
+        if processor is not None and not given:
+            processor.save_pretrained(new)
+        if card is not None:
+            card.save(new / CARD_FILE)
+        if remote_code:
+            save_remote_code(new)
+        else:
+            _forget_remote_code(new / "config.json")
+        for old in _own_files(target):
+            old.unlink()
+        names = sorted(path.name for path in new.iterdir())
+        for name in names:
+            os.replace(new / name, target / name)
+    return names
 
 
 def push_to_hub(
@@ -104,14 +121,15 @@ def push_to_hub(
         Address of the commit, or of the pull request.
 
     Raises:
-        ValueError: If the model cannot merge tokens.
+        ValueError: As for `save_checkpoint`.
     """
     _check(model)
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(model, folder, processor=processor, card=card, remote_code=remote_code)
+        files = save_checkpoint(model, folder, processor=processor, card=card, remote_code=remote_code)
         return upload_checkpoint(
             folder,
             repo_id,
+            files=files,
             private=private,
             token=token,
             revision=revision,
@@ -124,6 +142,7 @@ def upload_checkpoint(
     folder: str | os.PathLike[str],
     repo_id: str,
     *,
+    files: Sequence[str] | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
@@ -135,6 +154,7 @@ def upload_checkpoint(
     Args:
         folder: The folder.
         repo_id: As for `push_to_hub`, like the others.
+        files: Names of the files to upload, such as `save_checkpoint` returns; all in the folder when None.
         private: See there.
         token: See there.
         revision: See there.
@@ -154,6 +174,7 @@ def upload_checkpoint(
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=Path(folder),
+        allow_patterns=None if files is None else list(files),
         commit_message=commit_message,
         revision=revision,
         create_pr=create_pr,
@@ -166,18 +187,29 @@ def _check(model: PreTrainedModel) -> None:
         raise ValueError(f"model must be able to merge tokens, got {type(model).__name__}: call apply_token_merging")
 
 
-def _copy_processor(location: str | os.PathLike[str], folder: Path) -> None:
-    """Copies the files of a processor as they are, so that no setting is lost on the way."""
-    for name in PROCESSOR_FILES:
-        source = cached_file(
-            location,
-            name,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        if source is not None:
-            shutil.copyfile(source, folder / name)
+def _find_processor(location: str | os.PathLike[str]) -> list[Path]:
+    """The files of a saved processor. They are copied as they are, so that no setting is lost on the way."""
+    folder = Path(location)
+    if folder.is_dir():
+        files = [folder / name for name in PROCESSOR_FILES if (folder / name).is_file()]
+    else:
+        try:
+            validate_repo_id(str(location))
+        except HFValidationError:
+            raise ValueError(f"processor must be a processor, a folder or a Hub id, got {location}") from None
+        found = [
+            cached_file(str(location), name, _raise_exceptions_for_missing_entries=False) for name in PROCESSOR_FILES
+        ]
+        files = [Path(file) for file in found if file is not None]
+    if not files:
+        raise ValueError(f"processor must hold one of {', '.join(PROCESSOR_FILES)}, got {location}")
+    return files
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """What `save_checkpoint` can have written there before, but for the card."""
+    patterns = (*WEIGHT_FILES, *PROCESSOR_FILES)
+    return [path for pattern in patterns for path in folder.glob(pattern)] + find_remote_code(folder)
 
 
 def _forget_remote_code(path: Path) -> None:

@@ -254,6 +254,19 @@ def save_remote_code(folder: str | os.PathLike[str]) -> list[str]:
     return list(code.files)
 
 
+def find_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
+    """Files in a folder that `save_remote_code` wrote, of whatever version and for whatever architecture.
+
+    Args:
+        folder: A checkpoint folder.
+
+    Returns:
+        The files, by name.
+    """
+    mark = HEADER.partition("{")[0]
+    return sorted(path for path in Path(folder).glob("*.py") if path.read_text(errors="replace").startswith(mark))
+
+
 def _add_auto_map(path: Path, content: dict[str, Any], auto_map: dict[str, str]) -> None:
     content["auto_map"] = {**content.get("auto_map", {}), **auto_map}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

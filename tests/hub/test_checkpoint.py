@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,9 +43,12 @@ class FakeHub:
                 self.files[operation.path_in_repo] = handle.read()
         return self._commit(repo_id, **arguments)
 
-    def upload_folder(self, api: Any, *, repo_id: str, folder_path: Any, **arguments: Any) -> SimpleNamespace:
-        for path in Path(folder_path).iterdir():
-            self.files[path.name] = path.read_bytes()
+    def upload_folder(
+        self, api: Any, *, repo_id: str, folder_path: Any, allow_patterns: list[str] | None = None, **arguments: Any
+    ) -> SimpleNamespace:
+        names = [path.name for path in Path(folder_path).iterdir()]
+        for name in huggingface_hub.utils.filter_repo_objects(names, allow_patterns=allow_patterns):
+            self.files[name] = (Path(folder_path) / name).read_bytes()
         return self._commit(repo_id, **arguments)
 
     def _commit(self, repo_id: str, create_pr: bool | None = False, **arguments: Any) -> SimpleNamespace:
@@ -135,6 +139,67 @@ def test_the_command_saves_and_uploads(hub, tmp_path, capsys):
     assert sorted(hub.files) == printed["files"] == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert hub.repos == [("me/shared", True)]
     assert b'from_pretrained("me/shared")' in hub.files["README.md"]
+
+
+def test_only_what_was_saved_is_uploaded(hub, tmp_path):
+    assert run(["save", NAME, str(tmp_path / "out"), "--r", "20", "--remote-code"]) == 0
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert run(["save", NAME, str(tmp_path / "out"), "--r", "38", "--overwrite", "--push-to-hub", "me/shared"]) == 0
+    assert sorted(hub.files) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_checkpoint_replaces_another_as_a_whole(model, tmp_path):
+    """What is read beside a checkpoint is its own: weights in one file or several, processor, and code."""
+    video = tmp_path / "vjepa2"
+    shutil.copytree(checkpoint_path("vjepa2-moving-digits"), video)
+    (video / "preprocessor_config.json").rename(video / "video_preprocessor_config.json")
+    other = AutoModelForVideoClassification.from_pretrained(video, token_merging_r=5)
+    other.save_pretrained(tmp_path / "over", max_shard_size="500kB")
+    assert (tmp_path / "over" / "model.safetensors.index.json").is_file()
+    save_checkpoint(other, tmp_path / "over", processor=video, remote_code=True)
+    assert {"modeling_vjepa2.py", "video_preprocessor_config.json"} <= contents(tmp_path / "over").keys()
+    (tmp_path / "over" / "own.py").write_text("# mine")
+    for options in (
+        {"processor": checkpoint_path(NAME), "remote_code": True},
+        {"processor": checkpoint_path(NAME)},
+        {},
+    ):
+        written = save_checkpoint(model, tmp_path / "over", **options)
+        save_checkpoint(model, tmp_path / f"new-{len(options)}", **options)
+        found = contents(tmp_path / "over")
+        assert found.pop("own.py") == b"# mine"
+        assert found == contents(tmp_path / f"new-{len(options)}")
+        assert written == sorted(found)
+
+
+def test_a_processor_that_is_not_there_is_said_before_anything_is_written(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "none").mkdir()
+    for location, reason in (
+        ("./no/such/folder", "or a Hub id, got"),
+        (tmp_path / "none", "must hold one of"),
+        ("nobody/nothing", "must hold one of .*got nobody/nothing"),
+    ):
+        with pytest.raises(ValueError, match=rf"^processor .*{reason}"):
+            save_checkpoint(model, tmp_path / "out", processor=location)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_can_be_saved_over_itself(tmp_path):
+    shutil.copytree(checkpoint_path(NAME), tmp_path / "own")
+    before = contents(tmp_path / "own")
+    model = AutoModelForVideoClassification.from_pretrained(tmp_path / "own", token_merging_r=30)
+    save_checkpoint(model, tmp_path / "own", processor=tmp_path / "own")
+    after = contents(tmp_path / "own")
+    assert after.keys() == before.keys()
+    assert after["preprocessor_config.json"] == before["preprocessor_config.json"]
+    again = AutoModelForVideoClassification.from_pretrained(tmp_path / "own")
+    assert again.config.token_merging_r == 30
+    assert all((ours == theirs).all() for ours, theirs in zip(again.parameters(), model.parameters(), strict=True))
 
 
 def test_a_name_that_the_hub_completes_is_not_said_to_be_loadable(hub, tmp_path):
