@@ -259,6 +259,7 @@ def draw_accuracy(
             tidy(axes)
             axes.set_xlabel(_AXIS_NAMES[axis], fontsize=8)
         axes_row[0].set_ylabel("top-1 accuracy (%)", fontsize=8)
+        axes_row[0].set_ylim(top=min(axes_row[0].get_ylim()[1], 101))  # markers at 100 % are whole
         if axis == TOKENS_LEFT:
             axes_row[0].invert_xaxis()
     for axes, schedule in zip(grid[0], schedules, strict=True):

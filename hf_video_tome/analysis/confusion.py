@@ -262,6 +262,8 @@ def draw_confusion(
     before, after = part(change.before), part(change.after)
     totals = np.maximum(before.sum(1, keepdims=True), 1)
     difference = after - before
+    # More answers are better on the diagonal, and worse beside it.
+    better = np.where(np.eye(len(chosen), len(chosen) + 1, dtype=bool), difference, -difference)
     ticks = [_short(names(label)) for label in chosen]
     # All in inches, so that nothing but the matrices grows with the number of classes.
     cell = min(max(_SMALLEST_PANEL / (len(chosen) + 1), _SMALLEST_CELL), _LARGEST_CELL)
@@ -278,7 +280,7 @@ def draw_confusion(
     panels: tuple[tuple[str, NDArray[Any], dict[str, Any]], ...] = (
         (titles[0], before / totals, {"cmap": "Blues", "vmin": 0, "vmax": 1}),
         (titles[1], after / totals, {"cmap": "Blues", "vmin": 0, "vmax": 1}),
-        ("change (videos)", difference, {"cmap": "RdBu", "vmin": -most, "vmax": most}),
+        ("change (videos); blue: better, red: worse", better, {"cmap": "RdBu", "vmin": -most, "vmax": most}),
     )
     for number, (heading, values, style) in enumerate(panels):
         start = left + number * pitch
@@ -311,6 +313,8 @@ def draw_confusion(
         colours = figure.add_axes(place(start + panel_width + 0.06, 0.08))
         bar = figure.colorbar(image, cax=colours, ticks=[-most, 0, most] if number == 2 else [0, 0.5, 1])
         bar.ax.tick_params(labelsize=6.5)
+        if number == 2:
+            bar.set_ticklabels([str(most), "0", str(most)])  # the colour says which way
     figure.axes[0].set_ylabel("class", fontsize=8)
     figure.suptitle(title, y=1 - 0.1 / height, va="top", fontsize=10, parse_math=False)
     add_note(figure, note)

@@ -223,6 +223,8 @@ def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
     from ..merging import check_r
 
     try:
+        if re.search(r"[^\d.,eE+\- ]", text, re.ASCII):  # int() reads 1_0 and digits of all scripts
+            raise ValueError
         if "," in text:
             return check_r([int(part) for part in text.split(",")])
         return check_r(float(text) if re.search(r"[.eE]", text) else int(text))

@@ -77,7 +77,7 @@ def command(
             "-o",
             metavar="FILE",
             help="What to write: .mp4, .gif, .webm, .mov, .mkv, .png, .pdf or .svg.",
-            show_default="tokens.mp4",
+            show_default="NAME-tokens.mp4 for a FILE of that name",
         ),
     ] = None,
     fill: Annotated[
@@ -173,7 +173,7 @@ def command(
     sampling.check()
     if not Path(file).exists():  # before the model is loaded
         raise InputError(f"{file}: no such file")
-    target = output or Path("tokens.mp4")
+    target = output or Path(f"{Path(file).resolve().stem}-tokens.mp4")
     if target.resolve() == Path(file).resolve():
         raise InputError(f"--output {target} is the clip itself: give another file")
     is_sheet = _check_output(target)

@@ -95,7 +95,7 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
         (B, S, M, C) in the dtype of x.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         return _SumBags.apply(x.to(dtype), weight.to(dtype), assignment.slot, assignment.owner.shape[-1]).to(x.dtype)
     weight = weight.to(dtype).unsqueeze(-1)
 

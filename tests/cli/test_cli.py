@@ -376,7 +376,9 @@ def test_bad_options_are_refused(arguments: list[str], parts: list[str], capsys:
     check_refused(capsys, list(arguments), *parts)
 
 
-@pytest.mark.parametrize("value", ["-5", "0.7", "0.0", "nan", "1e400", "1,x", "1,-2", "1,0.5", "many", "", ","])
+@pytest.mark.parametrize(
+    "value", ["-5", "0.7", "0.0", "nan", "1e400", "1,x", "1,-2", "1,0.5", "many", "", ",", "1_0", "٣", "8,1_0"]
+)
 def test_bad_r_is_refused(
     value: str, checkpoints: dict[str, Path], videos: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

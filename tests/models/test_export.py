@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ class Matcher(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.match(x))
+
+
+# torch.jit
+
+
+@every_architecture
+def test_a_traced_model_computes_what_the_model_does(model_type: str) -> None:
+    for mode in ("merge", "drop"):
+        model = build(model_type, mode=mode)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated; sizes become constants, as they are meant to
+            traced = torch.jit.trace(model, draw_pixels(0), strict=False, check_trace=False)
+            torch.testing.assert_close(traced(draw_pixels(1))["logits"], model(draw_pixels(1)).logits)
 
 
 # torch.compile
