@@ -238,6 +238,10 @@ class TokenMergingConfigMixin:
         Raises:
             ValueError: Naming the field, its value and what is allowed.
         """
+        for name in vars(self):  # a JSON file can bring along whatever it likes
+            if name.startswith(PREFIX) and name not in self.token_merging_checks:
+                allowed = ", ".join(self.token_merging_checks)
+                raise ValueError(f"{name} is no setting of {self.model_type}; there are {allowed}")
         self.tubelet_grid(self.clip_shape)
         mode, scope = self.token_merging_mode, self.token_merging_scope
         if MODES[mode].needs_threshold and self.token_merging_threshold is None:

@@ -230,6 +230,12 @@ class TestRefusedValues:
             AutoConfig.from_pretrained(tmp_path)
         assert_refusal(error, name, value)
 
+    def test_a_field_in_the_file_that_there_is_not(self, checkpoints, tmp_path):
+        contents = json.loads((checkpoints["videomae"] / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**contents, "token_merging_rr": 3}))
+        with pytest.raises(ValueError, match=r"^token_merging_rr is no setting of videomae; there are "):
+            AutoConfig.from_pretrained(tmp_path)
+
     @pytest.mark.parametrize(("name", "value"), [(name, values[0]) for name, values in REFUSED.items()])
     def test_in_the_functions_and_the_method(self, name, value):
         model = make_model()

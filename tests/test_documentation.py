@@ -7,6 +7,7 @@ little width. Commands in blocks that are neither Python nor bash are not run: t
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import re
@@ -24,6 +25,7 @@ import typer
 from PIL import Image
 
 import hf_video_tome
+from hf_video_tome.benchmark import BenchmarkResults
 from hf_video_tome.checkpoints import available
 from hf_video_tome.cli import app, run
 from hf_video_tome.cli.common import merging_settings
@@ -249,6 +251,56 @@ def test_the_table_of_starting_points_is_what_is_counted() -> None:
         assert not paper or paper["r"] == int(r)
 
 
+MEASURED = {
+    "VideoMAE, 16 frames": ("videomae.json", "videomae-4.json"),
+    "the same, decreasing schedule": ("videomae-schedules.json",),
+    "ViViT, 32 frames": ("vivit.json", "vivit-4.json"),
+    "TimeSformer, 8 frames": ("timesformer.json", "timesformer-4.json"),
+    "Motionformer, 16 frames": ("motionformer.json",),
+    "V-JEPA 2-L, 16 frames": ("vjepa2.json",),
+    "VideoPrism, 16 frames": ("videoprism.json",),
+}
+
+
+def test_the_speeds_in_the_readme_are_those_that_were_measured() -> None:
+    table = re.findall(r"^\| ([^|]+?) \| (\d+) \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    rows = {name: (int(r), cells.replace("**", "").split(" | ")) for name, r, cells in table if name in MEASURED}
+    assert list(rows) == list(MEASURED)
+    for name, (r, cells) in rows.items():
+        schedule = "decreasing" if "decreasing" in name else "constant"
+        found: list[list[str]] = []
+        for file in MEASURED[name]:
+            results = BenchmarkResults.load(ROOT / "docs" / "speed" / file)
+            single, half = (
+                entry
+                for entry in results.measured
+                if (entry.variant.settings or {}).get("r") == r
+                and entry.variant.settings.get("schedule", "constant") == schedule
+            )
+            assert (single.variant.dtype, half.variant.dtype) == ("float32", "bfloat16")
+            ratios = results.speedup(single), results.speedup(half), results.speedup(half, dtype="float32")
+            assert f"{single.mac_ratio:.2f}x" == cells[0]
+            found.append([f"{ratio.median:.{digits}f}x" for ratio, digits in zip(ratios, (2, 2, 1), strict=True)])
+        assert [" / ".join(column) for column in zip(*found, strict=True)] == cells[1:], name
+
+
+def test_the_accuracies_on_the_page_of_analyses_are_those_that_were_measured() -> None:
+    """Cells of the table: merge / drop at r = 0, 36, 72 and 144, or 0, 4, 9 and 18 per frame."""
+    text = (ROOT / "docs" / "analysis.md").read_text()
+    rows = re.findall(r"^\| (\S[^|]+?) \| ([\d.]+) % \| ((?:[\d.]+ / [\d.]+ % \|? ?){3})", text, re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["VideoMAE", "ViViT", "TimeSformer", "Motionformer", "V-JEPA 2"]
+    for name, unmerged, cells in rows:
+        model = name.lower().replace("-", "").replace(" ", "")
+        with (ROOT / "docs" / "analysis" / f"accuracy-{model}.csv").open() as file:
+            points = [point for point in csv.DictReader(file) if point["schedule"] == "constant"]
+        curves = [
+            [f"{100 * float(point['accuracy']):.1f}" for point in points if point["mode"] == mode]
+            for mode in ("merge", "drop")
+        ]
+        assert {curve[0] for curve in curves} == {unmerged}
+        assert re.findall(r"([\d.]+) / ([\d.]+) %", cells) == list(zip(*(curve[2:] for curve in curves), strict=True))
+
+
 def test_the_picture_of_the_matching_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = tmp_path / "matching.png"
     monkeypatch.setattr("sys.argv", ["draw_matching.py", "--output", str(picture)])
@@ -256,7 +308,14 @@ def test_the_picture_of_the_matching_can_be_drawn_again(tmp_path: Path, monkeypa
         runpy.run_path(str(ROOT / "examples" / "draw_matching.py"), run_name="__main__")
     assert end.value.code == 0
     with Image.open(picture) as drawn, Image.open(ROOT / "docs" / "visualization" / "matching.png") as shown:
-        assert drawn.size == shown.size
+        assert difference_of(drawn, shown) < 4
+
+
+def difference_of(drawn: Image.Image, shown: Image.Image) -> float:
+    """Mean difference of pixels, 0 to 255. On another CPU a merge can go another way, but not many."""
+    assert (drawn.size, getattr(drawn, "n_frames", 1)) == (shown.size, getattr(shown, "n_frames", 1))
+    ours, theirs = (np.asarray(image.convert("RGB"), dtype=float) for image in (drawn, shown))
+    return float(np.abs(ours - theirs).mean())
 
 
 def test_the_pictures_of_merged_tokens_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +327,7 @@ def test_the_pictures_of_merged_tokens_can_be_drawn_again(tmp_path: Path, monkey
     assert pictures == sorted({path.name for path in (ROOT / "docs" / "visualization").iterdir()} - {"matching.png"})
     for name in pictures:
         with Image.open(tmp_path / name) as drawn, Image.open(ROOT / "docs" / "visualization" / name) as shown:
-            assert (drawn.size, getattr(drawn, "n_frames", 1)) == (shown.size, getattr(shown, "n_frames", 1))
+            assert difference_of(drawn, shown) < 4, name
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "examples").glob("*.py")))

@@ -550,6 +550,19 @@ def test_a_head_with_two_tasks_is_asked_for_each(app, tmp_path):
     assert len(stock) == 10
 
 
+def test_on_a_public_space_no_folders_are_read(app, tmp_path, monkeypatch):
+    checkpoint = shutil.copytree(checkpoint_path("videomae-moving-digits"), tmp_path / "mine" / "model")
+    monkeypatch.chdir(tmp_path)
+    assert app.load_or_explain(str(checkpoint)).name == str(checkpoint)
+    monkeypatch.setenv("SPACE_ID", "me/space")
+    assert app.load_or_explain("videomae-moving-digits").name == "videomae-moving-digits"
+    for name in (str(checkpoint), "mine/model", "./mine/model", "/etc/passwd", "~", "a/b/c"):
+        with pytest.raises(gradio.Error) as refusal:
+            app.load_or_explain(name)
+        # The same words, whatever is there.
+        assert str(refusal.value.message).startswith("Checkpoint must be a model id on the Hub, or one of: ")
+
+
 def test_labels_cannot_bring_markup(app):
     answers = [app.Answer("<b>x</b>", {"<b>x</b>": 0.9}), app.Answer("<b>y</b>", {"<b>y</b>": 0.9})]
     shown = app.facts([8, 4], None, answers, "cpu")

@@ -23,6 +23,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 import torch
 from gradio.utils import get_upload_folder
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from hf_video_tome.benchmark import Ratio, interleave, ratio, stopwatch
 from hf_video_tome.benchmark.timing import Timer
@@ -117,15 +119,26 @@ def load(checkpoint: str) -> Classifier:
     return load_classifier(checkpoint, r=0)
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether it can only be meant as an id on the Hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not Path(name).exists()
+
+
 def load_or_explain(checkpoint: object) -> Classifier:
     """Loads a checkpoint; what goes wrong is shown on the page."""
-    if not isinstance(checkpoint, str) or not checkpoint.strip():
+    public = "SPACE_ID" in os.environ  # as Hugging Face sets it: visitors have no business in the folders of a server
+    name = checkpoint.strip() if isinstance(checkpoint, str) else ""
+    if not name or (public and name not in available() and not is_hub_id(name)):
         raise gr.Error(
-            "Checkpoint must be a folder, a model id on the Hub, or one of: "
+            f"Checkpoint must be {'' if public else 'a folder, '}a model id on the Hub, or one of: "
             f"{', '.join(available())}, got {checkpoint!r}"
         )
     try:
-        return load(checkpoint.strip())
+        return load(name)
     except CheckpointError as error:
         raise gr.Error(f"Checkpoint {error}") from error
 
