@@ -167,6 +167,7 @@ class TokenMergingConfigMixin:
         return SCOPES
 
     def __setattr__(self, name: str, value: Any) -> None:
+        self._check_name(name)
         if name in self.token_merging_checks:
             try:
                 value = self.token_merging_checks[name](value)
@@ -177,6 +178,13 @@ class TokenMergingConfigMixin:
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[misc]
         self.check_token_merging()
+
+    @classmethod
+    def _check_name(cls, name: str) -> None:
+        """Refuses a setting that there is not: it would do nothing."""
+        if name.startswith(PREFIX) and name not in cls.token_merging_checks:
+            allowed = ", ".join(cls.token_merging_checks)
+            raise ValueError(f"{name} is no setting of {cls.model_type}; there are {allowed}")
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Where the tokens of a clip lie in the sequence of this model.
@@ -238,10 +246,6 @@ class TokenMergingConfigMixin:
         Raises:
             ValueError: Naming the field, its value and what is allowed.
         """
-        for name in vars(self):  # a JSON file can bring along whatever it likes
-            if name.startswith(PREFIX) and name not in self.token_merging_checks:
-                allowed = ", ".join(self.token_merging_checks)
-                raise ValueError(f"{name} is no setting of {self.model_type}; there are {allowed}")
         self.tubelet_grid(self.clip_shape)
         mode, scope = self.token_merging_mode, self.token_merging_scope
         if MODES[mode].needs_threshold and self.token_merging_threshold is None:
@@ -367,8 +371,10 @@ class TokenMergingConfigMixin:
             A new config of this class; attention implementation, dtype and labels included.
 
         Raises:
-            ValueError: If a token merging field that came along is out of range.
+            ValueError: If a token merging field that came along is out of range, or is none.
         """
+        for name in vars(config):  # a JSON file can bring along whatever it likes
+            cls._check_name(name)
         converted = copy.deepcopy(config)
         converted.__class__ = cls
         for name, default in cls._token_merging_defaults().items():

@@ -21,13 +21,15 @@ def setting_name(changes: Mapping[str, Any]) -> str:
     """
     words: list[str] = []
     for name, value in changes.items():
+        if value is None:  # left to the architecture
+            continue
         if name == "r":
             words.insert(0, f"r = {','.join(map(str, value)) if isinstance(value, list) else value}")
         elif name in ("mode", "schedule", "scope"):
             words.append(str(value))
         elif name == "proportional_attention":
             words.append(f"{'' if value else 'no '}proportional attention")
-        elif value is not None:
+        else:
             words.append(f"{name.replace('_', ' ')} {value}")
     return ", ".join(words) or "as saved"
 

@@ -235,6 +235,9 @@ class TestRefusedValues:
         (tmp_path / "config.json").write_text(json.dumps({**contents, "token_merging_rr": 3}))
         with pytest.raises(ValueError, match=r"^token_merging_rr is no setting of videomae; there are "):
             AutoConfig.from_pretrained(tmp_path)
+        config = make_model().config
+        with pytest.raises(ValueError, match=r"^token_merging_rr is no setting of videomae; there are "):
+            config.token_merging_rr = 3
 
     @pytest.mark.parametrize(("name", "value"), [(name, values[0]) for name, values in REFUSED.items()])
     def test_in_the_functions_and_the_method(self, name, value):

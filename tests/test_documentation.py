@@ -22,7 +22,7 @@ import pytest
 import torch
 import transformers
 import typer
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import hf_video_tome
 from hf_video_tome.benchmark import BenchmarkResults
@@ -308,14 +308,17 @@ def test_the_picture_of_the_matching_can_be_drawn_again(tmp_path: Path, monkeypa
         runpy.run_path(str(ROOT / "examples" / "draw_matching.py"), run_name="__main__")
     assert end.value.code == 0
     with Image.open(picture) as drawn, Image.open(ROOT / "docs" / "visualization" / "matching.png") as shown:
-        assert difference_of(drawn, shown) < 4
+        assert share_that_differs(drawn, shown) < 0.02
 
 
-def difference_of(drawn: Image.Image, shown: Image.Image) -> float:
-    """Mean difference of pixels, 0 to 255. On another CPU a merge can go another way, but not many."""
-    assert (drawn.size, getattr(drawn, "n_frames", 1)) == (shown.size, getattr(shown, "n_frames", 1))
-    ours, theirs = (np.asarray(image.convert("RGB"), dtype=float) for image in (drawn, shown))
-    return float(np.abs(ours - theirs).mean())
+def share_that_differs(drawn: Image.Image, shown: Image.Image) -> float:
+    """Share of pixels of all frames that differ clearly. On another CPU a merge can go another way, but not many."""
+    frames = [
+        np.stack([np.asarray(frame.convert("RGB"), dtype=int) for frame in ImageSequence.Iterator(image)])
+        for image in (drawn, shown)
+    ]
+    assert frames[0].shape == frames[1].shape
+    return float((np.abs(frames[0] - frames[1]).max(-1) > 16).mean())
 
 
 def test_the_pictures_of_merged_tokens_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +330,7 @@ def test_the_pictures_of_merged_tokens_can_be_drawn_again(tmp_path: Path, monkey
     assert pictures == sorted({path.name for path in (ROOT / "docs" / "visualization").iterdir()} - {"matching.png"})
     for name in pictures:
         with Image.open(tmp_path / name) as drawn, Image.open(ROOT / "docs" / "visualization" / name) as shown:
-            assert difference_of(drawn, shown) < 4, name
+            assert share_that_differs(drawn, shown) < 0.02, name
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "examples").glob("*.py")))

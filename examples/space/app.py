@@ -45,9 +45,9 @@ ABOUT = """\
 The checkpoints that come with the package are tiny and know one thing only: 12 computer-generated motions of
 [10 handwritten digits](https://doi.org/10.24432/C50P49). For real videos enter the id of a VideoMAE, ViViT,
 TimeSformer or V-JEPA 2 classifier on the Hub, such as `MCG-NJU/videomae-base-finetuned-kinetics`. Motionformer has
-none there: enter a folder that `hf-video-tome convert` made of its original checkpoints. Those of VideoPrism are
-backbones: enter a folder with one whose classifier you trained. Larger models gain more: the tiny ones spend much of
-their time on overhead that merging does not touch."""
+none there, and those of VideoPrism are backbones: start this page on a machine of yours, and enter a folder that
+`hf-video-tome convert` made of an original Motionformer, or a VideoPrism whose classifier you trained. Larger models
+gain more: the tiny ones spend much of their time on overhead that merging does not touch."""
 SCHEDULES = ("constant", "decreasing", "increasing")
 SAMPLE_CLIPS = (7, 0, 8, 5, 2, 13, 4, 6)  # each another motion
 FILM_FPS = 6
@@ -119,6 +119,11 @@ def load(checkpoint: str) -> Classifier:
     return load_classifier(checkpoint, r=0)
 
 
+def is_public() -> bool:
+    """Whether the page is a Space, whose visitors have no business in the folders of the server."""
+    return "SPACE_ID" in os.environ  # as Hugging Face sets it
+
+
 def is_hub_id(name: str) -> bool:
     """Whether it can only be meant as an id on the Hub."""
     try:
@@ -130,7 +135,7 @@ def is_hub_id(name: str) -> bool:
 
 def load_or_explain(checkpoint: object) -> Classifier:
     """Loads a checkpoint; what goes wrong is shown on the page."""
-    public = "SPACE_ID" in os.environ  # as Hugging Face sets it: visitors have no business in the folders of a server
+    public = is_public()
     name = checkpoint.strip() if isinstance(checkpoint, str) else ""
     if not name or (public and name not in available() and not is_hub_id(name)):
         raise gr.Error(
@@ -329,7 +334,7 @@ def build(folder: str | os.PathLike[str]) -> gr.Blocks:
                     value=DEFAULT_CHECKPOINT,
                     allow_custom_value=True,
                     label="Checkpoint",
-                    info="from the package, a folder, or an id on the Hub",
+                    info="from the package, or an id on the Hub" + ("" if is_public() else ", or a folder"),
                     elem_id="checkpoint",
                 )
                 r = gr.Slider(0, highest, usual, step=1, label="r: tokens that each layer removes", elem_id="r")

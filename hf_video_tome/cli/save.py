@@ -55,7 +55,7 @@ def command(
     ] = False,
     push_to_hub: Annotated[
         str | None,
-        typer.Option("--push-to-hub", metavar="ID", help="Upload the folder to this repository of the Hub."),
+        typer.Option("--push-to-hub", metavar="ID", help="Upload what is saved to this repository of the Hub."),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", metavar="BRANCH", help="Branch to commit to.")] = None,
@@ -67,7 +67,7 @@ def command(
     """Runs the command; see `HELP`."""
     from ..api import token_counts
     from ..hub import save_checkpoint, upload_checkpoint
-    from ..hub.checkpoint import UPLOAD_ERRORS
+    from ..hub.checkpoint import PROCESSOR_FILES, UPLOAD_ERRORS
 
     for option, given in (("--private", private), ("--revision", revision), ("--create-pr", create_pr)):
         if given and push_to_hub is None:
@@ -83,15 +83,19 @@ def command(
         contents = replace(contents, repo_id=push_to_hub)
     _check_folder(folder, find_checkpoint(model), overwrite)
     classifier, card = make_card(model, merging.settings(), contents, remote_code=remote_code)
-    with quiet_transformers(), input_errors(OSError, rewrite=lambda text: f"{folder}: {text}"):
+    with quiet_transformers(), input_errors(OSError, ValueError, rewrite=lambda text: f"{folder}: {text}"):
         processor = classifier.location if classifier.transform_source == SAVED_TRANSFORM else None
         files = save_checkpoint(classifier.model, folder, processor=processor, card=card, remote_code=remote_code)
+        for name in PROCESSOR_FILES if processor is None else ():
+            (folder / name).unlink(missing_ok=True)  # that of a checkpoint that was replaced
     address = None
     if push_to_hub is not None:
         later = ["hf", "upload", push_to_hub, str(folder), *(["--private"] if private else [])]
         later += [] if revision is None else ["--revision", revision]
         later += ["--create-pr"] if create_pr else []
-        hint = f"{folder} is written; --overwrite tries again, and so does: {shlex.join(later)}"
+        hint = (
+            f"{folder} is written; --overwrite tries again, and so does, with all that is in it: {shlex.join(later)}"
+        )
         with input_errors(*UPLOAD_ERRORS, rewrite=lambda text: f"--push-to-hub {push_to_hub}: {text}; {hint}"):
             address = upload_checkpoint(
                 folder, push_to_hub, files=files, private=private or None, revision=revision, create_pr=create_pr
@@ -128,8 +132,13 @@ def command(
 
 def _check_folder(folder: Path, location: str, overwrite: bool) -> None:
     check_writable(folder, "FOLDER")
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
         return
+    if folder.is_dir():
+        from ..hub.checkpoint import SCRATCH
+
+        if all(path.name.startswith(SCRATCH) for path in folder.iterdir()):  # empty, but for a save that was killed
+            return
     if not overwrite:
         raise InputError(f"{folder} exists already; --overwrite replaces the checkpoint in it")
     if not (folder / "config.json").is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,7 +174,7 @@ def command(
     sampling.check()
     if not Path(file).exists():  # before the model is loaded
         raise InputError(f"{file}: no such file")
-    target = output or Path(f"{Path(file).resolve().stem}-tokens.mp4")
+    target = output or Path(f"{_name_of(file)}-tokens.mp4")
     if target.resolve() == Path(file).resolve():
         raise InputError(f"--output {target} is the clip itself: give another file")
     is_sheet = _check_output(target)
@@ -219,6 +220,11 @@ def command(
         )
     typer.echo(f"prediction: {clip.prediction}")
     typer.echo(f"written: {target}")
+
+
+def _name_of(file: str) -> str:
+    path = Path(os.path.abspath(file))  # a link keeps its own name
+    return path.name if path.is_dir() else path.stem
 
 
 def _check_output(target: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ from ..data.transforms import PROCESSOR_FILES
 from .card import CARD_FILE
 from .remote_code import find_remote_code, save_remote_code
 
-WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
+WEIGHT_FILES = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+SCRATCH = ".saving-"
+"""What the folder is called in which a checkpoint is written before it takes its place."""
 UPLOAD_ERRORS: tuple[Any, ...] = (*HfHubHTTPError.__bases__, OSError)
 """What an upload raises that fails: refusals of the Hub, errors of the HTTP library without a network, no token.
 That library differs between versions of huggingface_hub; the error of the Hub always extends the library's own."""
@@ -37,23 +40,25 @@ def save_checkpoint(
 ) -> list[str]:
     """Saves a model with all that belongs to it.
 
-    A checkpoint that is in the folder is replaced once the new one is written: weights, processor and code of the old
-    one go, for they would be read beside the new one. Its card stays if there is no new one, and so does all else.
+    A checkpoint that is in the folder is replaced once the new one is written, and stays as it was if anything fails:
+    its weights, its processor if there is a new one, and its code go, for they would be read beside the new one. All
+    else stays.
 
     Args:
         model: A model that can merge tokens; its settings go into `config.json`.
         folder: Where to; made if need be.
-        processor: An image or video processor, or a folder or Hub id whose processor files are copied; None for none.
-        card: The model card, from `model_card`; None for none.
+        processor: An image or video processor, or a folder or Hub id whose processor files are copied. None leaves
+            alone what is there.
+        card: The model card, from `model_card`. None leaves alone what is there.
         remote_code: Whether to write the code beside it, so that it merges without this package, see
             `save_remote_code`.
 
     Returns:
-        The files that were written.
+        The files that were written, by their paths in the folder.
 
     Raises:
-        ValueError: If the model cannot merge tokens, or there is no processor where it was said to be.
-        OSError: If the folder cannot be written, or the Hub not be reached.
+        ValueError: If the model cannot merge tokens, or no processor is found where it was said to be.
+        OSError: If the folder cannot be written.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig, VideoMAEForVideoClassification
@@ -66,9 +71,13 @@ def save_checkpoint(
     given = _find_processor(processor) if isinstance(processor, str | os.PathLike) else []
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    # Inside of the folder, so that it is on the same disk and all is there before anything goes.
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as scratch:
-        new = Path(scratch)
+    outdated = _own_files(target, with_processor=processor is not None)
+    # Inside of the folder, so that it is on the same disk.
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=target))
+    new, old = scratch / "new", scratch / "old"
+    new.mkdir()
+    old.mkdir()
+    try:
         model.save_pretrained(new)
         for file in given:
             shutil.copyfile(file, new / file.name)
@@ -79,13 +88,15 @@ def save_checkpoint(
         if remote_code:
             save_remote_code(new)
         else:
-            _forget_remote_code(new / "config.json")
-        for old in _own_files(target):
-            old.unlink()
-        names = sorted(path.name for path in new.iterdir())
-        for name in names:
-            os.replace(new / name, target / name)
-    return names
+            _forget_remote_code(new)
+        files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
+        _swap(new, old, target, outdated)
+    except BaseException:
+        if not any(old.iterdir()):  # what was there before is never deleted unless all went well
+            shutil.rmtree(scratch)
+        raise
+    shutil.rmtree(scratch)
+    return files
 
 
 def push_to_hub(
@@ -171,10 +182,14 @@ def upload_checkpoint(
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/pr"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
+    processors = [name for name in PROCESSOR_FILES if files is None or name in files]
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=Path(folder),
         allow_patterns=None if files is None else list(files),
+        ignore_patterns=f"{SCRATCH}*",
+        # Another processor there would be read beside, or instead of, the one that comes.
+        delete_patterns=list(PROCESSOR_FILES) if any((Path(folder) / name).is_file() for name in processors) else None,
         commit_message=commit_message,
         revision=revision,
         create_pr=create_pr,
@@ -202,18 +217,43 @@ def _find_processor(location: str | os.PathLike[str]) -> list[Path]:
         ]
         files = [Path(file) for file in found if file is not None]
     if not files:
-        raise ValueError(f"processor must hold one of {', '.join(PROCESSOR_FILES)}, got {location}")
+        where = "" if folder.is_dir() else " on the Hub (or, where that is not reached, in its cache)"
+        raise ValueError(f"processor must have one of {', '.join(PROCESSOR_FILES)}{where}, got {location}")
     return files
 
 
-def _own_files(folder: Path) -> list[Path]:
-    """What `save_checkpoint` can have written there before, but for the card."""
-    patterns = (*WEIGHT_FILES, *PROCESSOR_FILES)
-    return [path for pattern in patterns for path in folder.glob(pattern)] + find_remote_code(folder)
+def _own_files(folder: Path, with_processor: bool) -> list[Path]:
+    """What would be read beside a new checkpoint in that folder as if it belonged to it."""
+    files = [path for path in folder.iterdir() if path.is_file() and WEIGHT_FILES.fullmatch(path.name)]
+    files += [folder / name for name in PROCESSOR_FILES if with_processor and (folder / name).is_file()]
+    return files + find_remote_code(folder)
 
 
-def _forget_remote_code(path: Path) -> None:
-    """A config that came with code names it still, where the code is not."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.pop("auto_map", None) is not None:
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _swap(new: Path, old: Path, target: Path, outdated: Sequence[Path]) -> None:
+    """Moves what is outdated from `target` to `old` and all that is new from `new` to `target`, or nothing at all."""
+    names = [path.name for path in new.iterdir()]
+    leaving = {path.name for path in outdated} | {name for name in names if os.path.lexists(target / name)}
+    moves = [(target / name, old / name) for name in sorted(leaving)]
+    moves += [(new / name, target / name) for name in names]
+    done = []
+    try:
+        for source, destination in moves:
+            os.replace(source, destination)
+            done.append((source, destination))
+    except BaseException:
+        for source, destination in reversed(done):
+            os.replace(destination, source)
+        raise
+
+
+def _forget_remote_code(folder: Path) -> None:
+    """Config and processor that came with code name it still, where the code is not."""
+    for name in ("config.json", *PROCESSOR_FILES):
+        path = folder / name
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        # A processor may name the code of another repository, as "repository--file.Class".
+        named = content.pop("auto_map", {})
+        kept = {key: value for key, value in named.items() if "--" in value and name in PROCESSOR_FILES}
+        if kept != named:
+            content |= {"auto_map": kept} if kept else {}
+            path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

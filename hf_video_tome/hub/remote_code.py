@@ -263,8 +263,15 @@ def find_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
     Returns:
         The files, by name.
     """
-    mark = HEADER.partition("{")[0]
-    return sorted(path for path in Path(folder).glob("*.py") if path.read_text(errors="replace").startswith(mark))
+    mark = HEADER.partition("{")[0].encode()
+
+    def is_ours(path: Path) -> bool:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(mark)) == mark
+
+    return sorted(filter(is_ours, Path(folder).glob("*.py")))
 
 
 def _add_auto_map(path: Path, content: dict[str, Any], auto_map: dict[str, str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +13,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 import transformers
+from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModelForVideoClassification
 
-from hf_video_tome.checkpoints import checkpoint_path
+from hf_video_tome.checkpoints import checkpoint_path, load_classifier
 from hf_video_tome.cli import run
 from hf_video_tome.hub import BaseCheckpoint, model_card, push_to_hub, save_checkpoint
 
@@ -166,7 +169,6 @@ def test_a_checkpoint_replaces_another_as_a_whole(model, tmp_path):
     for options in (
         {"processor": checkpoint_path(NAME), "remote_code": True},
         {"processor": checkpoint_path(NAME)},
-        {},
     ):
         written = save_checkpoint(model, tmp_path / "over", **options)
         save_checkpoint(model, tmp_path / f"new-{len(options)}", **options)
@@ -176,13 +178,88 @@ def test_a_checkpoint_replaces_another_as_a_whole(model, tmp_path):
         assert written == sorted(found)
 
 
+@pytest.mark.parametrize("failing", range(7))
+def test_what_cannot_be_replaced_stays_as_it_was(failing, model, tmp_path, monkeypatch):
+    """Six moves: three files out of the way, three into their place. The seventh failure does not come."""
+    save_checkpoint(model, tmp_path, processor=checkpoint_path(NAME), card=ModelCard("the card"))
+    model.set_token_merging(r=20)
+    before, calls, replace = contents(tmp_path), iter(range(100)), os.replace
+
+    def broken(source: Path, destination: Path) -> None:
+        if next(calls) == failing:
+            raise OSError("no space left")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="no space left") if failing < 6 else contextlib.nullcontext():
+        save_checkpoint(model, tmp_path, processor=checkpoint_path(NAME))
+    assert contents(tmp_path).keys() == before.keys()
+    assert (contents(tmp_path) == before) == (failing < 6)
+
+
+def test_what_is_not_of_the_checkpoint_stays(model, tmp_path):
+    names = [
+        "model_ema.safetensors",
+        "model.fp16.safetensors",
+        "model-best.safetensors",
+        "model_1.safetensors",
+        "a.py",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "link.py").symlink_to("nowhere")
+    transformers.VideoMAEImageProcessor.from_pretrained(checkpoint_path(NAME)).save_pretrained(tmp_path)
+    save_checkpoint(model, tmp_path)
+    save_checkpoint(model, tmp_path)
+    expected = {*names, "folder.py", "link.py", "preprocessor_config.json", "config.json", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+def test_a_processor_with_files_in_a_folder_can_be_saved_twice(model, tmp_path):
+    class Processor:
+        def save_pretrained(self, folder: Path) -> None:
+            (folder / "templates").mkdir()
+            (folder / "templates" / "one.txt").write_text("one")
+
+    for _ in range(2):
+        files = save_checkpoint(model, tmp_path, processor=Processor())
+        assert files == ["config.json", "model.safetensors", "templates/one.txt"]
+
+
+def test_a_processor_that_came_with_code_does_not_claim_it_when_saved_without(tmp_path):
+    classifier = load_classifier("vjepa2-moving-digits")
+    with_code = save_checkpoint(
+        classifier.model, tmp_path / "code", processor=checkpoint_path("vjepa2-moving-digits"), remote_code=True
+    )
+    assert "processing.py" in with_code
+    assert "auto_map" in (tmp_path / "code" / "preprocessor_config.json").read_text()
+    save_checkpoint(classifier.model, tmp_path / "plain", processor=tmp_path / "code")
+    plain = json.loads((tmp_path / "plain" / "preprocessor_config.json").read_text())
+    assert plain == json.loads((checkpoint_path("vjepa2-moving-digits") / "preprocessor_config.json").read_text())
+
+
+def test_a_save_that_was_killed_is_not_in_the_way(tmp_path):
+    (tmp_path / "out" / ".saving-x" / "new").mkdir(parents=True)
+    assert run(["save", NAME, str(tmp_path / "out"), "--r", "38"]) == 0
+
+
+def test_the_command_leaves_no_processor_of_another_checkpoint(tmp_path):
+    plain = shutil.copytree(checkpoint_path(NAME), tmp_path / "plain")
+    (plain / "preprocessor_config.json").unlink()
+    assert run(["save", "vjepa2-moving-digits", str(tmp_path / "out"), "--r", "5"]) == 0
+    assert run(["save", str(plain), str(tmp_path / "out"), "--r", "38", "--overwrite"]) == 0
+    assert sorted(contents(tmp_path / "out")) == ["README.md", "config.json", "model.safetensors"]
+
+
 def test_a_processor_that_is_not_there_is_said_before_anything_is_written(model, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "none").mkdir()
     for location, reason in (
         ("./no/such/folder", "or a Hub id, got"),
-        (tmp_path / "none", "must hold one of"),
-        ("nobody/nothing", "must hold one of .*got nobody/nothing"),
+        (tmp_path / "none", "must have one of"),
+        ("nobody/nothing", "must have one of .*got nobody/nothing"),
     ):
         with pytest.raises(ValueError, match=rf"^processor .*{reason}"):
             save_checkpoint(model, tmp_path / "out", processor=location)
