@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
@@ -160,7 +160,7 @@ def upload_checkpoint(
     create_pr: bool = False,
     commit_message: str = "Upload a model that merges tokens",
 ) -> str:
-    """Uploads a folder that `save_checkpoint` wrote, in one commit.
+    """Uploads a folder that `save_checkpoint` wrote, in one commit. Another processor in the repository goes.
 
     Args:
         folder: The folder.
@@ -182,19 +182,24 @@ def upload_checkpoint(
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/pr"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
-    processors = [name for name in PROCESSOR_FILES if files is None or name in files]
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=Path(folder),
-        allow_patterns=None if files is None else list(files),
-        ignore_patterns=f"{SCRATCH}*",
+    names = _files_to_upload(Path(folder)) if files is None else files
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=Path(folder) / name) for name in names
+    ]
+    if any(name in PROCESSOR_FILES for name in names):
         # Another processor there would be read beside, or instead of, the one that comes.
-        delete_patterns=list(PROCESSOR_FILES) if any((Path(folder) / name).is_file() for name in processors) else None,
-        commit_message=commit_message,
-        revision=revision,
-        create_pr=create_pr,
+        stale = {*PROCESSOR_FILES}.difference(names).intersection(api.list_repo_files(repo_id, revision=revision))
+        operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(stale)]
+    # Not `upload_folder`: that may take several commits, between which the repository is half of each.
+    commit = api.create_commit(
+        repo_id, operations, commit_message=commit_message, revision=revision, create_pr=create_pr
     )
     return str(commit.pr_url or commit.commit_url)
+
+
+def _files_to_upload(folder: Path) -> list[str]:
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return list(filter_repo_objects(names, ignore_patterns=[*DEFAULT_IGNORE_PATTERNS, f"{SCRATCH}*"]))
 
 
 def _check(model: PreTrainedModel) -> None:
@@ -253,7 +258,7 @@ def _forget_remote_code(folder: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         # A processor may name the code of another repository, as "repository--file.Class".
         named = content.pop("auto_map", {})
-        kept = {key: value for key, value in named.items() if "--" in value and name in PROCESSOR_FILES}
+        kept = {key: value for key, value in named.items() if "--" in str(value) and name in PROCESSOR_FILES}
         if kept != named:
             content |= {"auto_map": kept} if kept else {}
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

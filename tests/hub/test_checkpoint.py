@@ -13,13 +13,13 @@ from typing import Any
 import huggingface_hub
 import pytest
 import transformers
-from huggingface_hub import ModelCard
+from huggingface_hub import CommitOperationDelete, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModelForVideoClassification
 
 from hf_video_tome.checkpoints import checkpoint_path, load_classifier
 from hf_video_tome.cli import run
-from hf_video_tome.hub import BaseCheckpoint, model_card, push_to_hub, save_checkpoint
+from hf_video_tome.hub import BaseCheckpoint, model_card, push_to_hub, save_checkpoint, upload_checkpoint
 
 NAME = "videomae-moving-digits"
 
@@ -40,18 +40,16 @@ class FakeHub:
     def create_branch(self, api: Any, repo_id: str, *, branch: str, **_: Any) -> None:
         self.branches.append(branch)
 
+    def list_repo_files(self, api: Any, repo_id: str, **_: Any) -> list[str]:
+        return list(self.files)
+
     def create_commit(self, api: Any, repo_id: str, operations: Any, **arguments: Any) -> SimpleNamespace:
         for operation in operations:
+            if isinstance(operation, CommitOperationDelete):
+                del self.files[operation.path_in_repo]
+                continue
             with operation.as_file() as handle:
                 self.files[operation.path_in_repo] = handle.read()
-        return self._commit(repo_id, **arguments)
-
-    def upload_folder(
-        self, api: Any, *, repo_id: str, folder_path: Any, allow_patterns: list[str] | None = None, **arguments: Any
-    ) -> SimpleNamespace:
-        names = [path.name for path in Path(folder_path).iterdir()]
-        for name in huggingface_hub.utils.filter_repo_objects(names, allow_patterns=allow_patterns):
-            self.files[name] = (Path(folder_path) / name).read_bytes()
         return self._commit(repo_id, **arguments)
 
     def _commit(self, repo_id: str, create_pr: bool | None = False, **arguments: Any) -> SimpleNamespace:
@@ -67,7 +65,7 @@ class FakeHub:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     fake = FakeHub()
-    for name in ("create_repo", "create_branch", "create_commit", "upload_folder"):
+    for name in ("create_repo", "create_branch", "create_commit", "list_repo_files"):
 
         def method(api: Any, *arguments: Any, _name: str = name, **keywords: Any) -> Any:
             return getattr(fake, _name)(api, *arguments, **keywords)
@@ -149,6 +147,24 @@ def test_only_what_was_saved_is_uploaded(hub, tmp_path):
     (tmp_path / "out" / "notes.txt").write_text("mine")
     assert run(["save", NAME, str(tmp_path / "out"), "--r", "38", "--overwrite", "--push-to-hub", "me/shared"]) == 0
     assert sorted(hub.files) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def test_a_processor_replaces_another_on_the_hub(hub, model):
+    hub.files = {"video_preprocessor_config.json": b"{}", "model.onnx": b"other"}
+    push_to_hub(model, "me/shared")
+    assert "video_preprocessor_config.json" in hub.files  # no processor was given
+    push_to_hub(model, "me/shared", processor=checkpoint_path(NAME))
+    assert sorted(hub.files) == ["config.json", "model.onnx", "model.safetensors", "preprocessor_config.json"]
+    assert len(hub.commits) == 2
+
+
+def test_a_folder_is_uploaded_without_what_is_hidden(hub, model, tmp_path):
+    save_checkpoint(model, tmp_path)
+    for name in (".git/config", ".saving-x/new/model.safetensors", "templates/one.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("content")
+    upload_checkpoint(tmp_path, "me/shared")
+    assert sorted(hub.files) == ["config.json", "model.safetensors", "templates/one.txt"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
