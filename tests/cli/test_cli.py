@@ -15,6 +15,7 @@ from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_
 from hf_video_tome.cli import classify, common, run
 from hf_video_tome.cli.common import parse_r
 from hf_video_tome.data.encoding import write_video
+from hf_video_tome.models import ARCHITECTURES
 from tests.classified_videos import PROCESSOR, SIZE
 
 FRAMES, LABELS, LAYERS = 8, 7, 4
@@ -442,7 +443,7 @@ def test_bad_checkpoints_are_refused(
     refused(
         unknown,
         "'resnet3d' is not supported",
-        "motionformer, timesformer, videomae, videoprism_vision_model, vivit, vjepa2",
+        ", ".join(sorted(ARCHITECTURES)),
     )
 
     broken = copy_checkpoint(good, tmp_path / "broken")

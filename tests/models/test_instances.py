@@ -119,7 +119,7 @@ def test_settings_may_change_while_another_thread_runs_the_model(architecture, p
     stop = threading.Event()
 
     def toggle():
-        while not stop.is_set():
+        while not stop.wait(0.0005):  # a loop without a pause can keep the other thread from running at all
             model.set_token_merging(r=0)
             model.set_token_merging(r=3)
 
