@@ -6,6 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
+def is_off(r: float | Sequence[int]) -> bool:
+    """Whether r removes nothing in any layer, so that no other setting counts.
+
+    Examples:
+        >>> is_off(0), is_off([0, 0]), is_off([0, 8]), is_off(0.1)
+        (True, True, False, False)
+    """
+    return not (any(r) if isinstance(r, Sequence) else r)
+
+
 def setting_name(changes: Mapping[str, Any]) -> str:
     """A short name for settings, as tables have it.
 
@@ -80,7 +90,7 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         'merge, r = 150,75 by layer, scope clip'
     """
     r = settings["r"]
-    if not (any(r) if isinstance(r, list) else r):
+    if is_off(r):
         return "off (r = 0): the stock model"
     mode = settings["mode"] + (f" (threshold {settings['threshold']})" if settings["threshold"] is not None else "")
     place = {"clip": "", "time": "place"}.get(settings["scope"], "frame")

@@ -301,12 +301,16 @@ def test_the_accuracies_on_the_page_of_analyses_are_those_that_were_measured() -
         assert re.findall(r"([\d.]+) / ([\d.]+) %", cells) == list(zip(*(curve[2:] for curve in curves), strict=True))
 
 
+def run_example(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", [script, *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+    assert end.value.code == 0
+
+
 def test_the_picture_of_the_matching_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = tmp_path / "matching.png"
-    monkeypatch.setattr("sys.argv", ["draw_matching.py", "--output", str(picture)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "examples" / "draw_matching.py"), run_name="__main__")
-    assert end.value.code == 0
+    run_example(monkeypatch, "draw_matching.py", "--output", str(picture))
     with Image.open(picture) as drawn, Image.open(ROOT / "docs" / "visualization" / "matching.png") as shown:
         assert share_that_differs(drawn, shown) < 0.02
 
@@ -322,10 +326,7 @@ def share_that_differs(drawn: Image.Image, shown: Image.Image) -> float:
 
 
 def test_the_pictures_of_merged_tokens_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["draw_tokens.py", "--output", str(tmp_path)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "examples" / "draw_tokens.py"), run_name="__main__")
-    assert end.value.code == 0
+    run_example(monkeypatch, "draw_tokens.py", "--output", str(tmp_path))
     pictures = sorted(path.name for path in tmp_path.iterdir())
     assert pictures == sorted({path.name for path in (ROOT / "docs" / "visualization").iterdir()} - {"matching.png"})
     for name in pictures:
@@ -337,10 +338,7 @@ def test_the_pictures_of_merged_tokens_can_be_drawn_again(tmp_path: Path, monkey
 def test_examples_say_what_they_do(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", [script, "--help"])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
-    assert end.value.code == 0
+    run_example(monkeypatch, script, "--help")
     assert f"python examples/{script}" in capsys.readouterr().out
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..setting_names import is_off
 from .common import (
     Dtype,
     InputError,
@@ -358,8 +359,7 @@ def _settings(
     chosen_modes: list[str | None] = [*modes] or [None]
     for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
         chosen = {**saved, **merging_settings(schedule=schedule, mode=mode), **common, "r": value}
-        nothing = not any(value) if isinstance(value, list) else not value
-        chosen = {"r": 0} if nothing else chosen  # nothing else counts
+        chosen = {"r": 0} if is_off(value) else chosen  # nothing else counts
         with_settings(config, {**fresh, **chosen})
         if chosen not in found:
             found.append(chosen)

@@ -22,7 +22,7 @@ import typer
 from ..checkpoints import DEFAULT_CHECKPOINT, loading
 from ..checkpoints.loading import Classifier
 from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
-from ..setting_names import describe_settings
+from ..setting_names import describe_settings, is_off
 
 if TYPE_CHECKING:
     import torch
@@ -461,8 +461,7 @@ def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
 
 def describe_merging(summary: Mapping[str, Any]) -> str:
     """The same in words."""
-    r = summary["r"]
-    if not (any(r) if isinstance(r, list) else r):
+    if is_off(summary["r"]):
         return describe_settings(summary)
     attention = "with" if summary["proportional_attention"] else "without"
     position = f", position {summary['position']}" if "position" in summary else ""

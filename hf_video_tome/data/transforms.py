@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -485,6 +485,31 @@ class ClipTransform:
             raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB).")
 
 
+def find_processor_files(name_or_path: str | os.PathLike[str], **hub_options: Any) -> Iterator[Path]:
+    """The files of a saved processor, that first which counts before the others.
+
+    Args:
+        name_or_path: A folder, or a model id on the Hub.
+        **hub_options: Where and how to look there, as for `transformers.utils.cached_file`.
+
+    Yields:
+        Those of `PROCESSOR_FILES` that there are; on the Hub looked for one at a time.
+
+    Raises:
+        OSError: If the Hub refuses.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        yield from filter(Path.is_file, (folder / name for name in PROCESSOR_FILES))
+        return
+    from transformers.utils import cached_file
+
+    for name in PROCESSOR_FILES:
+        found = cached_file(str(name_or_path), name, **hub_options, _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            yield Path(found)
+
+
 def load_processor_settings(
     name_or_path: str | os.PathLike[str],
     *,
@@ -512,41 +537,20 @@ def load_processor_settings(
     path = Path(name_or_path)
     if path.is_file():
         return _read_processor(path), str(path)
-    locate: Callable[[str], Path | None]
-    if path.is_dir():
-
-        def locate(file: str) -> Path | None:
-            return path / file if (path / file).is_file() else None
-    else:
-        # Two parts at most make a model id; all else can only have been meant as a folder.
-        if path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2:
-            raise FileNotFoundError(f"{name_or_path}: no such folder.")
-
-        def locate(file: str) -> Path | None:
-            from transformers.utils.hub import cached_file
-
-            found = cached_file(
-                str(name_or_path),
-                file,
-                revision=revision,
-                cache_dir=cache_dir,
-                token=token,
-                local_files_only=local_files_only,
-                _raise_exceptions_for_missing_entries=False,
-            )
-            return None if found is None else Path(found)
-
+    # Two parts at most make a model id; all else can only have been meant as a folder.
+    is_path = path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2
+    if is_path and not path.is_dir():
+        raise FileNotFoundError(f"{name_or_path}: no such folder.")
     try:
-        nested = locate(_NESTED_FILE)
-        if nested is not None:
-            content = _read_processor(nested)
+        for file in find_processor_files(
+            name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        ):
+            content = _read_processor(file)
+            if file.name != _NESTED_FILE:
+                return content, str(file)
             for key in _NESTED_KEYS:
                 if isinstance(content.get(key), dict):
-                    return content[key], f"{nested} ({key!r})"
-        for file in _PROCESSOR_FILES:
-            found = locate(file)
-            if found is not None:
-                return _read_processor(found), str(found)
+                    return content[key], f"{file} ({key!r})"
     except OSError as error:
         raise FileNotFoundError(
             f"{name_or_path}: no such folder, and no processor configuration could be had from the Hub either: {error}"

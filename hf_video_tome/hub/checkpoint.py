@@ -15,10 +15,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 from transformers import PreTrainedModel
-from transformers.utils import cached_file
 
 from ..configuration import TokenMergingConfigMixin
-from ..data.transforms import PROCESSOR_FILES
+from ..data.transforms import PROCESSOR_FILES, find_processor_files
 from .card import CARD_FILE
 from .remote_code import find_remote_code, save_remote_code
 
@@ -209,20 +208,15 @@ def _check(model: PreTrainedModel) -> None:
 
 def _find_processor(location: str | os.PathLike[str]) -> list[Path]:
     """The files of a saved processor. They are copied as they are, so that no setting is lost on the way."""
-    folder = Path(location)
-    if folder.is_dir():
-        files = [folder / name for name in PROCESSOR_FILES if (folder / name).is_file()]
-    else:
+    is_folder = Path(location).is_dir()
+    if not is_folder:
         try:
             validate_repo_id(str(location))
         except HFValidationError:
             raise ValueError(f"processor must be a processor, a folder or a Hub id, got {location}") from None
-        found = [
-            cached_file(str(location), name, _raise_exceptions_for_missing_entries=False) for name in PROCESSOR_FILES
-        ]
-        files = [Path(file) for file in found if file is not None]
+    files = list(find_processor_files(location))
     if not files:
-        where = "" if folder.is_dir() else " on the Hub (or, where that is not reached, in its cache)"
+        where = "" if is_folder else " on the Hub (or, where that is not reached, in its cache)"
         raise ValueError(f"processor must have one of {', '.join(PROCESSOR_FILES)}{where}, got {location}")
     return files
 

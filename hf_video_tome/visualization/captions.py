@@ -29,14 +29,12 @@ def describe_prediction(logits: torch.Tensor, config: Any) -> str:
         >>> describe_prediction(torch.tensor([0.0, 2.0]), VideoMAEConfig(id2label={0: "walk", 1: "run"}))
         "'run' (88.1 %)"
     """
-    from ..evaluation.tasks import SINGLE_TASK, classifier_tasks
+    from ..evaluation.tasks import SINGLE_TASK, predict_labels
 
     answers = []
-    for task in classifier_tasks(config):
-        probability, index = logits[task.start : task.stop].float().softmax(-1).max(-1)
-        label = config.id2label.get(task.start + int(index), str(int(index)))
-        prefix = "" if task.name == SINGLE_TASK else f"{task.name} "
-        answers.append(f"{prefix}{label!r} ({100 * float(probability):.1f} %)")
+    for task, (best,) in predict_labels(logits, config).items():
+        prefix = "" if task == SINGLE_TASK else f"{task} "
+        answers.append(f"{prefix}{best.label!r} ({100 * best.probability:.1f} %)")
     return ", ".join(answers)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ...setting_names import is_off
 from ..common import (
     Classifier,
     Dtype,
@@ -277,8 +278,7 @@ def choose_device(name: str | None) -> str:
 def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
     """Settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
     config: Any = classifier.model.config
-    saved = config.token_merging_r
-    if "r" in settings or (any(saved) if isinstance(saved, list) else saved):
+    if "r" in settings or not is_off(config.token_merging_r):
         return dict(settings)
     share = round(DEFAULT_REMOVED / config.num_merging_layers, 4)
     print_note(f"--r was not given: {share:g} of the tokens in each layer")

@@ -95,7 +95,14 @@ def command(
         given,
         lambda config: check_splicing(config, region, share),
     )
-    scope_used = loaded.conditions(run.seed)["resolved"]["scope"]
+    conditions = {
+        **loaded.conditions(run.seed),
+        "region": region,
+        "share": share,
+        "classes": classes,
+        "per_class": per_class,
+    }
+    scope_used = conditions["resolved"]["scope"]
     if region == "tubelets" and scope_used in SHARED_SCOPES:
         print_note(
             f"with scope {scope_used} one matching serves all frames or places, each of which is spliced elsewhere: "
@@ -119,13 +126,6 @@ def command(
             on_progress=advance,
         )
     make_folder(target)
-    conditions = {
-        **loaded.conditions(run.seed),
-        "region": region,
-        "share": share,
-        "classes": classes,
-        "per_class": per_class,
-    }
     what = {"tubelets": "of the tubelets", "time": "of the time slots", "space": "of the columns"}[region]
     summary = study.summary()
     num_clips = len(study.splices) // len(summary["kinds"])
