@@ -6,9 +6,17 @@ stock models do, but for three things: TimeSformer runs on fused attention, the 
 labels) rather than (batch, 1, labels), and clips that do not fit the checkpoint are refused.
 """
 
-from .api import apply_token_merging, mac_count, paper_settings, remove_token_merging, set_token_merging, token_counts
+from .api import (
+    apply_token_merging,
+    mac_count,
+    paper_settings,
+    remove_token_merging,
+    set_token_merging,
+    token_counts,
+    token_merging,
+)
 from .configuration import TokenMergingConfigMixin
-from .merging import TokenMergingTrace
+from .merging import SettingError, TokenMergingTrace
 from .models.mac_count import MacCount
 from .models.motionformer import MotionformerConfig, MotionformerForVideoClassification, MotionformerModel
 from .models.timesformer import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
@@ -28,6 +36,7 @@ __all__ = [
     "MotionformerConfig",
     "MotionformerForVideoClassification",
     "MotionformerModel",
+    "SettingError",
     "TimesformerConfig",
     "TimesformerForVideoClassification",
     "TimesformerModel",
@@ -52,4 +61,5 @@ __all__ = [
     "remove_token_merging",
     "set_token_merging",
     "token_counts",
+    "token_merging",
 ]

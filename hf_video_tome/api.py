@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .models import ARCHITECTURES, Architecture
 from .models.base import convert_modules
 from .models.mac_count import MacCount
+from .models.scoped_settings import changes_in_scope
 
 
 def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
@@ -44,6 +46,20 @@ def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
                 f"{allowed}, got {type(outer).__name__}, which uses {type(match).__name__} in its own way"
             )
     return match, architecture, merges
+
+
+def _find_merging(model: nn.Module) -> Any:
+    """The model in a module that can merge tokens.
+
+    Raises:
+        ValueError: If there is none, or it is a stock one.
+    """
+    found, _, merges = _find(model)
+    if not merges:
+        raise ValueError(
+            f"model must be able to merge tokens, got a stock {type(found).__name__}: call apply_token_merging"
+        )
+    return found
 
 
 def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
@@ -127,19 +143,51 @@ def set_token_merging(model: nn.Module, **settings: Any) -> None:
     Raises:
         ValueError: If the model is not one that can merge tokens, or a setting is unknown or out of range.
     """
-    found, _, merges = _find(model)
-    if not merges:
-        raise ValueError(
-            f"model must be able to merge tokens, got a stock {type(found).__name__}: call apply_token_merging"
-        )
-    found.set_token_merging(**settings)
+    _find_merging(model).set_token_merging(**settings)
+
+
+def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[None]:
+    """Changes how a model merges tokens for the calls inside a `with` block.
+
+    Only calls of the same thread or async task see it, so that requests with different settings can share one model.
+    Settings that a call is given itself come first, then those of the innermost block, then those of the config. The
+    block is left undone, whether by its end or by an exception.
+
+    Threads and executors that are started inside the block do not see it. Compiled models take the settings of a call
+    only, as in `model(pixel_values, token_merging_r=98)`: called inside a block for them, they raise an error.
+
+    Args:
+        model: A model that can merge tokens, or a wrapper around one (peft, DDP).
+        **settings: What to change, as for `apply_token_merging`; what is not named stays as it is.
+
+    Returns:
+        The context manager.
+
+    Raises:
+        ValueError: If the model is not one that can merge tokens, or a setting is unknown or out of range. Whether the
+            settings go with each other and with the config is checked when the model is called.
+        RuntimeError: If the model is compiled.
+
+    Examples:
+        >>> import hf_video_tome
+        >>> config = hf_video_tome.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, hidden_size=16,
+        ...                                       num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        >>> model = hf_video_tome.VideoMAEForVideoClassification(config)
+        >>> with hf_video_tome.token_merging(model, r=8):
+        ...     hf_video_tome.token_counts(model)
+        [32, 24, 16]
+        >>> hf_video_tome.token_counts(model)
+        [32, 32, 32]
+    """
+    return _find_merging(model).token_merging(**settings)
 
 
 def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[int]:
     """Tokens in the sequence before the first and after each layer, known without running the model.
 
     Args:
-        model_or_config: A model that can merge tokens, or its config.
+        model_or_config: A model that can merge tokens, with the settings of the `token_merging` blocks around this
+            call, or its config.
 
     Returns:
         L + 1 ints; entry i is the length of `hidden_states[i]`.
@@ -152,10 +200,12 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
         >>> hf_video_tome.token_counts(hf_video_tome.VivitConfig(token_merging_r=300))[-1]
         56
     """
-    config = _find(model_or_config)[0].config if isinstance(model_or_config, nn.Module) else model_or_config
-    if not isinstance(config, TokenMergingConfigMixin):
+    if isinstance(model_or_config, nn.Module):
+        model = _find_merging(model_or_config)
+        return token_counts_of_config(model.config, model.current_token_merging())
+    if not isinstance(model_or_config, TokenMergingConfigMixin):
         raise ValueError(f"model_or_config must have token merging fields, got {type(model_or_config).__name__}")
-    return token_counts_of_config(config)
+    return token_counts_of_config(model_or_config)
 
 
 def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) -> MacCount:
@@ -172,7 +222,7 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
         model_or_config: A classifier or its base model, of transformers or of this package, or its config. Clips are
             of the shape that the config says, and there is always a classifier.
         **settings: Token merging settings to count with, as for `apply_token_merging`. What is not named is as the
-            config has it; a config of transformers has r = 0.
+            `token_merging` blocks around this call and the config have it; a config of transformers has r = 0.
 
     Returns:
         The count, in total, by part and by layer.
@@ -187,7 +237,8 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
         >>> round(stock.total / 1e9, 1), round(stock.total / merged.total, 2)
         (180.3, 2.46)
     """
-    config: Any = _find(model_or_config)[0].config if isinstance(model_or_config, nn.Module) else model_or_config
+    model: Any = _find(model_or_config)[0] if isinstance(model_or_config, nn.Module) else None
+    config: Any = model_or_config if model is None else model.config
     architecture = ARCHITECTURES.get(getattr(config, "model_type", ""))
     if architecture is None:
         names = ", ".join(repr(name) for name in ARCHITECTURES)
@@ -196,7 +247,8 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
         )
     merges = isinstance(config, TokenMergingConfigMixin)
     config = architecture.config_class.from_stock(config)
-    config.update_token_merging(**settings if merges else {"r": 0, **settings})
+    scoped = changes_in_scope(model) if merges and model is not None else {}
+    config.update_token_merging(**{**scoped, **config.full_names(settings if merges else {"r": 0, **settings})})
     return architecture.mac_count(config)
 
 

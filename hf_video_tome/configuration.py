@@ -1,82 +1,61 @@
-"""The token merging fields of a model config: defined once, validated on load and on set."""
+"""The token merging fields of a model config: one frozen object, validated on load and on set."""
 
 from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedConfig
 
 from .merging import (
+    CHECKS,
     MODES,
     SCOPES,
+    Check,
     MergeSettings,
+    SettingError,
     TokenLayout,
     TokenMergingPlan,
-    check_r,
-    check_schedule,
+    TokenMergingSettings,
     requested_removals,
     token_counts,
 )
+from .saved_settings import RESOLVED_WHEN_SAVED, settings_of_file
 
 PREFIX = "token_merging_"
-HEAD_AGGREGATIONS = ("mean", "concat")
-POOLINGS = ("weighted", "mean")
+_SETTINGS = "_token_merging_settings"
+"""Where the settings are in the `__dict__` of a config."""
+_REPLACING = threading.RLock()
+"""Held while a config's settings are replaced: what is replaced is what was checked."""
 
 ConfigT = TypeVar("ConfigT", bound="TokenMergingConfigMixin")
 
 
-def one_of(allowed: Iterable[str], optional: bool = False) -> Callable[[object], object]:
-    """A check of a field that takes one of a few names.
+class SettingField:
+    """A config field whose value is in the config's `TokenMergingSettings`.
 
     Args:
-        allowed: The names.
-        optional: Whether None is fine too.
-
-    Returns:
-        A function that returns a value that is allowed, and raises a ValueError for any other.
-
-    Examples:
-        >>> one_of(("mean", "concat"))("mean")
-        'mean'
+        default: The default, which is also the value of the class attribute.
     """
 
-    def check(value: object) -> object:
-        if (optional and value is None) or (isinstance(value, str) and value in allowed):
-            return value
-        names = ", ".join(repr(name) for name in allowed) + (", or None" if optional else "")
-        raise ValueError(f"must be one of {names}, got {value!r}")
+    def __init__(self, default: Any) -> None:
+        self._default = default
 
-    return check
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self._name = name.removeprefix(PREFIX)
+        owner.token_merging_fields = {**owner.token_merging_fields, name: CHECKS[self._name]}
 
-
-def _check_threshold(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and -1 <= float(value) <= 1:
-        return float(value)
-    raise ValueError(f"must be a cosine similarity in [-1, 1] or None, got {value!r}")
+    def __get__(self, config: Any, owner: type | None = None) -> Any:
+        return self._default if config is None else config.token_merging.get(self._name)
 
 
-def _check_optional_bool(value: object) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    raise ValueError(f"must be True, False, or None for the architecture's default, got {value!r}")
-
-
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "token_merging_r": check_r,
-    "token_merging_schedule": check_schedule,
-    "token_merging_mode": one_of(MODES),
-    "token_merging_threshold": _check_threshold,
-    "token_merging_head_aggregation": one_of(HEAD_AGGREGATIONS),
-    "token_merging_proportional_attention": _check_optional_bool,
-    "token_merging_pooling": one_of(POOLINGS),
-    "token_merging_scope": one_of(SCOPES, optional=True),
-}
+def setting(default: Any) -> Any:
+    """Declares a field of a config as one of `TokenMergingSettings`: see `SettingField`."""
+    return SettingField(default)
 
 
 class ClipShape(NamedTuple):
@@ -142,18 +121,19 @@ class TokenMergingConfigMixin:
             all places, which merges whole frames. None (default): the architecture's own choice.
     """
 
-    token_merging_r: Any = 0
-    token_merging_schedule: Any = "constant"
-    token_merging_mode: str = "merge"
-    token_merging_threshold: float | None = None
-    token_merging_head_aggregation: str = "mean"
-    token_merging_proportional_attention: bool | None = None
-    token_merging_pooling: str = "weighted"
-    token_merging_scope: str | None = None
+    token_merging_r: Any = setting(0)
+    token_merging_schedule: Any = setting("constant")
+    token_merging_mode: str = setting("merge")
+    token_merging_threshold: float | None = setting(None)
+    token_merging_head_aggregation: str = setting("mean")
+    token_merging_proportional_attention: bool | None = setting(None)
+    token_merging_pooling: str = setting("weighted")
+    token_merging_scope: str | None = setting(None)
 
+    token_merging_fields: ClassVar[Mapping[str, Check]] = {}
+    """The token merging fields that the architecture has, with the check of each; filled in by `setting`."""
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
-    token_merging_checks: ClassVar[dict[str, Callable[[Any], Any]]] = _CHECKS
     clip_fields: ClassVar[tuple[str, str, str]] = ("num_frames", "num_channels", "image_size")
     """Fields of the stock config that hold the frames, the channels and the pixels of a clip."""
 
@@ -162,29 +142,48 @@ class TokenMergingConfigMixin:
         num_hidden_layers: int
 
     @property
+    def token_merging(self) -> TokenMergingSettings:
+        """The settings as one object that never changes: setting any of them puts another in its place."""
+        settings: TokenMergingSettings | None = self.__dict__.get(_SETTINGS)
+        if settings is None:  # a config that is being built
+            settings = TokenMergingSettings(**self._token_merging_defaults())
+        return settings
+
+    @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
         """Values of `token_merging_scope` that the architecture can do."""
         return SCOPES
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._check_name(name)
-        if name in self.token_merging_checks:
-            try:
-                value = self.token_merging_checks[name](value)
-            except ValueError as error:
-                raise ValueError(f"{name} {error}") from None
-        super().__setattr__(name, value)
+        if not name.startswith(PREFIX):
+            super().__setattr__(name, value)
+            return
+        with _REPLACING:
+            self.__dict__[_SETTINGS] = self.changed_settings(self.token_merging, {name: value})
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[misc]
         self.check_token_merging()
 
-    @classmethod
-    def _check_name(cls, name: str) -> None:
-        """Refuses a setting that there is not: it would do nothing."""
-        if name.startswith(PREFIX) and name not in cls.token_merging_checks:
-            allowed = ", ".join(cls.token_merging_checks)
-            raise ValueError(f"{name} is no setting of {cls.model_type}; there are {allowed}")
+    def changed_settings(self, settings: TokenMergingSettings, changes: Mapping[str, Any]) -> TokenMergingSettings:
+        """Returns settings with other values for some of them, each of which is checked by itself.
+
+        Args:
+            settings: The settings.
+            changes: From names of fields of this config to their new values.
+
+        Raises:
+            SettingError: If a value is out of range.
+            ValueError: If the architecture has no such field.
+        """
+        allowed = self.token_merging_fields
+        for name in changes:
+            if name not in allowed:
+                raise ValueError(f"{name} is no setting of {self.model_type}; there are {', '.join(allowed)}")
+        try:
+            return settings.changed(**{name.removeprefix(PREFIX): value for name, value in changes.items()})
+        except SettingError as error:
+            raise error.with_field(PREFIX + error.field) from None
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Where the tokens of a clip lie in the sequence of this model.
@@ -237,8 +236,11 @@ class TokenMergingConfigMixin:
             )
         return clip.frames // frames, clip.height // height, clip.width // width
 
-    def check_token_merging(self) -> list[int]:
-        """Validates the fields against each other and against the architecture, and that a clip has tokens at all.
+    def check_token_merging(self, settings: TokenMergingSettings | None = None) -> list[int]:
+        """Validates settings against each other and against the architecture, and that a clip has tokens at all.
+
+        Args:
+            settings: The settings; those of the config when None.
 
         Returns:
             Tokens that each layer is asked to remove from each matched set.
@@ -246,60 +248,64 @@ class TokenMergingConfigMixin:
         Raises:
             ValueError: Naming the field, its value and what is allowed.
         """
+        settings = self.token_merging if settings is None else settings
         self.tubelet_grid(self.clip_shape)
-        mode, scope = self.token_merging_mode, self.token_merging_scope
-        if MODES[mode].needs_threshold and self.token_merging_threshold is None:
-            raise ValueError(
-                f"token_merging_threshold must be a number in [-1, 1] for token_merging_mode={mode!r}, got None"
+        if MODES[settings.mode].needs_threshold and settings.threshold is None:
+            raise SettingError(
+                f"{PREFIX}threshold", None, f"a number in [-1, 1] for token_merging_mode={settings.mode!r}"
             )
-        if scope is not None and scope not in self.supported_token_merging_scopes:
+        if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
-            raise ValueError(f"token_merging_scope must be one of {allowed} for {self.model_type}, got {scope!r}")
-        return self._requested_removals(self.token_layout)
+            raise SettingError(f"{PREFIX}scope", settings.scope, f"one of {allowed} for {self.model_type}")
+        return self._requested_removals(self.token_layout, settings)
 
-    def _requested_removals(self, layout: TokenLayout) -> list[int]:
+    def _requested_removals(self, layout: TokenLayout, settings: TokenMergingSettings) -> list[int]:
         """Tokens that each layer is asked to remove from each matched set of a clip of that layout."""
-        set_tokens, num_protected = layout.set_size(self._scope)
+        set_tokens, num_protected = layout.set_size(settings.scope or self.default_token_merging_scope)
         try:
             return requested_removals(
-                self.token_merging_r, self.token_merging_schedule, self.num_merging_layers, set_tokens - num_protected
+                settings.get("r"), settings.schedule, self.num_merging_layers, set_tokens - num_protected
             )
-        except ValueError as error:
-            raise ValueError(f"token_merging_r: {error}") from None
+        except SettingError as error:
+            raise error.with_field(PREFIX + error.field) from None
 
-    @property
-    def _scope(self) -> str:
-        return self.token_merging_scope or self.default_token_merging_scope
-
-    def token_merging_plan(self, clip_shape: ClipShape | None = None) -> TokenMergingPlan:
-        """What each layer will do: made once per forward call.
+    def token_merging_plan(
+        self, clip_shape: ClipShape | None = None, settings: TokenMergingSettings | None = None
+    ) -> TokenMergingPlan:
+        """Decides what each layer will do: made once per forward call, from one object of settings.
 
         Args:
             clip_shape: Shape of the clips, where it may be another than that of the config.
+            settings: The settings; those of the config when None.
 
         Returns:
             The plan for such clips: a share of r is one of their tokens.
 
         Raises:
-            ValueError: If the fields do not go with each other.
+            ValueError: If the settings do not go with each other.
         """
-        requested, layout = self.check_token_merging(), self.token_layout
+        settings = self.token_merging if settings is None else settings
+        requested, layout = self.check_token_merging(settings), self.token_layout
         if clip_shape is not None and clip_shape != self.clip_shape:
             layout = self.layout_of(clip_shape)
-            requested = self._requested_removals(layout)
-        return TokenMergingPlan(requested, layout, self._merge_settings())
-
-    def _merge_settings(self) -> MergeSettings:
-        """The fields that say how to merge, with the architecture's choices filled in."""
-        proportional = self.token_merging_proportional_attention
-        return MergeSettings(
-            mode=self.token_merging_mode,
-            threshold=self.token_merging_threshold,
-            scope=self._scope,
-            head_aggregation=self.token_merging_head_aggregation,
-            proportional_attention=self.default_proportional_attention if proportional is None else proportional,
-            pooling=self.token_merging_pooling,
+            requested = self._requested_removals(layout, settings)
+        how = MergeSettings(
+            mode=settings.mode,
+            threshold=settings.threshold,
+            head_aggregation=settings.head_aggregation,
+            pooling=settings.pooling,
+            position=settings.position,
+            **self._architecture_choices(settings),
         )
+        return TokenMergingPlan(requested, layout, how)
+
+    def _architecture_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
+        """What the settings that may be None come to."""
+        proportional = settings.proportional_attention
+        return {
+            "scope": settings.scope or self.default_token_merging_scope,
+            "proportional_attention": self.default_proportional_attention if proportional is None else proportional,
+        }
 
     def token_merging_settings(self, resolved: bool = False) -> dict[str, Any]:
         """The token merging fields as settings for `update_token_merging` and `set_token_merging`.
@@ -315,14 +321,15 @@ class TokenMergingConfigMixin:
             >>> VideoMAEConfig(token_merging_r=150).token_merging_settings(resolved=True)["scope"]
             'clip'
         """
-        settings = {name.removeprefix(PREFIX): getattr(self, name) for name in self.token_merging_checks}
-        if resolved:
-            chosen = self.token_merging_plan().settings
-            settings |= {"scope": chosen.scope, "proportional_attention": chosen.proportional_attention}
-        return settings
+        snapshot = self.token_merging
+        settings = {name.removeprefix(PREFIX): None for name in self.token_merging_fields}
+        settings = {name: snapshot.get(name) for name in settings}
+        return settings | self._architecture_choices(snapshot) if resolved else settings
 
     def update_token_merging(self, **changes: Any) -> None:
         """Sets token merging fields, all or none of them.
+
+        A forward call that runs meanwhile, in another thread, sees either all of the changes or none.
 
         Args:
             **changes: Field names with or without the prefix `token_merging_`, and their new values.
@@ -331,32 +338,62 @@ class TokenMergingConfigMixin:
             ValueError: If a name is unknown, or a value is out of range or does not go with the others; nothing is
                 changed then.
         """
-        candidate = copy.copy(self)
-        changes = {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in changes.items()}
-        for name, value in changes.items():
-            if name not in self.token_merging_checks:
-                allowed = ", ".join(field.removeprefix(PREFIX) for field in self.token_merging_checks)
+        changes = self.full_names(changes)
+        with _REPLACING:
+            settings = self.changed_settings(self.token_merging, changes)
+            self.check_token_merging(settings)
+            self.__dict__[_SETTINGS] = settings
+
+    def full_names(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds the prefix `token_merging_` to the names of settings that lack it.
+
+        Raises:
+            ValueError: If the architecture has no such setting.
+        """
+        full = {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in changes.items()}
+        allowed = self.token_merging_fields
+        for name in full:
+            if name not in allowed:
                 raise ValueError(
                     f"{name.removeprefix(PREFIX)!r} is no token merging setting of {self.model_type}, "
-                    f"allowed are: {allowed}"
+                    f"allowed are: {', '.join(field.removeprefix(PREFIX) for field in allowed)}"
                 )
-            setattr(candidate, name, value)
-        candidate.check_token_merging()
-        # One step, so that a forward call in another thread sees either all of it or nothing.
-        self.__dict__.update({name: getattr(candidate, name) for name in changes})
+        return full
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the config as a dictionary; what `RESOLVED_WHEN_SAVED` names is resolved while tokens are merged."""
+        output = super().to_dict()  # type: ignore[misc]
+        output.pop(_SETTINGS, None)
+        settings = self.token_merging_settings()
+        if not self.token_merging.is_off:
+            resolved = self.token_merging_settings(resolved=True)
+            settings |= {name: resolved[name] for name in RESOLVED_WHEN_SAVED if name in resolved}
+        return output | {PREFIX + name: value for name, value in settings.items()}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """The config as it is saved: token merging fields only where they differ from their defaults."""
+        """Returns the config as it is saved: of the token merging fields those that say something."""
         output = super().to_diff_dict()  # type: ignore[misc]
+        kept = () if self.token_merging.is_off else RESOLVED_WHEN_SAVED
         for name, default in self._token_merging_defaults().items():
-            if name in output and output[name] == default:
-                del output[name]
+            if name not in kept and output.get(PREFIX + name, default) == default:
+                output.pop(PREFIX + name, None)
         return output
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See `PreTrainedConfig.from_dict`; what was saved keeps its meaning, whatever the defaults are by now."""
+        missing = settings_of_file(cls.model_type, config_dict, PREFIX)
+        return super().from_dict({**config_dict, **missing}, **kwargs)  # type: ignore[misc]
+
+    @classmethod
+    def from_json_file(cls, json_file: Any) -> Any:
+        """See `PreTrainedConfig.from_json_file`; what was saved keeps its meaning."""
+        return cls.from_dict(cls._dict_from_json_file(json_file))  # type: ignore[attr-defined]
+
+    @classmethod
     def _token_merging_defaults(cls) -> dict[str, Any]:
-        """The token merging fields of the architecture and their defaults."""
-        return {field.name: field.default for field in fields(cls) if field.name in cls.token_merging_checks}
+        """The defaults of the architecture's settings."""
+        return {name.removeprefix(PREFIX): getattr(cls, name) for name in cls.token_merging_fields}
 
     @classmethod
     def from_stock(cls: type[ConfigT], config: PreTrainedConfig) -> ConfigT:
@@ -373,12 +410,12 @@ class TokenMergingConfigMixin:
         Raises:
             ValueError: If a token merging field that came along is out of range, or is none.
         """
-        for name in vars(config):  # a JSON file can bring along whatever it likes
-            cls._check_name(name)
         converted = copy.deepcopy(config)
+        # A JSON file can bring along whatever it likes.
+        brought = {name: converted.__dict__.pop(name) for name in vars(config) if name.startswith(PREFIX)}
         converted.__class__ = cls
-        for name, default in cls._token_merging_defaults().items():
-            setattr(converted, name, converted.__dict__.get(name, default))
+        for name, value in {**brought, **settings_of_file(cls.model_type, brought, PREFIX)}.items():
+            setattr(converted, name, value)
         converted.check_token_merging()
         return converted
 
@@ -392,17 +429,17 @@ class TokenMergingConfigMixin:
             A new config of that class.
         """
         converted = copy.deepcopy(self)
-        for name in self.token_merging_checks:
-            converted.__dict__.pop(name, None)
+        converted.__dict__.pop(_SETTINGS, None)
         converted.__class__ = stock_class
         return converted
 
 
-def token_counts_of_config(config: TokenMergingConfigMixin) -> list[int]:
+def token_counts_of_config(config: TokenMergingConfigMixin, settings: TokenMergingSettings | None = None) -> list[int]:
     """Tokens in the sequence before the first and after each layer, known without running the model.
 
     Args:
         config: A config with token merging fields.
+        settings: The settings; those of the config when None.
 
     Returns:
         L + 1 ints; entry i is the length of `hidden_states[i]`.
@@ -412,5 +449,5 @@ def token_counts_of_config(config: TokenMergingConfigMixin) -> list[int]:
         >>> token_counts_of_config(VideoMAEConfig(token_merging_r=150))
         [1568, 1418, 1268, 1118, 968, 818, 668, 518, 368, 218, 109, 55, 28]
     """
-    plan = config.token_merging_plan()
+    plan = config.token_merging_plan(settings=settings)
     return token_counts(plan.requested, plan.layout, plan.settings.scope)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
-def is_off(r: float | Sequence[int]) -> bool:
-    """Whether r removes nothing in any layer, so that no other setting counts.
-
-    Examples:
-        >>> is_off(0), is_off([0, 0]), is_off([0, 8]), is_off(0.1)
-        (True, True, False, False)
-    """
-    return not (any(r) if isinstance(r, Sequence) else r)
+from .merging import is_off
 
 
 def setting_name(changes: Mapping[str, Any]) -> str:

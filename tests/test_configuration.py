@@ -29,6 +29,14 @@ DEFAULTS: dict[str, Any] = {
     "scope": None,
 }
 
+RESOLVED_WHEN_MERGING: dict[str, Any] = {
+    "schedule": "constant",
+    "proportional_attention": False,
+    "pooling": "weighted",
+    "scope": "clip",
+}
+"""What VideoMAE's config says in its file while tokens are merged, set or not."""
+
 ACCEPTED: dict[str, list[Any]] = {
     "r": [0, 1, 150, 10**9, 0.01, 0.5, [], [0], [4, 2], [4, 2, 0]],
     "schedule": ["constant", "decreasing", "increasing", -1.0, -0.3, 0.0, 1.0],
@@ -129,8 +137,12 @@ class TestAcceptedValues:
         config = make_config(**{name: value})
         config.save_pretrained(tmp_path)
         saved = json.loads((tmp_path / "config.json").read_text())
-        changed = {key: v for key, v in saved.items() if key.startswith("token_merging_")}
-        assert changed == ({} if value == DEFAULTS[name] else {f"token_merging_{name}": value})
+        changed = {
+            key.removeprefix("token_merging_"): v for key, v in saved.items() if key.startswith("token_merging_")
+        }
+        merging = name == "r" and bool(np.any(value))
+        resolved = RESOLVED_WHEN_MERGING if merging else {}
+        assert changed == {**resolved, **({} if value == DEFAULTS[name] else {name: value})}
         for loaded in (
             type(config).from_pretrained(tmp_path),
             AutoConfig.from_pretrained(tmp_path),
@@ -138,7 +150,7 @@ class TestAcceptedValues:
             type(config).from_dict(json.loads(config.to_json_string(use_diff=False))),
             type(config).from_dict(config.to_dict()),
         ):
-            assert fields_of(loaded) == {**DEFAULTS, name: value}
+            assert fields_of(loaded) == {**DEFAULTS, **resolved, name: value}
 
     def test_hybrid_with_its_threshold(self):
         config = make_config(mode="hybrid", threshold=0.8)
@@ -484,7 +496,8 @@ class TestLoading:
         """A stock config object read from a merged checkpoint still carries the fields; they count."""
         make_config(r=5, mode="drop").save_pretrained(tmp_path)
         stock = ARCHITECTURES["videomae"].stock_config_class.from_pretrained(tmp_path)
-        assert fields_of(hf_video_tome.VideoMAEConfig.from_stock(stock)) == {**DEFAULTS, "r": 5, "mode": "drop"}
+        merging = {**DEFAULTS, **RESOLVED_WHEN_MERGING, "r": 5, "mode": "drop"}
+        assert fields_of(hf_video_tome.VideoMAEConfig.from_stock(stock)) == merging
         stock.token_merging_r = -1
         with pytest.raises(ValueError, match="token_merging_r"):
             hf_video_tome.VideoMAEConfig.from_stock(stock)

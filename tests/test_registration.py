@@ -359,7 +359,8 @@ assert not [name for name in sys.modules if name.startswith("hf_video_tome")]
     ALLOWED: ClassVar[dict[str, set[str]]] = {
         "merging": {"merging"},
         "models": {"merging", "models", "configuration"},
-        "configuration": {"merging", "configuration"},
+        "configuration": {"merging", "configuration", "saved_settings"},
+        "saved_settings": {"merging"},
         "registration": {"models", "processing", "registration"},
         "api": {"api", "merging", "models", "configuration"},
     }

@@ -194,8 +194,8 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
 
     for name in settings:
         field = PREFIX + name.removeprefix(PREFIX)
-        if field not in config.token_merging_checks:
-            others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_checks]
+        if field not in config.token_merging_fields:
+            others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_fields]
             if not others:
                 raise SettingsError(f"{field} is no setting of any architecture")
             raise SettingsError(f"{field} goes with {', '.join(others)} only, not with {config.model_type}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..setting_names import is_off
+from ..merging import is_off
 from .common import (
     Dtype,
     InputError,
@@ -316,7 +316,7 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
         field, separator, value = text.partition("=")
         if not separator or not field.isidentifier():
             raise InputError(f"--config-option must be NAME=VALUE, got {text!r}")
-        if field in known.token_merging_checks:
+        if field in known.token_merging_fields:
             raise InputError(f"--config-option {text}: settings of token merging have options of their own")
         if not hasattr(known, field):
             raise InputError(f"--config-option {text}: the config of {name} has no field {field!r}")

@@ -22,7 +22,8 @@ import typer
 from ..checkpoints import DEFAULT_CHECKPOINT, loading
 from ..checkpoints.loading import Classifier
 from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
-from ..setting_names import describe_settings, is_off
+from ..merging import CHECKS, SettingError, is_off
+from ..setting_names import describe_settings
 
 if TYPE_CHECKING:
     import torch
@@ -249,8 +250,6 @@ def merging_settings(r: str | None = None, schedule: str | None = None, **others
     Raises:
         InputError: If a value is not possible for any model.
     """
-    from ..configuration import PREFIX, TokenMergingConfigMixin
-
     settings = {name: value for name, value in others.items() if value is not None}
     if r is not None:
         settings["r"] = parse_r(r)
@@ -260,10 +259,10 @@ def merging_settings(r: str | None = None, schedule: str | None = None, **others
         except ValueError:
             settings["schedule"] = schedule
     for name, value in settings.items():
-        check = TokenMergingConfigMixin.token_merging_checks.get(f"{PREFIX}{name}")
-        if check is not None:  # what only some architectures have is checked by their configs
-            with input_errors(ValueError, rewrite=lambda text, name=name: f"{option_name(name)} {_typed(text)}"):  # type: ignore[misc]
-                check(value)
+        try:
+            CHECKS[name](value)
+        except SettingError as error:
+            raise InputError(_typed(str(error.with_field(option_name(name))))) from None
     return settings
 
 

@@ -3,7 +3,6 @@
 from .assignment import Assignment, assign, keep_states, merge_sizes, merge_states
 from .attention import append_size_channel, size_bias
 from .functional import (
-    POSITIONS,
     MergeSettings,
     TokenMerge,
     TokenMergingPlan,
@@ -14,7 +13,15 @@ from .functional import (
     token_counts,
 )
 from .layout import SCOPES, TokenLayout
-from .matching import Matching, aggregate_heads, bipartite_soft_matching, cosine_matching, cosine_scores, random_scores
+from .matching import (
+    Matching,
+    aggregate_heads,
+    bipartite_soft_matching,
+    cosine_matching,
+    cosine_scores,
+    random_matching,
+    random_scores,
+)
 from .modes import MODES, Mode, ModeInputs, register_mode
 from .schedule import (
     MAX_SHARE,
@@ -26,22 +33,28 @@ from .schedule import (
     requested_removals,
     tokens_of_share,
 )
+from .setting_error import SettingError
+from .settings import CHECKS, POSITIONS, Check, TokenMergingSettings, is_off
 from .state import TokenMergingState, TokenMergingTrace, build_trace, initial_state, unmerge
 
 __all__ = [
+    "CHECKS",
     "MAX_SHARE",
     "MODES",
     "POSITIONS",
     "SCHEDULE_INFLECTIONS",
     "SCOPES",
     "Assignment",
+    "Check",
     "Matching",
     "MergeSettings",
     "Mode",
     "ModeInputs",
+    "SettingError",
     "TokenLayout",
     "TokenMerge",
     "TokenMergingPlan",
+    "TokenMergingSettings",
     "TokenMergingState",
     "TokenMergingStep",
     "TokenMergingTrace",
@@ -56,12 +69,14 @@ __all__ = [
     "cosine_scores",
     "decide_merge",
     "initial_state",
+    "is_off",
     "keep_states",
     "max_removable",
     "mean_pool",
     "merge_sizes",
     "merge_states",
     "merge_tokens",
+    "random_matching",
     "random_scores",
     "register_mode",
     "removals_per_layer",

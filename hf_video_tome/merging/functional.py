@@ -14,9 +14,6 @@ from .modes import MODES, ModeInputs
 from .schedule import max_removable, removals_per_layer
 from .state import TokenMergingState
 
-POSITIONS = ("destination", "centroid")
-"""Where a merged token lies: where the token that the others were merged into lay, or at their weighted centroid."""
-
 
 class MergeSettings(NamedTuple):
     """How tokens are merged, apart from how many.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import has_static_value
 
 from .schedule import max_removable
 
 SCORES_PER_BLOCK = 4 << 20
-"""Scores of a set that are held at a time: 16 MiB in float32."""
+"""Scores, of all clips and sets together, that are held at a time: 16 MiB in float32."""
 
 
 class Matching(NamedTuple):
@@ -103,10 +105,13 @@ def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generat
         torch.Size([2, 4, 5, 4])
     """
     batch, sets, num_tokens, _ = metric.shape
-    shape = (batch, 1 if shared else sets, (num_tokens + 1) // 2, num_tokens // 2)
+    return _uniform((batch, 1 if shared else sets, (num_tokens + 1) // 2, num_tokens // 2), metric, generator)
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     if generator is None:  # which exporters cannot be given, not even as None
-        return torch.rand(shape, dtype=metric.dtype, device=metric.device)
-    return torch.rand(shape, generator=generator, dtype=metric.dtype, device=metric.device)
+        return torch.rand(shape, dtype=like.dtype, device=like.device)
+    return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> Matching:
@@ -142,14 +147,15 @@ def cosine_matching(
 ) -> Matching:
     """`bipartite_soft_matching` of the `cosine_scores`, of which only a block exists at any time.
 
-    All scores of a clip of 32,000 tokens would be 1 GB.
+    All scores of a clip of 32,000 tokens would be 1 GB. A block is of all clips and sets together, so a batch needs no
+    more than one clip. Only where the batch size is symbolic (with torch.compile or torch.export), it is of each clip.
 
     Args:
         metric: (B, S, N, D) float, one vector for each of N tokens in S sets per sample.
         r: Pairs to make in each set; more than half of the unprotected tokens is capped.
         num_protected: 1 where the first token (CLS) is neither to be merged away nor to take others in, else 0.
         shared: Whether all S sets are to have one matching, by the mean of their scores.
-        block_size: Scores of each set to compute at a time, in whole rows.
+        block_size: Scores to compute at a time, in whole rows.
 
     Returns:
         The `Matching`, with fields (B, S, ...), S = 1 when shared; without gradient.
@@ -163,12 +169,85 @@ def cosine_matching(
     """
     with _autocast_disabled(metric):
         even, odd = _directions(metric.detach(), shared)
-        num_odd = odd.shape[-2]
-        rows_per_block = max(block_size // max(num_odd, 1), 1)
-        best = [(rows @ odd.transpose(-1, -2)).max(dim=-1) for rows in even.split(rows_per_block, dim=-2)]
-        best_score = torch.cat([block.values for block in best], dim=-1)
-        best_odd = torch.cat([block.indices for block in best], dim=-1)
-        return _keep_best_pairs(best_score, best_odd, num_odd, r, num_protected)
+        rows, columns = even.flatten(0, 1), odd.flatten(0, 1).transpose(-1, -2)
+
+        def scores(first: int, count: int, first_row: int, num_rows: int) -> Tensor:
+            block = rows.narrow(0, first, count).narrow(1, first_row, num_rows)
+            return block @ columns.narrow(0, first, count)
+
+        best = _best_odd(scores, even.shape[:-1], odd.shape[-2], block_size)
+        return _keep_best_pairs(*best, odd.shape[-2], r, num_protected)
+
+
+def random_matching(
+    metric: Tensor,
+    r: int,
+    num_protected: int = 0,
+    shared: bool = False,
+    generator: torch.Generator | None = None,
+    block_size: int = SCORES_PER_BLOCK,
+) -> Matching:
+    """`bipartite_soft_matching` of the `random_scores`, of which only a block exists at any time.
+
+    Args:
+        metric: (B, S, N, D); only its shape, dtype and device count.
+        r: As for `cosine_matching`.
+        num_protected: As for `cosine_matching`.
+        shared: Whether all S sets are to have one matching.
+        generator: Source of randomness; the global one of PyTorch when None.
+        block_size: As for `cosine_matching`.
+
+    Returns:
+        The `Matching`, with fields (B, S, ...), S = 1 when shared; on CPUs the one of `random_scores`.
+
+    Raises:
+        ValueError: If `num_protected` is neither 0 nor 1.
+
+    Examples:
+        >>> random_matching(torch.randn(2, 4, 9, 16), r=3).source.shape
+        torch.Size([2, 4, 3])
+    """
+    batch, sets, num_tokens, _ = metric.shape
+    shape, num_odd = (batch, 1 if shared else sets, (num_tokens + 1) // 2), num_tokens // 2
+
+    def scores(first: int, count: int, first_row: int, num_rows: int) -> Tensor:
+        return _uniform((count, num_rows, num_odd), metric, generator)
+
+    return _keep_best_pairs(*_best_odd(scores, shape, num_odd, block_size), num_odd, r, num_protected)
+
+
+def _best_odd(
+    scores: Callable[[int, int, int, int], Tensor], shape: tuple[int, ...], num_odd: int, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """Best score of each token at an even position, from scores that exist in blocks.
+
+    Args:
+        scores: Computes a block (sets, rows, num_odd) of the scores of all B * S sets, given the first set and how
+            many, the first row and how many.
+        shape: (B, S, E), of the tokens at even positions.
+        num_odd: Tokens at odd positions.
+        block_size: Scores in a block, if a row has no more.
+
+    Returns:
+        The best scores (B, S, E), and the tokens that they are reached with, counted among those at odd positions.
+    """
+    batch, sets, num_even = shape
+    row_size = max(num_odd, 1)
+    # A loop over the batch would fix a batch size that is symbolic or traced.
+    if has_static_value(batch) and not torch.jit.is_tracing():
+        sets_per_block = max(block_size // (num_even * row_size), 1)
+        groups = [
+            (first, min(sets_per_block, batch * sets - first)) for first in range(0, batch * sets, sets_per_block)
+        ]
+        rows_per_block = max(block_size // row_size, 1)
+    else:
+        groups = [(0, batch * sets)]
+        rows_per_block = max(block_size // (sets * row_size), 1)
+    rows = [(first, min(rows_per_block, num_even - first)) for first in range(0, num_even, rows_per_block)]
+    best = [[scores(*group, *part).max(dim=-1) for part in rows] for group in groups]
+    score = torch.cat([torch.cat([block.values for block in blocks], dim=-1) for blocks in best])
+    index = torch.cat([torch.cat([block.indices for block in blocks], dim=-1) for blocks in best])
+    return score.unflatten(0, (-1, sets)), index.unflatten(0, (-1, sets))
 
 
 def _order_from_best(score: Tensor) -> Tensor:

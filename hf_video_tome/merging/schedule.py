@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numbers
+import operator
 from collections.abc import Sequence
+
+from .setting_error import SettingError
 
 SCHEDULE_INFLECTIONS = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
 """The named schedules and the inflection each of them stands for."""
@@ -22,7 +25,7 @@ def check_r(r: object) -> int | float | list[int]:
         The same value as a plain int, float or list of ints.
 
     Raises:
-        ValueError: If `r` is none of these.
+        SettingError: If `r` is none of these.
 
     Examples:
         >>> check_r((4, 2, 0))
@@ -31,17 +34,25 @@ def check_r(r: object) -> int | float | list[int]:
     allowed = f"an int >= 0, a share in (0, {MAX_SHARE}], or a list of ints >= 0, one per layer"
     if isinstance(r, numbers.Integral) and not isinstance(r, bool):
         if int(r) >= 0:
-            return int(r)
+            return operator.index(r)  # see `_plain_float`
     elif isinstance(r, numbers.Real) and not isinstance(r, bool):
         if 0 < float(r) <= MAX_SHARE:
-            return float(r)
+            return _plain_float(r)
     elif (
         isinstance(r, Sequence)
         and not isinstance(r, str)
         and all(isinstance(x, numbers.Integral) and not isinstance(x, bool) and int(x) >= 0 for x in r)
     ):
-        return [int(x) for x in r]
-    raise ValueError(f"must be {allowed}, got {r!r}")
+        return [operator.index(x) for x in r]
+    raise SettingError("r", r, allowed)
+
+
+def _plain_float(value: numbers.Real) -> float:
+    """Returns a number as a float, which torch.compile takes as a constant.
+
+    `float` (and `int`) would leave a keyword of a compiled call symbolic, and all numbers of tokens with it.
+    """
+    return value.__float__()
 
 
 def check_schedule(schedule: object) -> str | float:
@@ -54,7 +65,7 @@ def check_schedule(schedule: object) -> str | float:
         The name as it is, or the inflection as a float.
 
     Raises:
-        ValueError: If `schedule` is none of these.
+        SettingError: If `schedule` is none of these.
 
     Examples:
         >>> check_schedule("decreasing"), check_schedule(-1)
@@ -64,9 +75,9 @@ def check_schedule(schedule: object) -> str | float:
         if schedule in SCHEDULE_INFLECTIONS:
             return schedule
     elif isinstance(schedule, numbers.Real) and not isinstance(schedule, bool) and -1 <= float(schedule) <= 1:
-        return float(schedule)
+        return _plain_float(schedule)
     names = ", ".join(repr(name) for name in SCHEDULE_INFLECTIONS)
-    raise ValueError(f"must be one of {names}, or an inflection in [-1, 1], got {schedule!r}")
+    raise SettingError("schedule", schedule, f"one of {names}, or an inflection in [-1, 1]")
 
 
 def tokens_of_share(share: float, num_tokens: int) -> int:
@@ -99,7 +110,7 @@ def requested_removals(
         A list of `num_layers` ints.
 
     Raises:
-        ValueError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a
+        SettingError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a
             schedule other than "constant" are given.
 
     Examples:
@@ -112,9 +123,14 @@ def requested_removals(
         inflection = SCHEDULE_INFLECTIONS[inflection]
     if isinstance(r, list):
         if len(r) > num_layers:
-            raise ValueError(f"a list of r per layer must have at most {num_layers} entries (layers), got {len(r)}")
+            raise SettingError("r", r, f"a list of at most {num_layers} entries, one per layer", got=str(len(r)))
         if inflection != 0:
-            raise ValueError(f"a list of r per layer goes with the 'constant' schedule only, got {schedule!r}")
+            raise SettingError(
+                "r",
+                r,
+                "an int or a share (a list of r per layer goes with the schedule 'constant' only)",
+                got=f"{schedule!r} with {r!r}",
+            )
         return r + [0] * (num_layers - len(r))
     if isinstance(r, float):
         r = tokens_of_share(r, num_tokens)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import MethodType
 from typing import Any, ClassVar
 
@@ -13,9 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
-from ..configuration import TokenMergingConfigMixin
+from ..configuration import PREFIX, ClipShape, TokenMergingConfigMixin
 from ..merging import (
     TokenMergingPlan,
+    TokenMergingSettings,
     TokenMergingState,
     TokenMergingTrace,
     build_trace,
@@ -23,6 +25,7 @@ from ..merging import (
 )
 from .kernels import are_untouched
 from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
+from .scoped_settings import changes_in_scope, scoped_settings
 
 
 def check_pixel_values(
@@ -204,6 +207,73 @@ class TokenMergingModelMixin:
             ValueError: If a name or a value is not allowed; nothing is changed then.
         """
         self.config.update_token_merging(**changes)
+
+    def token_merging(self, **changes: Any) -> AbstractContextManager[None]:
+        """Changes how the model merges tokens for the calls inside a `with` block.
+
+        Only for calls of this thread or async task; settings of a call come before those of the block. See
+        `hf_video_tome.token_merging`.
+
+        Args:
+            **changes: Settings as for `set_token_merging`.
+
+        Returns:
+            The context manager.
+
+        Raises:
+            ValueError: If a name is unknown or a value is out of range. Whether the values go with each other and
+                with the config is checked when the model is called.
+            RuntimeError: If the model is compiled.
+        """
+        return scoped_settings(self, self.config.full_names(changes))
+
+    def current_token_merging(self, changes: Mapping[str, Any] | None = None) -> TokenMergingSettings:
+        """Returns the settings of a call that is made now.
+
+        Its own come first, then those of the `with` blocks around it, then the config's.
+
+        Args:
+            changes: Settings of the call: from names of fields of the config to values.
+
+        Returns:
+            The settings, each checked by itself.
+
+        Raises:
+            ValueError: If a name is unknown or a value is out of range.
+        """
+        settings: TokenMergingSettings = self.config.token_merging
+        changes = {**changes_in_scope(self), **(changes or {})}
+        return self.config.changed_settings(settings, changes) if changes else settings
+
+    def _make_plan(
+        self,
+        pixel_values: Tensor | None,
+        kwargs: dict[str, Any],
+        any_size: bool = False,
+        any_frames: bool = False,
+    ) -> TokenMergingPlan:
+        """Checks the clips of a forward call and decides what each layer does with them.
+
+        Args:
+            pixel_values: (B, T, C, H, W).
+            kwargs: Keyword arguments of the call; the settings among them are taken out.
+            any_size: As for `check_pixel_values`.
+            any_frames: As for `check_pixel_values`.
+
+        Returns:
+            The plan.
+
+        Raises:
+            ValueError: If the clips do not fit the checkpoint, or a setting is unknown or out of range.
+        """
+        model: Any = self
+        changes = {name: kwargs.pop(name) for name in list(kwargs) if name.startswith(PREFIX)}
+        check_pixel_values(pixel_values, model.config, any_size, any_frames, model.main_input_name)
+        assert pixel_values is not None
+        plan: TokenMergingPlan = model.config.token_merging_plan(
+            ClipShape(*pixel_values.shape[1:]), self.current_token_merging(changes)
+        )
+        return plan
 
 
 class TokenMergingHeadMixin(TokenMergingModelMixin):

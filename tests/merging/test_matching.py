@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from hf_video_tome.benchmark import peak_memory
 from hf_video_tome.merging import (
     MODES,
+    Matching,
     ModeInputs,
     aggregate_heads,
     bipartite_soft_matching,
     cosine_matching,
     cosine_scores,
     max_removable,
+    random_matching,
     random_scores,
 )
 
@@ -186,12 +188,15 @@ def test_matching_in_blocks_is_matching(num_tokens, block_size, shared, num_prot
     torch.testing.assert_close(actual.score, expected.score)
 
 
-@pytest.mark.parametrize("mode", ["merge", "drop", "hybrid"])
-@pytest.mark.parametrize(("shared", "sets"), [(False, 1), (True, 2)])
-def test_no_mode_that_compares_tokens_ever_holds_all_scores(mode, shared, sets):
-    """Of 8192 tokens they would be 64 MiB, a block of them is 16."""
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("batch_size", "sets", "tokens", "shared"),
+    [(1, 1, 8192, False), (1, 2, 8192, True), (24, 1, 2048, False), (4, 12, 1024, False), (24, 2, 2048, True)],
+)
+def test_no_mode_ever_holds_all_scores_whatever_the_batch(mode, batch_size, sets, tokens, shared):
+    """They would be 48 to 96 MiB; a block of them, of all clips and sets together, is 16."""
     inputs = ModeInputs(
-        metric=torch.randn(1, sets, 8192, 4),
+        metric=torch.randn(batch_size, sets, tokens, 4),
         size=None,
         r=100,
         num_protected=0,
@@ -202,3 +207,14 @@ def test_no_mode_that_compares_tokens_ever_holds_all_scores(mode, shared, sets):
     peak = peak_memory(lambda: MODES[mode].assign(inputs), torch.device("cpu"))
     assert peak is not None
     assert 4 << 20 < peak < 24 << 20
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("block_size", [1, 7, 40, 1000, 1 << 20])
+def test_random_matching_in_blocks_is_that_of_the_random_scores(shared, block_size):
+    metric = torch.zeros(3, 2, 11, 1, dtype=torch.float64)
+    generator = torch.Generator()
+    expected = bipartite_soft_matching(random_scores(metric, shared, generator.manual_seed(5)), 4)
+    actual = random_matching(metric, 4, 0, shared, generator.manual_seed(5), block_size)
+    for name in Matching._fields:
+        assert torch.equal(getattr(actual, name), getattr(expected, name))

@@ -23,6 +23,7 @@ from transformers import AutoModel, AutoModelForVideoClassification
 
 import hf_video_tome
 from hf_video_tome.models import ARCHITECTURES
+from hf_video_tome.saved_settings import RESOLVED_WHEN_SAVED
 from tests.tiny import BATCH_SIZE, NUM_LABELS, PIXEL_SHAPE
 
 LABELS = torch.tensor([1, 0, 5])
@@ -250,7 +251,7 @@ class TokenMergingModelTesterMixin:
         model.save_pretrained(tmp_path / "ours")
         assert_same_files(tmp_path / "ours", tmp_path / "stock")
 
-    def test_only_fields_that_differ_are_saved(self, checkpoint, tmp_path):
+    def test_only_fields_that_differ_or_whose_defaults_may_change_are_saved(self, checkpoint, tmp_path):
         model = AutoModelForVideoClassification.from_pretrained(
             checkpoint, token_merging_r=self.r, token_merging_mode="drop", token_merging_pooling="weighted"
         )
@@ -258,7 +259,10 @@ class TokenMergingModelTesterMixin:
         saved = json.loads((tmp_path / "merged" / "config.json").read_text())
         stock = json.loads((checkpoint / "config.json").read_text())
         fields = {name: saved.pop(name) for name in list(saved) if name.startswith("token_merging")}
+        settings = model.config.token_merging_settings(resolved=True)
+        resolved = {name: fields.pop(f"token_merging_{name}") for name in RESOLVED_WHEN_SAVED if name in settings}
         assert fields == {"token_merging_r": self.r, "token_merging_mode": "drop"}
+        assert resolved == {name: settings[name] for name in resolved}
         assert saved == stock
         weights = (folder / "model.safetensors" for folder in (tmp_path / "merged", checkpoint))
         assert load_file(next(weights)).keys() == load_file(next(weights)).keys()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...setting_names import is_off
+from ...merging import is_off
 from ..common import (
     Classifier,
     Dtype,

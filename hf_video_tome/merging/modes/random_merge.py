@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..assignment import Assignment, assign
-from ..matching import bipartite_soft_matching, random_scores
+from ..matching import random_matching
 from .registry import ModeInputs, register_mode
 
 
@@ -13,5 +13,5 @@ def random_merge(inputs: ModeInputs) -> Assignment:
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """
-    scores = random_scores(inputs.metric, inputs.shared, inputs.generator)
-    return assign(bipartite_soft_matching(scores, inputs.r, inputs.num_protected), keep_sources=True)
+    matching = random_matching(inputs.metric, inputs.r, inputs.num_protected, inputs.shared, inputs.generator)
+    return assign(matching, keep_sources=True)

@@ -9,13 +9,11 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...configuration import ClipShape
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
     TokenMergingModelMixin,
-    check_pixel_values,
     convert_modules,
     run_layers,
 )
@@ -111,7 +109,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         pixel_values: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_token_merging: bool = False,
-        prefix_only: bool = False,
+        token_merging: TokenMergingPlan | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
@@ -120,9 +118,8 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
             pixel_values: (B, T, C, H, W) float, normalised.
             interpolate_pos_encoding: As for the plain model.
             output_token_merging: Whether to return the trace of the merging.
-            prefix_only: Whether only CLS is needed of `last_hidden_state`: with merging, nothing else may be in it
-                then, unless a trace is asked for.
-            **kwargs: As for the plain model.
+            token_merging: What each layer does; as the settings say when None.
+            **kwargs: As for the plain model, and `token_merging_*` settings of this call.
 
         Returns:
             The output of the plain model; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
@@ -131,11 +128,10 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
+        plan = token_merging
+        if plan is None:
+            plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
-        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(
-            prefix_only=prefix_only and not output_token_merging
-        )
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         return self._forward_merging(pixel_values, interpolate_pos_encoding, plan, output_token_merging, **kwargs)
@@ -198,7 +194,7 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
             labels: For the loss, as for the plain model: (B,) int64, or (B, G) with `label_groups` in the config.
             interpolate_pos_encoding: As for the plain model.
             output_token_merging: Whether to return the trace of the merging as `token_merging`.
-            **kwargs: As for the plain model.
+            **kwargs: As for the plain model, and `token_merging_*` settings of this call.
 
         Returns:
             The output of the plain model, with `token_merging` where it was asked for.
@@ -206,11 +202,12 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
         Raises:
             ValueError: If clips or labels do not fit the checkpoint.
         """
+        plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         outputs = self.motionformer(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
-            prefix_only=self._reads_prefix_only(output_token_merging, kwargs),
+            token_merging=plan._replace(prefix_only=self._reads_prefix_only(output_token_merging, kwargs)),
             return_dict=True,
             **kwargs,
         )

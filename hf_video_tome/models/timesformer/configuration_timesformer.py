@@ -7,7 +7,7 @@ from typing import ClassVar
 import transformers
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
-from ...merging import TokenLayout
+from ...merging import SettingError, TokenLayout, TokenMergingSettings
 
 
 class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig):
@@ -36,12 +36,14 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
         num_frames, rows, columns = self.tubelet_grid(clip)
         return TokenLayout(1, num_frames, rows * columns, patch_major=True)
 
-    def check_token_merging(self) -> list[int]:
+    def check_token_merging(self, settings: TokenMergingSettings | None = None) -> list[int]:
         """See `TokenMergingConfigMixin.check_token_merging`; only divided space-time attention can merge."""
-        requested = super().check_token_merging()
+        settings = self.token_merging if settings is None else settings
+        requested = super().check_token_merging(settings)
         if any(requested) and self.attention_type != "divided_space_time":
-            raise ValueError(
-                f"token_merging_r must be 0 for attention_type={self.attention_type!r}: tokens are merged with "
-                f"'divided_space_time' only, got {self.token_merging_r!r}"
+            raise SettingError(
+                "token_merging_r",
+                settings.get("r"),
+                f"0 for attention_type={self.attention_type!r}: tokens are merged with 'divided_space_time' only",
             )
         return requested

@@ -15,7 +15,6 @@ from ..base import (
     StateRecorder,
     TokenMergingHeadMixin,
     TokenMergingModelMixin,
-    check_pixel_values,
     convert_modules,
 )
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -246,7 +245,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_token_merging: bool = False,
-        prefix_only: bool = False,
+        token_merging: TokenMergingPlan | None = None,
         **kwargs: Any,
     ) -> tuple | BaseModelOutput:
         """Encodes clips.
@@ -257,9 +256,8 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
             output_hidden_states: Whether to return the states of all layers.
             return_dict: Whether to return an output object rather than a tuple.
             output_token_merging: Whether to return the trace of the merging.
-            prefix_only: Whether only CLS is needed of `last_hidden_state`: with merging, nothing else may be in it
-                then, unless a trace is asked for.
-            **kwargs: As for `transformers.TimesformerModel`.
+            token_merging: What each layer does; as the settings say when None.
+            **kwargs: As for `transformers.TimesformerModel`, and `token_merging_*` settings of this call.
 
         Returns:
             The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
@@ -270,8 +268,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         """
         config = self.config
         divided = config.attention_type == "divided_space_time"
-        check_pixel_values(pixel_values, config)
-        plan = config.token_merging_plan()._replace(prefix_only=prefix_only and not output_token_merging)
+        plan = self._make_plan(pixel_values, kwargs) if token_merging is None else token_merging
         # Eager attention is that of transformers, and so is all else then: r = 0 is the stock model to the last bit.
         shortens = plan.prefix_only and divided and config._attn_implementation not in (None, "eager")
         if not plan.merges and not output_token_merging and not shortens:
@@ -342,7 +339,8 @@ class TimesformerForVideoClassification(
             output_hidden_states: Whether to return the states of all layers.
             return_dict: Whether to return an output object rather than a tuple.
             output_token_merging: Whether to return the trace of the merging as `token_merging`.
-            **kwargs: As for `transformers.TimesformerForVideoClassification`.
+            **kwargs: As for `transformers.TimesformerForVideoClassification`, and `token_merging_*` settings of this
+                call.
 
         Returns:
             The output of transformers, with `token_merging` where it was asked for.
@@ -351,13 +349,14 @@ class TimesformerForVideoClassification(
             ValueError: If the clips do not fit the checkpoint.
         """
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        plan = self._make_plan(pixel_values, kwargs)
         outputs = self.timesformer(
             pixel_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
             output_token_merging=output_token_merging,
-            prefix_only=self._reads_prefix_only(output_token_merging, asked),
+            token_merging=plan._replace(prefix_only=self._reads_prefix_only(output_token_merging, asked)),
         )
         # The stock head gives no further arguments to its loss.
         output = self._classify(outputs.last_hidden_state[:, 0], outputs, labels)

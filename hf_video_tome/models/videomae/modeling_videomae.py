@@ -16,7 +16,6 @@ from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
     TokenMergingModelMixin,
-    check_pixel_values,
     convert_modules,
     run_layers,
 )
@@ -135,8 +134,8 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
             pixel_values: (B, T, C, H, W) float, normalised.
             bool_masked_pos: (B, N) bool, patches to leave out.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the config says when None.
-            **kwargs: As for `transformers.VideoMAEModel`.
+            token_merging: What each layer does; as the settings say when None.
+            **kwargs: As for `transformers.VideoMAEModel`, and `token_merging_*` settings of this call.
 
         Returns:
             The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
@@ -145,8 +144,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        check_pixel_values(pixel_values, self.config)
-        plan = self.config.token_merging_plan() if token_merging is None else token_merging
+        plan = self._make_plan(pixel_values, kwargs) if token_merging is None else token_merging
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, bool_masked_pos, **kwargs)
         return self._forward_merging(pixel_values, bool_masked_pos, plan, output_token_merging, **kwargs)
@@ -212,7 +210,8 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
             pixel_values: (B, T, C, H, W) float, normalised.
             labels: (B,) int64 class indices, for the loss.
             output_token_merging: Whether to return the trace of the merging as `token_merging`.
-            **kwargs: As for `transformers.VideoMAEForVideoClassification`.
+            **kwargs: As for `transformers.VideoMAEForVideoClassification`, and `token_merging_*` settings of this
+                call.
 
         Returns:
             The output of transformers, with `token_merging` where it was asked for.
@@ -220,7 +219,7 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        plan = self.config.token_merging_plan()
+        plan = self._make_plan(pixel_values, kwargs)
         outputs = self.videomae(
             pixel_values, output_token_merging=output_token_merging, token_merging=plan, return_dict=True, **kwargs
         )

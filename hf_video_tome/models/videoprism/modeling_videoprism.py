@@ -14,7 +14,6 @@ from transformers.models.videoprism import modeling_videoprism as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...configuration import ClipShape
 from ...merging import (
     TokenMergingPlan,
     TokenMergingState,
@@ -25,7 +24,6 @@ from ..base import (
     StateRecorder,
     TokenMergingHeadMixin,
     TokenMergingModelMixin,
-    check_pixel_values,
     convert_modules,
 )
 from ..outputs import TokenMergingOutputMixin
@@ -174,30 +172,6 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def make_plan(
-    pixel_values_videos: Tensor | None, config: VideoPrismVisionConfig, interpolate_pos_encoding: bool | None
-) -> TokenMergingPlan:
-    """Checks clips and decides how their tokens merge.
-
-    Args:
-        pixel_values_videos: (B, T, C, H, W).
-        config: The model's config.
-        interpolate_pos_encoding: Whether clips of other sizes and numbers of frames fit.
-
-    Returns:
-        The plan for clips of that shape.
-
-    Raises:
-        ValueError: If the clips do not fit the checkpoint.
-    """
-    any_shape = bool(interpolate_pos_encoding)
-    check_pixel_values(
-        pixel_values_videos, config, any_size=any_shape, any_frames=any_shape, name="pixel_values_videos"
-    )
-    assert pixel_values_videos is not None
-    return config.token_merging_plan(ClipShape(*pixel_values_videos.shape[1:]))
-
-
 class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel):
     """`transformers.VideoPrismVisionModel` that merges tokens when its config says so.
 
@@ -227,8 +201,8 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
             interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
                 of other sizes and numbers of frames fit.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the config says when None.
-            **kwargs: As for `transformers.VideoPrismVisionModel`.
+            token_merging: What each layer does; as the settings say when None.
+            **kwargs: As for `transformers.VideoPrismVisionModel`, and `token_merging_*` settings of this call.
 
         Returns:
             The output of transformers; with merging its `last_hidden_state` is (B, T * P', C), and `token_sizes` and
@@ -241,7 +215,8 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
         """
         plan = token_merging
         if plan is None:
-            plan = make_plan(pixel_values_videos, self.config, interpolate_pos_encoding)
+            any_shape = bool(interpolate_pos_encoding)
+            plan = self._make_plan(pixel_values_videos, kwargs, any_size=any_shape, any_frames=any_shape)
         assert pixel_values_videos is not None
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values_videos, interpolate_pos_encoding, **kwargs)
@@ -331,7 +306,8 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
             interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
                 of other sizes and numbers of frames fit.
             output_token_merging: Whether to return the trace of the merging as `token_merging`.
-            **kwargs: As for `transformers.VideoPrismForVideoClassification`.
+            **kwargs: As for `transformers.VideoPrismForVideoClassification`, and `token_merging_*` settings of this
+                call.
 
         Returns:
             The output of transformers, with `token_merging` where it was asked for; `logits` are (B, num_labels).
@@ -340,8 +316,8 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
             ValueError: If the clips do not fit the checkpoint, or the attention implementation cannot weigh merged
                 tokens by their size.
         """
-        # Made once: the settings may change while the clip is in the base model.
-        plan = make_plan(pixel_values_videos, self.config, interpolate_pos_encoding)
+        any_shape = bool(interpolate_pos_encoding)
+        plan = self._make_plan(pixel_values_videos, kwargs, any_size=any_shape, any_frames=any_shape)
         outputs = self.vision_model(
             pixel_values_videos,
             interpolate_pos_encoding=interpolate_pos_encoding,

@@ -11,13 +11,11 @@ from transformers.models.vivit import modeling_vivit as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...configuration import ClipShape
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
     TokenMergingModelMixin,
-    check_pixel_values,
     convert_modules,
     run_layers,
 )
@@ -154,7 +152,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         interpolate_pos_encoding: bool = False,
         attention_mask: Tensor | None = None,
         output_token_merging: bool = False,
-        prefix_only: bool = False,
+        token_merging: TokenMergingPlan | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple:
         """Encodes clips.
@@ -164,9 +162,8 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             interpolate_pos_encoding: As for `transformers.VivitModel`.
             attention_mask: As for `transformers.VivitModel`; not with merging.
             output_token_merging: Whether to return the trace of the merging.
-            prefix_only: Whether only CLS is needed of `last_hidden_state`: with merging, nothing else may be in it
-                then, unless a trace is asked for.
-            **kwargs: As for `transformers.VivitModel`.
+            token_merging: What each layer does; as the settings say when None.
+            **kwargs: As for `transformers.VivitModel`, and `token_merging_*` settings of this call.
 
         Returns:
             The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
@@ -175,11 +172,10 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         Raises:
             ValueError: If the clips do not fit the checkpoint, or an attention mask is given together with merging.
         """
-        check_pixel_values(pixel_values, self.config, any_size=interpolate_pos_encoding)
+        plan = token_merging
+        if plan is None:
+            plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
-        plan = self.config.token_merging_plan(ClipShape(*pixel_values.shape[1:]))._replace(
-            prefix_only=prefix_only and not output_token_merging
-        )
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
         if attention_mask is not None:
@@ -250,7 +246,7 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
             labels: (B,) int64 class indices, for the loss.
             interpolate_pos_encoding: As for `transformers.VivitForVideoClassification`.
             output_token_merging: Whether to return the trace of the merging as `token_merging`.
-            **kwargs: As for `transformers.VivitForVideoClassification`.
+            **kwargs: As for `transformers.VivitForVideoClassification`, and `token_merging_*` settings of this call.
 
         Returns:
             The output of transformers, with `token_merging` where it was asked for.
@@ -258,11 +254,12 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
+        plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         outputs = self.vivit(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
-            prefix_only=self._reads_prefix_only(output_token_merging, kwargs),
+            token_merging=plan._replace(prefix_only=self._reads_prefix_only(output_token_merging, kwargs)),
             return_dict=True,
             **kwargs,
         )

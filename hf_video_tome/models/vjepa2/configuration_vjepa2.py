@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import transformers
 
-from ...configuration import ClipShape, TokenMergingConfigMixin, one_of
-from ...merging import POSITIONS, MergeSettings, TokenLayout
+from ...configuration import ClipShape, TokenMergingConfigMixin, setting
+from ...merging import TokenLayout
 
 
 class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
@@ -33,14 +32,10 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
         2048
     """
 
-    token_merging_position: str = "centroid"
+    token_merging_position: str = setting("centroid")
 
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = False
-    token_merging_checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        **TokenMergingConfigMixin.token_merging_checks,
-        "token_merging_position": one_of(POSITIONS),
-    }
     # Of the clips that the checkpoint was trained on; it takes other numbers of frames, too.
     clip_fields: ClassVar[tuple[str, str, str]] = ("frames_per_clip", "in_chans", "crop_size")
     # The pipeline of transformers asks for it.
@@ -56,6 +51,3 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
         """The tokens, frame by frame."""
         num_slots, rows, columns = self.tubelet_grid(clip)
         return TokenLayout(0, num_slots, rows * columns)
-
-    def _merge_settings(self) -> MergeSettings:
-        return super()._merge_settings()._replace(position=self.token_merging_position)

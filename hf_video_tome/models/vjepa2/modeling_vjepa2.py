@@ -15,13 +15,11 @@ from transformers.models.vjepa2 import modeling_vjepa2 as stock
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...configuration import ClipShape
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
 from ..attention import attend
 from ..base import (
     TokenMergingHeadMixin,
     TokenMergingModelMixin,
-    check_pixel_values,
     convert_modules,
     run_layers,
 )
@@ -221,24 +219,6 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def make_plan(pixel_values_videos: Tensor | None, config: VJEPA2Config) -> TokenMergingPlan:
-    """Checks clips and decides how their tokens merge.
-
-    Args:
-        pixel_values_videos: (B, T, C, H, W).
-        config: The model's config.
-
-    Returns:
-        The plan for clips of that many frames.
-
-    Raises:
-        ValueError: If the clips do not fit the checkpoint.
-    """
-    check_pixel_values(pixel_values_videos, config, any_frames=True, name="pixel_values_videos")
-    assert pixel_values_videos is not None
-    return config.token_merging_plan(ClipShape(*pixel_values_videos.shape[1:]))
-
-
 class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
     """`transformers.VJEPA2Model` that merges tokens when its config says so.
 
@@ -273,8 +253,8 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
             skip_predictor: Whether to leave the predictor out. With merging it must be: it reads all tokens in their
                 places.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the config says when None.
-            **kwargs: As for `transformers.VJEPA2Model`.
+            token_merging: What each layer does; as the settings say when None.
+            **kwargs: As for `transformers.VJEPA2Model`, and `token_merging_*` settings of this call.
 
         Returns:
             The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
@@ -284,7 +264,9 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
             ValueError: If the clips do not fit the checkpoint, or masks or the predictor are asked for together with
                 merging or a trace.
         """
-        plan = make_plan(pixel_values_videos, self.config) if token_merging is None else token_merging
+        plan = token_merging
+        if plan is None:
+            plan = self._make_plan(pixel_values_videos, kwargs, any_frames=True)
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values_videos, context_mask, target_mask, skip_predictor, **kwargs)
         if context_mask is not None or target_mask is not None:
@@ -358,7 +340,7 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
             pixel_values_videos: (B, T, C, H, W) float, normalised, of any number of frames.
             labels: (B,) int64 class indices, for the loss.
             output_token_merging: Whether to return the trace of the merging as `token_merging`.
-            **kwargs: As for `transformers.VJEPA2ForVideoClassification`.
+            **kwargs: As for `transformers.VJEPA2ForVideoClassification`, and `token_merging_*` settings of this call.
 
         Returns:
             The output of transformers, with `token_merging` where it was asked for.
@@ -366,7 +348,7 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        plan = make_plan(pixel_values_videos, self.config)
+        plan = self._make_plan(pixel_values_videos, kwargs, any_frames=True)
         outputs = self.vjepa2(
             pixel_values_videos,
             skip_predictor=True,

@@ -1,0 +1,96 @@
+"""Settings for the calls inside a `with` block, of one thread or async task."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+
+_REFUSAL = (
+    "settings of a with block do not reach compiled models: give them to the call, as in model(pixel_values, "
+    "token_merging_r=98)"
+)
+
+
+class _Scope(NamedTuple):
+    """The settings of one `with` block."""
+
+    model: Any
+    changes: dict[str, Any]
+
+    def covers(self, model: Any) -> bool:
+        """Whether a model, a head or a base model, is the one that the block is for, or its other half."""
+        return self.model is model or self.model is model.base_model or self.model.base_model is model
+
+
+class _ThreadScopes(threading.local):
+    """The blocks that a thread is in: torch.compile can read and guard these, unlike a `ContextVar`."""
+
+    def __init__(self) -> None:
+        self.open: tuple[_Scope, ...] = ()
+
+
+# Without these two, a block could not hold for one thread or task alone.
+_SCOPES: ContextVar[tuple[_Scope, ...]] = ContextVar("token_merging_scopes", default=())
+_THREAD = _ThreadScopes()
+
+
+def _without(scopes: tuple[_Scope, ...], scope: _Scope) -> tuple[_Scope, ...]:
+    return tuple(other for other in scopes if other is not scope)
+
+
+@contextmanager
+def scoped_settings(model: Any, changes: Mapping[str, Any]) -> Iterator[None]:
+    """Gives a model other settings for the calls inside a `with` block: see `hf_video_tome.token_merging`.
+
+    Args:
+        model: A head or base model that can merge tokens.
+        changes: From the names of its config's fields to values, each of which is checked by itself.
+
+    Raises:
+        ValueError: If a name is unknown or a value is out of range.
+        RuntimeError: If the model is compiled.
+    """
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise RuntimeError(_REFUSAL)
+    model.config.changed_settings(model.config.token_merging, changes)
+    scope = _Scope(model, dict(changes))
+    _SCOPES.set((*_SCOPES.get(), scope))
+    _THREAD.open = (*_THREAD.open, scope)
+    try:
+        yield
+    finally:
+        # Not `ContextVar.reset`: a generator may be closed in another context than it was started in.
+        _SCOPES.set(_without(_SCOPES.get(), scope))
+        _THREAD.open = _without(_THREAD.open, scope)
+
+
+def changes_in_scope(model: Any) -> dict[str, Any]:
+    """Returns the settings of the blocks around this call, those of inner blocks in place of those of outer ones.
+
+    Args:
+        model: The head or base model that is called.
+
+    Returns:
+        From names of fields of its config to values.
+
+    Raises:
+        RuntimeError: While the model is compiled by torch.compile: a graph cannot tell the calls of one task from
+            those of another.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        for scope in _THREAD.open:
+            if scope.covers(model):
+                _refuse()
+        return {}
+    return {name: value for scope in _SCOPES.get() if scope.covers(model) for name, value in scope.changes.items()}
+
+
+@torch.compiler.assume_constant_result
+def _refuse() -> None:
+    """Raises while torch.compile traces: an exception that is traced would end up as a graph break, and be lost."""
+    raise RuntimeError(_REFUSAL)
