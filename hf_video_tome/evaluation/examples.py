@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.class_names import class_numbers
 from ..data.clips import VideoSegment, read_clips
 from ..data.decoding import VideoDecodingError
 from ..data.frame_folder import FrameFolder
@@ -110,11 +111,12 @@ def read_examples(
     """
     rows, features = _undecoded(rows)
     orders: dict[str, list[int] | None] = {}
+    matched_by: dict[str, str] = {}
     for task in tasks:
         names = getattr(features.get(task.name), "names", None)
-        if names is not None and all(str(name) == str(index) for index, name in enumerate(names)):
-            names = None  # ClassLabel(num_classes=...) names its classes by number
-        orders[task.name] = match_labels(names, task, id2label, by_name)
+        order = orders[task.name] = match_labels(names, task, id2label, by_name)
+        numbered = order is None or names is None or order == class_numbers(names)
+        matched_by[task.name] = "number" if numbered else "name"
 
     examples: list[Example] = []
     seen: set[str] = set()
@@ -132,7 +134,7 @@ def read_examples(
         examples.append(Example(video_id, source, segment, _labels(row, number, tasks, orders)))
     if not examples:
         raise ValueError("the data set has no rows")
-    return Examples(tuple(examples), {name: "number" if order is None else "name" for name, order in orders.items()})
+    return Examples(tuple(examples), matched_by)
 
 
 def _undecoded(rows: Any) -> tuple[Iterable[Mapping[str, Any]], Mapping[str, Any]]:

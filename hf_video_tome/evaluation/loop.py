@@ -22,7 +22,7 @@ from .examples import (
 )
 from .journal import Journal, Row
 from .results import predict_video
-from .tasks import Task
+from .tasks import Task, check_finite
 
 if TYPE_CHECKING:
     from ..data.transforms import ClipTransform
@@ -228,11 +228,7 @@ class Loop:
     def predict(self, logits: torch.Tensor, position: int, setting: int) -> Row:
         """Makes a row of the logits (views, outputs) of one video."""
         example, changes = self.examples[position], dict(self.settings[setting])
-        if not torch.isfinite(logits).all():
-            raise ValueError(
-                f"the logits for {example.video_id!r} are not finite with the settings {changes}: the model may need "
-                "a wider dtype"
-            )
+        check_finite(logits, f"the logits for {example.video_id!r}", f" with the settings {changes}")
         return {
             "position": position,
             "video_id": example.video_id,

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..data.class_names import SPELLINGS, class_numbers, match_names, positions_by_spelling
+
 if TYPE_CHECKING:
     import torch
 
@@ -113,7 +115,8 @@ def predict_labels(logits: torch.Tensor, config: Any, top_k: int = 1) -> dict[st
         For each task, in the order of the outputs, its classes: the most likely first, fewer if it has no more.
 
     Raises:
-        ValueError: If the logits are not those of one clip, `top_k` is less than 1, or `label_groups` is malformed.
+        ValueError: If the logits are not those of one clip or not finite, `top_k` is less than 1, or `label_groups` is
+            malformed.
 
     Examples:
         >>> import torch
@@ -131,14 +134,46 @@ def predict_labels(logits: torch.Tensor, config: Any, top_k: int = 1) -> dict[st
         )
     if top_k < 1:
         raise ValueError(f"`top_k` must be at least 1, got {top_k}")
+    check_finite(logits)
     predictions = {}
     for task in classifier_tasks(config):
         best = logits[task.start : task.stop].float().softmax(-1).topk(min(top_k, task.size))
         predictions[task.name] = [
-            Prediction(task.name, index, str(config.id2label.get(task.start + index, index)), probability)
+            Prediction(task.name, index, output_name(config, task, index), probability)
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
     return predictions
+
+
+def check_finite(logits: torch.Tensor, what: str = "the logits", where: str = "") -> None:
+    """Refuses logits that are no answer; asked wherever logits become labels.
+
+    Args:
+        logits: Of any shape.
+        what: What the message calls them.
+        where: What it says after that.
+
+    Raises:
+        ValueError: If one is NaN or infinite.
+    """
+    if not logits.isfinite().all():
+        raise ValueError(
+            f"{what} are not finite{where}: the model may need a wider dtype, or its weights may be damaged"
+        )
+
+
+def output_name(config: Any, task: Task, index: int) -> str:
+    """The name of an output.
+
+    Args:
+        config: Config of the classifier.
+        task: The task that it belongs to.
+        index: Its class index inside the task.
+
+    Returns:
+        The name; the index where the classifier has none.
+    """
+    return str(config.id2label.get(task.start + index, index))
 
 
 def match_labels(
@@ -146,57 +181,104 @@ def match_labels(
 ) -> list[int] | None:
     """Finds, for each class of a data set, the output of the classifier that means it.
 
-    Checkpoints and data sets do not agree on the order of classes, nor quite on their spelling: names are compared
-    without regard to case, punctuation and brackets.
+    Checkpoints and data sets do not agree on the order of classes, nor quite on their spelling: see
+    `hf_video_tome.data.class_names.match_names` for which names mean the same. Names that are integers, as those of
+    folders `0` to `11`, are numbers of outputs where the outputs are not called so. All other names only have a place
+    among each other, and one that comes from sorting them says nothing of the classifier.
 
     Args:
         names: The data set's names of its classes, or None where it has only numbers.
         task: The task that they answer.
         id2label: The classifier's names of its outputs.
-        by_name: True to match names, False to take the data set's numbers as they are, None for names where both sides
-            have them, and for numbers where only the data set has, but as many as there are outputs.
+        by_name: True to match names, False to take the data set's numbers (those that the names are, else their places
+            in `names`), None for names where both sides have them, and for numbers where they can be trusted.
 
     Returns:
         For each class of the data set an output, 0 to `task.size` - 1, or None where numbers are taken as they are.
 
     Raises:
-        ValueError: If a class has no output, or there are more classes than outputs.
+        ValueError: If it is not clear which output a class means, or two classes mean the same.
 
     Examples:
         >>> match_labels(["Riding_a bike", "abseiling"], Task("label", 0, 2), {0: "abseiling", 1: "riding a bike"})
         [1, 0]
+        >>> match_labels(["0", "10", "2"], Task("label", 0, 12), {index: f"LABEL_{index}" for index in range(12)})
+        [0, 10, 2]
     """
+    if names is None:
+        if by_name:
+            raise ValueError(f"the data set has no names for its {task.name} classes to match those of the classifier")
+        return None
+    if by_name is False:
+        return _by_number(names, task)
     outputs = [str(id2label.get(task.start + index, "")) for index in range(task.size)]
-    unnamed = all(not name or re.fullmatch(r"LABEL_\d+", name) for name in outputs)
-    if by_name is None:
-        by_name = names is not None and not unnamed
-        if names is not None and unnamed and len(names) != task.size:
-            # A part of the classes has other numbers than all of them.
-            raise ValueError(
-                f"the data set has {len(names)} {task.name} classes with names, the classifier {task.size} outputs "
-                "without: whether their numbers mean the same has to be said (by number), or names given to the "
-                "classifier (id2label)"
-            )
-    if not by_name:
-        if names is not None and len(names) > task.size:
+    found = match_names(names, outputs)
+    order = [index for index in found if index is not None]
+    if len(order) == len(names):
+        return order
+    if by_name is None and not order:
+        named = [name for name in outputs if name and not re.fullmatch(r"LABEL_\d+", name)]
+        if class_numbers(names) is not None and not any(class_numbers([name]) for name in named):
+            return _by_number(names, task)
+        if not named:
+            return _by_place(names, task)
+    raise ValueError(_why_unmatched(names, outputs, found, task.name))
+
+
+def _by_number(names: Sequence[str], task: Task) -> list[int] | None:
+    """The numbers that the names are, else None for their places."""
+    numbers = class_numbers(names)
+    if numbers is None:
+        if len(names) > task.size:
             raise ValueError(f"the data set has {len(names)} {task.name} classes, the classifier {task.size} outputs")
         return None
-    if names is None:
-        raise ValueError(f"the data set has no names for its {task.name} classes to match those of the classifier")
-    by_spelling: dict[str, int] = {}
-    for index, name in enumerate(outputs):
-        if name and by_spelling.setdefault(_spelling(name), index) != index:
+    for position, number in enumerate(numbers):
+        if number >= task.size:
             raise ValueError(
-                f"the classifier has two {task.name} outputs called {name!r}, so classes cannot be matched by name"
+                f"the data set's {task.name} class {names[position]!r} is no number of the classifier's {task.size} "
+                f"outputs, 0 to {task.size - 1}"
             )
-    unknown = [name for name in names if _spelling(name) not in by_spelling]
+        earlier = numbers.index(number)
+        if earlier != position:
+            raise ValueError(
+                f"the data set's {task.name} classes {names[earlier]!r} and {names[position]!r} are the same number"
+            )
+    return numbers
+
+
+def _by_place(names: Sequence[str], task: Task) -> None:
+    """Takes places for numbers where the data set must have chosen them, and for all outputs."""
+    if len(names) == task.size and list(names) != sorted(names):
+        return
+    shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    raise ValueError(
+        f"the data set has {len(names)} {task.name} classes with names, the classifier {task.size} outputs without: "
+        f"confirm that the place of a name ({shown}), from 0, is the number of its output (--labels number; "
+        "match_labels_by_name=False), or give the names to the classifier (id2label)"
+    )
+
+
+def _why_unmatched(names: Sequence[str], outputs: Sequence[str], found: Sequence[int | None], task: str) -> str:
+    """Says what keeps names from being matched."""
+    spelling = SPELLINGS[-1]
+    same, called = positions_by_spelling(names, spelling), positions_by_spelling(outputs, spelling)
+    unmatched = [name for name, index in zip(names, found, strict=True) if index is None]
+    unknown = [name for name in unmatched if not name or spelling(name) not in called]
     if unknown:
         shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
-        raise ValueError(
-            f"{len(unknown)} of the data set's {len(names)} {task.name} classes are no outputs of the classifier "
+        return (
+            f"{len(unknown)} of the data set's {len(names)} {task} classes are no outputs of the classifier "
             f"({shown}; its own are {', '.join(map(repr, outputs[:3]))}, ...)"
         )
-    return [by_spelling[_spelling(name)] for name in names]
+    text = spelling(unmatched[0])
+    if len(called[text]) > 1:
+        one, other = (outputs[index] for index in called[text][:2])
+        which = (
+            f"called {one!r}" if one == other else f"that the class {unmatched[0]!r} could mean, {one!r} and {other!r}"
+        )
+        return f"the classifier has two {task} outputs {which}, so classes cannot be matched by name"
+    one, other = (names[index] for index in same[text][:2])
+    return f"the data set's {task} classes {one!r} and {other!r} both mean the output {outputs[called[text][0]]!r}"
 
 
 def names_digest(id2label: Mapping[int, str]) -> str:
@@ -210,8 +292,3 @@ def names_digest(id2label: Mapping[int, str]) -> str:
     """
     names = [str(id2label[index]) for index in sorted(id2label)]
     return hashlib.sha256(repr(names).encode(errors="replace")).hexdigest()[:16]
-
-
-def _spelling(name: str) -> str:
-    """What is left of a name without case, punctuation and the brackets of Something-Something's templates."""
-    return " ".join(re.sub(r"[\W_]+", " ", name.casefold()).split())
