@@ -227,9 +227,10 @@ def classify(
         model.set_token_merging(r=value)
         return read_answer(model(pixel_values).logits[0], model.config)
 
-    clip = trace_clip(model, frames, classifier.transform, name=Path(classifier.name).name)
     with torch.inference_mode():
         answers = [answer(0), answer(r)]
+    clip = trace_clip(model, frames, classifier.transform, name=Path(classifier.name).name)
+    with torch.inference_mode():
         timing = measure(prepare, r, batch_size) if r else None
     model.set_token_merging(r=0)
     measured = facts(clip.trace.token_counts, timing, answers, str(classifier.device))
@@ -254,7 +255,10 @@ def choose_merging(model: Any, r: float, mode: str, schedule: str, threshold: fl
 
 def read_answer(logits: torch.Tensor, config: Any) -> Answer:
     """What the page shows of the logits of a clip."""
-    tasks = predict_labels(logits, config, NUM_LABELS)
+    try:
+        tasks = predict_labels(logits, config, NUM_LABELS)
+    except ValueError as error:
+        raise gr.Error(f"This checkpoint gives no answer for the clip: {error}") from error
     shown = {
         (one.label if len(tasks) == 1 else f"{task}: {one.label}"): one.probability
         for task, labels in tasks.items()

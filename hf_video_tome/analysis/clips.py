@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..api import set_token_merging
 from ..evaluation.examples import Examples, decode_batches
+from ..evaluation.tasks import check_finite
 
 if TYPE_CHECKING:
     from ..data.sampling import ClipSampling
@@ -123,10 +124,14 @@ def run_clips(
 
     Yields:
         Which clips they were, and what the model returned.
+
+    Raises:
+        ValueError: If the logits are not finite.
     """
     for clips, pixel_values in normalized(model, transform, frames, batch_size):
         with seeded(pixel_values.device, seed, clips.start), torch.inference_mode():
             output = model(pixel_values, **kwargs)
+        check_finite(output.logits)
         yield clips, output
 
 

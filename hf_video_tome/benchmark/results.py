@@ -252,7 +252,9 @@ class BenchmarkResults:
         """
         folder.mkdir(parents=True, exist_ok=True)
         path, scratch = folder / FILE_NAME, folder / f".{FILE_NAME}"
-        scratch.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        scratch.write_text(
+            json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
         os.replace(scratch, path)
         return path
 

@@ -19,8 +19,10 @@ from .common import (
     console,
     describe_counts,
     describe_merging,
+    input_errors,
     load_classifier,
     merging_summary,
+    one_line,
     print_error,
     progress_bar,
     write_json,
@@ -73,10 +75,11 @@ def command(
             try:
                 predictions = _classify_file(classifier, file, sampling, top_k)
                 results.append({"file": file, "top": [_rounded(prediction) for prediction in predictions]})
-            except InputError as error:
+            except Exception as error:  # whatever it is: the other files are still classified
                 failed += 1
-                print_error(error)
-                results.append({"file": file, "error": str(error)})
+                reason = error if isinstance(error, InputError) else f"{file}: {type(error).__name__}: {error}"
+                print_error(reason)
+                results.append({"file": file, "error": one_line(reason)})
             advance()
 
     if as_json:
@@ -94,7 +97,7 @@ def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, to
         The most likely labels; those of each task of the classifier after those of the one before.
 
     Raises:
-        InputError: If the file cannot be read.
+        InputError: If the file cannot be read, or there is no answer.
     """
     import torch
 
@@ -108,7 +111,9 @@ def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, to
             logits = model(pixel_values).logits[0].cpu()
     except torch.OutOfMemoryError as error:
         raise InputError(f"{file}: {classifier.device} has too little memory for this clip: {error}") from error
-    return [label for labels in predict_labels(logits, model.config, top_k).values() for label in labels]
+    with input_errors(ValueError, rewrite=lambda text: f"{file}: {text}"):
+        found = predict_labels(logits, model.config, top_k)
+    return [label for labels in found.values() for label in labels]
 
 
 def _rounded(prediction: Prediction) -> dict[str, Any]:

@@ -131,9 +131,16 @@ class FrameOptions:
         from ..data.decoding import VideoDecodingError
         from ..data.sampling import ClipSampling
 
-        num_frames = classifier.model.config.clip_shape.frames
-        with input_errors(VideoDecodingError):
-            return read_clips(Path(file), ClipSampling(num_frames, self.sampling_rate or 1, self.strategy.value))[0]
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", file):
+            raise InputError(f"{file}: is a URL, while videos are read from files: download it first")
+        sampling = ClipSampling(
+            classifier.model.config.clip_shape.frames, self.sampling_rate or 1, self.strategy.value
+        )
+        with (
+            input_errors(OSError, MemoryError, rewrite=lambda text: f"{file}: {text}"),
+            input_errors(VideoDecodingError),
+        ):
+            return read_clips(file, sampling)[0]
 
 
 # --- errors
@@ -552,4 +559,4 @@ def write_json(content: Mapping[str, Any]) -> None:
     """Prints one JSON object on stdout."""
     import json
 
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))

@@ -176,6 +176,7 @@ def measure(
     import torch
 
     from ..api import token_counts
+    from ..evaluation import check_finite
     from ..metrics.functional import share_with_error
 
     batches = [torch.stack(list(clips[first : first + BATCH_SIZE])) for first in range(0, len(clips), BATCH_SIZE)]
@@ -206,6 +207,8 @@ def measure(
 
     target = torch.tensor(labels)
     answers = [torch.cat(logits[index]) for index in range(len(values))]
+    for answer in answers:
+        check_finite(answer)
     variants = []
     for index, value in enumerate(values):
         model.set_token_merging(r=value)
@@ -277,6 +280,7 @@ def _draw(
     """Draws the tokens of one clip at the smallest and the largest r."""
     import torch
 
+    from ..evaluation import predict_labels
     from ..visualization import ClipGeometry, model_view, save_contact_sheet
 
     model = classifier.model
@@ -286,7 +290,7 @@ def _draw(
         for value in dict.fromkeys((0, merging[0], merging[-1])):
             model.set_token_merging(r=value)
             out = model(pixel_values[None], output_token_merging=True)
-            answers[value] = model.config.id2label[out.logits.argmax(-1).item()]
+            answers[value] = ", ".join(best.label for (best,) in predict_labels(out.logits[0], model.config).values())
             if value in merging:
                 traces[f"r = {value}"] = out.token_merging
     answered = ", ".join(f"{text!r} at r = {value}" for value, text in answers.items())

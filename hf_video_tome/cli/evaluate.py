@@ -66,14 +66,6 @@ class Preset(Enum):
     paper = "paper"
 
 
-class Labels(Enum):
-    """Values of `--labels`."""
-
-    auto = "auto"
-    name = "name"
-    number = "number"
-
-
 class ShortVideos(Enum):
     """Values of `--short-videos`."""
 
@@ -166,14 +158,6 @@ def command(
             "--short-videos", help="A video with too few frames repeats its last one (pad) or counts as unreadable."
         ),
     ] = ShortVideos.pad,
-    labels: Annotated[
-        Labels,
-        typer.Option(
-            "--labels",
-            help="Match the data set's classes with the model's by name or take their numbers; auto: by name where "
-            "both have names.",
-        ),
-    ] = Labels.auto,
     videos: PassOptions,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Of random sampling and of the random modes.")
@@ -235,7 +219,6 @@ def command(
             "target_fps": target_fps,
         },
         pad=short_videos is ShortVideos.pad,
-        by_name={Labels.auto: None, Labels.name: True, Labels.number: False}[labels],
         **asdict(videos),
         seed=seed,
         output=output,

@@ -76,6 +76,19 @@ class ClipStrategy(Enum):
     random = "random"
 
 
+class Labels(Enum):
+    """Values of `--labels`."""
+
+    auto = "auto"
+    name = "name"
+    number = "number"
+
+    @property
+    def by_name(self) -> bool | None:
+        """The same for `match_labels`."""
+        return {Labels.auto: None, Labels.name: True, Labels.number: False}[self]
+
+
 # --- options
 WorkersOption = Annotated[
     int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
@@ -97,11 +110,23 @@ LimitOption = Annotated[
 ]
 
 
+LabelsOption = Annotated[
+    Labels | None,
+    typer.Option(
+        "--labels",
+        help="Match the data set's classes with the model's by name, or take their numbers; auto: by name where both "
+        "have names, by number where the data set has numbers.",
+        show_default="auto",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Where the videos of a data set are, and which; the commands differ in whether the data set must be given."""
 
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")] = (
+    # As they were typed: a `Path` would take a slash out of a URL.
+    data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")] = (
         None
     )
     split: Annotated[
@@ -109,7 +134,7 @@ class DataOptions:
         typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
     ] = None
     annotations: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"
         ),
@@ -122,6 +147,7 @@ class DataOptions:
             help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
         ),
     ] = None
+    labels: LabelsOption = None
 
     def request(self) -> dict[str, Any]:
         """The same as fields of a `Request`.
@@ -134,6 +160,7 @@ class DataOptions:
             "split": self.split,
             "annotations": self.annotations,
             "data_options": parse_data_options(self.data_option or []),
+            "by_name": (self.labels or Labels.auto).by_name,
         }
 
 
@@ -184,12 +211,12 @@ class Request:
 
     model: str
     dataset: str
-    data_dir: Path | None
+    data_dir: str | Path | None
     settings: Callable[[Classifier], list[dict[str, Any]]]
     protocol: Protocol
     output: Path | None
     split: str | None = None
-    annotations: Path | None = None
+    annotations: str | Path | None = None
     data_options: Mapping[str, Any] | None = None
     sampling: Mapping[str, Any] | None = None
     pad: bool = True
@@ -256,7 +283,7 @@ def find_dataset(request: Request) -> tuple[str, str]:
         raise InputError(f"--data-dir must be given with --dataset {name}: the folder of the data set")
     if not entry.on_disk and folder is not None:
         raise InputError(f"--data-dir {folder} has no effect with --dataset {name}, which is made on demand")
-    if folder is not None and not folder.expanduser().is_dir():
+    if folder is not None and not Path(folder).expanduser().is_dir():
         raise InputError(f"--data-dir {folder}: no such folder")
     return name, request.split or entry.evaluation_split
 

@@ -11,6 +11,8 @@ import typer
 
 from .common import InputError, JsonOption, console, find_checkpoint, input_errors, write_json
 from .evaluation import (
+    Labels,
+    LabelsOption,
     OverwriteOption,
     PassOptions,
     Protocol,
@@ -47,16 +49,16 @@ DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100")
 def command(
     *,
     kinetics400: Annotated[
-        Path | None, typer.Option("--kinetics400", metavar="FOLDER", help="Where Kinetics-400 lies.")
+        str | None, typer.Option("--kinetics400", metavar="FOLDER", help="Where Kinetics-400 lies.")
     ] = None,
     something_something_v2: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--something-something-v2", "--ssv2", metavar="FOLDER", help="Where Something-Something v2 lies."
         ),
     ] = None,
     epic_kitchens_100: Annotated[
-        Path | None, typer.Option("--epic-kitchens-100", metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
+        str | None, typer.Option("--epic-kitchens-100", metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
@@ -74,6 +76,7 @@ def command(
             help="Only this architecture of the Hub's checkpoints; can be given more than once.",
         ),
     ] = None,
+    labels: LabelsOption = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for predictions and results.")
     ] = Path("evaluations/paper"),
@@ -143,6 +146,7 @@ def command(
             settings=settings,
             protocol=Protocol.paper,
             output=destination,
+            by_name=(labels or Labels.auto).by_name,
             **asdict(videos),
             resume=resume,
             overwrite=overwrite,

@@ -66,7 +66,8 @@ class VideoConfig(datasets.BuilderConfig):
             raise ValueError(f"`data_dir` must be the folder of the data set, got {self.data_dir!r}")
         root = absolute(self.data_dir)
         if not root.is_dir():
-            raise FileNotFoundError(f"`data_dir`: there is no folder {str(root)!r}")
+            # As it was given: a `Path` takes a slash out of a URL.
+            raise FileNotFoundError(f"`data_dir`: there is no folder {os.fspath(self.data_dir)!r}")
         return root
 
     @property

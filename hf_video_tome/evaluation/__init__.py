@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .output import read_predictions
     from .results import Difference, EvaluationResults, SettingResults, Share, TaskResults
     from .runner import evaluate
-    from .tasks import Prediction, Task, classifier_tasks, match_labels, predict_labels
+    from .tasks import Prediction, Task, check_finite, classifier_tasks, match_labels, output_name, predict_labels
 
 __all__ = [
     "Difference",
@@ -27,9 +27,11 @@ __all__ = [
     "Share",
     "Task",
     "TaskResults",
+    "check_finite",
     "classifier_tasks",
     "evaluate",
     "match_labels",
+    "output_name",
     "predict_labels",
     "read_examples",
     "read_predictions",
@@ -43,6 +45,14 @@ __getattr__, __dir__ = lazy_names(
         "output": ["read_predictions"],
         "results": ["Difference", "EvaluationResults", "SettingResults", "Share", "TaskResults"],
         "runner": ["evaluate"],
-        "tasks": ["Prediction", "Task", "classifier_tasks", "match_labels", "predict_labels"],
+        "tasks": [
+            "Prediction",
+            "Task",
+            "check_finite",
+            "classifier_tasks",
+            "match_labels",
+            "output_name",
+            "predict_labels",
+        ],
     },
 )

@@ -206,14 +206,14 @@ def close_output(
         results: What they come to.
         timing: How long it took, the only part that another run does not repeat; None to keep what is there.
     """
-    write_atomically(folder / PREDICTIONS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomically(folder / PREDICTIONS_FILE, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
     write_atomically(folder / RESULTS_FILE, _dump(results.to_dict()))
     if timing is not None or not (folder / TIMING_FILE).exists():
         write_atomically(folder / TIMING_FILE, _dump(timing or {}))
 
 
 def _dump(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2) + "\n"
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _short(value: Any) -> str:

@@ -221,7 +221,8 @@ def match_labels(
         if class_numbers(names) is not None and not any(class_numbers([name]) for name in named):
             return _by_number(names, task)
         if not named:
-            return _by_place(names, task)
+            _check_places(names, task)
+            return None
     raise ValueError(_why_unmatched(names, outputs, found, task.name))
 
 
@@ -246,8 +247,8 @@ def _by_number(names: Sequence[str], task: Task) -> list[int] | None:
     return numbers
 
 
-def _by_place(names: Sequence[str], task: Task) -> None:
-    """Takes places for numbers where the data set must have chosen them, and for all outputs."""
+def _check_places(names: Sequence[str], task: Task) -> None:
+    """Refuses places as numbers, unless the data set has chosen them, and for all outputs."""
     if len(names) == task.size and list(names) != sorted(names):
         return
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -170,8 +170,8 @@ def _class_names(model: str | None, results: Mapping[str, Any], task: str) -> Ca
     """What the classes of a task are called; by number without a model."""
     if model is None:
         return str
-    from ...evaluation import classifier_tasks
+    from ...evaluation import classifier_tasks, output_name
 
     config: Any = load_evaluated(model, results).model.config
-    start = next(found.start for found in classifier_tasks(config) if found.name == task)
-    return lambda label: str(config.id2label.get(start + label, label))
+    answered = next(found for found in classifier_tasks(config) if found.name == task)
+    return lambda label: output_name(config, answered, label)

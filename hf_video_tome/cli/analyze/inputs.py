@@ -89,13 +89,13 @@ class Loaded:
 
     def name(self, clip: int) -> str:
         """The name of the class of a clip."""
+        from ...evaluation import output_name
+
         config: Any = self.classifier.model.config
         labels = self.clips.labels[clip]
         if labels is None:
             return f"clip {clip}"
-        return ", ".join(
-            str(config.id2label.get(task.start + label, label)) for task, label in zip(self.tasks, labels, strict=True)
-        )
+        return ", ".join(output_name(config, task, label) for task, label in zip(self.tasks, labels, strict=True))
 
     def finish(self) -> None:
         """Lists videos that could not be read.
