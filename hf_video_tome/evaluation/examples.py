@@ -248,12 +248,14 @@ class _Views(Dataset[tuple[int, Any]]):
             clips = read_clips(example.source, self.sampling, segment=example.segment, rng=rng, pad=self.pad)
             views = [self.transform.crop_views(clip, self.sampling.num_crops) for clip in clips]
         except VideoDecodingError as error:
-            return position, error.reason or str(error)
-        except (OSError, MemoryError) as error:
-            return position, f"{type(error).__name__}: {error}"
-        except Exception as error:
-            raise RuntimeError(f"{example.video_id}: {type(error).__name__}: {error}") from error
+            return position, _one_line(error.reason or error)
+        except Exception as error:  # whatever it is: the other videos can still be counted
+            return position, _one_line(f"{type(error).__name__}: {error}")
         return position, torch.cat(views)
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).split())
 
 
 def decode_batches(
@@ -304,8 +306,9 @@ def dead_workers_noticed() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
-        message = str(error)
-        if "DataLoader worker" in message or isinstance(error, ConnectionError):
+        message = _one_line(error)
+        # An exception that a worker sends names its worker too, but not its process.
+        if "DataLoader worker (pid" in message or isinstance(error, ConnectionError):
             raise WorkerDied(message) from error
         raise
 

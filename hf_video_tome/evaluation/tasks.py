@@ -233,6 +233,8 @@ def _by_number(names: Sequence[str], task: Task) -> list[int] | None:
         if len(names) > task.size:
             raise ValueError(f"the data set has {len(names)} {task.name} classes, the classifier {task.size} outputs")
         return None
+    if numbers == list(range(len(names))):
+        return None  # as `ClassLabel(num_classes=...)` has them, of which a data set need not use all
     for position, number in enumerate(numbers):
         if number >= task.size:
             raise ValueError(

@@ -363,19 +363,38 @@ def test_a_video_that_kills_its_decoder_is_one_that_cannot_be_read(
     monkeypatch.setattr(examples, "read_clips", crash)
     results = run("crashed", num_workers=num_workers)
     assert set(results.failures) == {*expected.failures, "clip_05"}
-    assert "its decoder crashed" in results.failures["clip_05"]
+    assert results.failures["clip_05"].startswith("its decoder crashed (DataLoader worker (pid")
+    assert "\n" not in results.failures["clip_05"]
     assert results.num_labelled == expected.num_labelled - 1
 
 
-def test_an_error_of_the_code_is_no_unreadable_video(run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("31 is not a valid Type\n  in av/sidedata"), "ValueError: 31 is not a valid Type in av/sidedata"),
+        (OSError(95, "Operation not supported"), "OSError: [Errno 95] Operation not supported"),
+        (KeyError("rotation"), "KeyError: 'rotation'"),
+    ],
+)
+def test_whatever_a_video_raises_is_its_reason_in_one_line(
+    run, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, num_workers: int, error: Exception, reason: str
+) -> None:
+    """Neither the end of the evaluation nor a crash of the process that decodes."""
     from hf_video_tome.evaluation import examples
 
-    def fail(*_: Any, **__: Any) -> Any:
-        raise TypeError("a bug")
+    read_clips = examples.read_clips
+
+    def fail(source: str, *arguments: Any, **options: Any) -> Any:
+        if source in (rows[0]["video"]["path"], rows[5]["video"]["path"]):
+            raise error
+        return read_clips(source, *arguments, **options)
 
     monkeypatch.setattr(examples, "read_clips", fail)
-    with pytest.raises(RuntimeError, match="clip_00: TypeError: a bug"):
-        run()
+    results = run(num_workers=num_workers, settings=[{}])
+    assert results.failures["clip_00"] == results.failures["clip_05"] == reason
+    assert len(results.failures) == len(UNREADABLE) + 2
+    assert all("\n" not in text for text in results.failures.values())
 
 
 def test_short_videos_can_be_refused(run) -> None:

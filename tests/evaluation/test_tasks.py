@@ -141,10 +141,16 @@ def test_names_that_are_integers_have_that_number(outputs: dict[int, str], by_na
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sets(st.integers(0, 399)), st.booleans())
+@given(st.sets(st.integers(0, 399), min_size=1), st.booleans())
 def test_any_part_of_numbered_classes_has_these_numbers(numbers: set[int], padded: bool) -> None:
     names = sorted(f"{number:03d}" if padded else str(number) for number in numbers)
-    assert match_labels(names, Task("label", 0, 400), unnamed(400)) == [int(name) for name in names]
+    found = match_labels(names, Task("label", 0, 400), unnamed(400))
+    assert (list(range(len(names))) if found is None else found) == [int(name) for name in names]
+
+
+def test_classes_that_are_numbered_only_need_not_all_be_outputs() -> None:
+    assert match_labels([str(index) for index in range(97)], TASK, unnamed(3)) is None
+    assert match_labels([str(index) for index in range(97)], TASK, OUTPUTS) is None
 
 
 def test_default_names_of_outputs_are_names() -> None:
