@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import datasets
 
-from .annotations import SPLIT_NAMES, VideoFiles, canonical_split, subfolders
+from .annotations import SPLIT_NAMES, VideoFiles, canonical_split, check_links, subfolders
 from .video_builder import VideoBuilder, VideoConfig, VideoTable
 
 if TYPE_CHECKING:
@@ -28,21 +28,26 @@ class ClassFoldersConfig(VideoConfig):
 
     def read(self) -> VideoTable:
         """List the videos of the splits that are wanted."""
-        found = _split_folders(self.root)
+        files = VideoFiles()
+        found = _split_folders(self.root, files)
         for split in self.wanted or ():
             if split not in found:
                 raise ValueError(f"`split` must be one of {', '.join(found)} (in {str(self.root)!r}), got {split!r}")
         # From all splits, also those that are not wanted: they decide which class has which number.
         names = sorted({path.name for classes in found.values() for path in classes})
         indices = {name: index for index, name in enumerate(names)}
-        files = VideoFiles()
         splits: dict[str, list[dict[str, object]]] = {}
         for split in self.wanted or found:
             rows = splits.setdefault(split, [])
             for folder in found[split]:
-                videos = files.names(folder)
+                videos = files.tree(folder)
                 if not videos:
                     raise ValueError(f"`data_dir`: the class folder {str(folder)!r} holds no video file")
+                if len(names) == 1 and not files.names(folder) and len(subfolders(folder)) > 1:
+                    raise ValueError(
+                        f"`data_dir`: the only class folder {str(folder)!r} holds nothing but folders; if these are "
+                        "the classes, it is the folder to name"
+                    )
                 rows.extend(
                     {
                         "video_id": f"{folder.name}/{name}",
@@ -59,7 +64,9 @@ class ClassFolders(VideoBuilder):
 
     Rows have the columns `video_id` (`{class}/{file}`), `video` (not decoded: `{"path": ..., "bytes": None}`) and
     `label`: the classes are the sorted names of the class folders of all splits. Without split folders there is one
-    split, `validation`. Hidden files and files without a video suffix are left out.
+    split, `validation`. Videos in folders below a class folder are of that class, with `video_id` such as
+    `{class}/{group}/{file}`. Hidden files and files without a video suffix are left out; a link with a video suffix
+    that leads nowhere is a video that cannot be read.
 
     Args:
         cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
@@ -67,7 +74,7 @@ class ClassFolders(VideoBuilder):
         **config_kwargs: Fields of `ClassFoldersConfig`.
 
     Raises:
-        ValueError: If there is no class folder, or one without a video.
+        ValueError: If there is no class folder, one without a video, or videos that are in none.
         FileNotFoundError: If the folder is missing.
 
     Examples:
@@ -91,21 +98,31 @@ class ClassFolders(VideoBuilder):
     DESCRIPTION = "Video files in class folders."
 
 
-def _split_folders(root: Path) -> dict[str, list[Path]]:
+def _split_folders(root: Path, files: VideoFiles) -> dict[str, list[Path]]:
     """Return the class folders of each split."""
     folders = subfolders(root)
     # A class may be called "train" (the vehicle): only a folder of folders is a split.
     splits = {path: classes for path in folders if canonical_split(path.name) and (classes := subfolders(path))}
+    for parent in (root, *splits):
+        check_links(parent)
+        if stray := files.names(parent):
+            raise ValueError(
+                f"`data_dir`: {str(parent)!r} holds {len(stray)} video{'s' if len(stray) > 1 else ''} outside of its "
+                f"class folders, such as {stray[0]!r}"
+            )
     if not splits:
         if not folders:
             raise ValueError(f"`data_dir`: there is no class folder in {str(root)!r}")
         return {_ONLY_SPLIT: folders}
-    files = VideoFiles()
     for path in folders:
-        if path not in splits and (files.names(path) or canonical_split(path.name)):
+        if path in splits:
+            continue
+        videos = files.tree(path)
+        if videos or canonical_split(path.name):
             raise ValueError(
                 f"`data_dir`: {str(root)!r} has split folders ({', '.join(split.name for split in splits)}), but "
-                f"{path.name!r} beside them holds no class folder"
+                f"{path.name!r} beside them holds no class folder of a split ({len(videos)} "
+                f"video{'' if len(videos) == 1 else 's'} in it)"
             )
     found: dict[str, list[Path]] = {}
     for split in SPLIT_NAMES:

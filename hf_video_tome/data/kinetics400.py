@@ -22,6 +22,7 @@ from .annotations import (
     subfolders,
     without_video_suffix,
 )
+from .class_names import exact_spelling, without_punctuation
 from .video_builder import AnnotatedVideoConfig, VideoBuilder, VideoTable
 
 if TYPE_CHECKING:
@@ -236,12 +237,13 @@ class _SplitFolders:
 
     @staticmethod
     def key(label: str) -> str:
-        """Spell a label in one way: folders have underscores for spaces, and lack apostrophes or brackets."""
-        return re.sub(r"[^0-9a-z]", "", label.lower())
+        """Spell a label in one way: folders have underscores for spaces, and hyphens or nothing for brackets."""
+        return re.sub("[ -]", "", without_punctuation(label))
 
     def find(self, name: str, label: str | None) -> Path:
         """Return the path of a clip, or the one where it should be."""
         candidates = [] if label is None else self.by_label.get(self.key(label), [])
+        candidates = sorted(candidates, key=lambda folder: exact_spelling(folder.name) != exact_spelling(label or ""))
         for folder in (*candidates, *self.folders):
             path = self.files.find(folder, name)
             if path is not None:

@@ -28,8 +28,8 @@ class SomethingSomethingV2Config(AnnotatedVideoConfig):
         annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked for
             in `data_dir`, then in the working directory. None looks for `something-something-v2-{split}.json` and
             `{split}.json` in `data_dir` and its folders `labels` and `annotations`.
-        labels: The file with the classes, `{template: "index"}`. None looks for `something-something-v2-labels.json`
-            and `labels.json` in the same folders.
+        labels: The file with the classes, `{template: "index"}`, with or without brackets. None looks for
+            `something-something-v2-labels.json` and `labels.json` in the same folders.
     """
 
     labels: str | os.PathLike[str] | None = None
@@ -52,7 +52,9 @@ class SomethingSomethingV2Config(AnnotatedVideoConfig):
                 f"`labels`: no {' or '.join(self.usual_names('labels'))} in {str(self.root)!r} or its folders "
                 f"{', '.join(name for name in self.FOLDERS if name)}"
             )
-        names = read_label_names(labels)
+        # The labels file too may have the templates with their brackets.
+        names = [_without_brackets(name) for name in read_label_names(labels, keys="name")]
+        check_unique((name, f"{labels}, class {index}") for index, name in enumerate(names))
         indices = {name: index for index, name in enumerate(names)}
         videos = _Videos(self.root)
         return VideoTable(
@@ -120,6 +122,10 @@ class _Videos:
         return next((path for path in found if path is not None), self.usual / name)
 
 
+def _without_brackets(template: str) -> str:
+    return template.replace("[", "").replace("]", "").strip()
+
+
 def _read_split(
     path: Path, split: str, indices: dict[str, int], labels: Path, videos: _Videos
 ) -> list[dict[str, Any]]:
@@ -138,7 +144,7 @@ def _read_split(
         elif not isinstance(template, str):
             raise ValueError(f"{where} (id {identifier}): `template` must be text, got {template!r}")
         else:
-            name = template.replace("[", "").replace("]", "")
+            name = _without_brackets(template)
             if name not in indices:
                 raise ValueError(
                     f"{where} (id {identifier}): unknown template {template!r}; {labels} has {len(indices)} others"

@@ -212,6 +212,24 @@ class VideoBuilder(datasets.GeneratorBasedBuilder):
             ),
         )
 
+    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Write the rows to the cache.
+
+        Raises:
+            ValueError: If the name of a file cannot be written there.
+        """
+        for rows in self.config.table().splits.values():
+            for row in rows:
+                try:
+                    row["video"].encode()
+                except UnicodeEncodeError:
+                    shown = os.fsencode(row["video"]).decode(errors="backslashreplace")
+                    raise ValueError(
+                        f"{shown}: its name is not UTF-8, which the cache of `datasets` cannot hold: rename it, or "
+                        "load with streaming=True"
+                    ) from None
+        super().download_and_prepare(*args, **kwargs)
+
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         generators = []
         for split, rows in self.config.table().splits.items():

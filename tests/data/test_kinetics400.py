@@ -23,6 +23,7 @@ from dataset_samples import (
 )
 from video_samples import frame_number
 
+from hf_video_tome.data.annotations import read_label_names
 from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.loading import load
 
@@ -129,6 +130,38 @@ def test_labels_file_gives_the_numbers(root: Path) -> None:
         rows = validation(root, labels=file)
         assert rows.features["label"].names == names
         assert rows["label"][:] == [names.index(row["label"]) for row in KINETICS_VALIDATION]
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"0": "10", "1": "7"}, ["10", "7"]),
+        ({"10": "0", "7": "1"}, ["10", "7"]),
+        ({"1": "0", "0": "1"}, ["1", "0"]),  # the same from either side
+        ({"1": 0, "2": 1, "0": 2}, ["1", "2", "0"]),  # a name is text
+    ],
+)
+def test_names_of_classes_may_be_numbers(tmp_path: Path, content: dict[str, object], names: list[str]) -> None:
+    assert read_label_names(write_json(tmp_path / "names.json", content)) == names
+
+
+def test_names_that_may_as_well_be_the_numbers_are_refused(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "names.json", {"1": "0", "2": "1", "0": "2"})
+    with pytest.raises(
+        ValueError, match=r"names.json: both its keys and its values are 0 to 2, so that it is not clear"
+    ):
+        read_label_names(path)
+    assert read_label_names(path, keys="index") == ["2", "0", "1"]
+
+
+def test_class_folders_whose_names_differ_by_a_sign(tmp_path: Path) -> None:
+    """The same file name in both: only the folder tells which is meant."""
+    for label in ("C", "C++", "volume", "volume-", "\u0915\u093f\u0924\u093e\u092c", "\u0915\u0924\u092c"):
+        write_clip(tmp_path / "val" / label / "x_000000_000010.mp4")
+    for label in sorted(path.name for path in (tmp_path / "val").iterdir()):
+        rows = [{"label": label, "youtube_id": "x", "time_start": "0", "time_end": "10", "split": "validate"}]
+        write_csv(tmp_path / "val.csv", rows)
+        assert paths(validation(tmp_path)) == [str(tmp_path / "val" / label / "x_000000_000010.mp4")]
 
 
 # --- plain lists

@@ -72,6 +72,30 @@ def test_named_files(root: Path) -> None:
     assert rows.features["label"].names == [*NAMES, "Zooming"]
 
 
+def test_labels_with_brackets_as_the_entries_have_them(root: Path) -> None:
+    """As in id2label of V-JEPA 2 checkpoints."""
+    bracketed = {name.replace("something", "[something]"): index for name, index in SOMETHING_LABELS.items()}
+    assert list(bracketed) != list(SOMETHING_LABELS)
+    write_json(root / "labels.json", bracketed)
+    rows = validation(root)
+    assert rows.features["label"].names == NAMES
+    assert rows["label"][:] == [1, 2]
+    write_json(root / "labels.json", {**SOMETHING_LABELS, "Holding [something]": 3})
+    with pytest.raises(ValueError, match=r"labels.json, class 3: 'Holding something' is there already"):
+        validation(root)
+
+
+@pytest.mark.parametrize("labels", [{"10": "0", "7": "1"}, {"1": "0", "2": "1", "0": "2"}, {"1": 1, "0": 2, "2": 0}])
+def test_labels_that_are_called_by_numbers(root: Path, labels: dict[str, str]) -> None:
+    """The file maps from template to index, whatever the templates are."""
+    write_json(root / "labels.json", labels)
+    entries = [{"id": str(index), "template": template} for index, template in enumerate(labels)]
+    write_json(root / "validation.json", entries)
+    rows = validation(root)
+    assert rows["label"][:] == [int(index) for index in labels.values()]
+    assert rows.features["label"].int2str(rows["label"][:]) == list(labels)
+
+
 def test_byte_order_mark(root: Path) -> None:
     for name in ("labels.json", "validation.json"):
         text = (root / name).read_text()
