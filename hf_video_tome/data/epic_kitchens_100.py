@@ -56,21 +56,29 @@ _PICKLE_NAMES = frozenset(
         ("_codecs", "encode"),
         ("copyreg", "_reconstructor"),
         ("copy_reg", "_reconstructor"),
+        ("functools", "partial"),
         ("numpy", "dtype"),
         ("numpy", "ndarray"),
+        ("pandas", "Categorical"),
+        ("pandas", "CategoricalDtype"),
+        ("pandas", "CategoricalIndex"),
         ("pandas", "DataFrame"),
         ("pandas", "Index"),
         ("pandas", "RangeIndex"),
         ("pandas", "StringDtype"),
+        ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
         ("pandas._libs.internals", "_unpickle_block"),
         ("pandas.arrays", "ArrowStringArray"),
+        ("pandas.core.arrays.categorical", "Categorical"),
         ("pandas.core.arrays.string_", "StringArray"),
         ("pandas.core.arrays.string_", "StringDtype"),
         ("pandas.core.arrays.string_arrow", "ArrowStringArray"),
         ("pandas.core.arrays.string_arrow", "ArrowStringArrayNumpySemantics"),
+        ("pandas.core.dtypes.dtypes", "CategoricalDtype"),
         ("pandas.core.frame", "DataFrame"),
         ("pandas.core.indexes.base", "Index"),
         ("pandas.core.indexes.base", "_new_Index"),
+        ("pandas.core.indexes.category", "CategoricalIndex"),
         ("pandas.core.indexes.range", "RangeIndex"),
         ("pandas.core.internals.blocks", "new_block"),
         ("pandas.core.internals.managers", "BlockManager"),
@@ -242,6 +250,7 @@ def read_pickled_table(path: Path) -> list[Row]:
             frame = _table_unpickler()(file).load()
         if type(frame).__name__ != "DataFrame":
             raise ValueError(f"it holds a {type(frame).__name__}")
+        frame.columns = [str(column) for column in frame.columns]  # a categorical index takes no further column
         if any(name is not None and name not in frame.columns for name in frame.index.names):
             frame = frame.reset_index()
         columns = [str(column) for column in frame.columns]

@@ -242,6 +242,36 @@ def test_pickle_of_an_old_pandas(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", ["index", "columns", "cells"])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_categories_are_text_too(tmp_path: Path, form: str, protocol: int) -> None:
+    """Published tables of the domain adaptation challenge have a CategoricalIndex."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"narration_id": ["a", "b"], "video_id": ["P01_01", "P01_01"], "start_frame": [8, 262]})
+    if form == "cells":
+        frame = frame.astype({"video_id": "category"})
+    frame = frame.set_index("narration_id")
+    if form == "index":
+        frame.index = pd.CategoricalIndex(frame.index)
+    if form == "columns":
+        frame.columns = pd.CategoricalIndex(frame.columns)
+    frame.to_pickle(tmp_path / "categories.pkl", protocol=protocol)
+    assert [row.values for row in read_pickled_table(tmp_path / "categories.pkl")] == [
+        {"narration_id": "a", "video_id": "P01_01", "start_frame": "8"},
+        {"narration_id": "b", "video_id": "P01_01", "start_frame": "262"},
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "pickles").glob("*.pkl")), ids=lambda path: path.stem)
+def test_pickles_that_old_versions_of_pandas_wrote(path: Path) -> None:
+    """`DataFrame.to_pickle` of pandas 1.1.5 and 1.3.5, with a categorical index, column names or cells."""
+    assert [row.values for row in read_pickled_table(path)] == [
+        {"narration_id": "a", "participant_id": "P01", "video_id": "x", "n": "1"},
+        {"narration_id": "b", "participant_id": "P01", "video_id": "x", "n": "2"},
+    ]
+
+
 # --- what is wrong is said
 @pytest.mark.parametrize(
     ("changes", "message"),
