@@ -87,10 +87,10 @@ def read_examples(
 ) -> Examples:
     """Reads the rows of a data set and checks them; no video is touched.
 
-    Columns: `video` (a path, or `{"path", "bytes"}` as in a `datasets.Video(decode=False)` column), one column of
-    class numbers for each task, and optionally `video_id` (else the path, else the row's number), `start_seconds` and
-    `stop_seconds` (a stretch of a longer video), `start_frame`, `stop_frame` and `frames_per_second` (the same, where
-    `video` is a folder of frames). Negative or missing class numbers mean that the answer is unknown.
+    Columns: `video` (a path, bytes, or `{"path", "bytes"}` as in a `datasets.Video(decode=False)` column), one column
+    of class numbers for each task, and optionally `video_id` (else the path, else the row's number), `start_seconds`
+    and `stop_seconds` (a stretch of a longer video), `start_frame`, `stop_frame` and `frames_per_second` (the same,
+    where `video` is a folder of frames). Negative or missing class numbers mean that the answer is unknown.
 
     Args:
         rows: A `datasets.Dataset` or `IterableDataset`, or any rows. The videos of a `datasets.Video` column are not
@@ -153,10 +153,12 @@ def _source(video: Any, row: Mapping[str, Any], number: int) -> str | bytes | Fr
     if isinstance(video, Mapping):
         content, video = video.get("bytes"), video.get("path")
         if content is not None and not (video and os.path.exists(video)):
-            return bytes(content)
+            video = content
+    if isinstance(video, (bytes, bytearray, memoryview)):
+        return bytes(video)
     if not isinstance(video, (str, os.PathLike)):
         raise ValueError(
-            f"row {number} of the data set: 'video' must be a path or a dictionary with 'path' or 'bytes', got "
+            f"row {number} of the data set: 'video' must be a path, bytes or a dictionary with 'path' or 'bytes', got "
             f"{type(video).__name__}"
         )
     path = os.fspath(video)

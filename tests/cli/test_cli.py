@@ -160,7 +160,7 @@ def test_unexpected_exceptions_keep_their_traceback(
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(classify, "_classify_file", broken)
+    monkeypatch.setattr(classify, "decisions", broken)  # of no file
     with pytest.raises(ValueError, match="a bug"):
         run(["classify", str(videos["forward"]), "--model", str(checkpoints["videomae"])])
 
@@ -307,6 +307,72 @@ def test_one_bad_file_does_not_stop_the_others(
         assert str(videos[name]) in line
         assert reason in line
     assert "is a folder" in errors[-1]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("31 is not a valid Type\nin av"), OSError(95, "Operation not supported"), MemoryError("mmap")]
+)
+def test_whatever_a_file_raises_the_others_are_classified(
+    checkpoints: dict[str, Path],
+    videos: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    from hf_video_tome.data import clips
+
+    read_clips = clips.read_clips
+
+    def fail(source: str, *arguments: object) -> torch.Tensor:
+        if source == str(videos["forward"]):
+            raise error
+        return read_clips(source, *arguments)
+
+    monkeypatch.setattr(clips, "read_clips", fail)
+    files = [str(videos["forward"]), str(videos["still"])]
+    assert run(["classify", *files, "--model", str(checkpoints["videomae"]), "--json"]) == 2
+    captured = capsys.readouterr()
+    broken, whole = json.loads(captured.out)["results"]
+    assert len(whole["top"]) == 5
+    assert broken["error"].startswith(f"{files[0]}: ")
+    assert broken["error"].endswith(" ".join(str(error.args[-1]).split()))
+    assert [line for line in captured.err.splitlines() if line.startswith("error")] == [f"error: {broken['error']}"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_no_answer(
+    videos: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float
+) -> None:
+    model = make_model("videomae")
+    torch.nn.init.constant_(model.classifier.bias, value)
+    model.save_pretrained(tmp_path / "broken")
+    (tmp_path / "broken" / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    capsys.readouterr()
+    clip, options = videos["forward"], ["--model", tmp_path / "broken"]
+    message = f"{clip}: the logits are not finite: the model may need a wider dtype"
+    (result,) = run_json(capsys, ["classify", clip, *options], code=2)["results"]
+    assert result["error"].startswith(message)
+    assert run(list(map(str, ["visualize", clip, *options, "--output", tmp_path / "tokens.gif"]))) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "tokens.gif").exists()
+
+
+def test_json_for_machines_holds_no_nan() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        common.write_json({"value": float("nan")})
+
+
+@pytest.mark.parametrize("file", ["https://example.com/clip.mp4", "s3://bucket/a//b.mp4"])
+def test_addresses_are_named_as_they_were_given(
+    checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    assert run(["classify", file, "--model", str(checkpoints["videomae"])]) == 2
+    assert f"error: {file}: is a URL" in capsys.readouterr().err
+    assert run(["visualize", file]) == 2
+    assert capsys.readouterr().err == f"error: {file}: no such file\n"
+    command = ["evaluate", str(checkpoints["videomae"]), "--dataset", "class-folders", "--data-dir", file]
+    assert run(command) == 2
+    assert capsys.readouterr().err == f"error: --data-dir {file}: no such folder\n"
 
 
 def test_a_folder_without_a_processor_is_used_with_a_note(

@@ -51,6 +51,33 @@ def test_classes_that_the_model_does_not_know_are_bad_input(checkpoint, readable
     assert run(arguments(checkpoint, readable, "--labels", "number", "--workers", "0", "-o", str(readable / "o"))) == 0
 
 
+@pytest.mark.parametrize("folder", ["{}", "LABEL_{}", "{:02d}"])
+def test_numbers_of_classes_are_those_of_the_outputs(readable, tmp_path, folder: str) -> None:
+    """Sorted as strings, folder 10 comes before folder 2."""
+    names = {index: f"LABEL_{index}" for index in range(12)}
+    checkpoint = save_checkpoint(tmp_path / "numbered", id2label=names)
+    clip = next(readable.glob("test/*/*.mp4"))
+    for number in (1, 2, 10, 11):
+        (tmp_path / "videos" / folder.format(number)).mkdir(parents=True)
+        (tmp_path / "videos" / folder.format(number) / f"{number}.mp4").symlink_to(clip)
+    command = ["evaluate", checkpoint, "--dataset", "class-folders", "--data-dir", tmp_path / "videos"]
+    output = tmp_path / "out"
+    assert run([*map(str, command), "--workers", "0", "--output", str(output)]) == 0
+    rows = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
+    assert {row["video_id"]: row["label"] for row in rows} == {
+        f"{folder.format(number)}/{number}.mp4": number for number in (1, 2, 10, 11)
+    }
+
+
+def test_the_place_of_a_folder_has_to_be_confirmed(readable, tmp_path, capsys) -> None:
+    checkpoint = save_checkpoint(tmp_path / "unnamed", id2label={index: f"LABEL_{index}" for index in range(5)})
+    assert len(list((readable / "test").iterdir())) == 5
+    options = ("--workers", "0", "-o", str(tmp_path / "out"))
+    assert run(arguments(checkpoint, readable, *options)) == 2
+    assert "--labels number" in capsys.readouterr().err
+    assert run(arguments(checkpoint, readable, "--labels", "number", *options)) == 0
+
+
 def test_unreadable_videos_are_listed_and_the_exit_code_says_so(checkpoint, class_folders, tmp_path, capsys) -> None:
     output = tmp_path / "out"
     assert run(arguments(checkpoint, class_folders, "--workers", "0", "--output", str(output))) == 2

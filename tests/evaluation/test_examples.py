@@ -31,6 +31,32 @@ def test_a_path_or_bytes_do_as_well(tmp_path: Path) -> None:
     assert [(example.video_id, example.source) for example in examples] == [("a.mp4", "a.mp4"), ("00000001", b"12")]
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_need_no_dictionary(kind: type) -> None:
+    examples = read_examples([{"video": kind(b"12"), "label": 1}, row(video=kind(b"34"))], TASK, {})
+    assert [(example.video_id, example.source) for example in examples.videos] == [("00000000", b"12"), ("a", b"34")]
+    assert examples.digest() != read_examples([{"video": b"13", "label": 1}, row(video=b"34")], TASK, {}).digest()
+
+
+def test_the_address_of_a_video_keeps_its_slashes() -> None:
+    (example,) = read([{"video": "https://example.com/a.mp4", "label": 1}], TASK, {})
+    assert example.video_id == example.source == "https://example.com/a.mp4"
+
+
+def test_classes_that_are_numbers_say_so() -> None:
+    """Of class folders `0` to `11`, sorted as strings."""
+    features = datasets.Features(
+        {"video": datasets.Value("string"), "label": datasets.ClassLabel(names=["0", "1", "10", "2"])}
+    )
+    rows = datasets.Dataset.from_list([{"video": f"{name}.mp4", "label": name} for name in ("10", "2")], features)
+    examples = read_examples(rows, [Task("label", 0, 12)], {index: f"LABEL_{index}" for index in range(12)})
+    assert [example.labels for example in examples.videos] == [(10,), (2,)]
+    assert examples.matched_by == {"label": "number"}
+    named = read_examples(rows, [Task("label", 0, 4)], dict(enumerate(["10", "2", "1", "0"])))
+    assert [example.labels for example in named.videos] == [(0,), (1,)]
+    assert named.matched_by == {"label": "name"}
+
+
 def test_a_stretch_of_an_untrimmed_video_is_a_segment() -> None:
     (example,) = read([row(start_seconds=1.5, stop_seconds=2)], TASK, {})
     assert (example.segment.start, example.segment.stop) == (1.5, 2.0)
