@@ -427,6 +427,16 @@ def test_errors_are_for_people(app, tmp_path):
         app.classify("x.mp4", "no such checkpoint", 38, "merge", "constant", 0.8)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_that_gives_no_answer_says_so(app, tmp_path, monkeypatch, value):
+    classifier = load_classifier("videomae-moving-digits", r=0)
+    torch.nn.init.constant_(classifier.model.classifier.bias, value)
+    monkeypatch.setattr(app, "load", lambda name: classifier)
+    clip = write_clips(tmp_path, "test", [4])[0]
+    with pytest.raises(gradio.Error, match="This checkpoint gives no answer for the clip: the logits are not finite"):
+        app.classify(str(clip.path), "videomae-moving-digits", 38, "merge", "constant", 0.8)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

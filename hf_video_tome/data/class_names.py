@@ -12,12 +12,20 @@ _SEPARATORS = frozenset(("Pc", "Ps", "Pe", "Pi", "Pf", "Po"))
 
 
 def exact_spelling(name: str) -> str:
-    """Returns the name in Unicode's normal form NFC: macOS writes "é" in file names as two characters."""
+    """Returns a name in Unicode's normal form NFC: macOS writes "é" in file names as two characters.
+
+    Args:
+        name: The name.
+    """
     return unicodedata.normalize("NFC", name)
 
 
 def without_case(name: str) -> str:
-    """Returns the name in one case, with spaces for underscores."""
+    """Returns a name in one case, with spaces for underscores.
+
+    Args:
+        name: The name.
+    """
     folded = unicodedata.normalize("NFC", exact_spelling(name).casefold())
     return " ".join(folded.replace("_", " ").split()) or exact_spelling(name)
 
@@ -26,6 +34,9 @@ def without_punctuation(name: str) -> str:
     """Returns the same without brackets, quotes, full stops and the like; vowel signs, emoji and "+" are none.
 
     A hyphen goes where it joins two words, but "volume-" is not "volume".
+
+    Args:
+        name: The name.
 
     Examples:
         >>> without_punctuation("Pushing [something] off"), without_punctuation("hand-washing")
@@ -85,7 +96,12 @@ def match_names(names: Sequence[str], others: Sequence[str]) -> list[int | None]
 
 
 def positions_by_spelling(names: Sequence[str], spelling: Callable[[str], str]) -> dict[str, list[int]]:
-    """Returns for each spelling the positions of the names that have it; empty names have none."""
+    """Returns for each spelling the positions of the names that have it; empty names have none.
+
+    Args:
+        names: The names.
+        spelling: One of `SPELLINGS`.
+    """
     positions: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         if name:
@@ -95,6 +111,9 @@ def positions_by_spelling(names: Sequence[str], spelling: Callable[[str], str]) 
 
 def class_numbers(names: Sequence[str]) -> list[int] | None:
     """Returns the numbers that all of these names are, as those of folders `0` to `11`; None if one is no number.
+
+    Args:
+        names: The names.
 
     Examples:
         >>> class_numbers(["0", "1", "10", "2"]), class_numbers(["1", "run"])
