@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -302,6 +301,8 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
         InputError: If something of the request is not possible.
     """
     from ..evaluation import evaluate
+    from ..evaluation.journal import JournalRemovedError
+    from ..evaluation.output import read_timing
     from ..evaluation.processes import Processes
 
     if request.resume and request.overwrite:
@@ -360,12 +361,14 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
                 identity={"model": classifier.name, "model_type": config.model_type, "dataset": name, "split": split},
                 on_progress=on_progress,
             )
+            timing = read_timing(folder, len(settings)) if processes.is_main else {}
+    except JournalRemovedError as error:
+        raise InputError(f"--output {folder}: {error.strerror}") from error
     except OSError as error:
         raise InputError(f"--output {folder}: {one_line(error)}; what is done is kept, --resume goes on") from error
     except KeyboardInterrupt:
         print_note(f"interrupted: the same command with --resume goes on with what is in {folder}")
         raise
-    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8")) if processes.is_main else {}
     return Finished(results, folder, timing, processes)
 
 

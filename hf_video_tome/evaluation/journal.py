@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,13 +15,19 @@ Row: TypeAlias = dict[str, Any]
 """What is known of one video: its prediction with one of the settings, or why it could not be read."""
 
 _PATTERN = "journal-*.jsonl"
+_LINE = re.compile(rb'\["([0-9a-f]{8})", (.*)\]')
+
+
+class JournalRemovedError(FileNotFoundError):
+    """The output folder, or the journal in it, was removed while it was being written."""
 
 
 class Journal:
     """The journals of all processes of an evaluation, and the one that this process writes.
 
-    Each process appends to its own file, one JSON object a line, a whole batch at a time. A line that a killed process
-    left unfinished is ignored.
+    Each process appends to its own file, a whole batch at a time. A line is a JSON list of a checksum and a row; rows
+    without a checksum, as older versions wrote them, are read, too. A line that a killed process left unfinished is
+    ignored, one that is damaged is an error.
 
     Args:
         folder: Where the journals lie.
@@ -37,13 +46,15 @@ class Journal:
         self.folder = Path(folder)
         self.path = self._path(process)
         self._handle: Any = None
-        self._offsets: dict[Path, int] = {}
+        self._identity: os.stat_result | None = None
+        self._positions: dict[Path, tuple[int, int]] = {}
 
     def _path(self, process: int) -> Path:
         return self.folder / f"journal-{process:05d}.jsonl"
 
     def __enter__(self) -> Journal:
         self._handle = self.path.open("ab")
+        self._identity = os.fstat(self._handle.fileno())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,20 +65,56 @@ class Journal:
 
         Args:
             rows: JSON-safe rows of one batch.
+
+        Raises:
+            JournalRemovedError: If the file is gone.
         """
+        self.check_there()
         self._handle.write("".join(map(_line, rows)).encode())
         self._handle.flush()
         os.fsync(self._handle.fileno())
 
+    def check_there(self) -> None:
+        """Makes sure that what this process has written can still be found; nothing is said of a journal not opened.
+
+        Raises:
+            JournalRemovedError: If the file is gone, or another one has its name.
+        """
+        if self._identity is None:
+            return
+        try:
+            if os.path.samestat(self._identity, self.path.stat()):
+                return
+        except FileNotFoundError:
+            pass
+        what = "the journal in it" if self.folder.is_dir() else "it"
+        reason = f"{what} was removed while the evaluation was writing to it, and the predictions with it"
+        raise JournalRemovedError(errno.ENOENT, reason, str(self.folder))
+
+    def exists(self) -> bool:
+        """Whether any process has left a journal with something in it."""
+        return any(path.stat().st_size for path in self.folder.glob(_PATTERN))
+
     def rows(self) -> list[Row]:
-        """Reads the rows of all processes, finished lines only."""
-        return [row for path in sorted(self.folder.glob(_PATTERN)) for row in _read(path, 0)[0]]
+        """Reads the rows of all processes, finished lines only.
+
+        Raises:
+            ValueError: If a line is damaged.
+        """
+        return [row for path in sorted(self.folder.glob(_PATTERN)) for row in _read(path)[0]]
 
     def new_rows(self) -> list[Row]:
-        """Reads the rows of all processes that were not there when this was called before."""
+        """Reads the rows of all processes that were not there when this was called before.
+
+        Raises:
+            ValueError: If a line is damaged.
+            JournalRemovedError: If the file of this process is gone.
+        """
+        self.check_there()
         found: list[Row] = []
         for path in sorted(self.folder.glob(_PATTERN)):
-            rows, self._offsets[path] = _read(path, self._offsets.get(path, 0))
+            rows, *position = _read(path, *self._positions.get(path, (0, 0)))
+            self._positions[path] = (position[0], position[1])
             found += rows
         return found
 
@@ -97,21 +144,69 @@ def write_atomically(path: Path, text: str) -> None:
         text: Its content.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    scratch.replace(path)
+    try:
+        with scratch.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def read_rows(content: bytes, path: Path, first: int = 1) -> list[Row]:
+    """Reads rows, one a line.
+
+    Args:
+        content: Whole lines: JSON objects, or lists of a checksum and an object.
+        path: The file that they are of, for the error.
+        first: Number of the first line in it.
+
+    Returns:
+        The rows.
+
+    Raises:
+        ValueError: If a line is damaged, saying which and what can be done.
+    """
+    rows = []
+    for number, line in enumerate(content.split(b"\n")[:-1], first):
+        try:
+            rows.append(_row(line))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: line {number} is damaged ({error}): put back a sound copy of the file, delete that line to "
+                "have its batch done again (--resume), or start anew (--overwrite)"
+            ) from None
+    return rows
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
+    text = json.dumps(row, allow_nan=False)
+    return f'["{zlib.crc32(text.encode()):08x}", {text}]\n'
 
 
-def _read(path: Path, offset: int) -> tuple[list[Row], int]:
-    """Reads the finished lines from an offset in bytes on; gives also the offset after them."""
+def _row(line: bytes) -> Row:
+    if not line.startswith(b"{"):
+        match = _LINE.fullmatch(line)
+        if match is None or int(match[1], 16) != zlib.crc32(match[2]):
+            raise ValueError("its checksum does not fit")
+        line = match[2]
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at column {error.colno}") from None
+    known = isinstance(row, dict) and isinstance(row.get("position"), int)
+    if not known or ("error" not in row and not isinstance(row.get("setting"), int)):
+        raise ValueError("it is no prediction")
+    return row
+
+
+def _read(path: Path, offset: int = 0, lines: int = 0) -> tuple[list[Row], int, int]:
+    """Reads the finished lines from an offset in bytes on; gives also the offset after them, and lines up to there."""
     with path.open("rb") as handle:
         handle.seek(offset)
         content = handle.read()
     finished = content[: content.rfind(b"\n") + 1]
-    return [json.loads(line) for line in finished.splitlines()], offset + len(finished)
+    rows = read_rows(finished, path, lines + 1)
+    return rows, offset + len(finished), lines + len(rows)

@@ -14,12 +14,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .examples import Examples
-from .journal import Journal, Row, write_atomically
+from .journal import Journal, Row, read_rows, write_atomically
 from .processes import Processes
 from .results import EvaluationResults
 from .tasks import Task
 
 RUN_FILE, PREDICTIONS_FILE, RESULTS_FILE, TIMING_FILE = "run.json", "predictions.jsonl", "results.json", "timing.json"
+DIGEST = "predictions_sha256"
+"""Key of `results.json`: of which predictions the results are."""
+_TIMES = {"startup_seconds", "seconds", "waiting_for_data"}
 
 
 @contextmanager
@@ -76,13 +79,59 @@ def read_predictions(folder: str | os.PathLike[str]) -> list[Row]:
         The rows of `predictions.jsonl`.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none, or they are damaged.
     """
-    path = Path(folder) / PREDICTIONS_FILE
+    path, results = Path(folder) / PREDICTIONS_FILE, Path(folder) / RESULTS_FILE
     if not path.is_file():
         raise ValueError(f"{folder} is not the output folder of a finished evaluation: {path} does not exist")
-    with path.open(encoding="utf-8", newline="\n") as handle:
-        return [json.loads(line) for line in handle]
+    content = path.read_bytes()
+    try:
+        expected = json.loads(results.read_text(encoding="utf-8")).get(DIGEST)
+    except (OSError, ValueError, AttributeError):
+        expected = None  # nothing to compare with, as where an older version wrote it
+    if expected not in (None, _digest(content)):
+        raise ValueError(
+            f"{path} is damaged, or was changed: its checksum is not the one in {results}; put back a sound copy of "
+            f"the file, or delete {results} to take it as it is"
+        )
+    if not content.endswith(b"\n"):
+        raise ValueError(f"{path} is damaged: its last line was cut off; put back a sound copy of the file")
+    return read_rows(content, path)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        ValueError: If it does not, naming the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it must hold a JSON object, got {_short(content)}")
+    return content
+
+
+def read_timing(folder: Path, num_settings: int) -> dict[str, Any]:
+    """Reads how long a finished evaluation took.
+
+    Args:
+        folder: Its output folder.
+        num_settings: Settings that it measured.
+
+    Raises:
+        ValueError: If `timing.json` does not say it.
+        OSError: If there is none.
+    """
+    timing = _read_object(folder / TIMING_FILE)
+    rates = timing.get("clips_per_second")
+    if not isinstance(rates, list) or len(rates) != num_settings or not timing.keys() >= _TIMES:
+        raise ValueError(
+            f"{folder / TIMING_FILE} must hold the times of {num_settings} settings, got {_short(timing)}"
+        )
+    return timing
 
 
 def read_reference(
@@ -104,7 +153,7 @@ def read_reference(
     """
     try:
         rows = read_predictions(folder)
-        before = json.loads((Path(folder) / RUN_FILE).read_text(encoding="utf-8"))
+        before = _read_object(Path(folder) / RUN_FILE)
     except (ValueError, OSError) as error:
         raise ValueError(f"reference: {error}") from None
     for name, what in (("tasks", "tasks"), ("outputs", "outputs of the classifier")):
@@ -113,22 +162,22 @@ def read_reference(
                 f"reference {folder} has other {what} ({before.get(name)}) than this evaluation ({run[name]}), so "
                 "that equal numbers are not equal answers"
             )
-    known = {row["video_id"] for row in rows}
+    known = {row.get("video_id") for row in rows}
     missing = [example.video_id for example in examples.videos if example.video_id not in known]
     if missing:
         raise ValueError(f"reference {folder} knows nothing of {len(missing)} videos, such as {missing[0]!r}")
-    chosen = {row["video_id"]: row for row in rows if row.get("setting") == 0}
+    chosen = {row.get("video_id", ""): row for row in rows if row.get("setting") == 0}
     for example in examples.videos:
         row = chosen.get(example.video_id)
-        if row is None or example.labels is None or row[tasks[0].name] is None:
+        if row is None or example.labels is None or row.get(tasks[0].name) is None:
             continue
-        labels = tuple(row[task.name] for task in tasks)
+        labels = tuple(row.get(task.name) for task in tasks)
         if labels != example.labels:
             raise ValueError(
                 f"reference {folder} has other labels for {example.video_id!r} ({labels}) than the data set "
                 f"({example.labels})"
             )
-    digest = hashlib.sha256((Path(folder) / PREDICTIONS_FILE).read_bytes()).hexdigest()[:16]
+    digest = _digest((Path(folder) / PREDICTIONS_FILE).read_bytes())[:16]
     return Reference({"folder": os.fspath(folder), "predictions": digest}, chosen)
 
 
@@ -156,10 +205,10 @@ def open_output(
 
     Raises:
         FileExistsError: If there is something and nobody said what to do with it.
-        ValueError: If it is of another evaluation.
+        ValueError: If it is of another evaluation, or damaged.
     """
     path, journal = folder / RUN_FILE, Journal(folder, 0)
-    exists = path.exists() or any(journal.rows())
+    exists = path.exists() or journal.exists()
     if exists and not (resume or overwrite):
         raise FileExistsError(
             f"{folder} has an evaluation already: resume it (--resume), overwrite it (--overwrite) or choose another "
@@ -174,7 +223,10 @@ def open_output(
 
     if not path.exists():
         raise ValueError(f"{folder} cannot be resumed: it has journals but no {RUN_FILE}")
-    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(_dump(run))
+    try:
+        before, now = _read_object(path), json.loads(_dump(run))
+    except ValueError as error:
+        raise ValueError(f"{error}; put back a sound copy of the file, or start anew (--overwrite)") from None
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise ValueError(
@@ -196,7 +248,7 @@ def open_output(
 
 
 def close_output(
-    folder: Path, rows: Sequence[Row], results: EvaluationResults, timing: Mapping[str, Any] | None
+    folder: Path, rows: Sequence[Row], results: EvaluationResults, timing: Mapping[str, Any], keep_timing: bool
 ) -> None:
     """Writes what an evaluation ends in.
 
@@ -204,12 +256,23 @@ def close_output(
         folder: Its output folder.
         rows: All predictions, in order.
         results: What they come to.
-        timing: How long it took, the only part that another run does not repeat; None to keep what is there.
+        timing: How long it took, the only part that another run does not repeat.
+        keep_timing: Whether the times of an earlier run stay, if there are any.
     """
-    write_atomically(folder / PREDICTIONS_FILE, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-    write_atomically(folder / RESULTS_FILE, _dump(results.to_dict()))
-    if timing is not None or not (folder / TIMING_FILE).exists():
-        write_atomically(folder / TIMING_FILE, _dump(timing or {}))
+    predictions = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    write_atomically(folder / PREDICTIONS_FILE, predictions)
+    write_atomically(folder / RESULTS_FILE, _dump({**results.to_dict(), DIGEST: _digest(predictions.encode())}))
+    if keep_timing:
+        try:
+            read_timing(folder, len(results.settings))
+            return
+        except (OSError, ValueError):
+            pass  # killed, or without space, just before they were written
+    write_atomically(folder / TIMING_FILE, _dump(timing))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _dump(content: Mapping[str, Any]) -> str:
@@ -232,7 +295,8 @@ def _finished(
             failed.add(row["position"])
         else:
             found.setdefault(row["position"], set()).add(row["setting"])
-    complete = {position for position, settings in found.items() if len(settings) == num_settings}
+    wanted = set(range(num_settings))
+    complete = {position for position, settings in found.items() if settings == wanted}
     complete = complete - failed if retry_failed else complete | failed
     return {number for number, positions in batches.items() if complete.issuperset(positions)}
 
@@ -249,13 +313,13 @@ def in_order(rows: Iterable[Row], examples: Examples, num_settings: int) -> list
         Every video once with each setting, or once with the reason why it could not be read.
 
     Raises:
-        RuntimeError: If a row is missing or of another video.
+        ValueError: If a row is missing or of another video.
     """
     keyed = {(row["position"], row.get("setting", -1)): row for row in rows}
-    strange = [row for row in keyed.values() if row["video_id"] != examples[row["position"]].video_id]
+    strange = [row for row in keyed.values() if row.get("video_id") != examples[row["position"]].video_id]
     failed = sum(setting == -1 for _, setting in keyed)
     if strange or (len(examples) - failed) * num_settings + failed != len(keyed):
-        raise RuntimeError(
+        raise ValueError(
             f"predictions of {len(examples)} videos with {num_settings} settings were expected; in the journals are "
             f"{len(keyed) - failed} of them, {failed} videos that could not be read and {len(strange)} rows of other "
             "videos: was something else writing to the same folder, or do not all processes share it?"

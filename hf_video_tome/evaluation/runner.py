@@ -87,7 +87,9 @@ def evaluate(
 
     Raises:
         ValueError: If an argument, the data set or the settings are not as described, `output` has results of another
-            evaluation, or the logits are not finite.
+            evaluation or damaged files, or the logits are not finite.
+        JournalRemovedError: If `output` is removed meanwhile.
+        OSError: If it cannot be written to; what is done is kept.
         FileExistsError: If `output` has results and neither `resume` nor `overwrite` is set.
 
     Examples:
@@ -203,6 +205,7 @@ def evaluate(
             clocks = processes.gather(clock.measured())
 
             def finish() -> EvaluationResults:
+                journal.check_there()
                 rows = in_order(journal.rows(), examples, len(settings))
                 results = summarize(run, rows, tasks, None if earlier is None else earlier.rows)
                 timing = {
@@ -213,7 +216,7 @@ def evaluate(
                     "torch_threads": torch.get_num_threads(),
                     "torch": torch.__version__,
                 }
-                close_output(folder, rows, results, timing if todo else None)
+                close_output(folder, rows, results, timing, keep_timing=not todo)
                 journal.delete()
                 return results
 

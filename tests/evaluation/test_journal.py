@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import errno
+import json
+import os
 from pathlib import Path
 
-from hf_video_tome.evaluation.journal import Journal
+import pytest
+
+from hf_video_tome.evaluation.journal import Journal, JournalRemovedError, write_atomically
 
 ROWS = [{"position": position, "setting": 0, "name": "ü"} for position in range(4)]
 
@@ -62,4 +67,71 @@ def test_deleting_leaves_nothing(tmp_path: Path) -> None:
         journal.append(ROWS)
     journal.delete()
     assert journal.rows() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_journals_without_checksums_of_older_versions_are_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    assert journal.rows() == ROWS
+
+
+def test_every_changed_character_is_noticed_and_its_line_is_named(tmp_path: Path) -> None:
+    with Journal(tmp_path, 0) as journal:
+        journal.append(ROWS)
+    content = journal.path.read_bytes()
+    ends = [place for place, character in enumerate(content) if character == ord("\n")]
+    for place in set(range(len(content))) - set(ends):  # without its end, the last line is one that was cut off
+        changed = bytearray(content)
+        changed[place] ^= 1
+        journal.path.write_bytes(changed)
+        line = 1 + sum(end < place for end in ends)
+        with pytest.raises(ValueError, match=rf"journal-00000\.jsonl: line {line} is damaged \(") as error:
+            journal.rows()
+        for advice in ("put back a sound copy", "delete that line", "--resume", "--overwrite"):
+            assert advice in str(error.value)
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"setting": 0}', b'{"position": 0}', b"null"])
+def test_lines_that_never_were_a_prediction_are_refused(tmp_path: Path, line: bytes) -> None:
+    with Journal(tmp_path, 1) as journal:
+        journal.append(ROWS[:2])
+    journal.path.write_bytes(journal.path.read_bytes() + line + b"\n")
+    for read in (journal.rows, Journal(tmp_path, 0).new_rows):
+        with pytest.raises(ValueError, match=r"journal-00001\.jsonl: line 3 is damaged"):
+            read()
+
+
+def test_lines_are_counted_over_several_readings(tmp_path: Path) -> None:
+    reader = Journal(tmp_path, 0)
+    with Journal(tmp_path, 1) as writer:
+        writer.append(ROWS)
+        assert reader.new_rows() == ROWS
+    writer.path.write_bytes(writer.path.read_bytes() + b"x\n")
+    with pytest.raises(ValueError, match="line 5 is damaged"):
+        reader.new_rows()
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_journal_that_is_gone_is_noticed_at_once(tmp_path: Path, put_back: bool) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with Journal(folder, 0) as journal:
+        journal.append(ROWS[:1])
+        folder.rename(tmp_path / "elsewhere")
+        if put_back:
+            folder.mkdir()
+            Journal(folder, 0).replace(ROWS)
+        for use in (journal.check_there, journal.new_rows, lambda: journal.append(ROWS)):
+            with pytest.raises(JournalRemovedError, match="removed while the evaluation was writing"):
+                use()
+
+
+def test_a_disk_that_is_full_leaves_no_scratch_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "results.json", "{}")
     assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from hf_video_tome.data import ClipTransform
 from hf_video_tome.data.decoding import probe_video, read_frames
 from hf_video_tome.data.sampling import ClipSampling
 from hf_video_tome.evaluation import EvaluationResults, Progress, evaluate
-from hf_video_tome.evaluation.journal import Journal
+from hf_video_tome.evaluation.journal import Journal, JournalRemovedError, write_atomically
 
 from ..classified_videos import FRAMES, NUM_VIDEOS, UNREADABLE, make_model
 
@@ -285,6 +287,98 @@ def test_videos_that_have_come_back_can_be_tried_again(run, rows: list[dict[str,
         ).read_text()
     finally:
         source.unlink()
+
+
+# --- what a disk does
+@pytest.mark.parametrize("timing", [None, "{}", '{"clips_per_second": []}', "[1]", "{"])
+def test_times_that_were_not_written_do_not_keep_a_finished_evaluation_from_resuming(
+    run, tmp_path: Path, timing: str | None
+) -> None:
+    first, path = run(settings=SETTINGS[:2]), tmp_path / "out" / "timing.json"
+    path.unlink() if timing is None else path.write_text(timing)
+    assert run(settings=SETTINGS[:2], resume=True) == first
+    times = json.loads(path.read_text())
+    assert times["clips_per_second"] == [None, None]  # nothing ran, so that nothing was measured
+    assert (times["videos"], times["seconds"]) == (0, 0)
+
+
+def test_an_evaluation_that_ran_out_of_disk_at_the_very_end_can_be_resumed(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hf_video_tome.evaluation import output
+
+    def full(path: Path, text: str) -> None:
+        if path.name == "timing.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "write_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(settings=[{}])
+    run("whole", settings=[{}])
+    run(settings=[{}], resume=True)
+    for name in ("predictions.jsonl", "results.json"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "null", "\ufeff{}", '"run"'])
+def test_a_damaged_run_file_is_named_and_can_be_overwritten(run, tmp_path: Path, content: str) -> None:
+    interrupt(run, 4)
+    (tmp_path / "out" / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run\.json is damaged: .*--overwrite"):
+        run(resume=True)
+    assert run(overwrite=True, settings=[{}]).num_videos == NUM_VIDEOS
+
+
+def test_a_damaged_journal_is_named_and_can_be_overwritten_or_cut(run, tmp_path: Path) -> None:
+    whole = run("whole")
+    interrupt(run, 8)
+    path = Journal(tmp_path / "out", 0).path
+    lines = path.read_bytes().splitlines(keepends=True)
+    digit = lines[2].rindex(b"_nll") + 8
+    changed = lines[2][:digit] + (b"1" if lines[2][digit : digit + 1] != b"1" else b"2") + lines[2][digit + 1 :]
+    path.write_bytes(b"".join([*lines[:2], changed, *lines[3:]]))
+    with pytest.raises(ValueError, match=r"journal-00000\.jsonl: line 3 is damaged \(its checksum does not fit\)"):
+        run(resume=True)
+    with pytest.raises(FileExistsError, match="has an evaluation already"):
+        run()
+    path.write_bytes(b"".join([*lines[:2], *lines[3:]]))  # as the error advises
+    assert run(resume=True) == whole
+
+
+def test_a_changed_digit_in_finished_predictions_is_refused(run, tmp_path: Path) -> None:
+    run("before", settings=[{}])
+    path = tmp_path / "before" / "predictions.jsonl"
+    sound = path.read_bytes()
+    path.write_bytes(sound.replace(b'_rank": 0', b'_rank": 2', 1))
+    message = r"predictions\.jsonl is damaged, or was changed: .*results\.json"
+    with pytest.raises(ValueError, match=message):
+        run("before", settings=[{}], resume=True)
+    with pytest.raises(ValueError, match=f"reference: .*{message}"):
+        run("after", settings=[{}], reference=tmp_path / "before")
+    (tmp_path / "before" / "results.json").unlink()  # as the error advises, and as older versions left it
+    path.write_bytes(sound[: len(sound) // 2])
+    with pytest.raises(ValueError, match=r"predictions\.jsonl is damaged: its last line was cut off"):
+        run("after", settings=[{}], reference=tmp_path / "before")
+    path.write_bytes(sound)
+    assert run("after", settings=[{}], reference=tmp_path / "before").settings[0].agreement.value == 1
+
+
+@pytest.mark.parametrize("after", [0, 4, 12, 13])
+def test_an_output_folder_that_is_removed_ends_the_evaluation_at_once(run, tmp_path: Path, after: int) -> None:
+    seen: list[int] = []
+
+    def remove(progress: Progress) -> None:
+        seen.append(progress.done)
+        if progress.done == after:
+            shutil.rmtree(tmp_path / "out")
+
+    with pytest.raises(JournalRemovedError, match="was removed while the evaluation was writing to it"):
+        run(on_progress=remove, settings=[{}])
+    assert seen[-1] == after
+    assert not (tmp_path / "out").exists()
 
 
 # --- bad input
