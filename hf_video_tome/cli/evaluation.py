@@ -437,7 +437,12 @@ def load_examples(request: Request, name: str, split: str, classifier: Classifie
     if request.annotations is not None:
         options["annotations"] = request.annotations
     config: Any = classifier.model.config
-    rows: Any = load(name, split, request.data_dir, streaming=True, **options)
+    try:
+        rows: Any = load(name, split, request.data_dir, streaming=True, **options)
+    except RuntimeError as error:  # datasets keeps a number there
+        if "shared memory" not in str(error):
+            raise
+        raise ValueError(f"no shared memory can be had, of which /dev/shm must have some: {error}") from error
     examples = read_examples(rows, classifier_tasks(config), config.id2label, request.by_name)
     return examples.spread(request.limit)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import Event, Queue
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..data.class_names import class_numbers
 from ..data.clips import VideoSegment, read_clips
@@ -23,6 +25,8 @@ from .tasks import Task, match_labels
 
 if TYPE_CHECKING:
     from ..data.transforms import ClipTransform
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,12 @@ class DecodedBatch:
     failures: dict[int, str]
 
 
+_TOO_LITTLE_SHARED_MEMORY = (
+    "shared memory (/dev/shm) is too small for the decoded videos, so they come from the workers through pipes, which "
+    "is slower: give it more (docker run --shm-size), or take fewer workers or smaller batches"
+)
+
+
 class WorkerDied(Exception):
     """A process that decodes has died: a decoder that crashes on a damaged video, or too little memory."""
 
@@ -288,17 +298,32 @@ def decode_batches(
 
     Raises:
         WorkerDied: If a worker dies. It comes out of the generator or, by a signal, out of whatever runs meanwhile.
+        ValueError: If workers cannot be started.
     """
     numbers = list(batches)
     loader = DataLoader(
         _Views(examples, sampling, transform, pad, seed),
         batch_sampler=[list(batches[number]) for number in numbers],
         num_workers=num_workers,
-        collate_fn=_collate,
+        collate_fn=_collate_for_main,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),  # else it draws from the caller's random numbers
     )
-    for number, (positions, views, failures) in zip(numbers, loader, strict=True):
+    try:
+        if num_workers:  # as many semaphores as the loader takes, which leaves a mess where /dev/shm is full
+            _ = Event(), *(Queue() for _ in range(num_workers + 1))
+        decoded = iter(loader)
+    except OSError as error:
+        raise ValueError(
+            f"{num_workers} processes that decode cannot be started ({error}): go without (num_workers=0, --workers 0)"
+        ) from error
+    warned = False
+    for number, (positions, views, failures) in zip(numbers, decoded, strict=True):
+        if isinstance(views, np.ndarray):
+            views = torch.from_numpy(views)
+            if not warned:
+                logger.warning(_TOO_LITTLE_SHARED_MEMORY)
+            warned = True
         yield DecodedBatch(number, positions, views, failures)
 
 
@@ -362,3 +387,19 @@ def _collate(
         torch.cat([views for _, views in read]) if read else None,
         failures,
     )
+
+
+def _collate_for_main(
+    items: Sequence[tuple[int, Any]],
+) -> tuple[tuple[int, ...], torch.Tensor | np.ndarray | None, dict[int, str]]:
+    """Collates so that a worker can hand the views over: in shared memory, else as an array, which takes a pipe.
+
+    PyTorch would move them in the thread that sends them: what does not fit is lost there, and waited for for ever.
+    """
+    positions, views, failures = _collate(items)
+    if views is None or get_worker_info() is None:
+        return positions, views, failures
+    try:
+        return positions, views.share_memory_(), failures
+    except RuntimeError:
+        return positions, views.numpy(), failures

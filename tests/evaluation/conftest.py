@@ -1,1 +1,1 @@
-from ..classified_videos import checkpoint, class_folders, rows  # noqa: F401 - fixtures
+from ..classified_videos import checkpoint, class_folders, readable, rows  # noqa: F401 - fixtures
