@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from . import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
-from .common import InputError, print_error
+from .common import InputError
+from .printing import print_error, print_line, print_lines, print_safely, safe_printing
 
 PROGRAM = "hf-video-tome"
 
@@ -42,7 +43,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from ..version import __version__
 
-        typer.echo(f"{PROGRAM} {__version__}")
+        print_line(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 
@@ -54,7 +55,7 @@ def _root(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        print_lines(context.get_help())
         raise typer.Exit(2)
 
 
@@ -67,6 +68,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for bad input.
     """
+    with safe_printing():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
@@ -89,4 +95,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of `hf-video-tome` and `python -m hf_video_tome`."""
+    print_safely()  # for good: what ends the process prints, too
     sys.exit(run())

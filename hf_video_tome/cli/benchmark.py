@@ -21,26 +21,22 @@ from .common import (
     JsonOption,
     check_device,
     check_writable,
-    console,
     cpu_threads,
     input_errors,
     load_classifier,
     make_folder,
     merging_settings,
-    one_line,
     parse_r,
-    progress_bar,
     quiet_transformers,
     require_packages,
     with_settings,
-    write_json,
 )
 from .merging_options import MatchingOptions, ModesOption
 from .option_groups import grouped_options
+from .printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
     import torch
-    from rich.table import Table
 
     from ..benchmark import BenchmarkResults
 
@@ -60,8 +56,7 @@ Examples:
 SHORT_HELP = "Measure speed and memory beside stock transformers."
 NUM_LABELS = 400
 PLOT_NAME = "speed.png"
-TABLE_WIDTH = 1000
-"""At most; tables are as wide as what is in them."""
+_TEXT = ("variant",)
 SIZE_FIELDS = (
     "hidden_size",
     "num_hidden_layers",
@@ -289,7 +284,7 @@ def command(
         return
     print_results(results)
     for name, path in files.items():
-        typer.echo(f"{name + ':':9}{path}")
+        print_line(f"{name + ':':9}{path}")
 
 
 # --- what is asked for
@@ -477,26 +472,13 @@ def print_results(results: BenchmarkResults) -> None:
         rows,
     )
 
-    screen, tables = console(), console()
-    tables.width = TABLE_WIDTH  # rather wrapped by a narrow terminal than squeezed until nothing can be read
     for batch_size in results.batch_sizes:
         title = f"{results.conditions['model']}, batch size {batch_size}"
-        tables.print(_table(title, columns(results), rows(results, batch_size)))
-        tables.print()
+        print_table(columns(results), rows(results, batch_size), text=_TEXT, title=title)
+        print_line()
         parts = parts_rows(results, batch_size)
         if parts:
-            tables.print(_table(PARTS_TITLE, parts_columns(results, batch_size), parts))
-            tables.print()
+            print_table(parts_columns(results, batch_size), parts, text=_TEXT, title=PARTS_TITLE)
+            print_line()
     for line in (*footnotes(results), describe_conditions(results)):
-        screen.print(line)
-
-
-def _table(title: str, names: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for number, name in enumerate(names):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in cells:
-        table.add_row(*row)
-    return table
+        print_paragraph(line)

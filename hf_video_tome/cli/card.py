@@ -18,13 +18,12 @@ from .common import (
     find_checkpoint,
     input_errors,
     load_classifier,
-    print_note,
     read_benchmark,
     read_evaluation,
-    write_json,
 )
 from .merging_options import MergingOptions
 from .option_groups import grouped_options
+from .printing import print_lines, print_note, write_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -111,7 +110,7 @@ def command(
             {"output": None if output is None else str(output), "metadata": card.data.to_dict(), "card": str(card)}
         )
     else:
-        typer.echo(str(card).rstrip() if output is None else f"card: {output}")
+        print_lines(str(card).rstrip() if output is None else f"card: {output}")
 
 
 def check_hub_id(value: str | None, option: str) -> None:

@@ -16,23 +16,17 @@ from .common import (
     InputError,
     JsonOption,
     ModelOption,
-    console,
     describe_counts,
     describe_merging,
     input_errors,
     load_classifier,
     merging_summary,
-    one_line,
-    print_error,
-    progress_bar,
-    write_json,
 )
 from .merging_options import MergingOptions
 from .option_groups import grouped_options
+from .printing import one_line, print_error, print_fields, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..evaluation import Prediction
 
 HELP = """Classify video files with any checkpoint, merging tokens as you say.
@@ -85,7 +79,7 @@ def command(
     if as_json:
         write_json({**decided, "results": results})
     elif failed < len(files):
-        console().print(_table(results))
+        _print_table(results)
     if failed:
         raise typer.Exit(2)
 
@@ -141,8 +135,6 @@ def decisions(classifier: Classifier, dtype: Dtype, sampling: FrameOptions) -> d
 
 def print_decisions(decided: dict[str, Any]) -> None:
     """Prints what `decisions` gave."""
-    from rich.table import Table
-
     clip, transform = decided["clip"], decided["transform"]
     places = {"center": "in the middle of the video", "start": "from the first frame on"}
     spacing = (
@@ -152,37 +144,28 @@ def print_decisions(decided: dict[str, Any]) -> None:
     )
     size = "x".join(map(str, transform["crop"] or transform["resize"]))
     location = "" if decided["location"] == decided["model"] else f"  ({decided['location']})"
-    table = Table.grid(padding=(0, 2))
-    table.add_row("model", f"{decided['model']}{location}")
-    table.add_row("architecture", f"{decided['architecture']}, {decided['labels']} labels")
-    table.add_row("merging", describe_merging(decided["token_merging"]))
-    table.add_row("tokens", describe_counts(decided["token_counts"]))
-    table.add_row("clip", f"{clip['frames']} frames, {spacing}; {size} pixels, transform {transform['source']}")
-    table.add_row("runs on", f"{decided['device']}, {decided['dtype']}")
-    console().print(table)
+    print_fields(
+        [
+            ("model", f"{decided['model']}{location}"),
+            ("architecture", f"{decided['architecture']}, {decided['labels']} labels"),
+            ("merging", describe_merging(decided["token_merging"])),
+            ("tokens", describe_counts(decided["token_counts"])),
+            ("clip", f"{clip['frames']} frames, {spacing}; {size} pixels, transform {transform['source']}"),
+            ("runs on", f"{decided['device']}, {decided['dtype']}"),
+        ]
+    )
 
 
-def _table(results: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
+def _print_table(results: list[dict[str, Any]]) -> None:
     several = len({prediction["task"] for result in results for prediction in result.get("top", [])}) > 1
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("file", overflow="fold")
-    if several:
-        table.add_column("task", overflow="fold")
-    table.add_column("label", overflow="fold")
-    table.add_column("probability", justify="right")
+    text = ["file", *(["task"] if several else []), "label"]
+    rows = []
     for result in results:
         shown = None
         for position, prediction in enumerate(result.get("top", [])):
             task = prediction["task"]
-            table.add_row(
-                "" if position else result["file"],
-                *(["" if task == shown else task] if several else []),
-                prediction["label"],
-                f"{100 * prediction['probability']:.1f} %",
-            )
+            name, probability = prediction["label"], f"{100 * prediction['probability']:.1f} %"
+            tasks = ["" if task == shown else task] if several else []
+            rows.append(["" if position else result["file"], *tasks, name, probability])
             shown = task
-        if "top" in result:
-            table.add_section()
-    return table
+    print_table([*text, "probability"], rows, text=text)

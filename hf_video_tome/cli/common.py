@@ -1,4 +1,4 @@
-"""What the commands share: options, the loading of checkpoints, errors, and printing.
+"""What the commands share: options, the loading of checkpoints, and errors.
 
 torch and transformers are imported inside the functions that need them.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from ..checkpoints.loading import Classifier
 from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
 from ..merging import CHECKS, SettingError, is_off
 from ..setting_names import describe_settings
+from .printing import one_line, print_note
 
 if TYPE_CHECKING:
     import torch
-    from rich.console import Console
     from transformers import PreTrainedModel
 
     from ..benchmark import BenchmarkResults
@@ -144,43 +143,6 @@ class FrameOptions:
 
 
 # --- errors
-def is_main_process() -> bool:
-    """Whether this process is the one that prints: the first of those that torchrun or accelerate launch started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def one_line(message: object) -> str:
-    """A message without line breaks."""
-    if isinstance(message, OSError) and message.strerror:
-        message = f"{message.strerror}: {message.filename}" if message.filename else message.strerror
-    return " ".join(str(message).split())
-
-
-def came_from_main(error: BaseException | None) -> bool:
-    """Whether an exception, or what caused it, was raised in the main process for all of them."""
-    from ..evaluation.processes import FROM_MAIN
-
-    while error is not None:
-        if FROM_MAIN in getattr(error, "__notes__", ()):
-            return True
-        error = error.__cause__
-    return False
-
-
-def print_error(message: object) -> None:
-    """Prints one line, `error: ...`, on stderr; what concerns all processes only once, in the main one."""
-    if not is_main_process() and isinstance(message, BaseException) and not came_from_main(message):
-        print(f"error: process {os.environ['RANK']}: {one_line(message)}", file=sys.stderr, flush=True)
-    elif is_main_process():
-        print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
-
-
-def print_note(message: object) -> None:
-    """Prints one line, `note: ...`, on stderr; once, however many processes there are."""
-    if is_main_process():
-        print(f"note: {one_line(message)}", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def input_errors(*kinds: type[Exception], rewrite: Callable[[str], str] = str) -> Iterator[None]:
     """Turns exceptions that bad input is known to cause into an `InputError`; wrap as little code as possible in it.
@@ -505,58 +467,3 @@ def read_benchmark(path: Path) -> BenchmarkResults:
 
     with input_errors(OSError, ValueError, rewrite=lambda text: f"--benchmark: {text}"):
         return BenchmarkResults.load(path)
-
-
-# --- printing
-def console(stderr: bool = False) -> Console:
-    """A rich console that never reads markup into names of files and labels."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
-
-
-@contextmanager
-def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator[Callable[[], None]]:
-    """Shows a progress bar on stderr; where stderr is no terminal, one line.
-
-    Args:
-        description: What is going on.
-        total: Number of steps.
-        enabled: Whether to show anything.
-
-    Yields:
-        The function to call after each step.
-    """
-    screen = console(stderr=True)
-    if not enabled or not screen.is_terminal:
-        if enabled:
-            print(f"{description} ...", file=sys.stderr, flush=True)
-        yield lambda: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    # stdout stays as it is: it may be read by a machine.
-    with Progress(*columns, console=screen, redirect_stdout=False) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda: progress.advance(task)
-
-
-def write_json(content: Mapping[str, Any]) -> None:
-    """Prints one JSON object on stdout."""
-    import json
-
-    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))

@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import (
-    InputError,
-    JsonOption,
-    console,
-    input_errors,
-    option_names,
-    print_note,
-    quiet_transformers,
-    write_json,
-)
+from .common import InputError, JsonOption, input_errors, option_names, quiet_transformers
+from .printing import print_fields, print_line, print_note, print_table, write_json
 
 if TYPE_CHECKING:
     from ..models.conversion import ConvertedCheckpoint
@@ -342,31 +334,22 @@ def _summary(
 
 
 def _print(summary: Mapping[str, Any]) -> None:
-    from rich.table import Table
-
     config, assumed = summary["config"], summary["assumed"]
-    table = Table.grid(padding=(0, 2))
-    table.add_row("architecture", f"{summary['architecture']}, {summary['parameters']:,} parameters")
+    fields = [("architecture", f"{summary['architecture']}, {summary['parameters']:,} parameters")]
     groups = ", ".join(f"{task} {start}-{stop - 1}" for task, (start, stop) in (summary["label_groups"] or {}).items())
     for name, value in {**config, "label_groups": groups}.items():
         if value != "":
             source = f"  (from {assumed[name]})" if name in assumed else ""
-            table.add_row(name.replace("_", " "), f"{value}{source}")
-    table.add_row("output", summary["output"])
-    console().print(table)
+            fields.append((name.replace("_", " "), f"{value}{source}"))
+    print_fields([*fields, ("output", summary["output"])])
     for title, second, names in (
         ("used", "name in transformers", summary["used"]),
         ("not used", "why", summary["unused"]),
     ):
         if not names:
             continue
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        table.add_column(title, overflow="fold")
-        table.add_column(second, overflow="fold")
-        for first, text in _collapse(names):
-            table.add_row(first, text)
-        console().print()
-        console().print(table)
+        print_line()
+        print_table((title, second), _collapse(names), text=(title, second))
 
 
 def _collapse(names: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -14,22 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..checkpoints import DEFAULT_CHECKPOINT
-from .common import (
-    Classifier,
-    JsonOption,
-    console,
-    cpu_threads,
-    input_errors,
-    load_classifier,
-    parse_r,
-    progress_bar,
-    require_packages,
-    write_json,
-)
+from .common import Classifier, JsonOption, cpu_threads, input_errors, load_classifier, parse_r, require_packages
+from .printing import print_line, print_paragraph, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
     import torch
-    from rich.table import Table
 
 HELP = """See it work, offline: accuracy, tokens and speed at several r, and a picture of merged tokens.
 
@@ -139,19 +128,19 @@ def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> 
         results = [asdict(variant) for variant in variants]
         write_json({**conditions, "results": results, "picture": str(picture), "clips_folder": str(output / "clips")})
         return
-    screen = console()
-    screen.print(_table(variants))
+    _print_table(variants)
     threads = f"{conditions['threads']} thread{'s' if conditions['threads'] > 1 else ''}"
-    screen.print(
+    print_paragraph(
         f"{clips} test clips; accuracy ± standard error; agreement: same answer as at r = 0. Speed: medians over "
         f"batches of {conditions['batch_size']} in {conditions['dtype']} on {conditions['device']}, "
         f"{threads}, values of r taken in turn; torch {conditions['torch']}, "
         f"transformers {conditions['transformers']}."
     )
-    screen.print(conditions["caption"])
-    typer.echo(f"\npicture:      {picture}")
-    typer.echo(f"video files:  {output / 'clips'}")
-    typer.echo(f"next:         hf-video-tome classify {shlex.quote(str(output / 'clips'))}/*.mp4 --r {values[-1]}")
+    print_paragraph(conditions["caption"])
+    print_line()
+    print_line(f"picture:      {picture}")
+    print_line(f"video files:  {output / 'clips'}")
+    print_line(f"next:         hf-video-tome classify {shlex.quote(str(output / 'clips'))}/*.mp4 --r {values[-1]}")
 
 
 def measure(
@@ -327,14 +316,10 @@ def _conditions(classifier: Classifier, clips: int) -> dict[str, Any]:
     }
 
 
-def _table(variants: Sequence[Variant]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=f"{DEFAULT_CHECKPOINT}: tokens merged without any training", title_justify="left")
-    for name in ("r", "tokens", "removed", "accuracy", "agreement", "clips/s", "speed-up"):
-        table.add_column(name, justify="right")
-    for variant in variants:
-        table.add_row(
+def _print_table(variants: Sequence[Variant]) -> None:
+    names = ("r", "tokens", "removed", "accuracy", "agreement", "clips/s", "speed-up")
+    rows = [
+        (
             str(variant.r),
             f"{variant.tokens[0]} → {variant.tokens[1]}",
             f"{variant.removed:.0%}",
@@ -343,4 +328,6 @@ def _table(variants: Sequence[Variant]) -> Table:
             f"{variant.clips_per_second:.0f}",
             f"{variant.speedup:.2f}x",
         )
-    return table
+        for variant in variants
+    ]
+    print_table(names, rows, text=(), title=f"{DEFAULT_CHECKPOINT}: tokens merged without any training")

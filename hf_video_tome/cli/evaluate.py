@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..setting_names import distinct_names
-from .common import (
-    Classifier,
-    InputError,
-    JsonOption,
-    ModelArgument,
-    console,
-    input_errors,
-    option_name,
-    parse_r,
-    write_json,
-)
+from .common import Classifier, InputError, JsonOption, ModelArgument, input_errors, option_name, parse_r
 from .evaluation import (
     ClipOptions,
     DataOptions,
@@ -37,10 +27,9 @@ from .evaluation import (
 )
 from .merging_options import MatchingOptions, ModeOption, ScheduleOption
 from .option_groups import grouped_options
+from .printing import print_line, print_paragraph, print_table, write_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..evaluation import EvaluationResults
 
 
@@ -234,7 +223,9 @@ def command(
             write_json({"output": str(folder), **results.to_dict(), "timing": timing})
         else:
             print_results(results, timing)
-            typer.echo(f"\nresults:      {folder / 'results.json'}\npredictions:  {folder / 'predictions.jsonl'}")
+            print_line()
+            print_line(f"results:      {folder / 'results.json'}")
+            print_line(f"predictions:  {folder / 'predictions.jsonl'}")
         report_failures(results, folder)
     finish(finished.processes, bool(results.failures))
 
@@ -258,36 +249,20 @@ def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
 # --- printing
 def print_results(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
     """Prints a table with a line for each setting and task, and what is to be known for reading it."""
-    screen = console()
-    screen.print(results_table(results, timing))
+    _print_table(results, timing)
     for line in footnotes(results, timing):
-        screen.print(line)
+        print_paragraph(line)
 
 
-def results_table(results: EvaluationResults, timing: Mapping[str, Any]) -> Table:
-    """The results with each of the settings: narrow enough for 80 columns."""
-    from rich.table import Table
-
+def _print_table(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
+    """Prints the results with each of the settings: mostly narrow enough for 80 columns."""
     run = results.run
     names = distinct_names([setting.changes for setting in results.settings])
     several = len(run["tasks"]) > 1
     compared = any(setting.agreement is not None for setting in results.settings)
-    table = Table(
-        title=f"{run.get('model', '')} on {run.get('dataset', '')}",
-        title_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("settings", overflow="fold", min_width=12)
-    for column in (
-        "tokens",
-        *(("task",) if several else ()),
-        *("top-1 %", "top-5", "NLL"),
-        *(("agree", "change") if compared else ()),
-        "clips/s",
-    ):
-        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
+    columns = ["settings", "tokens", *(["task"] if several else []), "top-1 %", "top-5", "NLL"]
+    columns += [*(["agree", "change"] if compared else []), "clips/s"]
+    rows = []
     for name, setting, rate in zip(names, results.settings, timing["clips_per_second"], strict=True):
         counts, difference = setting.token_counts, setting.top_1_difference
         last = next(reversed(setting.tasks), None)
@@ -309,8 +284,9 @@ def results_table(results: EvaluationResults, timing: Mapping[str, Any]) -> Tabl
                     _percent(difference.value, difference.standard_error, "+") if difference and final else ""
                 )
             cells.append(f"{rate:.1f}" if rate is not None and final else "")
-            table.add_row(*cells)
-    return table
+            rows.append(cells)
+    title = f"{run.get('model', '')} on {run.get('dataset', '')}"
+    print_table(columns, rows, text=("settings", "task"), title=title)
 
 
 def _percent(value: float, error: float | None = None, sign: str = "") -> str:

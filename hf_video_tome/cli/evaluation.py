@@ -22,16 +22,13 @@ from .common import (
     InputError,
     check_device,
     check_writable,
-    console,
     describe_merging,
     input_errors,
     load_classifier,
-    one_line,
     option_names,
-    print_error,
-    print_note,
     with_settings,
 )
+from .printing import fits_bar, live_bar, one_line, print_error, print_fields, print_note
 
 if TYPE_CHECKING:
     from ..data.sampling import ClipSampling
@@ -460,8 +457,6 @@ def _print_decided(
     request: Request,
     processes: Processes,
 ) -> None:
-    from rich.table import Table
-
     config: Any = classifier.model.config
     spacing = (
         "one from each of as many segments"
@@ -470,21 +465,23 @@ def _print_decided(
     )
     rate = "" if sampling.target_fps is None else f" at {sampling.target_fps:g} frames per second"
     views = f"{sampling.num_clips} x {sampling.num_crops} view{'s' if sampling.num_views > 1 else ''}"
-    table = Table.grid(padding=(0, 2))
-    table.add_row("model", f"{classifier.name} ({config.model_type}, {config.num_labels} outputs)")
-    table.add_row("data", f"{dataset}, {split}: {len(examples)} videos")
-    table.add_row("classes", ", ".join(_matching(examples.matched_by)))
-    table.add_row(
-        "clips", f"{sampling.num_frames} frames, {spacing}{rate}; {views}; transform {classifier.transform_source}"
-    )
-    for number, (name, setting) in enumerate(zip(distinct_names(settings), resolved, strict=True)):
-        described = describe_merging(setting)
-        table.add_row("" if number else "settings", described if len(settings) == 1 else f"{name}: {described}")
+    clips = f"{sampling.num_frames} frames, {spacing}{rate}; {views}; transform {classifier.transform_source}"
+    described = [describe_merging(setting) for setting in resolved]
+    if len(settings) > 1:
+        described = [f"{name}: {words}" for name, words in zip(distinct_names(settings), described, strict=True)]
     device = "cpu" if classifier.device.type == "cpu" else str(classifier.device)
     count = f", {processes.count} processes" if processes.count > 1 else ""
-    table.add_row("runs on", f"{device}, {request.dtype.value}{count}")
-    table.add_row("output", str(folder))
-    console().print(table)
+    print_fields(
+        [
+            ("model", f"{classifier.name} ({config.model_type}, {config.num_labels} outputs)"),
+            ("data", f"{dataset}, {split}: {len(examples)} videos"),
+            ("classes", ", ".join(_matching(examples.matched_by))),
+            ("clips", clips),
+            *(("" if number else "settings", words) for number, words in enumerate(described)),
+            ("runs on", f"{device}, {request.dtype.value}{count}"),
+            ("output", folder),
+        ]
+    )
 
 
 def _matching(matched_by: Mapping[str, str]) -> list[str]:
@@ -516,8 +513,7 @@ def _progress(
         parts += [f"{progress.failed} unreadable"] if progress.failed else []
         return "  ".join(parts)
 
-    screen = console(stderr=True)
-    if not screen.is_terminal:
+    if not fits_bar():
         last = [time.monotonic()]
 
         def print_line(progress: Progress) -> None:
@@ -527,11 +523,10 @@ def _progress(
 
         yield print_line
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=screen, redirect_stdout=False) as bar:
+    columns = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()
+    with live_bar(*columns, text_first=False) as bar:
         task = bar.add_task("decoding the first videos", total=total)
         yield lambda progress: bar.update(task, completed=progress.done, description=text(progress))
 

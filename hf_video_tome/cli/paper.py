@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import InputError, JsonOption, console, find_checkpoint, input_errors, write_json
+from .common import InputError, JsonOption, find_checkpoint, input_errors
 from .evaluation import (
     Labels,
     LabelsOption,
@@ -24,10 +24,9 @@ from .evaluation import (
     run_evaluation,
 )
 from .option_groups import grouped_options
+from .printing import print_line, print_paragraph, print_table, write_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..evaluation import EvaluationResults
     from .common import Classifier
 
@@ -160,33 +159,28 @@ def command(
             content = [{**evaluation.results.to_dict(), "timing": evaluation.timing} for evaluation in finished]
             write_json({"evaluations": content})
         else:
-            console().print(_table([evaluation.results for evaluation in finished]))
-            console().print(
+            _print_table([evaluation.results for evaluation in finished])
+            print_paragraph(
                 "Published: one view, one crop. The paper's checkpoints are not always those of the Hub, and its "
                 "copies of the data sets lack other videos: compare the differences between lines, not the lines."
             )
-            typer.echo(f"\nresults:  {output}")
+            print_line()
+            print_line(f"results:  {output}")
     finish(processes, any(evaluation.results.failures for evaluation in finished))
 
 
-def _table(finished: Sequence[EvaluationResults]) -> Table:
-    from rich.table import Table
-
+def _print_table(finished: Sequence[EvaluationResults]) -> None:
     from ..evaluation.paper import published_top_1
 
-    table = Table(title="top-1 accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("model", "data set", "mode", "task"):
-        table.add_column(name, overflow="fold")
-    for name in ("r", "tokens", "measured", "published"):
-        table.add_column(name, justify="right", no_wrap=True)
+    text = ("model", "data set", "mode", "task")
+    rows = []
     for results in finished:
-        table.add_section()
         for number, setting in enumerate(results.settings):
             changes, counts = setting.changes, setting.token_counts
             published = published_top_1(results.run["model_type"], results.run["dataset"], changes)
             for task, measured in setting.tasks.items():
                 value = published.get(task)
-                table.add_row(
+                cells = (
                     "" if number else Path(results.run["model"]).name,
                     "" if number else results.run["dataset"],
                     changes["mode"] if changes["r"] else "none",
@@ -196,4 +190,5 @@ def _table(finished: Sequence[EvaluationResults]) -> Table:
                     f"{100 * measured.top_1.value:.2f} ± {100 * measured.top_1.standard_error:.2f}",
                     "" if value is None else f"{100 * value:.2f}",
                 )
-    return table
+                rows.append(cells)
+    print_table((*text, "r", "tokens", "measured", "published"), rows, text=text, title="top-1 accuracy, %")

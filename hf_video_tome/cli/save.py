@@ -16,17 +16,16 @@ from .common import (
     JsonOption,
     ModelArgument,
     check_writable,
-    console,
     describe_counts,
     describe_merging,
     find_checkpoint,
     input_errors,
     merging_summary,
     quiet_transformers,
-    write_json,
 )
 from .merging_options import MergingOptions
 from .option_groups import grouped_options
+from .printing import print_fields, write_json
 
 HELP = """Save a checkpoint with merging settings: weights, config, processor and model card, and share it.
 
@@ -115,19 +114,18 @@ def command(
             }
         )
         return
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_row("model", classifier.name)
-    table.add_row("merging", describe_merging(summary))
-    table.add_row("tokens", describe_counts(counts))
-    table.add_row("folder", str(folder))
     code = [name for name in files if name.endswith(".py")]
     others = [name for name in files if name not in code]
-    table.add_row("files", ", ".join([*others, f"{len(code)} Python files"] if code else others))
-    if address is not None:
-        table.add_row("Hub", address)
-    console().print(table)
+    print_fields(
+        [
+            ("model", classifier.name),
+            ("merging", describe_merging(summary)),
+            ("tokens", describe_counts(counts)),
+            ("folder", folder),
+            ("files", ", ".join([*others, f"{len(code)} Python files"] if code else others)),
+            *([] if address is None else [("Hub", address)]),
+        ]
+    )
 
 
 def _check_folder(folder: Path, location: str, overwrite: bool) -> None:

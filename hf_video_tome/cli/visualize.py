@@ -21,12 +21,11 @@ from .common import (
     check_output_file,
     input_errors,
     load_classifier,
-    print_note,
     require_packages,
-    write_json,
 )
 from .merging_options import MergingOptions
 from .option_groups import grouped_options
+from .printing import print_line, print_note, write_json
 
 if TYPE_CHECKING:
     from ..visualization import TracedClip
@@ -214,12 +213,12 @@ def command(
         write_json({**decided, "file": file, **summary, "output": str(target)})
         return
     for entry in chosen:
-        typer.echo(
+        print_line(
             f"token {entry['token']}: {_many(entry['patches'], 'patch', 'patches')}, in "
             f"{_many(entry['frames'], 'frame', 'frames')}"
         )
-    typer.echo(f"prediction: {clip.prediction}")
-    typer.echo(f"written: {target}")
+    print_line(f"prediction: {clip.prediction}")
+    print_line(f"written: {target}")
 
 
 def _name_of(file: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from ..printing import print_lines
 from . import accuracy, confusion, layers, splice
 
 SHORT_HELP = "See what merging does: accuracy, confusions, layers, clip splicing."
@@ -24,5 +25,5 @@ for _name, _module in (("accuracy", accuracy), ("confusion", confusion), ("layer
 @app.callback(invoke_without_command=True)
 def _root(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        print_lines(context.get_help())
         raise typer.Exit(2)

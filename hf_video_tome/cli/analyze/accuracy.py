@@ -18,7 +18,6 @@ from ..common import (
     merging_settings,
     option_names,
     parse_r,
-    progress_bar,
     read_benchmark,
     read_evaluation,
     require_packages,
@@ -27,6 +26,7 @@ from ..common import (
 from ..evaluation import ClipOptions, DataOptions
 from ..merging_options import MatchingOptions, ModesOption
 from ..option_groups import grouped_options
+from ..printing import progress_bar
 from .inputs import (
     choose_device,
     evaluated,

@@ -20,12 +20,8 @@ from ..common import (
     find_checkpoint,
     input_errors,
     load_classifier,
-    one_line,
     option_name,
     option_names,
-    print_error,
-    print_note,
-    progress_bar,
     with_settings,
 )
 from ..evaluation import (
@@ -41,6 +37,7 @@ from ..evaluation import (
     report_failures,
     run_evaluation,
 )
+from ..printing import one_line, print_error, print_note, progress_bar
 from .options import RunOptions
 
 if TYPE_CHECKING:

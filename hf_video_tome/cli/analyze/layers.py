@@ -7,19 +7,11 @@ from typing import Annotated
 import typer
 
 from ...setting_names import describe_settings
-from ..common import (
-    Dtype,
-    DtypeOption,
-    ModelArgument,
-    input_errors,
-    make_folder,
-    option_names,
-    progress_bar,
-    require_packages,
-)
+from ..common import Dtype, DtypeOption, ModelArgument, input_errors, make_folder, option_names, require_packages
 from ..evaluation import ClipOptions, DataOptions
 from ..merging_options import MergingOptions
 from ..option_groups import grouped_options
+from ..printing import progress_bar
 from .inputs import load, make_request
 from .options import DatasetOption, ExamplesOption, RunOptions
 from .results import OutputOptions, title_of, write_results

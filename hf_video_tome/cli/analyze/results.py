@@ -9,17 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..common import (
-    InputError,
-    JsonOption,
-    check_writable,
-    console,
-    input_errors,
-    write_json,
-)
+from ..common import InputError, JsonOption, check_writable, input_errors
 from ..evaluation import (
     output_folder,
 )
+from ..printing import print_line, print_paragraph, write_json
 
 
 @dataclass(frozen=True)
@@ -78,8 +72,7 @@ def write_results(
     if as_json:
         write_json({"output": str(folder), **everything})
         return
-    screen = console()
     for line in lines:
-        screen.print(line)
+        print_paragraph(line)
     for path in (*pictures, *files):
-        typer.echo(str(path))
+        print_line(path)

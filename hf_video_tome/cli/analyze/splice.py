@@ -16,13 +16,12 @@ from ..common import (
     input_errors,
     make_folder,
     option_names,
-    print_note,
-    progress_bar,
     require_packages,
 )
 from ..evaluation import ClipOptions, DataOptions
 from ..merging_options import MergingOptions
 from ..option_groups import grouped_options
+from ..printing import print_note, progress_bar
 from .inputs import load, make_request, with_dashes
 from .options import DatasetOption, ExamplesOption, RunOptions
 from .results import OutputOptions, title_of, write_results

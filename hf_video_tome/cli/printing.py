@@ -1,0 +1,324 @@
+"""Everything that a command prints: tables, lines, errors, progress bars, JSON.
+
+Labels, names of files and messages of other libraries may hold anything: escape sequences that a terminal would obey,
+marks that turn the direction of text, characters that the encoding of the output lacks. While a command runs, stdout
+and stderr are `PrintableStream`s, which show such characters as Python spells them: no command can forget it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.table import Column, Table
+from rich.text import Text
+
+UNLIMITED = 1_000_000
+"""Width in columns of what is no terminal: a pipe or a file."""
+NARROWEST_TEXT = 16
+"""Columns that a column of text is folded to at most."""
+NARROWEST_BAR = 60
+"""Columns of a terminal that a progress bar needs; below that, lines are printed."""
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # inside words of Hindi or Persian, and inside emoji
+_SPELLINGS = {
+    "→": "->",
+    "±": "+/-",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "×": "x",
+}  # for encodings that lack our own symbols
+_CURSOR_MOVES = re.compile(r"\r|(?:\n|\x1b\[A)+$")
+
+
+# --- characters
+def printable(text: str, encoding: str | None = None, keep: str = "") -> str:
+    r"""Spells out characters that a terminal would obey instead of showing them, and those that an encoding lacks.
+
+    Args:
+        text: Any text.
+        encoding: Of the output; UTF-8 when None.
+        keep: Control characters that stay, such as line breaks.
+
+    Returns:
+        The text with such characters as Python writes them in a string.
+
+    Examples:
+        >>> print(printable("\x1b[31mred\u202e.mp4"))
+        \x1b[31mred\u202e.mp4
+        >>> print(printable("64 → 32, naïve", "ascii"))
+        64 -> 32, na\xefve
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character if character in keep else _printable_character(character, encoding or "utf-8") for character in text
+    )
+
+
+def _printable_character(character: str, encoding: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN or character in _JOINERS:
+        try:
+            character.encode(encoding)
+            return character
+        except UnicodeEncodeError:
+            if character in _SPELLINGS:
+                return _SPELLINGS[character]
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def one_line(message: object) -> str:
+    """A message without line breaks."""
+    if isinstance(message, OSError) and message.strerror:
+        message = f"{message.strerror}: {message.filename}" if message.filename else message.strerror
+    return re.sub(r"(?:[ \t]|\r?\n)+", " ", str(message)).strip(" ")
+
+
+# --- streams
+class PrintableStream(io.TextIOBase):
+    """A stream that prints only what is `printable`, and line breaks and tabs.
+
+    Progress bars of other libraries may move the cursor before what they print.
+
+    Args:
+        stream: Where it goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the stream."""
+        return self.stream.encoding or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Writes text."""
+        moves = _CURSOR_MOVES.match(text)
+        begin = moves.end() if moves else 0
+        self.stream.write(text[:begin] + printable(text[begin:], self.encoding, keep="\n\t"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        """File descriptor of the stream."""
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        """Says that it can be written to."""
+        return True
+
+
+def print_safely() -> None:
+    """Makes stdout and stderr `PrintableStream`s, if they are not."""
+    sys.stdout, sys.stderr = _safe(sys.stdout), _safe(sys.stderr)
+
+
+@contextmanager
+def safe_printing() -> Iterator[None]:
+    """Makes stdout and stderr `PrintableStream`s for a while."""
+    before = sys.stdout, sys.stderr
+    print_safely()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _safe(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, PrintableStream) else PrintableStream(stream)
+
+
+def _raw(stream: Any) -> Any:
+    """The stream below, for who makes its characters printable before it lays them out and colours them."""
+    stream = getattr(stream, "rich_proxied_file", stream)
+    return stream.stream if isinstance(stream, PrintableStream) else stream
+
+
+class PrintableConsole(Console):
+    """A rich console that prints only what is `printable`; it never reads markup into names of files and labels."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        file = _raw(sys.stderr if stderr else sys.stdout)
+        super().__init__(file=file, markup=False, highlight=False, emoji=False, soft_wrap=False)
+        if not self.is_screen:
+            self.width = UNLIMITED
+
+    @property
+    def is_screen(self) -> bool:
+        """Whether somebody looks at it: colours can be forced for what is no terminal."""
+        return bool(self.file.isatty())
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Renders text, before it is laid out."""
+        return super().render_str(printable(text, self.encoding), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Renders anything; what did not come through `render_str` is made printable here."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text, self.encoding, keep="\n"), style)
+
+
+def console(stderr: bool = False) -> PrintableConsole:
+    """The console of stdout, or of stderr."""
+    return PrintableConsole(stderr)
+
+
+# --- lines
+def print_line(text: object = "", stderr: bool = False) -> None:
+    """Prints one line as it is, however long."""
+    file = sys.stderr if stderr else sys.stdout
+    print(printable(str(text), getattr(file, "encoding", None)), file=file, flush=True)
+
+
+def print_lines(text: str) -> None:
+    """Prints text with line breaks."""
+    for line in text.split("\n"):
+        print_line(line)
+
+
+def print_paragraph(text: str) -> None:
+    """Prints text, wrapped between words on a terminal."""
+    _print(console(), text)
+
+
+def write_json(content: Mapping[str, Any]) -> None:
+    """Prints one JSON object on stdout, in ASCII, which every encoding has and no terminal obeys."""
+    print_lines(json.dumps(content, indent=2, allow_nan=False))
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints: the first of those that torchrun or accelerate launch started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def came_from_main(error: BaseException | None) -> bool:
+    """Whether an exception, or what caused it, was raised in the main process for all of them."""
+    from ..evaluation.processes import FROM_MAIN
+
+    while error is not None:
+        if FROM_MAIN in getattr(error, "__notes__", ()):
+            return True
+        error = error.__cause__
+    return False
+
+
+def print_error(message: object) -> None:
+    """Prints one line, `error: ...`, on stderr; what concerns all processes only once, in the main one."""
+    if not is_main_process() and isinstance(message, BaseException) and not came_from_main(message):
+        print_line(f"error: process {os.environ['RANK']}: {one_line(message)}", stderr=True)
+    elif is_main_process():
+        print_line(f"error: {one_line(message)}", stderr=True)
+
+
+def print_note(message: object) -> None:
+    """Prints one line, `note: ...`, on stderr; once, however many processes there are."""
+    if is_main_process():
+        print_line(f"note: {one_line(message)}", stderr=True)
+
+
+# --- tables
+def print_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """Prints names and values, a line each; long values are folded on a terminal, and nowhere cut."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        table.add_row(name, str(value))
+    _print(console(), table)
+
+
+def print_table(
+    names: Sequence[str], rows: Iterable[Sequence[str]], *, text: Collection[str], title: str = ""
+) -> None:
+    """Prints a table. Texts are folded on a narrow terminal; numbers stay whole, if need be in lines that it wraps.
+
+    Args:
+        names: Of the columns.
+        rows: Their cells.
+        text: The columns that hold text; the others hold numbers, to the right.
+        title: A line above.
+    """
+    screen, cells = console(), [list(names), *map(list, rows)]
+    widest = [
+        max(cell_len(printable(cell, screen.encoding)) for cell in column) for column in zip(*cells, strict=True)
+    ]
+    needed = sum(
+        min(width, NARROWEST_TEXT) if name in text else width for name, width in zip(names, widest, strict=True)
+    )
+    gap = 2 if sum(widest) + 2 * len(names) <= screen.width else 1
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
+    for name in names:
+        justify: Any = "left" if name in text else "right"
+        table.add_column(name, justify=justify, no_wrap=name not in text, overflow="fold")
+    for row in cells[1:]:
+        table.add_row(*row)
+    if title:
+        print_line(title)
+    screen.width = max(screen.width, needed + gap * len(names))
+    _print(screen, table)
+
+
+def _print(screen: PrintableConsole, renderable: RenderableType) -> None:
+    """Prints without the spaces that rich fills lines with."""
+    with screen.capture() as captured:
+        screen.print(renderable)
+    print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")), end="", file=screen.file, flush=True)
+
+
+# --- progress
+@contextmanager
+def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator[Callable[[], None]]:
+    """Shows a progress bar on stderr; where stderr is no terminal, one line.
+
+    Args:
+        description: What is going on.
+        total: Number of steps.
+        enabled: Whether to show anything.
+
+    Yields:
+        The function to call after each step.
+    """
+    if enabled and not fits_bar():
+        print_line(f"{description} ...", stderr=True)
+    if not enabled or not fits_bar():
+        yield lambda: None
+        return
+    with live_bar(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
+
+
+def fits_bar() -> bool:
+    """Whether stderr is a terminal with room for a progress bar."""
+    screen = console(stderr=True)
+    return screen.is_terminal and screen.is_screen and screen.width >= NARROWEST_BAR
+
+
+def live_bar(*columns: Any, text_first: bool = True) -> Progress:
+    """A progress bar on stderr, with the description of its task before or after its columns; folded, not cut."""
+    text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
+    # stdout stays as it is: it may be read by a machine.
+    return Progress(
+        *((text, *columns) if text_first else (*columns, text)), console=console(stderr=True), redirect_stdout=False
+    )
