@@ -14,6 +14,7 @@ import typer
 from . import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError
 from .printing import print_error, print_line, print_lines, print_safely, safe_printing
+from .single_values import SingleValuesCommand
 
 PROGRAM = "hf-video-tome"
 
@@ -35,7 +36,7 @@ for _name, _module in (
     ("save", save),
     ("demo", demo),
 ):
-    app.command(_name, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
+    app.command(_name, cls=SingleValuesCommand, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
 app.add_typer(analyze.app, name="analyze", help=analyze.HELP, short_help=analyze.SHORT_HELP)
 
 

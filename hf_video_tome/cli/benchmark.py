@@ -26,6 +26,7 @@ from .common import (
     load_classifier,
     make_folder,
     merging_settings,
+    parse_named_values,
     parse_r,
     quiet_transformers,
     require_packages,
@@ -307,10 +308,8 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
         return Subject(Path(name).name, config.to_stock(stock_class), config, "checkpoint")
     fields: dict[str, Any] = {"num_labels": NUM_LABELS}
     known = architecture.config_class()
-    for text in config_options:
-        field, separator, value = text.partition("=")
-        if not separator or not field.isidentifier():
-            raise InputError(f"--config-option must be NAME=VALUE, got {text!r}")
+    for field, value in parse_named_values(config_options, "--config-option").items():
+        text = f"{field}={value}"
         if field in known.token_merging_fields:
             raise InputError(f"--config-option {text}: settings of token merging have options of their own")
         if not hasattr(known, field):

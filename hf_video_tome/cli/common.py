@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -203,6 +203,30 @@ def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
             f"{option} must be a number of tokens >= 0 (150), a share in (0, 0.5] (0.1), or a list of numbers >= 0, "
             f"one per layer (8,8,4), got {text!r}"
         ) from None
+
+
+def parse_named_values(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Reads the values of an option that takes NAME=VALUE and can be given more than once.
+
+    Args:
+        texts: The values.
+        option: What the errors call it.
+
+    Returns:
+        The parts after the equals signs, by the names before them.
+
+    Raises:
+        InputError: If one has another form, or a name comes twice.
+    """
+    values: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.isidentifier():
+            raise InputError(f"{option} must be NAME=VALUE, got {text!r}")
+        if name in values:
+            raise InputError(f"{option} must be given once for {name}, got {values[name]!r} and {value!r}")
+        values[name] = value
+    return values
 
 
 def merging_settings(r: str | None = None, schedule: str | None = None, **others: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from .common import (
     input_errors,
     load_classifier,
     option_names,
+    parse_named_values,
     with_settings,
 )
 from .printing import fits_bar, live_bar, one_line, print_error, print_fields, print_note
@@ -372,12 +373,9 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
 def parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
     """Reads the values of `--data-option`: numbers where they look like it."""
     options: dict[str, Any] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not name.isidentifier():
-            raise InputError(f"--data-option must be NAME=VALUE, got {text!r}")
+    for name, value in parse_named_values(texts, "--data-option").items():
         if name in _OWN_OPTIONS:
-            raise InputError(f"--data-option {text}: {_OWN_OPTIONS[name]}")
+            raise InputError(f"--data-option {name}={value}: {_OWN_OPTIONS[name]}")
         options[name] = int(value) if re.fullmatch(r"-?\d+", value) else value
     return options
 
