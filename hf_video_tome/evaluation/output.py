@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,12 @@ class Reference:
     rows: dict[str, Row]
 
 
-def read_predictions(folder: str | os.PathLike[str]) -> list[Row]:
+def read_predictions(folder: str | os.PathLike[str], tasks: Iterable[str] = ()) -> list[Row]:
     """Reads the predictions of a finished evaluation.
 
     Args:
         folder: Its `output`.
+        tasks: Names of tasks that they must have an answer to.
 
     Returns:
         The rows of `predictions.jsonl`.
@@ -96,7 +98,24 @@ def read_predictions(folder: str | os.PathLike[str]) -> list[Row]:
         )
     if not content.endswith(b"\n"):
         raise ValueError(f"{path} is damaged: its last line was cut off; put back a sound copy of the file")
-    return read_rows(content, path)
+    return _answering(read_rows(content, path), tasks, path)
+
+
+def _answering(rows: list[Row], tasks: Iterable[str], path: Path) -> list[Row]:
+    """Passes rows on that answer tasks, which a checksum does not say of those of older versions.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    for task, row in product(tasks, (row for row in rows if "error" not in row)):
+        best, known = row.get(f"{task}_top"), isinstance(row.get(task, ""), int)
+        ranked = all(isinstance(row.get(f"{task}_{name}"), (int, float)) == known for name in ("rank", "nll"))
+        if not isinstance(best, list) or not best or not isinstance(best[0], int) or task not in row or not ranked:
+            raise ValueError(
+                f"{path}: what is said of {row.get('video_id')!r} is damaged ({task}): put back a sound copy, or "
+                "start anew (--overwrite)"
+            )
+    return rows
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -162,6 +181,7 @@ def read_reference(
                 f"reference {folder} has other {what} ({before.get(name)}) than this evaluation ({run[name]}), so "
                 "that equal numbers are not equal answers"
             )
+    _answering(rows, run["tasks"], Path(folder) / PREDICTIONS_FILE)
     known = {row.get("video_id") for row in rows}
     missing = [example.video_id for example in examples.videos if example.video_id not in known]
     if missing:
@@ -234,9 +254,9 @@ def open_output(
                 f"{_short(now.get(name))}"
             )
     predictions = folder / PREDICTIONS_FILE
-    rows = journal.rows()
+    rows = _answering(journal.rows(), run["tasks"], folder)
     if predictions.exists():
-        rows = read_predictions(folder) + rows
+        rows = read_predictions(folder, run["tasks"]) + rows
     done = _finished(rows, batches, len(run["settings"]), retry_failed)
     positions = {position for number in done for position in batches[number]}
     kept = {(row["position"], row.get("setting", -1)): row for row in rows if row["position"] in positions}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -213,6 +215,56 @@ def summarize(
         failures=failures,
         settings=tuple(results),
     )
+
+
+_SHARE = {"value": Real, "standard_error": Real}
+_SHAPE = {
+    "run": {"dtype": str, "weights": str, "mixed_precision": str, "device": str, "sampling": {}, "tasks": {"*": int}},
+    "num_videos": int,
+    "num_labelled": int,
+    "failures": {"*": str},
+    "settings": [
+        {
+            "changes": {},
+            "resolved": {},
+            "token_counts": ([int], None),
+            "tasks": {"*": {"top_1": _SHARE, "top_5": _SHARE, "nll": Real}},
+            "agreement": (_SHARE, None),
+            "top_1_difference": ({"value": Real, "standard_error": (Real, None)}, None),
+        }
+    ],
+}
+"""What readers of `results.json` rely on: in an object the entries, "*" for all; in a list what is in it; or None."""
+
+
+def check_results(content: object) -> None:
+    """Makes sure that what a `results.json` holds is what an evaluation ends in.
+
+    Args:
+        content: What is in it.
+
+    Raises:
+        ValueError: Naming the first entry that is missing or of another kind.
+    """
+    _check(content, _SHAPE, "")
+
+
+def _check(content: Any, shape: Any, name: str) -> None:
+    if isinstance(shape, tuple):
+        if content is None:
+            return
+        shape = shape[0]
+    kind: Any = type(shape) if isinstance(shape, (dict, list)) else shape
+    if not isinstance(content, kind) or content == []:
+        expected = {list: "a list", dict: "an object", str: "a string"}.get(kind, "a number")
+        raise ValueError(f"{name or 'it'} must be {expected}, got {json.dumps(content):.80}")
+    if isinstance(shape, list):
+        for number, item in enumerate(content):
+            _check(item, shape[0], f"{name}[{number}]")
+    elif isinstance(shape, dict):
+        for key, inner in shape.items():
+            for found in content if key == "*" else [key]:
+                _check(content.get(found), inner, f"{name}.{found}".lstrip("."))
 
 
 def _task_results(rows: Sequence[Row], tasks: Sequence[Task]) -> dict[str, TaskResults]:

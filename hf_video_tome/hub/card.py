@@ -22,6 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from ..benchmark import BenchmarkResults
 from ..configuration import PREFIX, TokenMergingConfigMixin, token_counts_of_config
 from ..evaluation.output import RESULTS_FILE
+from ..evaluation.results import check_results
 from ..evaluation.runner import digest_weights
 from ..evaluation.tasks import classifier_tasks, names_digest
 from ..models import ARCHITECTURES
@@ -132,6 +133,12 @@ def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(results, dict) or not {"run", "settings", "num_labelled"} <= results.keys():
         raise ValueError(f"{folder} does not hold the results of hf-video-tome evaluate")
+    try:
+        check_results(results)
+        if not isinstance(getattr(torch, results["run"]["dtype"], None), torch.dtype):
+            raise ValueError(f"run.dtype must be the name of a dtype, got {results['run']['dtype']!r}")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     if not results["num_labelled"]:
         raise ValueError(f"{folder}: the answers of this evaluation are unknown, so that it has no accuracy")
     return results

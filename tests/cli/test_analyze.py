@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +18,10 @@ DIGITS = ["videomae-moving-digits", "--dataset", "moving-digits"]
 
 
 def arguments(kind: str, model: Path, data: Path, output: Path, *more: str) -> list[str]:
-    where = ["--dataset", "class-folders", "--data-dir", str(data), "--split", "test", "--output", str(output)]
-    return ["analyze", kind, str(model), *where, "--workers", "0", *more]
+    chosen = {"--dataset": "class-folders", "--data-dir": str(data), "--split": "test", "--output": str(output)}
+    chosen["--workers"] = "0"
+    words = [word for option in chosen.items() if option[0] not in more for word in option]
+    return ["analyze", kind, str(model), *words, *more]
 
 
 def content_of(output: Path, kind: str) -> dict:
@@ -350,6 +354,45 @@ def test_accuracy_and_speed_are_of_one_model(checkpoint, readable, tmp_path, mon
     assert run([*arguments("accuracy", checkpoint, readable, output, "--r", "4"), "--schedule", "constant",
                 "--overwrite", "--benchmark", str(tmp_path / "narrow-speed")]) == 2  # fmt: skip
     assert f"--benchmark {tmp_path / 'narrow-speed'}: the benchmark is of a model" in capsys.readouterr().err
+
+
+def test_results_that_are_damaged_or_of_unknown_settings_are_refused(checkpoint, readable, tmp_path, capsys) -> None:
+    evaluation, output = tmp_path / "evaluation", tmp_path / "out"
+    data = ["--dataset", "class-folders", "--data-dir", str(readable), "--split", "test", "--workers", "0"]
+    assert run(["evaluate", str(checkpoint), *data, "--r", "0", "--r", "4", "--output", str(evaluation)]) == 0
+    path = evaluation / "results.json"
+    sound = path.read_text()
+
+    def refused(words: list[str], change: Callable[[dict[str, Any]], object], message: str) -> None:
+        content = json.loads(sound)
+        change(content)
+        path.write_text(json.dumps(content))
+        options = ["--evaluation", str(evaluation), *(["--output", str(output)] if words[0] == "analyze" else [])]
+        assert run([*words, *options]) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"
+        assert not output.exists()
+
+    accuracy = ["analyze", "accuracy", str(checkpoint), "--device", "cpu"]
+    where = f"--evaluation {evaluation}: settings[1]: "
+    modes = "'drop', 'hybrid', 'merge', 'random_drop', 'random_merge'"
+    for field, value, message in (
+        ("mode", "mine", f"token_merging_mode must be one of {modes}, got 'mine'"),
+        ("newest", 3, "token_merging_newest is no setting of any architecture"),
+    ):
+        refused(accuracy, lambda c, f=field, v=value: c["settings"][1]["resolved"].update({f: v}), where + message)
+    for words in (accuracy, ["analyze", "confusion"], ["card", str(checkpoint)]):
+        damaged = f"--evaluation: {path} is damaged: "
+        refused(
+            words, lambda c: c["settings"][1].pop("tasks"), damaged + "settings[1].tasks must be an object, got null"
+        )
+        refused(words, lambda c: c["run"].update(dtype=7), damaged + "run.dtype must be a string, got 7")
+        refused(words, lambda c: c.update(settings=[]), damaged + "settings must be a list, got []")
+    # Without MODEL nothing is timed, and a mode that is registered elsewhere is drawn as it is called.
+    content = json.loads(sound)
+    content["settings"][1]["resolved"]["mode"] = "mine"
+    path.write_text(json.dumps(content))
+    assert run(["analyze", "accuracy", "--evaluation", str(evaluation), "--output", str(output)]) == 0
+    assert content_of(output, "accuracy")["points"][-1]["mode"] == "mine"
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch, capsys) -> None:

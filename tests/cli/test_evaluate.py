@@ -17,7 +17,13 @@ from ..classified_videos import FRAMES, NAMES, PROCESSOR, SIZE, save_checkpoint
 
 
 def arguments(model: Path, data: Path, *more: str) -> list[str]:
-    return ["evaluate", str(model), "--dataset", "class-folders", "--data-dir", str(data), "--split", "test", *more]
+    chosen = {"--dataset": "class-folders", "--data-dir": str(data), "--split": "test"}
+    return [
+        "evaluate",
+        str(model),
+        *(word for option in chosen.items() if option[0] not in more for word in option),
+        *more,
+    ]
 
 
 def test_several_r_are_compared_in_one_table(checkpoint, readable, tmp_path, capsys) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...checkpoints import loading
 from ..common import (
     Classifier,
     Dtype,
@@ -178,9 +179,13 @@ def command(
         results, failed = done
     elif model is not None:
         classifier = load_evaluated(model, results, choose_device(run.device))
-        take_speed_ups(
-            classifier.model.config, [setting["resolved"] for setting in results["settings"]], results["run"]["dtype"]
-        )
+        resolved = [setting["resolved"] for setting in results["settings"]]
+        if measured is not None or rounds != 0:
+            for number, settings in enumerate(resolved):  # a mode, say, that nobody has registered here
+                where = f"--evaluation {evaluation}: settings[{number}]"
+                with input_errors(loading.SettingsError, rewrite=lambda text, where=where: f"{where}: {text}"):  # type: ignore[misc]
+                    loading.with_settings(classifier.model.config, settings)
+        take_speed_ups(classifier.model.config, resolved, results["run"]["dtype"])
     speed_ups, conditions_of_speed = taken or (None, None)
     num_rounds = ROUNDS if rounds is None else rounds
     if taken is None and num_rounds and model is not None:

@@ -120,7 +120,7 @@ def command(
     chosen_task = _choose_task(task, list(evaluated_run["tasks"]))
     names = _class_names(model, results, chosen_task)
     with input_errors(ValueError, OSError):
-        rows = read_predictions(evaluation or target / "evaluation")
+        rows = read_predictions(evaluation or target / "evaluation", [chosen_task])
         change = compare_confusions(rows, before, after, evaluated_run["tasks"][chosen_task], chosen_task)
     drawn = choose_classes(change, classes, select)
     headings = distinct_names([results["settings"][number]["changes"] for number in (before, after)])
