@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..benchmark import BenchmarkResults
-from ..benchmark.timing import interleave, ratio, timer_of
+from ..benchmark.timing import ProcessorTime, interleave, ratio, timer_of
 from ..configuration import TokenMergingConfigMixin, token_counts_of_config
 from .clips import merging
 
@@ -22,6 +22,7 @@ def measure_speed_ups(
     rounds: int = 10,
     seed: int = 0,
     on_progress: Callable[[], None] = lambda: None,
+    processor: ProcessorTime | None = None,
 ) -> list[float]:
     """Times forward passes on random clips, all settings in turn, so that a busy machine slows all of them alike.
 
@@ -32,6 +33,7 @@ def measure_speed_ups(
         rounds: How often each is timed, after one pass that is not.
         seed: Of the clips.
         on_progress: Called after each pass that counts.
+        processor: Counts the processor time of the passes that count.
 
     Returns:
         For each of the settings the median over the rounds of the time without merging over its own; 1 for one that
@@ -54,7 +56,9 @@ def measure_speed_ups(
     runs = [partial(prepare, changes) for changes in ({"r": 0}, *merging_ones)]
     with merging(model, {}), torch.inference_mode():
         interleave(runs, 1, timer_of(clips.device))
-        baseline, *others = interleave(runs, rounds, timer_of(clips.device), on_progress)
+        baseline, *others = interleave(
+            runs, rounds, timer_of(clips.device), on_progress, [processor or ProcessorTime()] * len(runs)
+        )
     ratios = iter(ratio(baseline, own).median for own in others)
     return [next(ratios) if merges(changes) else 1.0 for changes in settings]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .parts import PARTS
 from .plot import save_plot
 from .results import FILE_NAME, BenchmarkResults, MeasuredVariant
-from .timing import Ratio, spread
+from .timing import Ratio, busy_warning, spread
 
 INTRODUCTION = """# Speed
 
@@ -124,7 +124,8 @@ def footnotes(results: BenchmarkResults) -> list[str]:
         notes.append("The stock model has no sdpa attention.")
     if any(entry.failure for entry in results.measured):
         notes.append("Variants without numbers did not fit in memory.")
-    return notes
+    busy = busy_warning(results.processor_share)
+    return notes if busy is None else [busy, *notes]
 
 
 def describe_conditions(results: BenchmarkResults) -> str:

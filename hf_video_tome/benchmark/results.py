@@ -19,7 +19,7 @@ from ..configuration import TokenMergingConfigMixin, token_counts_of_config
 from ..setting_names import setting_name
 from ..version import __version__
 from .memory import HOW, Memory
-from .timing import Ratio, ratio, spread
+from .timing import ProcessorTime, Ratio, ratio, spread
 from .variants import Variant
 
 FORMAT = 1
@@ -43,6 +43,7 @@ class MeasuredVariant:
         memory: Of one pass; None where it was not measured.
         failure: Why there are no seconds, "out of memory"; None where there are.
         parts: Seconds of one pass by kind of work, see `time_parts`; None where it was not looked into.
+        processor_time: Of the passes that count; None where it was not measured.
     """
 
     variant: Variant
@@ -56,6 +57,7 @@ class MeasuredVariant:
     memory: Memory | None = None
     failure: str | None = None
     parts: dict[str, float] | None = None
+    processor_time: ProcessorTime | None = None
 
     @property
     def median(self) -> float:
@@ -123,6 +125,12 @@ class BenchmarkResults:
         return "sdpa" if "sdpa" in stock else "eager"
 
     @property
+    def processor_share(self) -> float | None:
+        """Share of the time that the models had a processor, 0 to 1; None on GPUs and where it was not measured."""
+        times = (entry.processor_time for entry in self.measured)
+        return ProcessorTime.total(times).share if self.conditions.get("device") == "cpu" else None
+
+    @property
     def batch_sizes(self) -> list[int]:
         """Batch sizes, in their order."""
         return list(dict.fromkeys(entry.batch_size for entry in self.measured))
@@ -184,7 +192,12 @@ class BenchmarkResults:
 
     def to_dict(self) -> dict[str, Any]:
         """All that is known; JSON-safe."""
-        return {"format": FORMAT, "conditions": self.conditions, "results": [self._entry(it) for it in self.measured]}
+        return {
+            "format": FORMAT,
+            "conditions": self.conditions,
+            "processor_share": self.processor_share,
+            "results": [self._entry(it) for it in self.measured],
+        }
 
     def _entry(self, of: MeasuredVariant) -> dict[str, Any]:
         variant = asdict(of.variant)
@@ -216,6 +229,7 @@ class BenchmarkResults:
             "memory": None if of.memory is None else asdict(of.memory),
             "failure": of.failure,
             "parts": of.parts,
+            "processor_time": None if of.processor_time is None else asdict(of.processor_time),
         }
 
     @classmethod
@@ -236,9 +250,10 @@ class BenchmarkResults:
                 **{
                     field.name: entry[field.name]
                     for field in fields(MeasuredVariant)
-                    if field.name not in ("variant", "memory", "parts")
+                    if field.name not in ("variant", "memory", "parts", "processor_time")
                 },
                 parts=entry.get("parts"),
+                processor_time=ProcessorTime(**entry["processor_time"]) if entry.get("processor_time") else None,
             )
             for entry in content["results"]
         ]
@@ -285,6 +300,8 @@ def machine(device: torch.device, with_memory: bool = True) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        # Of the last minute, of all that runs on the machine: beside the cores, it says how busy it was before.
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "device": device.type,
         "gpu": None,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),

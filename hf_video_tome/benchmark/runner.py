@@ -15,7 +15,7 @@ from ..models import ARCHITECTURES
 from .memory import Memory, peak_memory, weight_bytes
 from .parts import time_parts
 from .results import OUT_OF_MEMORY, MeasuredVariant
-from .timing import Timer, interleave, timer_of
+from .timing import ProcessorTime, Timer, interleave, timer_of
 from .variants import ModelPool, Variant
 
 
@@ -104,9 +104,12 @@ def run_benchmark(
             running = [entry for entry in entries if entry.failure is None]
             runs = [prepared(entry.variant) for entry in running]
             interleave(runs, warmup, timer, advance)
-            seconds = iter(interleave(runs, rounds, timer, advance))
+            processor = [ProcessorTime() for _ in runs]
+            measurements = zip(interleave(runs, rounds, timer, advance, processor), processor, strict=True)
             for entry in entries:
-                entry = entry if entry.failure else replace(entry, seconds=next(seconds))
+                if not entry.failure:
+                    seconds, processor_time = next(measurements)
+                    entry = replace(entry, seconds=seconds, processor_time=processor_time)
                 if with_parts and not entry.failure and not entry.variant.compiled:
                     entry = replace(entry, parts=time_parts(prepared(entry.variant)(), device))
                 measured.append(entry)

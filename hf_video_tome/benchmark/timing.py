@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -54,11 +56,92 @@ def timer_of(device: torch.device) -> Timer:
     return cuda_events(device) if device.type == "cuda" else stopwatch()
 
 
+@dataclass
+class ProcessorTime:
+    """Seconds on the clock and on the processor, added up over all that runs under it (`with`).
+
+    The thread that runs a model on the CPU waits for nothing but the processor: it computes, or spins until its
+    helpers are done. Where it gets less processor time than goes by on the clock, something else has taken the rest:
+    another process, or a limit on the container. Ratios of times do not show that, nor does their spread.
+
+    Attributes:
+        wall_seconds: On the clock.
+        thread_seconds: Processor time of the thread that runs the model.
+        process_seconds: Processor time of all threads of the process; `wall_seconds` times their number at most.
+
+    Examples:
+        >>> import time
+        >>> with (processor := ProcessorTime()):
+        ...     time.sleep(0.05)
+        >>> processor.share < 0.5
+        True
+    """
+
+    wall_seconds: float = 0.0
+    thread_seconds: float = 0.0
+    process_seconds: float = 0.0
+
+    def __enter__(self) -> ProcessorTime:
+        self._add(-1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._add(1)
+
+    def _add(self, sign: int) -> None:
+        self.wall_seconds += sign * time.perf_counter()
+        self.thread_seconds += sign * time.thread_time()
+        self.process_seconds += sign * time.process_time()
+
+    @property
+    def share(self) -> float | None:
+        """Share of the time that the thread had a processor, 0 to 1; None before anything ran."""
+        return min(self.thread_seconds / self.wall_seconds, 1.0) if self.wall_seconds > 0 else None
+
+    @staticmethod
+    def total(times: Iterable[ProcessorTime | None]) -> ProcessorTime:
+        """The sum of several."""
+        known = [time for time in times if time is not None]
+        return ProcessorTime(
+            sum(time.wall_seconds for time in known),
+            sum(time.thread_seconds for time in known),
+            sum(time.process_seconds for time in known),
+        )
+
+
+LEAST_SHARE = 0.9
+"""Below this share of processor time the machine counts as busy."""
+
+
+def busy_warning(share: float | None) -> str | None:
+    """What to say of times that were taken on a busy machine.
+
+    Args:
+        share: Of the processor time, see `ProcessorTime.share`.
+
+    Returns:
+        One sentence; None where the machine was free, or nothing is known.
+
+    Examples:
+        >>> busy_warning(0.995)
+        >>> busy_warning(0.55)[:68]
+        'The machine was busy: the model had a processor for 55 % of the time'
+    """
+    if share is None or share >= LEAST_SHARE:
+        return None
+    return (
+        f"The machine was busy: the model had a processor for {100 * share:.0f} % of the time, as other processes or "
+        "a limit on the container took the rest. Times and speed-ups are not those of a free machine: measure again "
+        "when nothing else runs, or with fewer threads."
+    )
+
+
 def interleave(
     runs: Sequence[Callable[[], Callable[[], object]]],
     rounds: int,
     timer: Timer,
     advance: Callable[[], None] = lambda: None,
+    processor: Sequence[ProcessorTime] | None = None,
 ) -> list[list[float]]:
     """Times functions in turn: A B C, A B C, ...
 
@@ -67,6 +150,7 @@ def interleave(
         rounds: How often each is timed.
         timer: Times one call.
         advance: Called after each.
+        processor: For each of the runs, what counts its processor time.
 
     Returns:
         For each of the runs its seconds, one per round.
@@ -80,7 +164,9 @@ def interleave(
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
         for index, prepare in enumerate(runs):
-            seconds[index].append(timer(prepare()))
+            run = prepare()
+            with nullcontext() if processor is None else processor[index]:
+                seconds[index].append(timer(run))
             advance()
     return seconds
 

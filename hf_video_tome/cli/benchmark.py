@@ -28,6 +28,7 @@ from .common import (
     merging_settings,
     parse_named_values,
     parse_r,
+    print_busy,
     quiet_transformers,
     require_packages,
     with_settings,
@@ -282,6 +283,7 @@ def command(
     files = {} if output is None else _save(results, output)
     if as_json:
         write_json({**results.to_dict(), "files": {name: str(path) for name, path in files.items()}})
+        print_busy(results.processor_share)
         return
     print_results(results)
     for name, path in files.items():

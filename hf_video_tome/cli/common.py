@@ -385,6 +385,15 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def print_busy(share: float | None) -> None:
+    """Says that the machine was busy, if it was, given the share of the processor time that was had."""
+    from ..benchmark.timing import busy_warning
+
+    warning = busy_warning(share)
+    if warning is not None:
+        print_note(warning)
+
+
 # --- checkpoints
 def find_checkpoint(name: str | None, argument: str = "MODEL") -> str:
     """`hf_video_tome.checkpoints.find_checkpoint`, whose errors name the argument of the command.

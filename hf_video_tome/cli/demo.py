@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..checkpoints import DEFAULT_CHECKPOINT
-from .common import Classifier, JsonOption, cpu_threads, input_errors, load_classifier, parse_r, require_packages
+from .common import (
+    Classifier,
+    JsonOption,
+    cpu_threads,
+    input_errors,
+    load_classifier,
+    parse_r,
+    print_busy,
+    require_packages,
+)
 from .printing import print_line, print_paragraph, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
@@ -105,6 +114,8 @@ def command(
 
 
 def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> None:
+    from ..benchmark.timing import ProcessorTime
+
     with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
         (output / "clips").mkdir(parents=True, exist_ok=True)
     # The flag at loading time, as a user would set it; every later value goes through `set_token_merging`.
@@ -117,13 +128,17 @@ def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> 
         frames, labels, paths = _make_clips(classifier, output / "clips", clips, advance)
     pixel_values = [classifier.transform(clip) for clip in frames]
     steps = len(values) * max(-(-clips // BATCH_SIZE), MIN_TIMED_BATCHES)
-    with progress_bar(f"classifying them at {len(values)} values of r", steps) as advance:
+    with (
+        progress_bar(f"classifying them at {len(values)} values of r", steps) as advance,
+        ProcessorTime() as processor,
+    ):
         variants = measure(classifier.model, pixel_values, labels, values, advance)
     picture = _draw(
         classifier, frames[0], pixel_values[0], paths[0].name, labels[0], values, output / "merged-tokens.png"
     )
 
-    conditions = _conditions(classifier, clips)
+    conditions = {**_conditions(classifier, clips), "processor_share": processor.share}
+    print_busy(processor.share)
     if as_json:
         results = [asdict(variant) for variant in variants]
         write_json({**conditions, "results": results, "picture": str(picture), "clips_folder": str(output / "clips")})

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import torch
 import torch._inductor.config
 
 from hf_video_tome.benchmark import BenchmarkResults
+from hf_video_tome.benchmark.page import footnotes
 from hf_video_tome.cli import benchmark, run
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import TINY_CONFIGS
@@ -20,12 +25,12 @@ from tests.tiny import TINY_CONFIGS
 FAST = ["--warmup", "0", "--rounds", "2", "--device", "cpu"]
 
 
-def tiny(name: str) -> list[str]:
-    """The architecture at the size of the tests."""
-    words = [name]
-    for field, value in TINY_CONFIGS[name].items():
-        words += ["--config-option", f"{field}={json.dumps(value)}"]
-    return words
+def tiny(name: str, changed: str = "") -> list[str]:
+    """The architecture at the size of the tests, with another value of one field."""
+    fields = {field: f"{field}={json.dumps(value)}" for field, value in TINY_CONFIGS[name].items()}
+    if changed:
+        fields[changed.partition("=")[0]] = changed
+    return [name, *(word for field in fields.values() for word in ("--config-option", field))]
 
 
 def results_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -98,6 +103,62 @@ def test_conditions_say_what_is_needed_and_nothing_private(folder: Path) -> None
 def test_results_are_read_as_they_were_written(folder: Path) -> None:
     content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert BenchmarkResults.load(folder).to_dict() == content
+
+
+@pytest.mark.parametrize(("share", "is_busy"), [(0.4, True), (0.85, True), (0.97, False)])
+def test_a_busy_machine_is_noticed_said_and_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: float, is_busy: bool
+) -> None:
+    monkeypatch.setattr(time, "thread_time", lambda: share * time.perf_counter())
+    words = ["benchmark", *tiny("videomae"), "--r", "4", "--no-memory", *FAST, "--output", str(tmp_path / "out")]
+    warning = f"The machine was busy: the model had a processor for {100 * share:.0f} % of the time"
+    assert run(words) == 0
+    assert (warning in capsys.readouterr().out) == is_busy
+    assert run([*words, "--overwrite", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert (f"note: {warning}" in captured.err) == is_busy
+    content = json.loads(captured.out)
+    assert content["processor_share"] == pytest.approx(share, rel=0.01)
+    assert content["conditions"]["load_average"] >= 0
+    for entry in content["results"]:
+        measured = entry["processor_time"]
+        assert measured["thread_seconds"] == pytest.approx(share * measured["wall_seconds"], rel=0.05)
+        assert measured["wall_seconds"] >= sum(entry["seconds"])
+        assert measured["process_seconds"] > 0
+    results = BenchmarkResults.load(tmp_path / "out")
+    assert results.processor_share == content["processor_share"]
+    assert any(warning in line for line in footnotes(results)) == is_busy
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a processor to share")
+def test_a_machine_that_really_is_busy_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Three processes on one processor."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    burn = "print('on', flush=True)\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for other in others:
+            assert other.stdout is not None
+            other.stdout.readline()
+        options = ["--warmup", "0", "--rounds", "40", "--device", "cpu"]
+        assert run(["benchmark", *tiny("videomae"), "--r", "4", "--no-memory", *options]) == 0
+    finally:
+        os.sched_setaffinity(0, before)
+        for other in others:
+            other.kill()
+            other.communicate()
+    assert "The machine was busy" in capsys.readouterr().out
+
+
+def test_results_of_older_versions_say_nothing_of_it(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    for entry in content["results"]:
+        del entry["processor_time"]
+    (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    results = BenchmarkResults.load(tmp_path)
+    assert results.processor_share is None
+    assert not any("busy" in line for line in footnotes(results))
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +337,7 @@ def test_bad_input_is_one_line_before_any_model_is_built(
 def test_a_config_that_makes_no_model_ends_in_one_line(
     name: str, option: str, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*tiny(name), "--config-option", option, "--attn-implementation", "eager", "--r", "2", *FAST]
+    arguments = [*tiny(name, option), "--attn-implementation", "eager", "--r", "2", *FAST]
     assert run(["benchmark", *arguments]) == 2
     assert expected in capsys.readouterr().err.splitlines()[-1]
 

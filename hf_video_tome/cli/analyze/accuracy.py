@@ -19,6 +19,7 @@ from ..common import (
     merging_settings,
     option_names,
     parse_r,
+    print_busy,
     read_benchmark,
     read_evaluation,
     require_packages,
@@ -191,11 +192,14 @@ def command(
     if taken is None and num_rounds and model is not None:
         import torch
 
+        from ...benchmark.timing import ProcessorTime
+
         own = results["run"]["dtype"]
         classifier = classifier or load_classifier(model, {}, own, choose_device(run.device))
         # What they came to there, whatever settings are saved with this checkpoint.
         settings = [setting["resolved"] for setting in results["settings"]]
         counts = [setting["token_counts"] for setting in results["settings"]]
+        processor = ProcessorTime()
         passes = num_rounds * (1 + sum(tokens[-1] < tokens[0] for tokens in counts))
         with progress_bar(f"timing {len(settings)} settings", passes) as advance:
             speed_ups = measure_speed_ups(
@@ -205,13 +209,17 @@ def command(
                 rounds=num_rounds,
                 seed=run.seed,
                 on_progress=advance,
+                processor=processor,
             )
+        share = processor.share if classifier.device.type == "cpu" else None
+        print_busy(share)
         conditions_of_speed = {
             "batch_size": run.batch_size,
             "rounds": num_rounds,
             "dtype": own,
             "device": classifier.device.type,
             "threads": torch.get_num_threads(),
+            "processor_share": share,
             "input": "random clips, all settings in turn, median of the ratios",
         }
     with input_errors(ValueError):
