@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,46 @@ def test_an_interrupted_evaluation_says_how_to_go_on(checkpoint, readable, tmp_p
     assert run(arguments(checkpoint, readable, *options, "--resume", "--r", "4")) == 2
     assert "cannot be resumed: its settings" in capsys.readouterr().err
     assert run(arguments(checkpoint, readable, *options, "--overwrite", "--r", "4")) == 0
+
+
+def test_a_finished_evaluation_without_its_times_is_printed(checkpoint, readable, tmp_path, capsys) -> None:
+    options = ("--workers", "0", "--output", str(tmp_path / "out"))
+    assert run(arguments(checkpoint, readable, *options)) == 0
+    for damage in (Path.unlink, lambda path: path.write_text("{}")):
+        damage(tmp_path / "out" / "timing.json")
+        for _ in range(2):
+            assert run(arguments(checkpoint, readable, *options, "--resume")) == 0
+            assert "10 of 10 videos counted" in capsys.readouterr().out
+
+
+def test_an_output_folder_that_is_removed_is_said_at_once(checkpoint, readable, tmp_path, monkeypatch, capsys) -> None:
+    from hf_video_tome.evaluation import loop
+
+    class Removing(loop.Clock):
+        def measured(self) -> dict[str, Any]:
+            shutil.rmtree(tmp_path / "out")  # when all videos are through
+            return super().measured()
+
+    monkeypatch.setattr("hf_video_tome.evaluation.runner.Clock", Removing)
+    output = str(tmp_path / "out")
+    assert run(arguments(checkpoint, readable, "--workers", "0", "--output", output)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        f"error: --output {output}: it was removed while the evaluation was writing to it, and the predictions with it"
+    )
+
+
+def test_a_damaged_journal_is_one_line(checkpoint, readable, tmp_path, capsys) -> None:
+    (tmp_path / "out").mkdir()
+    options = ("--workers", "0", "--output", str(tmp_path / "out"))
+    assert run(arguments(checkpoint, readable, *options)) == 0
+    (tmp_path / "out" / "journal-00000.jsonl").write_text('["00000000", {"position": 0}]\n')
+    assert run(arguments(checkpoint, readable, *options, "--resume")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "journal-00000.jsonl: line 1 is damaged (its checksum does not fit): put back" in error
+    (tmp_path / "out" / "run.json").write_text("[")
+    assert run(arguments(checkpoint, readable, *options, "--resume")) == 2
+    assert "run.json is damaged: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
