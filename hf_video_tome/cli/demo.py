@@ -114,7 +114,7 @@ def command(
 
 
 def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> None:
-    from ..benchmark.timing import ProcessorTime
+    from ..benchmark.timing import ProcessorTime, busy_warning
 
     with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
         (output / "clips").mkdir(parents=True, exist_ok=True)
@@ -138,8 +138,8 @@ def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> 
     )
 
     conditions = {**_conditions(classifier, clips), "processor_share": processor.share}
-    print_busy(processor.share)
     if as_json:
+        print_busy(processor.share)
         results = [asdict(variant) for variant in variants]
         write_json({**conditions, "results": results, "picture": str(picture), "clips_folder": str(output / "clips")})
         return
@@ -151,6 +151,9 @@ def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> 
         f"{threads}, values of r taken in turn; torch {conditions['torch']}, "
         f"transformers {conditions['transformers']}."
     )
+    busy = busy_warning(processor.share)
+    if busy is not None:
+        print_paragraph(busy)
     print_paragraph(conditions["caption"])
     print_line()
     print_line(f"picture:      {picture}")

@@ -151,12 +151,14 @@ class Loop:
                             journal.append(self.rows(batch, clock))
                             del todo[batch.number]
                             report()
+                    continue
                 except WorkerDied:
-                    # One video at a time, each in a process of its own, until it is known which one does that.
-                    number = next(iter(todo))
-                    journal.append(self.rows(self.decode_in_isolation(number, todo[number]), clock))
-                    del todo[number]
-                    report()
+                    pass  # and with the error goes its loader: else a late signal of its workers would hit the next
+                # One video at a time, each in a process of its own, until it is known which one does that.
+                number = next(iter(todo))
+                journal.append(self.rows(self.decode_in_isolation(number, todo[number]), clock))
+                del todo[number]
+                report()
         finally:
             self.model.train(training)
         if on_progress is not None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 import transformers
 
 from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_path
-from hf_video_tome.cli import classify, common, run
+from hf_video_tome.cli import classify, common, printing, run
 from hf_video_tome.cli.common import parse_r
 from hf_video_tome.data.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
@@ -359,7 +360,7 @@ def test_logits_that_are_not_finite_are_no_answer(
 
 def test_json_for_machines_holds_no_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        common.write_json({"value": float("nan")})
+        printing.write_json({"value": float("nan")})
 
 
 @pytest.mark.parametrize("file", ["https://example.com/clip.mp4", "s3://bucket/a//b.mp4"])
@@ -637,6 +638,19 @@ def test_demo_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "writing and decoding 7 video files ...",
         "classifying them at 2 values of r ...",
     ]
+
+
+def test_demo_says_that_the_machine_was_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "thread_time", lambda: time.perf_counter() / 2)
+    words = ["demo", "--output", str(tmp_path), "--clips", "2", "--r", "46"]
+    assert run(words) == 0
+    assert "The machine was busy: the model had a processor for 50 % of the time" in capsys.readouterr().out
+    assert run([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "note: The machine was busy" in captured.err
+    assert json.loads(captured.out)["processor_share"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_demo_runs_on_untrained_weights(
