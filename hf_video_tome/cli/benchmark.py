@@ -340,7 +340,10 @@ def _settings(
 
     config = subject.merging
     fresh = type(config)().token_merging_settings()
-    saved = {name: value for name, value in config.token_merging_settings().items() if value != fresh[name]}
+    # A file says scope and proportional attention in full, which makes them no less the architecture's choice.
+    usual = type(config)().token_merging_settings(resolved=True)
+    chosen_before = config.token_merging_settings(resolved=True)
+    saved = {name: value for name, value in chosen_before.items() if value != usual[name]}
     if r:
         values: list[Any] = [parse_r(text) for text in r]
     elif "r" in saved:

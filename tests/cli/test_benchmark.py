@@ -372,4 +372,4 @@ def test_a_plot_without_matplotlib_is_refused(
 
 def test_a_list_of_r_that_is_too_long_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["benchmark", *tiny("videomae"), "--r", "1,1,1,1", *FAST]) == 2
-    assert "--r: a list of r per layer must have at most 3 entries" in capsys.readouterr().err
+    assert "--r must be a list of at most 3 entries" in capsys.readouterr().err

@@ -468,8 +468,8 @@ def test_the_position_of_merged_tokens_can_be_chosen(
 @pytest.mark.parametrize(
     ("architecture", "options", "parts"),
     [
-        ("videomae", "--r 1,1,1,1,1", ["--r:", "at most 4 entries"]),
-        ("videomae", "--r 1,1 --schedule increasing", ["--r:", "'constant' schedule only"]),
+        ("videomae", "--r 1,1,1,1,1", ["--r must be", "at most 4 entries"]),
+        ("videomae", "--r 1,1 --schedule increasing", ["--r must be", "'constant' schedule only"]),
         ("videomae", "--mode melt", ["--mode must be one of", "'hybrid'", "'melt'"]),
         ("videomae", "--mode hybrid", ["--threshold must be a number in [-1, 1]"]),
         ("videomae", "--threshold 3", ["--threshold must be a cosine similarity in [-1, 1], got 3.0"]),
