@@ -128,7 +128,7 @@ def requested_removals(
             raise SettingError(
                 "r",
                 r,
-                "an int or a share (a list of r per layer goes with the schedule 'constant' only)",
+                "an int or a share (a list of r per layer goes with the 'constant' schedule only)",
                 got=f"{schedule!r} with {r!r}",
             )
         return r + [0] * (num_layers - len(r))
