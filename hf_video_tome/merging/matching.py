@@ -231,16 +231,17 @@ def _best_odd(
     Returns:
         The best scores (B, S, E), and the tokens that they are reached with, counted among those at odd positions.
     """
+    if torch.jit.is_tracing():  # sizes are tensors then, and become constants
+        shape, num_odd = tuple(map(int, shape)), int(num_odd)
     batch, sets, num_even = shape
     row_size = max(num_odd, 1)
-    # A loop over the batch would fix a batch size that is symbolic or traced.
-    if has_static_value(batch) and not torch.jit.is_tracing():
+    if has_static_value(batch):
         sets_per_block = max(block_size // (num_even * row_size), 1)
         groups = [
             (first, min(sets_per_block, batch * sets - first)) for first in range(0, batch * sets, sets_per_block)
         ]
         rows_per_block = max(block_size // row_size, 1)
-    else:
+    else:  # a loop over the batch would fix its size
         groups = [(0, batch * sets)]
         rows_per_block = max(block_size // (sets * row_size), 1)
     rows = [(first, min(rows_per_block, num_even - first)) for first in range(0, num_even, rows_per_block)]
