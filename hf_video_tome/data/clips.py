@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,35 +99,41 @@ def read_clips(
     if segment is not None and not isinstance(segment, VideoSegment):
         raise TypeError(f"`segment` must be a VideoSegment or None, got {segment!r} ({type(segment).__name__}).")
 
-    def choose(name: str, ranks: Sequence[int] | np.ndarray) -> list[int]:
+    before = rng.bit_generator.state if isinstance(rng, np.random.Generator) else {}
+
+    def choose(name: str, count: int) -> list[int]:
+        if before and rng is not None:
+            rng.bit_generator.state = before  # the choice may have to be made again, among other frames
         if not pad:
-            _check_long_enough(name, len(ranks), sampling, segment)
-        return [int(ranks[index]) for clip in sampling.sample(len(ranks), rng) for index in clip]
+            _check_long_enough(name, count, sampling, segment)
+        return [index for clip in sampling.sample(count, rng) for index in clip]
 
     fps = sampling.target_fps
     if segment is None and fps is None:
-        frames = read_frames_by_rank(source, lambda name, num_frames: choose(name, range(num_frames)), pad=pad)
+        frames = read_frames_by_rank(source, choose, pad=pad)
     else:
         start, stop = (0.0, math.inf) if segment is None else (segment.start, segment.stop)
-        frames = read_frames_between(
-            source, start, stop, lambda timeline: choose(timeline.name, _indices(timeline, fps, start, stop)), pad=pad
-        )
+
+        def choose_between(timeline: Timeline) -> list[int]:
+            _check_begins(timeline, start)
+            if fps is not None:
+                count = max(1, round((min(stop, timeline.end) - start) * fps))
+                return timeline.shown_at(start + np.array(choose(timeline.name, count)) / fps).tolist()
+            first, last = np.searchsorted(timeline.times, np.array([start, stop]) - TIME_TOLERANCE)
+            if first == last:  # the one that is shown
+                first, last = (shown := int(timeline.shown_at(np.array(start)))), shown + 1
+            return [int(first) + index for index in choose(timeline.name, int(last - first))]
+
+        frames = read_frames_between(source, start, stop, choose_between, pad=pad)
     return frames.reshape(sampling.num_clips, sampling.num_frames, *frames.shape[1:])
 
 
-def _indices(timeline: Timeline, target_fps: float | None, start: float, stop: float) -> Sequence[int] | np.ndarray:
-    """Gives the index, in the timeline, of every frame that can be sampled."""
-    times = timeline.times
-    if start >= timeline.end and start > times[-1] + TIME_TOLERANCE:
+def _check_begins(timeline: Timeline, start: float) -> None:
+    if start >= timeline.end and start > timeline.times[-1] + TIME_TOLERANCE:
         fail(
             timeline.name,
             f"ends at {timeline.end:.3f} s, before the segment, which begins at {start:.3f} s",
         )
-    if target_fps is not None:
-        count = max(1, round((min(stop, timeline.end) - start) * target_fps))
-        return timeline.shown_at(start + np.arange(count) / target_fps)
-    first, last = np.searchsorted(times, np.array([start, stop]) - TIME_TOLERANCE)
-    return range(first, last) if first < last else timeline.shown_at(np.array([start]))
 
 
 def _check_long_enough(name: str, available: int, sampling: ClipSampling, segment: VideoSegment | None) -> None:

@@ -12,56 +12,30 @@ import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
 
-from .pixels import FrameCollector, display_matrix
+from .frames import Frames
+from .pixels import FrameCollector
 from .seeking import find_stretch, is_sparse, read_by_rank, read_from_stretch
-from .timeline import TIME_TOLERANCE, Timeline, count_frames, whole_timeline
+from .timeline import TIME_TOLERANCE, Timeline
 from .video_file import (
     Progress,
+    VideoDecodingError,
+    VideoFile,
     VideoSource,
-    announced_frames,
-    check_complete,
-    check_file_size,
     codec_name,
     cut_reason,
     decode_frames,
-    decode_packet,
-    demux,
     fail,
     is_cut,
     open_video,
 )
 
 if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
-
     from .frame_folder import FrameFiles
-
-
-class VideoDecodingError(ValueError):
-    """A video cannot be read, or not as far as asked; the message names the video and the reason.
-
-    Attributes:
-        source: The video: its path, or a description where there is none.
-        reason: What is wrong with it, without the name, for counting reasons over a data set.
-
-    Examples:
-        >>> try:
-        ...     probe_video("missing.mp4")
-        ... except VideoDecodingError as error:
-        ...     print(error)
-        missing.mp4: no such file
-    """
-
-    # Takes the finished message as its only required argument: that is how data loader workers re-raise it.
-    def __init__(self, message: str, source: str | None = None, reason: str | None = None) -> None:
-        super().__init__(message)
-        self.source = source
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -117,39 +91,19 @@ def probe_video(source: VideoSource) -> VideoInfo:
     if folder is not None:
         return folder.probe()
     with open_video(source) as video:
-        announced = announced_frames(video)
-        progress = Progress()
-        first: VideoFrame | None = None
-        for packet in demux(video, progress):
-            if first is None:
-                first = next(iter(decode_packet(video, packet, progress)), None)
-            if first is not None and announced is not None:
-                break
-        if first is None:
-            first = next(iter(decode_packet(video, None, progress)), None)
-        if first is None:
-            fail(video.name, cut_reason(progress, 0, announced) if progress.broken else "no frame can be decoded")
-        if announced is None:
-            check_complete(video, progress)
-            announced = progress.packets
-        else:
-            check_file_size(video)
-
-        stream = video.stream
+        frames = Frames(video)
+        count, first, stream = frames.count(), frames.first(), video.stream
+        height, width = first.shown_size
         rate = stream.average_rate or stream.guessed_rate
         fps = float(rate) if rate else 0.0
-        if stream.duration and stream.time_base:
+        if video.index is not None and stream.duration and stream.time_base and frames.keys() is not None:
             duration = float(stream.duration * stream.time_base)
-        elif progress.end > progress.begin and progress.packets == announced:
-            duration = progress.end - progress.begin
-            # The rate that mkv and webm announce is that of the encoder's clock, whatever the frames' times are.
-            if abs(announced - fps * duration) > max(2.0, 0.02 * announced):
-                fps = announced / duration
         else:
-            duration = announced / fps if fps else 0.0
-        turned = display_matrix(video.name, first)[0]
-        width, height = (first.height, first.width) if turned else (first.width, first.height)
-        return VideoInfo(announced, fps, duration, width, height, codec_name(stream))
+            duration = frames.duration()
+            # The rate that mkv and webm announce is that of the encoder's clock, whatever the frames' times are.
+            if duration and abs(count - fps * duration) > max(2.0, 0.02 * count):
+                fps = count / duration
+        return VideoInfo(count, fps, duration, width, height, codec_name(stream))
 
 
 def read_frames(source: VideoSource, indices: Sequence[int], *, pad: bool = False) -> torch.Tensor:
@@ -192,16 +146,14 @@ def read_frames(source: VideoSource, indices: Sequence[int], *, pad: bool = Fals
     folder = _as_folder(source)
     if folder is not None:
         return folder.read(wanted, pad)
-    if is_sparse(wanted):
-        with open_video(source) as video:
-            frames = read_by_rank(video, wanted)
-        if frames is not None:
-            return frames
-    return _read_from_start(source, wanted, pad)
+    with open_video(source) as video:
+        keys = Frames(video).keys() if is_sparse(wanted) else None
+        frames = None if keys is None else read_by_rank(video, keys, wanted)
+        return _read_from_start(video, wanted, pad) if frames is None else frames
 
 
 def frame_timestamps(source: VideoSource) -> np.ndarray:
-    """Tells when every frame is shown, without decoding any.
+    """Tells when every frame is shown.
 
     The times are those of the container, so those of a variable frame rate are right; all packets are read for them. A
     container without time stamps (a raw stream) is taken to have the constant rate that it announces.
@@ -233,7 +185,7 @@ def frame_timestamps(source: VideoSource) -> np.ndarray:
     if folder is not None:
         return folder.timeline().times
     with open_video(source) as video:
-        return whole_timeline(video).times
+        return Frames(video).timeline().times
 
 
 def read_frames_at(source: VideoSource, times: Sequence[float], *, pad: bool = False) -> torch.Tensor:
@@ -297,9 +249,12 @@ def read_frames_by_rank(
     if folder is not None:
         return folder.read(_check_indices(choose(folder.name, folder.count())), pad)
     with open_video(source) as video:
-        wanted = _check_indices(choose(video.name, count_frames(video)))
-        frames = read_by_rank(video, wanted) if is_sparse(wanted) else None
-    return _read_from_start(source, wanted, pad) if frames is None else frames
+
+        def read(frames: Frames) -> torch.Tensor | None:
+            wanted = _check_indices(choose(video.name, frames.count()))
+            return _read_chosen(video, frames, wanted, pad)
+
+        return _read_as_decoded(video, read)
 
 
 def read_frames_between(
@@ -333,40 +288,74 @@ def read_frames_between(
         if found is not None:
             timeline, stretch = found
             wanted = _check_indices(choose(timeline))
-            frames = read_from_stretch(video, stretch, wanted)
-            if frames is not None:
-                return frames
-    if found is not None:
-        return _read_from_start(source, wanted, pad, since=stretch.frames[0][0])
-    with open_video(source) as video:
-        timeline = whole_timeline(video)
-    return _read_from_start(source, _check_indices(choose(timeline)), pad)
+            pixels = read_from_stretch(video, stretch, wanted)
+            if pixels is None:
+                pixels = _read_from_start(video, wanted, pad, planned=True, since=int(stretch.stamps[0]))
+            if pixels is not None:
+                return pixels
+
+        def read(frames: Frames) -> torch.Tensor | None:
+            return _read_chosen(video, frames, _check_indices(choose(frames.timeline())), pad)
+
+        return _read_as_decoded(video, read)
 
 
-def _read_from_start(source: VideoSource, wanted: list[int], pad: bool, since: int | None = None) -> torch.Tensor:
-    """Decodes a video from its start; the wanted indices count from the frame with the time stamp `since`."""
-    with open_video(source) as video:
-        progress, clip = Progress(), FrameCollector(video.name, wanted)
-        before = count = 0
-        for frame in decode_frames(video, progress):
-            count += 1
-            if since is not None and (frame.pts is None or frame.pts < since):
-                before += 1
-            elif clip.add(count - 1 - before, frame):
-                return clip.result()
-        missing = before + clip.first_missing
-        if is_cut(video, progress):
-            reason = cut_reason(progress, count, announced_frames(video))
-            fail(video.name, f"{reason}, and frame {missing} was wanted")
-        if clip.last is None:
-            fail(video.name, "no frame can be decoded")
-        if not pad:
-            fail(
-                video.name,
-                f"has {count} frames (0 to {count - 1}), but frame {missing} was wanted "
-                "(pad=True repeats the last frame)",
-            )
-        return clip.padded()
+def _read_as_decoded(video: VideoFile, read: Callable[[Frames], torch.Tensor | None]) -> torch.Tensor:
+    """Reads what is chosen among the frames, again where the decoder turns out to give others than it seemed."""
+    pixels = read(Frames(video))
+    if pixels is None:
+        pixels = read(Frames(video, as_packets=False))
+    if pixels is None:
+        raise RuntimeError("unreachable: the decoder was asked")
+    return pixels
+
+
+def _read_chosen(video: VideoFile, frames: Frames, wanted: list[int], pad: bool) -> torch.Tensor | None:
+    """Reads frames by their indices; None if those were chosen among packets that are no frames."""
+    keys = frames.keys() if is_sparse(wanted) else None
+    pixels = None if keys is None else read_by_rank(video, keys, wanted)
+    return _read_from_start(video, wanted, pad, planned=bool(frames.as_packets)) if pixels is None else pixels
+
+
+@overload
+def _read_from_start(video: VideoFile, wanted: list[int], pad: bool) -> torch.Tensor: ...
+@overload
+def _read_from_start(
+    video: VideoFile, wanted: list[int], pad: bool, *, planned: bool, since: int | None = None
+) -> torch.Tensor | None: ...
+def _read_from_start(
+    video: VideoFile, wanted: list[int], pad: bool, *, planned: bool = False, since: int | None = None
+) -> torch.Tensor | None:
+    """Decodes a video from its start; the wanted indices count from the frame with the time stamp `since`.
+
+    Returns:
+        The frames; None if the indices were `planned` with the packets, and the decoder gives other frames.
+    """
+    video.restart()
+    progress, clip = Progress(), FrameCollector(video.name, wanted)
+    before = count = 0
+    for frame in decode_frames(video, progress):
+        count += 1
+        if planned and not (progress.as_packets and (since is None or progress.part == 0)):
+            return None
+        if since is not None and (frame.pts is None or frame.pts < since):
+            before += 1
+            clip.add(-1, frame)
+        elif clip.add(count - 1 - before, frame):
+            return clip.result()
+    missing = before + clip.first_missing
+    if is_cut(video, progress):
+        fail(video.name, f"{cut_reason(video, progress, count)}, and frame {missing} was wanted")
+    if planned and not progress.as_packets:
+        return None
+    if clip.last is None:
+        fail(video.name, "no frame can be decoded")
+    if not pad:
+        fail(
+            video.name,
+            f"has {count} frames (0 to {count - 1}), but frame {missing} was wanted (pad=True repeats the last frame)",
+        )
+    return clip.padded()
 
 
 def _as_folder(source: VideoSource) -> FrameFiles | None:
@@ -411,3 +400,15 @@ def _check_times(times: Sequence[float]) -> np.ndarray:
     if not seconds:
         raise ValueError("`times` must name at least one time, got none.")
     return np.array(seconds)
+
+
+__all__ = [
+    "VideoDecodingError",
+    "VideoInfo",
+    "frame_timestamps",
+    "probe_video",
+    "read_frames",
+    "read_frames_at",
+    "read_frames_between",
+    "read_frames_by_rank",
+]

@@ -21,9 +21,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .decoding import VideoDecodingError, VideoInfo
+from .decoding import VideoInfo
 from .timeline import Timeline
-from .video_file import fail
+from .video_file import VideoDecodingError, fail
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _CODECS = {"JPEG": "mjpeg", "MPO": "mjpeg", "PNG": "png"}

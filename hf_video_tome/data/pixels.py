@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .video_file import fail
+from .display import Display, Orientation, display_of, orientation_of
+from .video_file import fail, why
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+# What FFmpeg takes for "not stated".
+_UNSPECIFIED_MATRIX = 2
+
 
 @dataclass
 class FrameCollector:
-    """The wanted frames, as far as they have been seen."""
+    """The wanted frames, as far as they have been seen, all of the size at which the video's first frame is shown.
 
-    name: str  # of the video
+    Args:
+        name: The video, for messages.
+        wanted: Indices of the frames.
+        first: The first frame of the video; None if that is the first one to be added.
+    """
+
+    name: str
     wanted: list[int]
-    seen: int = 0
+    first: Display | None = None
     last: VideoFrame | None = None
+    _orientation: Orientation = field(init=False, default_factory=Orientation)
     _slots: dict[int, list[int]] = field(init=False)
     _out: torch.Tensor | None = field(init=False, default=None)
     _reformatter: Any = field(init=False, default=None)
@@ -30,9 +41,18 @@ class FrameCollector:
         for slot, index in enumerate(self.wanted):
             self._slots.setdefault(index, []).append(slot)
 
+    def can_begin_with(self, orientation: Orientation | None) -> bool:
+        """Says if it is known how a frame is turned whose predecessors are skipped."""
+        if orientation is None:
+            self._orientation = Orientation()
+        return orientation is not None or (self.first is not None and self.first.orientation is None)
+
     def add(self, index: int, frame: VideoFrame) -> bool:
-        """Takes the frame in if it is wanted; says if it was the last one that is."""
-        self.seen, self.last = index + 1, frame
+        """Takes the next frame, whether it is wanted or not; says if it was the last one that is."""
+        self.last = frame
+        if self.first is None:
+            self.first = display_of(frame)
+        self._orientation = orientation_of(frame) or self._orientation
         slots = self._slots.pop(index, None)
         if slots is not None:
             self._store(slots, frame)
@@ -57,48 +77,42 @@ class FrameCollector:
         return self._out
 
     def _store(self, slots: list[int], frame: VideoFrame) -> None:
-        pixels = self._to_rgb(frame).permute(2, 0, 1)
+        if self.first is None:
+            raise RuntimeError("unreachable: no frame was added")
+        size, turn = self.first.shown_size, self._orientation
+        if turn.degrees is not None:
+            fail(self.name, f"asks to be shown turned by {turn.degrees} degrees; only multiples of 90 can be read")
+        stored = size[::-1] if turn.swapped else size
+        try:
+            pixels = torch.from_numpy(self._to_rgb(frame, *stored))
+        except Exception as error:  # PyAV raises many kinds
+            fail(self.name, f"a frame cannot be converted to RGB ({why(error)})")
+        if turn.swapped:
+            pixels = pixels.transpose(0, 1)
+        axes = [axis for axis, flipped in enumerate((turn.rows_reversed, turn.columns_reversed)) if flipped]
+        pixels = (pixels.flip(axes) if axes else pixels).permute(2, 0, 1)
         if self._out is None:
             self._out = torch.empty((len(self.wanted), *pixels.shape), dtype=torch.uint8)
-        elif self._out.shape[1:] != pixels.shape:
-            before, after = self._out.shape[-2:], pixels.shape[-2:]
-            fail(
-                self.name,
-                f"the frame size changes within the video, from {before[0]}x{before[1]} to {after[0]}x{after[1]}",
-            )
         for slot in slots:
             self._out[slot] = pixels
 
-    def _to_rgb(self, frame: VideoFrame) -> torch.Tensor:
-        """Gives the frame as it is shown: (H, W, 3) uint8 RGB, by the colour space and the range of the file."""
+    def _to_rgb(self, frame: VideoFrame, height: int, width: int) -> Any:
+        """Gives a frame as (height, width, 3) uint8 RGB, by the colour space and the range of the file."""
         from av.video.reformatter import VideoReformatter
 
         if self._reformatter is None:
             self._reformatter = VideoReformatter()
+
+        def convert() -> Any:
+            try:
+                return self._reformatter.reformat(frame, width, height, "rgb24", threads=1)  # one, as for the decoder
+            except TypeError:  # an older PyAV, which has no threads here
+                return self._reformatter.reformat(frame, width, height, "rgb24")
+
         try:
-            converted = self._reformatter.reformat(frame, format="rgb24", threads=1)  # one, as for the decoder
-        except TypeError:  # an older PyAV, which has no threads here
-            converted = self._reformatter.reformat(frame, format="rgb24")
-        pixels = torch.from_numpy(converted.to_ndarray())
-        turned, flipped_rows, flipped_columns = display_matrix(self.name, frame)
-        if turned:
-            pixels = pixels.transpose(0, 1)
-        axes = [axis for axis, flipped in enumerate((flipped_rows, flipped_columns)) if flipped]
-        return pixels.flip(axes) if axes else pixels
-
-
-def display_matrix(name: str, frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """Reads how a frame is to be shown: whether rows and columns swap, then whether rows and columns are reversed."""
-    # A matrix of 3x3 int32 (a b u / c d v / x y w) that maps a point (x, y) to (a x + c y, b x + d y): of interest are
-    # the signs, and which of a, d (upright) and b, c (on its side) are not zero.
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return False, False, False
-    a, b, _, c, d = memoryview(cast(Any, data)).cast("B").cast("i")[:5].tolist()
-    if not any((a, b, c, d)):
-        return False, False, False  # written by broken muxers; players ignore it too
-    if b == c == 0 and a and d:
-        return False, d < 0, a < 0
-    if a == d == 0 and b and c:
-        return True, b < 0, c < 0
-    fail(name, f"asks to be shown turned by {frame.rotation} degrees; only multiples of 90 can be read")
+            return convert().to_ndarray()
+        except OSError:
+            # FFmpeg cannot convert from some matrices, such as YCgCo, nor from numbers that mean none: players then go
+            # on as if none were stated.
+            frame.colorspace = _UNSPECIFIED_MATRIX
+            return convert().to_ndarray()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from .video_file import VideoFile, announced_frames, check_complete, check_file_size, fail
+from .video_file import NO_TIME, Packets, VideoFile
 
 # Seconds by which a time may lie before a frame's time stamp and still mean that frame: the clocks of containers are
 # coarse (webm, mkv: 1 ms), so that frame k of f per second need not be stamped k / f exactly.
@@ -44,52 +45,60 @@ class Timeline:
         return np.maximum(np.searchsorted(self.times, seconds + TIME_TOLERANCE, side="right") - 1, 0)
 
 
-def count_frames(video: VideoFile) -> int:
-    """Counts the visible frames, by the index of an mp4, else by reading all packets; raises if the file is cut."""
-    announced = announced_frames(video) if video.index is not None else None
-    if announced is not None:
-        check_file_size(video)
-        return announced or fail(video.name, "no frame can be decoded")
-    check_complete(video, video.scan.progress)
-    return sum(video.scan.shown) or fail(video.name, "no frame can be decoded")
+class ShownFrames(NamedTuple):
+    """When frames are shown, by the clocks of their parts of the file.
+
+    Attributes:
+        parts: (number of frames,) int64, ascending: number of times that the clock started again.
+        stamps: (number of frames,) int64, ascending within each part: time stamps in ticks.
+        durations: (number of frames,) int64: in ticks; 0 if not known.
+    """
+
+    parts: np.ndarray
+    stamps: np.ndarray
+    durations: np.ndarray
+
+    def in_order(self) -> ShownFrames:
+        """Returns them sorted by when they are shown."""
+        order = np.lexsort((self.stamps, self.parts))
+        return ShownFrames(*(values[order] for values in self))
 
 
-def whole_timeline(video: VideoFile) -> Timeline:
-    """Finds out when all frames are shown, by reading all packets; raises if the file is cut or that is not known."""
-    if announced_frames(video) is not None:
-        check_file_size(video)
-    packets = video.scan
-    check_complete(video, packets.progress)
-    shown = np.flatnonzero(packets.shown)
-    if not len(shown):
-        fail(video.name, "no frame can be decoded")
+def frames_of_packets(packets: Packets) -> ShownFrames | None:
+    """Sorts packets, each taken for a frame, by when they are shown; None where they have no times."""
     for stamps in (packets.pts, packets.dts):  # avi has only the latter, which then count frames
-        frames = [(stamp, packets.durations[place]) for place in shown if (stamp := stamps[place]) is not None]
-        if len(frames) == len(shown) and video.stream.time_base:
-            return timeline_of(video, frames)
-    period = _period(video)
-    if not period:
-        fail(video.name, "has neither time stamps nor a frame rate, so that no time can be looked up")
-    return Timeline(video.name, np.arange(len(shown)) * period, len(shown) * period)
+        frames = ShownFrames(*(values[packets.shown] for values in (packets.parts, stamps, packets.durations)))
+        if not np.any(frames.stamps == NO_TIME):
+            return frames.in_order()
+    return None
 
 
-def timeline_of(video: VideoFile, frames: list[tuple[int, int]], origin: int | None = None) -> Timeline:
+def timeline_of(video: VideoFile, frames: ShownFrames, origin: int | None = None) -> Timeline:
     """Makes the timeline of the last frames of a video, or of all.
+
+    Where the clock starts again, what follows is shown after what came before.
 
     Args:
         video: The video, which has a clock.
-        frames: Time stamp and duration (0 if not known) of each, in ticks, in any order.
+        frames: Its frames, in order.
         origin: Time stamp of the video's first frame; None if it is among them.
     """
-    unit = float(video.stream.time_base or 0)
-    ticks, durations = np.array(sorted(frames), dtype=np.int64).T
-    times = (ticks - (ticks[0] if origin is None else origin)) * unit
-    # Without a duration the last frame lasts as long as any, or as the one before.
-    length = durations[-1] * unit or _period(video) or (float(times[-1] - times[-2]) if len(times) > 1 else 0.0)
-    return Timeline(video.name, times, float(times[-1]) + length)
+    unit, begin = float(video.stream.time_base or 0), 0.0
+    times: list[np.ndarray] = []
+    starts = np.flatnonzero(np.diff(frames.parts)) + 1
+    for ticks, durations in zip(np.split(frames.stamps, starts), np.split(frames.durations, starts), strict=True):
+        if not times and origin is not None:
+            begin = (int(ticks[0]) - origin) * unit
+        times.append(begin + (ticks - ticks[0]) * unit)
+        # Without a duration the last frame lasts as long as any, or as the one before.
+        length = float(durations[-1]) * unit or period(video)
+        if not length and len(ticks) > 1:
+            length = float(ticks[-1] - ticks[-2]) * unit
+        begin = float(times[-1][-1]) + length
+    return Timeline(video.name, np.concatenate(times), begin)
 
 
-def _period(video: VideoFile) -> float:
+def period(video: VideoFile) -> float:
     """Gives the seconds between frames; 0.0 if no rate is known."""
     rate = video.stream.average_rate or video.stream.guessed_rate
     return 1 / float(rate) if rate else 0.0

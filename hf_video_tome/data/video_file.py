@@ -1,4 +1,4 @@
-"""Video files as PyAV opens them: their packets, decoded frames and index, and whether they are cut short."""
+"""Video files as PyAV opens them: their track, its packets, and the frames that the decoder makes of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import heapify, heappop, heappush
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias, Union, cast
 
 import numpy as np
+
+from .container_end import missing_end
+from .display import Display, display_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,24 +31,75 @@ VideoSource: TypeAlias = Union[str, os.PathLike[str], bytes, bytearray, BinaryIO
 
 MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 MATROSKA = "matroska,webm"
+# Time stamps before and after all others.
+EARLIEST, LATEST = -(2**62), 2**62
 # A frame may come after at most 16 that are shown later (h264, hevc), whose fields may have packets of their own.
 _MAX_REORDER = 32
+_STEP_BACK, _LEAP_AHEAD = 0.1, 10.0  # seconds
+# Stands for a time stamp that is not known.
+NO_TIME = -(2**63)
+
+
+class VideoDecodingError(ValueError):
+    """A video cannot be read, or not as far as asked; the message names the video and the reason.
+
+    Attributes:
+        source: The video: its path, or a description where there is none.
+        reason: What is wrong with it, without the name, for counting reasons over a data set.
+
+    Examples:
+        >>> from hf_video_tome.data import probe_video
+        >>> try:
+        ...     probe_video("missing.mp4")
+        ... except VideoDecodingError as error:
+        ...     print(error)
+        missing.mp4: no such file
+    """
+
+    # Takes the finished message as its only required argument: that is how data loader workers re-raise it.
+    def __init__(self, message: str, source: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.source = source
+        self.reason = reason
 
 
 def fail(name: str, reason: str) -> NoReturn:
     """Raises the error of a video that cannot be read, for this reason."""
-    from .decoding import VideoDecodingError  # that module needs this one
-
     raise VideoDecodingError(f"{name}: {reason}", name, reason)
+
+
+def why(error: Exception) -> str:
+    """Says in one line what PyAV raised."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+# Opening
 
 
 @dataclass
 class VideoFile:
-    """An open container, its video stream, and what messages call it."""
+    """An open container, its video track, and what messages call it."""
 
     name: str
+    handle: BinaryIO
     container: InputContainer
     stream: VideoStream
+    fresh: bool = True  # nothing has been read yet
+
+    def restart(self) -> None:
+        """Goes back to the beginning, by opening the container again: not all of them can seek."""
+        if self.fresh:
+            return
+        self.container.close()
+        self.container = _open_container(self.name, self.handle)
+        self.stream = _video_stream(self.name, self.container)
+        self.fresh = True
+
+    def seek(self, stamp: int) -> None:
+        """Goes to the last key frame that is not after a time stamp."""
+        self.fresh = False
+        self.container.seek(stamp, stream=self.stream, backward=True)
 
     @cached_property
     def index(self) -> PacketIndex | None:
@@ -52,26 +107,38 @@ class VideoFile:
         return read_index(self)
 
     @cached_property
+    def opening(self) -> Packets:
+        """The first packets of the file and its first frame; the container is then somewhere after them."""
+        if "scan" in self.__dict__:
+            return self.scan
+        self.restart()
+        return read_packets(self, EARLIEST, decode_first=True)
+
+    @cached_property
     def scan(self) -> Packets:
-        """All packets of the stream; reads them, so that the container stands at its end."""
-        return read_packets(self)
+        """All packets of the track and its first frame; the container is then at its end."""
+        self.restart()
+        return read_packets(self, decode_first=True)
 
-
-@dataclass
-class Progress:
-    """What has been seen of the packets so far."""
-
-    since: int | None = None  # dts of the packet, in an mp4, that reading began with; None: the first of the file
-    packets: int = 0  # that become visible frames
-    shown: bool = False  # whether the latest packet does
-    begin: float = math.inf  # seconds, of the earliest packet
-    end: float = 0.0  # seconds, of the latest packet
-    broken: str | None = None  # why reading stopped before the end
+    @cached_property
+    def missing_end(self) -> str | None:
+        """The evidence that the file was cut off, which is in its container; None if there is none."""
+        if self.container.format.name == MOV:
+            # By the last packet where the whole index has not been read anyway: it is long.
+            index = self.index if "index" in self.__dict__ else read_index(self, since=LATEST)
+            if index is None or not 0 < self.container.size < index.end:
+                return None
+            return f"its index reaches up to byte {index.end}, but it has only {self.container.size}"
+        position = self.handle.tell()
+        try:
+            return missing_end(self.handle, self.container.size, self.container.format.name)
+        finally:
+            self.handle.seek(position)  # FFmpeg reads on from where it was
 
 
 @contextmanager
 def open_video(source: VideoSource) -> Iterator[VideoFile]:
-    """Opens a video, with an error that says exactly what is wrong where it is none."""
+    """Opens a video; what FFmpeg finds wrong with it, then or later, is an error that says so."""
     import av
 
     from .frame_folder import FrameFolder
@@ -85,7 +152,7 @@ def open_video(source: VideoSource) -> Iterator[VideoFile]:
         try:
             handle: BinaryIO = path.open("rb")
         except OSError as error:
-            fail(name, f"cannot be opened ({error.strerror or error})")
+            fail(name, f"cannot be opened ({why(error)})")
         owned = True
     elif isinstance(source, (bytes, bytearray, memoryview)):
         name = f"<{len(source)} bytes>"
@@ -106,24 +173,34 @@ def open_video(source: VideoSource) -> Iterator[VideoFile]:
             f"{type(source).__name__}: {source!r}."
         )
 
+    video = None
     try:
-        size = handle.seek(0, io.SEEK_END)
-        handle.seek(0)
-        if size == 0:
+        if handle.seek(0, io.SEEK_END) == 0:
             fail(name, "the file is empty (0 bytes)")
-        try:
-            # Through the handle, not by its name, which FFmpeg could take for a URL ("clip: one.mp4") or, where the
-            # content is a playlist, use to open other files.
-            container = av.open(handle, metadata_errors="replace")
-        except av.error.FFmpegError as error:
-            fail(name, _why_unreadable(handle, error.strerror or str(error)))
-        with container:
-            yield VideoFile(name, container, _video_stream(name, container))
+        container = _open_container(name, handle)
+        video = VideoFile(name, handle, container, _video_stream(name, container))
+        yield video
+    except av.error.FFmpegError as error:  # of whatever is not expected to raise one
+        fail(name, f"cannot be decoded ({why(error)})")
     finally:
+        if video is not None:
+            video.container.close()
         if owned:
             handle.close()
         elif position is not None:
             handle.seek(position)
+
+
+def _open_container(name: str, handle: BinaryIO) -> InputContainer:
+    import av
+
+    handle.seek(0)
+    try:
+        # Through the handle, not by its name, which FFmpeg could take for a URL ("clip: one.mp4") or, where the
+        # content is a playlist, use to open other files.
+        return av.open(handle, metadata_errors="replace")
+    except Exception as error:  # FFmpeg's errors, and what PyAV has no name for
+        fail(name, _why_unreadable(handle, why(error)))
 
 
 def _why_unreadable(handle: BinaryIO, detail: str) -> str:
@@ -142,6 +219,7 @@ def _is_seekable(handle: BinaryIO) -> bool:
 
 
 def _video_stream(name: str, container: InputContainer) -> VideoStream:
+    """Chooses the track that players show: FFmpeg's best one, but no picture that is only attached."""
     from av.stream import Disposition
 
     form = container.format.name
@@ -152,15 +230,18 @@ def _video_stream(name: str, container: InputContainer) -> VideoStream:
     if not streams:
         others = ", ".join(stream.type or "unknown" for stream in container.streams) or "none"
         fail(name, f"no video stream (streams: {others})")
-    stream = streams[0]
-    if stream.codec_context is None:
+    readable = [stream for stream in streams if stream.codec_context is not None]
+    if not readable:
         fail(name, "no decoder for its video codec")
+    best = container.streams.best("video")
+    if best not in readable:  # FFmpeg does not leave attached pictures out by itself
+        best = max(readable, key=lambda s: (bool(s.disposition & Disposition.default), s.bit_rate or 0, -s.index))
     # One thread. With frame threads an error in the middle of a file got lost, and the frames after it would be
     # counted wrongly. With any threads, a decoder that waits for the garbage collector (an error's traceback keeps it)
     # hangs a forked process that frees it, such as a data loader worker. Run several videos at once instead.
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    return stream
+    best.thread_type = "NONE"
+    best.codec_context.thread_count = 1
+    return best
 
 
 def codec_name(stream: VideoStream) -> str:
@@ -169,82 +250,208 @@ def codec_name(stream: VideoStream) -> str:
     return str(getattr(codec, "canonical_name", None) or codec.name)
 
 
-def demux(video: VideoFile, progress: Progress) -> Iterator[Packet]:
-    """Gives the packets of the video stream in file order; stops, and notes why, where the file is broken."""
-    import av
-
-    unit = float(video.stream.time_base or 0)
-    hidden_bit = codec_name(video.stream) == "vp8"
-    reorder_damage_is_normal = video.container.format.name == "mpegts"
-    try:
-        for packet in video.container.demux(video.stream):
-            if packet.size == 0:  # the end
-                continue
-            if packet.is_corrupt and not reorder_damage_is_normal:
-                progress.broken = "its last packet is incomplete"
-                return
-            # VP8 stores frames that are only referred to, never shown, as packets of their own; the bit says so.
-            progress.shown = not packet.is_discard and not (hidden_bit and not memoryview(packet)[0] >> 4 & 1)
-            progress.packets += progress.shown
-            if packet.pts is not None and unit:
-                progress.begin = min(progress.begin, packet.pts * unit)
-                progress.end = max(progress.end, (packet.pts + (packet.duration or 0)) * unit)
-            yield packet
-    except av.error.FFmpegError as error:
-        progress.broken = error.strerror or str(error)
+# Packets
 
 
 @dataclass
+class Progress:
+    """What has been seen of the packets and frames so far.
+
+    Attributes:
+        packets: Number of packets that become visible frames.
+        shown: Whether the latest packet does.
+        part: Number of times that the clock started again: several recordings may follow each other in a file.
+        begun: Whether there was a key frame; before it, the decoder may lack what frames refer to.
+        broken: Why reading stopped before the end.
+        as_packets: Whether all frames so far were the ones that the packets announced, in the order of their times.
+        frame_part: `part` of the latest frame.
+        since: Time stamp before which packets and frames do not count; None: all do.
+    """
+
+    packets: int = 0
+    shown: bool = False
+    part: int = 0
+    begun: bool = False
+    broken: str | None = None
+    as_packets: bool = True
+    frame_part: int = 0
+    since: int | None = None
+    latest: int | None = None  # dts
+    untimed: int = 0  # packets without a usable time whose frames have not come
+    waiting: list[tuple[int, int]] = field(default_factory=list)  # heap: (part, pts) of the others
+
+    def expect(self, pts: int | None) -> None:
+        """Notes that a frame with this time stamp is to come."""
+        if pts is None:
+            self.untimed += 1
+        elif self.since is None or pts >= self.since:
+            heappush(self.waiting, (self.part, pts))
+
+    def take(self, frame: VideoFrame) -> None:
+        """Compares a frame with the packets."""
+        if self.since is not None and frame.pts is not None and frame.pts < self.since:
+            return
+        if self.waiting and self.waiting[0][1] == frame.pts:
+            self.frame_part = heappop(self.waiting)[0]
+        elif self.untimed and not self.waiting:
+            self.untimed -= 1
+            self.frame_part = self.part
+        else:
+            self.as_packets = False
+            found = min((entry for entry in self.waiting if entry[1] == frame.pts), default=None)
+            if found is not None:
+                self.frame_part = max(self.frame_part, found[0])
+                self.waiting = [entry for entry in self.waiting if entry > found]
+                heapify(self.waiting)
+
+    def finish(self) -> None:
+        """Notes that all frames have come."""
+        self.as_packets &= not self.waiting and not self.untimed
+
+
+def demux(video: VideoFile, progress: Progress) -> Iterator[Packet]:
+    """Gives the packets of the video track in file order; stops, and notes why, where the file is broken."""
+    import av
+
+    hidden_bit = codec_name(video.stream) == "vp8"
+    back, ahead = _clock_limits(video)
+    # There FFmpeg marks packets after an error of transmission, and the last one before a recording that follows.
+    marks_are_evidence = video.container.format.name != "mpegts"
+    held: Packet | None = None
+    try:
+        for packet in _all_packets(video):
+            if packet.size == 0:  # the end
+                continue
+            if held is not None:
+                packet, held = held, packet
+            if packet.is_corrupt and held is None and marks_are_evidence:
+                held = packet
+                continue
+            # VP8 stores frames that are only referred to, never shown, as packets of their own; the bit says so.
+            progress.shown = not packet.is_discard and not (hidden_bit and not memoryview(packet)[0] >> 4 & 1)
+            progress.packets += progress.shown
+            progress.begun = progress.begun or packet.is_keyframe
+            dts = packet.dts
+            if dts is not None:
+                if progress.latest is not None and not back <= dts - progress.latest <= ahead:
+                    progress.part += 1
+                progress.latest = dts
+            yield packet
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        progress.broken = why(error)
+    if held is not None:
+        progress.broken = "its last packet is incomplete"
+
+
+def _clock_limits(video: VideoFile) -> tuple[float, float]:
+    """Gives the steps of decoding times, in ticks, beyond which FFmpeg takes what follows for another recording."""
+    from av.format import Flags
+
+    unit = float(video.stream.time_base or 1)
+    leaps_count = bool(video.container.format.flags & cast(int, Flags.ts_discont.value))
+    return -_STEP_BACK / unit, _LEAP_AHEAD / unit if leaps_count else math.inf
+
+
+def _all_packets(video: VideoFile) -> Iterator[Packet]:
+    """Reads packets past stretches that hold none, such as the zeros of a file that was made longer beforehand."""
+    import av
+
+    stalled, video.fresh = 0, False
+    while stalled < 3:
+        position = video.handle.tell()
+        try:
+            yield from video.container.demux(video.stream)
+            return
+        except av.error.BlockingIOError:  # FFmpeg found nothing for a while, and goes on if asked again
+            stalled = stalled + 1 if video.handle.tell() == position else 0
+
+
+def packet_time(video: VideoFile, packet: Packet) -> int | None:
+    """Gives the time stamp that a packet's frame will have; None where there is none to rely on."""
+    # An avi has no time stamps, only places, in the order of decoding; what FFmpeg makes of them is a guess.
+    return None if video.container.format.name == "avi" else packet.pts
+
+
+@dataclass(frozen=True)
 class Packets:
     """Packets that follow each other in a file, in its order."""
 
     progress: Progress
-    pts: list[int | None] = field(default_factory=list)
-    dts: list[int | None] = field(default_factory=list)
-    durations: list[int] = field(default_factory=list)
-    keys: list[bool] = field(default_factory=list)
-    shown: list[bool] = field(default_factory=list)
-    at_end: bool = True  # no others follow
+    pts: np.ndarray  # int64, NO_TIME where `packet_time` gives None
+    dts: np.ndarray  # int64, NO_TIME where it is not known
+    durations: np.ndarray  # int64, 0 where they are not known
+    keys: np.ndarray  # bool
+    shown: np.ndarray  # bool
+    parts: np.ndarray  # int64
+    at_end: bool  # no others follow
+    first: Display | None  # of the first frame, if it was to be decoded and these packets give one
 
 
-def read_packets(video: VideoFile, until: int | None = None) -> Packets:
-    """Reads packets from where the container stands, to the end or to all of those with a pts below `until`."""
-    read, beyond = Packets(Progress()), 0
-    for packet in demux(video, read.progress):
-        read.pts.append(packet.pts)
-        read.dts.append(packet.dts)
-        read.durations.append(packet.duration or 0)
-        read.keys.append(packet.is_keyframe)
-        read.shown.append(read.progress.shown)
-        if until is not None and read.progress.shown and packet.pts is not None and packet.pts >= until:
+def read_packets(video: VideoFile, until: int | None = None, decode_first: bool = False) -> Packets:
+    """Reads packets from where the container is, to the end or to all of those with a pts below `until`."""
+    progress, rows, first = Progress(), [], None
+    beyond, at_end = 0, True
+    for packet in demux(video, progress):
+        stamp = packet_time(video, packet)
+        times = (NO_TIME if time is None else time for time in (stamp, packet.dts))
+        rows.append((*times, packet.duration or 0, packet.is_keyframe, progress.shown, progress.part))
+        if decode_first and first is None:
+            first = _first(video, packet, alone=progress.packets == len(rows) == 1)
+        if until is not None and progress.shown and (stamp is None or stamp >= until):
             beyond += 1
             if beyond > _MAX_REORDER:
-                read.at_end = False
+                at_end = False
                 break
-    return read
+    pts, dts, durations, keys, shown, parts = np.array(rows, dtype=np.int64).reshape(-1, 6).T
+    return Packets(progress, pts, dts, durations, keys != 0, shown != 0, parts, at_end, first)
+
+
+def _first(video: VideoFile, packet: Packet, alone: bool) -> Display | None:
+    """Looks at the first frame if this packet gives it, after those before; `alone`: without waiting for others."""
+    errors = Progress()
+    frames = decode_packet(video, packet, errors)
+    if alone and not frames:
+        frames = decode_packet(video, None, errors)
+        video.stream.codec_context.flush_buffers()
+    return display_of(frames[0]) if frames else None
+
+
+# Frames
 
 
 def decode_packet(video: VideoFile, packet: Packet | None, progress: Progress) -> list[VideoFrame]:
     """Decodes one packet (None: what the decoder still holds); what is wrong with it goes to `progress`."""
-    import av
-
     try:
         return list(video.stream.codec_context.decode(packet))
-    except av.error.FFmpegError as error:
-        progress.broken = error.strerror or str(error)
+    except Exception as error:  # FFmpeg's errors, and what PyAV has no name for
+        if progress.begun:
+            progress.broken = why(error)
+        else:
+            video.stream.codec_context.flush_buffers()  # it may hold the rest of what it could not decode
         return []
 
 
 def decode_frames(video: VideoFile, progress: Progress) -> Iterator[VideoFrame]:
     """Gives the frames in presentation order, up to the end or to where the file is broken."""
     for packet in demux(video, progress):
-        yield from decode_packet(video, packet, progress)
+        if progress.shown:
+            progress.expect(packet_time(video, packet))
+        for frame in decode_packet(video, packet, progress):
+            progress.take(frame)
+            yield frame
         if progress.broken is not None:
             return
     # What the decoder still holds comes next only if all packets were there: of a file that is cut short, frames that
     # are shown earlier may be missing, and those after them would get a wrong index.
-    if not is_cut(video, progress):
-        yield from decode_packet(video, None, progress)
+    if is_cut(video, progress):
+        return
+    for frame in decode_packet(video, None, progress):
+        progress.take(frame)
+        yield frame
+    progress.finish()
+
+
+# The index of an mp4
 
 
 @dataclass(frozen=True)
@@ -270,65 +477,29 @@ def read_index(video: VideoFile, since: int | None = None) -> PacketIndex | None
     return PacketIndex(dts, (hidden == 0) & (sizes > 0), int((positions + sizes).max()))
 
 
-def announced_frames(video: VideoFile, since: int | None = None) -> int | None:
-    """Gives the number of visible frames by the container's index; None where it has none that can be trusted."""
-    if video.container.format.name != MOV or not video.stream.frames:
-        return None
-    index = video.index if since is None else read_index(video, since)
-    return int(video.stream.frames) if index is None else int(index.shown.sum())
+# Whether it is all there
 
 
-def check_file_size(video: VideoFile, since: int | None = None) -> None:
-    """Raises if an mp4's index points beyond the end of the file."""
-    index = video.index if since is None else read_index(video, since)
-    size = video.container.size
-    if index is not None and 0 < size < index.end:
-        fail(video.name, f"truncated: its index reaches up to byte {index.end}, but it has only {size}")
+def is_cut(video: VideoFile, progress: Progress) -> bool:
+    """Says if the file ended before its video did, having been read up to its end."""
+    return progress.broken is not None or video.missing_end is not None
 
 
 def check_complete(video: VideoFile, progress: Progress) -> None:
     """Raises if the file ended before its video did, all of its packets having been read."""
     if is_cut(video, progress):
-        announced = announced_frames(video)
-        of = f" of {announced}" if announced is not None else ""
-        detail = f" ({progress.broken})" if progress.broken else ""
-        fail(video.name, f"truncated or broken: it holds only {progress.packets}{of} frames{detail}")
+        detail = progress.broken or video.missing_end
+        fail(video.name, f"truncated or broken: it holds only {progress.packets} frames ({detail})")
 
 
-def is_cut(video: VideoFile, progress: Progress) -> bool:
-    """Says if the file ended before its video did, having been read up to its end."""
-    if progress.broken is not None:
-        return True
-    announced = announced_frames(video, progress.since)
-    if announced is not None:
-        return progress.packets < announced
-    if video.container.format.name == MATROSKA:
-        # A cut webm just ends; only the length in its header tells. The one tagged to the stream is exact to about a
-        # frame. The container's is coarser, and other streams may be longer than the video: it counts only without.
-        length = _tagged_duration(video.stream)
-        if length is not None:
-            rate = video.stream.average_rate
-            return length - progress.end > max(0.2, 2.5 / float(rate) if rate else 0.0)
-        if len(video.container.streams) == 1 and video.container.duration:
-            length = video.container.duration / 1e6
-            return length - progress.end > max(0.5, 0.1 * length)
-        return False
-    frames = int(video.stream.frames)
-    return bool(frames) and frames - progress.packets > max(2, 0.05 * frames)
+def check_index(video: VideoFile) -> None:
+    """Raises if an mp4's index points beyond the end of the file."""
+    if video.container.format.name == MOV and video.missing_end is not None:
+        fail(video.name, f"truncated: {video.missing_end}")
 
 
-def cut_reason(progress: Progress, decoded: int, announced: int | None) -> str:
+def cut_reason(video: VideoFile, progress: Progress, decoded: int) -> str:
     """Says how far decoding came."""
-    of = f" of {announced}" if announced is not None else ""
-    detail = f" ({progress.broken})" if progress.broken else ""
-    return f"truncated or broken: only {decoded}{of} frames could be decoded{detail}"
-
-
-def _tagged_duration(stream: VideoStream) -> float | None:
-    """Reads the "DURATION" tag ("00:00:03.600000000") of a Matroska stream, in seconds."""
-    tag = stream.metadata.get("DURATION") or stream.metadata.get("duration")
-    try:
-        hours, minutes, seconds = str(tag).split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds.strip("\x00 "))
-    except ValueError:
-        return None
+    of = f" of {video.index.shown.sum()}" if video.index is not None else ""
+    detail = progress.broken or video.missing_end
+    return f"truncated or broken: only {decoded}{of} frames could be decoded ({detail})"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from av.packet import Packet
 
 HEIGHT, WIDTH = 64, 96
 _BITS = 8
@@ -65,19 +69,52 @@ def encode(
     return path
 
 
-def remux(source: Path, target: Path, delay: float) -> Path:
-    """Copies an mp4 with every frame `delay` seconds later; a negative one hides the frames before its beginning."""
+def remux(
+    source: Path,
+    target: Path,
+    delay: float = 0,
+    change: Callable[[int, Packet], bool] = lambda number, packet: True,
+    bitstream_filter: str | None = None,
+) -> Path:
+    """Copies a video without encoding it again, every frame `delay` seconds later.
+
+    A negative delay hides, in an mp4, the frames before its beginning. `change` gets each packet and its number, may
+    change its times, and says whether it is kept.
+    """
     import av
 
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         stream = reader.streams.video[0]
         copy = writer.add_stream_from_template(stream)
+        bitstream = av.BitStreamFilterContext(bitstream_filter, stream) if bitstream_filter else None
         shift = round(delay / stream.time_base)
-        for packet in reader.demux(stream):
-            if packet.dts is not None:
-                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, copy
-                writer.mux(packet)
+        packets = [packet for packet in reader.demux(stream) if packet.dts is not None]
+        for number, packet in enumerate(packets):
+            packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+            if not change(number, packet):
+                continue
+            for ready in [packet] if bitstream is None else bitstream.filter(packet):
+                ready.stream = copy
+                writer.mux(ready)
     return target
+
+
+def write_packets(
+    path: Path, codec: str, packets: Sequence[bytes], fps: int = 25, size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> Path:
+    """Writes encoded pictures, such as JPEG files, as a video."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuvj420p"
+        for number, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, fps), stream, True
+            container.mux(packet)
+    return path
 
 
 def write_pictures(folder: Path, pattern: str, numbers: Sequence[int]) -> Path:
