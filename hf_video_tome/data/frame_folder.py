@@ -35,7 +35,8 @@ class FrameFolder:
     """A video, or a stretch of one, as numbered pictures in a folder; goes wherever a video's path goes.
 
     Frame 0 is the picture with the number `start`, frame 1 the next number, and so on: a missing number is an error
-    that names the file, once that frame is wanted. With `stop` the folder is never listed, however large it is.
+    that names the file, once that frame is wanted. With `stop` the folder is not listed, however large it is, unless
+    the last frame is not there: a stretch that goes on after the last picture ends with that, as one of a video does.
 
     Args:
         path: The folder.
@@ -100,7 +101,11 @@ def numbered_frames(folder: FrameFolder) -> FrameFiles:
 
     Examples:
         >>> import tempfile
-        >>> numbered_frames(FrameFolder(tempfile.mkdtemp(), start=3, stop=10)).count()
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for number in range(1, 13):
+        ...     (folder / f"frame_{number:010d}.jpg").touch()
+        >>> numbered_frames(FrameFolder(folder, start=3, stop=10)).count()
         7
     """
     name = os.fspath(folder.path)
@@ -163,7 +168,11 @@ class FrameFiles(ABC):
 
     Examples:
         >>> import tempfile
-        >>> frames = numbered_frames(FrameFolder(tempfile.mkdtemp(), start=3, stop=7, fps=50))
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for number in range(1, 13):
+        ...     (folder / f"frame_{number:010d}.jpg").touch()
+        >>> frames = numbered_frames(FrameFolder(folder, start=3, stop=7, fps=50))
         >>> frames.timeline().times.tolist()
         [0.0, 0.02, 0.04, 0.06]
     """
@@ -282,9 +291,9 @@ class _Numbered(FrameFiles):
 
     @cached_property
     def _stop(self) -> int:
-        if self._folder.stop is not None:
-            return self._folder.stop
-        pattern, start = self._folder.pattern, self._folder.start
+        pattern, start, stop = self._folder.pattern, self._folder.start, self._folder.stop
+        if stop is not None and os.path.exists(os.path.join(self.name, pattern.format(stop - 1))):
+            return stop
         before, _, after = _split(pattern)
         numbers = re.compile(re.escape(before) + "([0-9]+)" + re.escape(after))
         last = -1
@@ -293,8 +302,9 @@ class _Numbered(FrameFiles):
             if match and pattern.format(int(match[1])) == file:
                 last = max(last, int(match[1]))
         if last < start:
-            fail(self.name, f"is a folder without frames named {pattern!r} from number {start} on")
-        return last + 1
+            ends = f", which ends with number {last}" if last >= 0 else ""
+            fail(self.name, f"is a folder without frames named {pattern!r} from number {start} on{ends}")
+        return last + 1 if stop is None else min(last + 1, stop)
 
 
 def _file_names(folder: str) -> list[str]:

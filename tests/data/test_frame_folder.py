@@ -11,6 +11,7 @@ from PIL import Image
 from video_samples import HEIGHT, WIDTH, frame_number, write_pictures
 
 from hf_video_tome.data import frame_folder
+from hf_video_tome.data.clips import read_clips
 from hf_video_tome.data.decoding import (
     VideoDecodingError,
     frame_timestamps,
@@ -20,6 +21,7 @@ from hf_video_tome.data.decoding import (
     read_frames_by_rank,
 )
 from hf_video_tome.data.frame_folder import FrameFolder
+from hf_video_tome.data.sampling import ClipSampling
 
 EPIC = "frame_{:010d}.jpg"
 
@@ -135,6 +137,22 @@ def test_end_of_a_folder_without_a_stop(folder):
     assert numbers(read_frames(FrameFolder(folder, start=5), [40], pad=True)) == [20]
     with pytest.raises(VideoDecodingError, match=r"without frames named 'frame_\{:010d\}.jpg' from number 21"):
         probe_video(FrameFolder(folder, start=21))
+
+
+@pytest.mark.parametrize("stop", [30, 108])
+def test_a_stretch_that_goes_on_after_the_last_picture_ends_there(folder, stop):
+    # As EPIC-KITCHENS-100 has them; a segment of a video ends with it in the same way.
+    part = FrameFolder(folder, start=12, stop=stop, fps=10)
+    assert probe_video(part).num_frames == len(frame_timestamps(part)) == 9
+    assert numbers(read_clips(part, ClipSampling(12, strategy="start"))[0]) == [*range(12, 21), 20, 20, 20]
+    assert numbers(read_clips(part, ClipSampling(3))[0]) == [13, 16, 19]
+    with pytest.raises(VideoDecodingError, match=r"frame_0000000021\.jpg is missing"):
+        read_frames(part, [9])  # asked for by its number
+
+
+def test_a_stretch_after_the_last_picture(folder):
+    with pytest.raises(VideoDecodingError, match=r"from number 21 on, which ends with number 20"):
+        read_clips(FrameFolder(folder, start=21, stop=30), ClipSampling(4))
 
 
 def test_missing_folder(tmp_path):
