@@ -94,7 +94,7 @@ class Frames:
         Raises:
             VideoDecodingError: If there is none.
         """
-        return self.video.opening.first or self._decoded.first or fail(self.video.name, "no frame can be decoded")
+        return self.video.first or self._decoded.first or fail(self.video.name, "no frame can be decoded")
 
     @cached_property
     def _keys(self) -> Keys | None:

@@ -45,7 +45,7 @@ class FrameCollector:
         """Says if it is known how a frame is turned whose predecessors are skipped."""
         if orientation is None:
             self._orientation = Orientation()
-        return orientation is not None or (self.first is not None and self.first.orientation is None)
+        return orientation is not None or self.first is None or self.first.orientation is None
 
     def add(self, index: int, frame: VideoFrame) -> bool:
         """Takes the next frame, whether it is wanted or not; says if it was the last one that is."""

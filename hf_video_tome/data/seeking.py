@@ -309,9 +309,11 @@ def _plan_runs(wanted: list[int], keys: Keys) -> list[_Run] | None:
 
 
 def _decode_runs(video: VideoFile, wanted: list[int], runs: list[_Run]) -> torch.Tensor | None:
-    if video.opening.first is None:
+    at_start = runs[0].key.pts == video.opening.pts[0]
+    first = None if at_start else video.first  # the clip is shown like the video's first frame
+    if first is None and not at_start:
         return None
-    clip = FrameCollector(video.name, wanted, video.opening.first)
+    clip = FrameCollector(video.name, wanted, first)
     return clip.result() if all(_decode_run(video, clip, run) for run in runs) else None
 
 

@@ -108,17 +108,25 @@ class VideoFile:
 
     @cached_property
     def opening(self) -> Packets:
-        """The first packets of the file and its first frame; the container is then somewhere after them."""
+        """The first packets of the track; the container is then somewhere after them."""
         if "scan" in self.__dict__:
             return self.scan
         self.restart()
-        return read_packets(self, EARLIEST, decode_first=True)
+        return read_packets(self, EARLIEST)
 
     @cached_property
     def scan(self) -> Packets:
-        """All packets of the track and its first frame; the container is then at its end."""
+        """All packets of the track; the container is then at its end."""
         self.restart()
-        return read_packets(self, decode_first=True)
+        return read_packets(self)
+
+    @cached_property
+    def first(self) -> Display | None:
+        """How the first frame is shown; None if the first packets alone give none."""
+        errors = Progress()
+        frames = [frame for packet in [*self.opening.head, None] for frame in decode_packet(self, packet, errors)]
+        self.stream.codec_context.flush_buffers()
+        return display_of(frames[0]) if frames else None
 
     @cached_property
     def missing_end(self) -> str | None:
@@ -384,36 +392,35 @@ class Packets:
     shown: np.ndarray  # bool
     parts: np.ndarray  # int64
     at_end: bool  # no others follow
-    first: Display | None  # of the first frame, if it was to be decoded and these packets give one
+    head: list[Packet]  # up to the first that is shown
 
 
-def read_packets(video: VideoFile, until: int | None = None, decode_first: bool = False) -> Packets:
+def read_packets(video: VideoFile, until: int | None = None) -> Packets:
     """Reads packets from where the container is, to the end or to all of those with a pts below `until`."""
-    progress, rows, first = Progress(), [], None
+    progress, rows = Progress(), []
+    head: list[Packet] = []
     beyond, at_end = 0, True
     for packet in demux(video, progress):
-        stamp = packet_time(video, packet)
-        times = (NO_TIME if time is None else time for time in (stamp, packet.dts))
-        rows.append((*times, packet.duration or 0, packet.is_keyframe, progress.shown, progress.part))
-        if decode_first and first is None:
-            first = _first(video, packet, alone=progress.packets == len(rows) == 1)
-        if until is not None and progress.shown and (stamp is None or stamp >= until):
+        stamp, decoded_at, shown = packet_time(video, packet), packet.dts, progress.shown
+        if progress.packets <= shown:
+            head.append(packet)
+        rows.append(
+            (
+                NO_TIME if stamp is None else stamp,
+                NO_TIME if decoded_at is None else decoded_at,
+                packet.duration or 0,
+                packet.is_keyframe,
+                shown,
+                progress.part,
+            )
+        )
+        if until is not None and shown and (stamp is None or stamp >= until):
             beyond += 1
             if beyond > _MAX_REORDER:
                 at_end = False
                 break
-    pts, dts, durations, keys, shown, parts = np.array(rows, dtype=np.int64).reshape(-1, 6).T
-    return Packets(progress, pts, dts, durations, keys != 0, shown != 0, parts, at_end, first)
-
-
-def _first(video: VideoFile, packet: Packet, alone: bool) -> Display | None:
-    """Looks at the first frame if this packet gives it, after those before; `alone`: without waiting for others."""
-    errors = Progress()
-    frames = decode_packet(video, packet, errors)
-    if alone and not frames:
-        frames = decode_packet(video, None, errors)
-        video.stream.codec_context.flush_buffers()
-    return display_of(frames[0]) if frames else None
+    pts, dts, durations, keys, visible, parts = np.array(rows, dtype=np.int64).reshape(-1, 6).T
+    return Packets(progress, pts, dts, durations, keys != 0, visible != 0, parts, at_end, head)
 
 
 # Frames
