@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from .merging import (
     CHECKS,
+    MAX_LAYERS,
     MODES,
     SCOPES,
     Check,
@@ -21,7 +22,9 @@ from .merging import (
     TokenLayout,
     TokenMergingPlan,
     TokenMergingSettings,
+    is_between,
     requested_removals,
+    shown,
     token_counts,
 )
 from .saved_settings import RESOLVED_WHEN_SAVED, settings_of_file
@@ -91,8 +94,22 @@ def sizes_of(config: Any, name: str, count: int = 1) -> tuple[int, ...]:
     sizes = (value,) * min(count, 2) if single else tuple(value) if isinstance(value, Iterable) else ()
     if len(sizes) != count or not all(isinstance(size, numbers.Integral) and int(size) >= 1 for size in sizes):
         allowed = {1: "an int", 2: "an int, or two of them (height, width),", 3: "three ints (frames, height, width)"}
-        raise ValueError(f"{name} must be {allowed[count]} of at least 1, got {value!r}")
+        raise ValueError(f"{name} must be {allowed[count]} of at least 1, got {shown(value)}")
     return tuple(map(int, sizes))
+
+
+def check_layers(config: Any) -> None:
+    """Checks the numbers of layers of a config, of which modules and lists are made one by one.
+
+    Args:
+        config: The config.
+
+    Raises:
+        ValueError: Naming the field, its value and what is allowed.
+    """
+    for name, value in vars(config).items():
+        if name.endswith("_layers") and isinstance(value, numbers.Integral) and not is_between(value, 0, MAX_LAYERS):
+            raise ValueError(f"{name} must be an int from 0 to {MAX_LAYERS}, got {shown(value)}")
 
 
 @dataclass(kw_only=True, repr=False)
@@ -249,6 +266,7 @@ class TokenMergingConfigMixin:
             ValueError: Naming the field, its value and what is allowed.
         """
         settings = self.token_merging if settings is None else settings
+        check_layers(self)
         self.tubelet_grid(self.clip_shape)
         if MODES[settings.mode].needs_threshold and settings.threshold is None:
             raise SettingError(

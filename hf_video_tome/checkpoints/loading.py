@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 SAVED_TRANSFORM = "saved with the checkpoint"
 """The `transform_source` of a classifier whose transform nobody had to guess."""
+
+
+_MAX_MESSAGE = 1000  # what transformers and torch say of a value can be as long as the value
 
 
 class CheckpointError(ValueError):
@@ -122,12 +126,10 @@ def load_classifier(
         (24, 'saved with the checkpoint')
     """
     import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForVideoClassification, PretrainedConfig
 
     from ..evaluation.tasks import classifier_tasks
-    from ..models import ARCHITECTURES
+    from .checks import CONFIG_FILE, check_config, check_config_content, check_loaded, check_weights, find_weights
 
     location, shown = find_checkpoint(name), name or DEFAULT_CHECKPOINT
     is_local = Path(location).is_dir()
@@ -136,40 +138,31 @@ def load_classifier(
         "loaded from the Hub: "
     )
     with quiet_transformers():
-        with _failures(shown, OSError, ValueError, StrictDataclassError, prefix="" if is_local else no_folder):
-            content, _ = PretrainedConfig.get_config_dict(location)
-        model_type = content.get("model_type")
-        if model_type not in ARCHITECTURES:
-            raise CheckpointError(
-                f"{shown}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
-            )
-        with _failures(shown, OSError, ValueError, StrictDataclassError):
+        with _failures(shown, "" if is_local else no_folder):
+            content = _read_config(location) if is_local else PretrainedConfig.get_config_dict(location)[0]
+        with _failures(shown, f"{CONFIG_FILE}: "):
+            check_config_content(content)
             config = AutoConfig.from_pretrained(location)
+            check_config(config)
             classifier_tasks(config)  # here, as whatever reads its answers needs to know
         with_settings(config, settings)
+        transform, source = _load_transform(location, config, shown)
+        with _failures(shown):
+            weights = find_weights(location, content)
+        with _failures(shown, f"{CONFIG_FILE}: no model can be built of it: "):
+            check_weights(config, weights)
         # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
         fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
-        with _failures(shown, OSError, SafetensorError):
+        with _failures(shown, "transformers cannot load it: "):
             model, report = AutoModelForVideoClassification.from_pretrained(
                 location,
                 dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, by name
+                return_dict=True,  # outputs are read by their names
                 **fields,
             )
-        for key, found, expected in sorted(report["mismatched_keys"]):
-            raise CheckpointError(
-                f"{shown}: its weights do not fit its config.json: {key} has shape {tuple(found)}, expected "
-                f"{tuple(expected)}"
-            )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise CheckpointError(
-                f"{shown}: {len(missing)} of the weights of a {model_type} video classifier are missing "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); its config says it is a "
-                f"{', '.join(content.get('architectures') or ['?'])}"
-            )
-        transform, source = _load_transform(location, config, shown)
+            check_loaded(model, weights, report)
     model.to(device)
     return Classifier(shown, location, model.eval(), transform, source, torch.device(device))
 
@@ -207,6 +200,17 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
     return changed
 
 
+def _read_config(location: str) -> Any:
+    """Content of the config.json in a folder."""
+    from transformers import PretrainedConfig
+
+    from ..saved_files import read_json_object
+    from .checks import CONFIG_FILE
+
+    read_json_object(Path(location) / CONFIG_FILE)  # which says better what is wrong with it
+    return PretrainedConfig.get_config_dict(location)[0]
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Hides progress bars and warnings of the loading: what matters of it is checked here and said in errors."""
@@ -219,7 +223,8 @@ def quiet_transformers() -> Iterator[None]:
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         logging.set_verbosity(verbosity)
         hub_logging.set_verbosity(hub_verbosity)
@@ -231,7 +236,7 @@ def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransfo
     """The transform saved with a checkpoint, and where it is from; for a folder without one the usual one."""
     from ..data.transforms import ClipTransform
 
-    with _failures(shown, OSError, ValueError):
+    with _failures(shown):
         try:
             return ClipTransform.from_pretrained(location, config=config), SAVED_TRANSFORM
         except FileNotFoundError:
@@ -241,11 +246,28 @@ def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransfo
 
 
 @contextmanager
-def _failures(name: str, *kinds: type[Exception], prefix: str = "") -> Iterator[None]:
-    """Turns exceptions that a bad checkpoint is known to cause into a `CheckpointError` of one line."""
+def _failures(name: str, prefix: str = "") -> Iterator[None]:
+    """Turns whatever a bad checkpoint causes into a `CheckpointError` of one line.
+
+    That can be any exception: transformers and torch fail in every way on values that nobody expected.
+
+    Args:
+        name: What the user called the checkpoint.
+        prefix: Put before what does not begin with the name of a file.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    from .checks import FileError
+
     try:
         yield
-    except kinds as error:
-        # Those of the system hold a number, too, which says nothing to people.
-        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
-        raise CheckpointError(f"{name}: {prefix}{' '.join(text.split())}") from error
+    except Exception as error:
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror:  # its number says nothing to people
+            text = f"{error.strerror}: {error.filename}"
+        if not isinstance(error, (OSError, ValueError, StrictDataclassError, SafetensorError)):
+            text = f"{type(error).__name__}: {text}"
+        if not isinstance(error, FileError):
+            text = prefix + text
+        raise CheckpointError(f"{name}: {' '.join(text.split())[:_MAX_MESSAGE]}") from error

@@ -7,10 +7,9 @@ give: the frames are resized as uint8 (so are PIL's), and every later step is ex
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from ..merging import is_between, shown
 from ..models import ARCHITECTURES
+from ..saved_files import find_saved_files, read_json_object
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -32,8 +33,11 @@ HALF = (0.5, 0.5, 0.5)
 _PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
 _NESTED_FILE = "processor_config.json"
 PROCESSOR_FILES = (_NESTED_FILE, *_PROCESSOR_FILES)
-"""Files in which a checkpoint may have its processor."""
+"""Files in which a checkpoint may have its processor, that first which counts before the others."""
 _NESTED_KEYS = ("video_processor", "image_processor")
+
+MAX_ENLARGEMENT = 16
+"""How many times larger than the model's frames a checkpoint may have them before the crop; usual is 1.3 at most."""
 
 PROCESSOR_SETTINGS = (
     "do_resize",
@@ -97,31 +101,33 @@ class ClipTransform:
         if self.resize is not None and not _is_length(self.resize) and not _is_size(self.resize):
             raise ValueError(
                 "`resize` must be the length of the shortest edge (an integer of at least 1), a (height, width) tuple "
-                f"or None, got {self.resize!r}."
+                f"or None, got {shown(self.resize)}."
             )
         if self.crop is not None and not _is_size(self.crop):
             raise ValueError(
-                f"`crop` must be a (height, width) tuple of positive integers or None, got {self.crop!r}."
+                f"`crop` must be a (height, width) tuple of positive integers or None, got {shown(self.crop)}."
             )
         for name in ("rescale_factor", "rescale_offset"):
             value = getattr(self, name)
             if not _is_number(value) or (name == "rescale_factor" and value == 0):
-                raise ValueError(f"`{name}` must be a finite number (the factor not 0), got {value!r}.")
+                raise ValueError(f"`{name}` must be a finite number (the factor not 0), got {shown(value)}.")
         if (self.mean is None) != (self.std is None):
             raise ValueError(
-                f"`mean` and `std` must both be given or both be None, got {self.mean!r} and {self.std!r}."
+                f"`mean` and `std` must both be given or both be None, got {shown(self.mean)} and {shown(self.std)}."
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is None:
                 continue
             if not isinstance(values, tuple) or len(values) != 3 or not all(_is_number(v) for v in values):
-                raise ValueError(f"`{name}` must be a tuple of 3 finite numbers (R, G, B) or None, got {values!r}.")
+                raise ValueError(
+                    f"`{name}` must be a tuple of 3 finite numbers (R, G, B) or None, got {shown(values)}."
+                )
             if name == "std" and min(values) <= 0:
-                raise ValueError(f"`std` must be above 0, got {values!r}.")
+                raise ValueError(f"`std` must be above 0, got {shown(values)}.")
         if self.resample not in _PIL_RESAMPLE.values():
             allowed = ", ".join(repr(name) for name in _PIL_RESAMPLE.values())
-            raise ValueError(f"`resample` must be one of {allowed}, got {self.resample!r}.")
+            raise ValueError(f"`resample` must be one of {allowed}, got {shown(self.resample)}.")
 
     @property
     def output_size(self) -> tuple[int, int] | None:
@@ -310,13 +316,15 @@ class ClipTransform:
 
         def need(key: str) -> Any:
             if key not in settings:
-                known = f"its class, {class_name!r}, is unknown here" if class_name else "it names no processor class"
+                known = (
+                    f"its class, {shown(class_name)}, is unknown here" if class_name else "it names no processor class"
+                )
                 fail(f"the key {key!r} is missing, and {known}, so that no default applies")
             return settings[key]
 
         for key, value in settings.items():
             if key in PROCESSOR_SETTINGS and key.startswith("do_") and not isinstance(value, bool):
-                fail(f"{key!r} must be True or False, got {value!r}")
+                fail(f"{key!r} must be True or False, got {shown(value)}")
         for key in ("do_pad", "do_flip_channel_order"):
             if settings.get(key):
                 fail(f"{key!r} is set, and this transform has no such step")
@@ -333,7 +341,7 @@ class ClipTransform:
             if resize is None:
                 fail(
                     "'size' must be an integer, {'shortest_edge': n} or {'height': h, 'width': w} with positive "
-                    f"integers, got {size!r}"
+                    f"integers, got {shown(size)}"
                 )
         crop: tuple[int, int] | None = None
         if settings.get("do_center_crop", False):
@@ -341,7 +349,7 @@ class ClipTransform:
             if not isinstance(crop_size, tuple):
                 fail(
                     "'crop_size' must be an integer or {'height': h, 'width': w} with positive integers, got "
-                    f"{settings['crop_size']!r}"
+                    f"{shown(settings['crop_size'])}"
                 )
             crop = crop_size
 
@@ -359,7 +367,7 @@ class ClipTransform:
         if isinstance(resample, bool) or not isinstance(resample, int) or resample not in _PIL_RESAMPLE:
             name = _PIL_NAMES.get(resample, "unknown") if isinstance(resample, int) else "not a PIL code"
             allowed = ", ".join(f"{code} ({text})" for code, text in _PIL_RESAMPLE.items())
-            fail(f"'resample' must be one of {allowed}, got {resample!r} ({name})")
+            fail(f"'resample' must be one of {allowed}, got {shown(resample)} ({name})")
         try:
             return cls(resize, crop, factor, offset, mean, std, _PIL_RESAMPLE[resample])
         except ValueError as error:
@@ -412,7 +420,10 @@ class ClipTransform:
         )
         transform = cls.from_dict(settings, source)
         if config is not None:
-            transform.check_config(config)
+            try:
+                transform.check_config(config)
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from error
         return transform
 
     @classmethod
@@ -470,8 +481,8 @@ class ClipTransform:
             config: The model's config.
 
         Raises:
-            ValueError: If the frames' size or number of channels is not what the config says. A config without such a
-                field is not checked against it.
+            ValueError: If the frames' size or number of channels is not what the config says, or they are resized to
+                many times that size first. A config without such a field is not checked against it.
         """
         expected = _config_size(config)
         if expected is not None and self.output_size != expected:
@@ -480,34 +491,15 @@ class ClipTransform:
                 f"The model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
                 f"makes {made}: {self}."
             )
+        edges = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        if expected is not None and max(edges) > MAX_ENLARGEMENT * max(expected):
+            raise ValueError(
+                f"The model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
+                f"makes them more than {MAX_ENLARGEMENT} times as large before it crops: {self}."
+            )
         channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None)
         if channels is not None and channels != 3:
             raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB).")
-
-
-def find_processor_files(name_or_path: str | os.PathLike[str], **hub_options: Any) -> Iterator[Path]:
-    """The files of a saved processor, that first which counts before the others.
-
-    Args:
-        name_or_path: A folder, or a model id on the Hub.
-        **hub_options: Where and how to look there, as for `transformers.utils.cached_file`.
-
-    Yields:
-        Those of `PROCESSOR_FILES` that there are; on the Hub looked for one at a time.
-
-    Raises:
-        OSError: If the Hub refuses.
-    """
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        yield from filter(Path.is_file, (folder / name for name in PROCESSOR_FILES))
-        return
-    from transformers.utils import cached_file
-
-    for name in PROCESSOR_FILES:
-        found = cached_file(str(name_or_path), name, **hub_options, _raise_exceptions_for_missing_entries=False)
-        if found is not None:
-            yield Path(found)
 
 
 def load_processor_settings(
@@ -536,16 +528,21 @@ def load_processor_settings(
     """
     path = Path(name_or_path)
     if path.is_file():
-        return _read_processor(path), str(path)
+        return read_json_object(path), str(path)
     # Two parts at most make a model id; all else can only have been meant as a folder.
     is_path = path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2
     if is_path and not path.is_dir():
         raise FileNotFoundError(f"{name_or_path}: no such folder.")
     try:
-        for file in find_processor_files(
-            name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        for file in find_saved_files(
+            name_or_path,
+            PROCESSOR_FILES,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
         ):
-            content = _read_processor(file)
+            content = read_json_object(file)
             if file.name != _NESTED_FILE:
                 return content, str(file)
             for key in _NESTED_KEYS:
@@ -578,7 +575,7 @@ def _is_size(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and is_between(value, -sys.float_info.max, sys.float_info.max)
 
 
 def _family(class_name: str) -> str:
@@ -645,16 +642,6 @@ def _read_channels(value: Any) -> Any:
     if _is_number(value):
         return (value, value, value)
     return tuple(value) if isinstance(value, list) else value
-
-
-def _read_processor(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # broken JSON or not UTF-8
-        raise ValueError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object with processor settings, got a {type(content).__name__}.")
-    return content
 
 
 def _config_size(config: PretrainedConfig) -> tuple[int, int] | None:

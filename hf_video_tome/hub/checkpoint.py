@@ -17,7 +17,8 @@ from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, 
 from transformers import PreTrainedModel
 
 from ..configuration import TokenMergingConfigMixin
-from ..data.transforms import PROCESSOR_FILES, find_processor_files
+from ..data.transforms import PROCESSOR_FILES
+from ..saved_files import find_saved_files, read_json_object
 from .card import CARD_FILE
 from .remote_code import find_remote_code, save_remote_code
 
@@ -214,7 +215,7 @@ def _find_processor(location: str | os.PathLike[str]) -> list[Path]:
             validate_repo_id(str(location))
         except HFValidationError:
             raise ValueError(f"processor must be a processor, a folder or a Hub id, got {location}") from None
-    files = list(find_processor_files(location))
+    files = list(find_saved_files(location, PROCESSOR_FILES))
     if not files:
         where = "" if is_folder else " on the Hub (or, where that is not reached, in its cache)"
         raise ValueError(f"processor must have one of {', '.join(PROCESSOR_FILES)}{where}, got {location}")
@@ -249,10 +250,11 @@ def _forget_remote_code(folder: Path) -> None:
     """Config and processor that came with code name it still, where the code is not."""
     for name in ("config.json", *PROCESSOR_FILES):
         path = folder / name
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content = read_json_object(path) if path.is_file() else {}
         # A processor may name the code of another repository, as "repository--file.Class".
         named = content.pop("auto_map", {})
-        kept = {key: value for key, value in named.items() if "--" in str(value) and name in PROCESSOR_FILES}
+        entries = named.items() if isinstance(named, dict) else ()
+        kept = {key: value for key, value in entries if "--" in str(value) and name in PROCESSOR_FILES}
         if kept != named:
             content |= {"auto_map": kept} if kept else {}
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..models import ARCHITECTURES, Architecture
 from ..processing import ClipProcessor
+from ..saved_files import read_json_object
 from ..version import __version__
 
 PACKAGE = __name__.split(".")[0]
@@ -227,7 +228,7 @@ def save_remote_code(folder: str | os.PathLike[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: If the folder has no config.json.
-        ValueError: If the architecture is not known.
+        ValueError: If the architecture is not known, or a file of the folder holds no JSON object.
 
     Examples:
         >>> import tempfile
@@ -242,10 +243,10 @@ def save_remote_code(folder: str | os.PathLike[str]) -> list[str]:
     config_file, processor_file = Path(folder) / "config.json", Path(folder) / "preprocessor_config.json"
     if not config_file.is_file():
         raise FileNotFoundError(f"{folder} has no config.json: save the model there first")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    settings = json.loads(processor_file.read_text(encoding="utf-8")) if processor_file.is_file() else {}
+    config = read_json_object(config_file)
+    settings = read_json_object(processor_file) if processor_file.is_file() else {}
     processor = settings.get("image_processor_type") == ClipProcessor.__name__
-    code = collect_remote_code(config.get("model_type"), processor)
+    code = collect_remote_code(str(config.get("model_type")), processor)
     for name, text in code.files.items():
         (Path(folder) / name).write_text(text, encoding="utf-8")
     _add_auto_map(config_file, config, code.auto_map)
@@ -275,5 +276,6 @@ def find_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _add_auto_map(path: Path, content: dict[str, Any], auto_map: dict[str, str]) -> None:
-    content["auto_map"] = {**content.get("auto_map", {}), **auto_map}
+    before = content.get("auto_map")
+    content["auto_map"] = {**(before if isinstance(before, dict) else {}), **auto_map}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -24,6 +24,8 @@ from .matching import (
 )
 from .modes import MODES, Mode, ModeInputs, register_mode
 from .schedule import (
+    MAX_LAYERS,
+    MAX_R,
     MAX_SHARE,
     SCHEDULE_INFLECTIONS,
     check_r,
@@ -36,9 +38,12 @@ from .schedule import (
 from .setting_error import SettingError
 from .settings import CHECKS, POSITIONS, Check, TokenMergingSettings, is_off
 from .state import TokenMergingState, TokenMergingTrace, build_trace, initial_state, unmerge
+from .values import is_between, shown
 
 __all__ = [
     "CHECKS",
+    "MAX_LAYERS",
+    "MAX_R",
     "MAX_SHARE",
     "MODES",
     "POSITIONS",
@@ -69,6 +74,7 @@ __all__ = [
     "cosine_scores",
     "decide_merge",
     "initial_state",
+    "is_between",
     "is_off",
     "keep_states",
     "max_removable",
@@ -81,6 +87,7 @@ __all__ = [
     "register_mode",
     "removals_per_layer",
     "requested_removals",
+    "shown",
     "size_bias",
     "token_counts",
     "tokens_of_share",

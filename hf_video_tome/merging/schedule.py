@@ -5,8 +5,11 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Sequence
+from math import inf
+from typing import Any
 
 from .setting_error import SettingError
+from .values import is_between, shown
 
 SCHEDULE_INFLECTIONS = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
 """The named schedules and the inflection each of them stands for."""
@@ -14,12 +17,19 @@ SCHEDULE_INFLECTIONS = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
 MAX_SHARE = 0.5
 """The largest share of its tokens that one layer can remove: bipartite matching pairs each token at most once."""
 
+MAX_R = 2**53
+"""The largest number of tokens that r can ask for: up to here the arithmetic of the schedules is exact."""
 
-def check_r(r: object) -> int | float | list[int]:
+MAX_LAYERS = 1024
+"""The most layers that a schedule is made for: far more than any model has, and few enough to list one by one."""
+
+
+def check_r(r: Any) -> int | float | list[int]:
     """Validates the number of tokens to remove per layer and returns it in its JSON-safe form.
 
     Args:
-        r: An int >= 0, a share of the initial tokens in (0, 0.5], or a sequence of ints >= 0, one per layer.
+        r: An int from 0 to `MAX_R`, a share of the initial tokens in (0, 0.5], or a sequence of such ints, one per
+            layer.
 
     Returns:
         The same value as a plain int, float or list of ints.
@@ -31,31 +41,36 @@ def check_r(r: object) -> int | float | list[int]:
         >>> check_r((4, 2, 0))
         [4, 2, 0]
     """
-    allowed = f"an int >= 0, a share in (0, {MAX_SHARE}], or a list of ints >= 0, one per layer"
-    if isinstance(r, numbers.Integral) and not isinstance(r, bool):
-        if int(r) >= 0:
+    entries = r if isinstance(r, Sequence) and not isinstance(r, str) else [r]
+    if len(entries) > MAX_LAYERS:  # before anybody looks at them all
+        raise SettingError("r", r, f"a list of at most {MAX_LAYERS} entries, one per layer", got=str(len(r)))
+    if isinstance(r, numbers.Integral):
+        if _is_count(r):
             return operator.index(r)  # see `_plain_float`
-    elif isinstance(r, numbers.Real) and not isinstance(r, bool):
-        if 0 < float(r) <= MAX_SHARE:
+    elif isinstance(r, numbers.Real):
+        if is_between(r, 0, MAX_SHARE) and r != 0:
             return _plain_float(r)
-    elif (
-        isinstance(r, Sequence)
-        and not isinstance(r, str)
-        and all(isinstance(x, numbers.Integral) and not isinstance(x, bool) and int(x) >= 0 for x in r)
-    ):
+    elif entries is r and all(_is_count(x) for x in r):
         return [operator.index(x) for x in r]
+    allowed = f"an int >= 0, a share in (0, {MAX_SHARE}], or a list of ints >= 0, one per layer"
+    if any(isinstance(x, numbers.Integral) and is_between(x, MAX_R + 1, inf) for x in entries):
+        allowed += f", no int above {MAX_R}"
     raise SettingError("r", r, allowed)
 
 
-def _plain_float(value: numbers.Real) -> float:
+def _is_count(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and is_between(value, 0, MAX_R)
+
+
+def _plain_float(value: Any) -> float:
     """Returns a number as a float, which torch.compile takes as a constant.
 
     `float` (and `int`) would leave a keyword of a compiled call symbolic, and all numbers of tokens with it.
     """
-    return value.__float__()
+    return value.__float__()  # type: ignore[no-any-return]
 
 
-def check_schedule(schedule: object) -> str | float:
+def check_schedule(schedule: Any) -> str | float:
     """Validates a schedule and returns it in its JSON-safe form.
 
     Args:
@@ -74,7 +89,7 @@ def check_schedule(schedule: object) -> str | float:
     if isinstance(schedule, str):
         if schedule in SCHEDULE_INFLECTIONS:
             return schedule
-    elif isinstance(schedule, numbers.Real) and not isinstance(schedule, bool) and -1 <= float(schedule) <= 1:
+    elif is_between(schedule, -1, 1):
         return _plain_float(schedule)
     names = ", ".join(repr(name) for name in SCHEDULE_INFLECTIONS)
     raise SettingError("schedule", schedule, f"one of {names}, or an inflection in [-1, 1]")
@@ -112,11 +127,14 @@ def requested_removals(
     Raises:
         SettingError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a
             schedule other than "constant" are given.
+        ValueError: If there are more than `MAX_LAYERS` layers.
 
     Examples:
         >>> requested_removals(10, "decreasing", num_layers=5, num_tokens=100)
         [20, 15, 10, 5, 0]
     """
+    if num_layers > MAX_LAYERS:
+        raise ValueError(f"at most {MAX_LAYERS} layers can merge tokens, got {shown(num_layers)}")
     r = check_r(r)
     inflection = check_schedule(schedule)
     if isinstance(inflection, str):

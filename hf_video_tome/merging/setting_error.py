@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_MAX_LENGTH = 200
+from .values import shown
 
 
 class SettingError(ValueError):
@@ -27,14 +27,7 @@ class SettingError(ValueError):
         self.got = got
 
     def __str__(self) -> str:
-        return f"{self.field} must be {self.allowed}, got {self._short_value() if self.got is None else self.got}"
-
-    def _short_value(self) -> str:
-        try:
-            text = repr(self.value)
-        except ValueError:  # Python writes out ints of up to 4300 digits
-            return "a number that is too long to be shown"
-        return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
+        return f"{self.field} must be {self.allowed}, got {shown(self.value) if self.got is None else self.got}"
 
     def with_field(self, field: str) -> SettingError:
         """Returns the same error with the setting called by another name."""

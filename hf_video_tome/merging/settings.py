@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -11,6 +10,7 @@ from .layout import SCOPES
 from .modes import MODES
 from .schedule import check_r, check_schedule
 from .setting_error import SettingError
+from .values import is_between
 
 HEAD_AGGREGATIONS = ("mean", "concat")
 POOLINGS = ("weighted", "mean")
@@ -47,10 +47,10 @@ def one_of(name: str, allowed: Iterable[str], optional: bool = False) -> Check:
     return check
 
 
-def _check_threshold(value: object) -> float | None:
+def _check_threshold(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and -1 <= float(value) <= 1:
+    if is_between(value, -1, 1):
         return float(value)
     raise SettingError("threshold", value, "a cosine similarity in [-1, 1] or None")
 

@@ -216,6 +216,36 @@ class OriginalWeights:
         return any(_name_pattern(pattern).fullmatch(name) for name in self.tensors)
 
 
+def check_values(tensors: Mapping[str, Tensor]) -> None:
+    """Refuses tensors that are not dense, or that stand for more values than are there.
+
+    A view that repeats values (`expand`) is a few bytes in a file, and takes all of its size as soon as it is copied.
+
+    Args:
+        tensors: The tensors by their names. Two of them may share their values, as tied weights do.
+
+    Raises:
+        ConversionError: Naming the first such tensor.
+
+    Examples:
+        >>> check_values({"head.bias": torch.zeros(1).expand(1000)})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        hf_video_tome.models.conversion.ConversionError: head.bias must have values of its own, got ... 4 bytes of 4000
+    """
+    total, stored = 0, {}
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or 0 in tensor.shape:
+            raise ConversionError(f"{name} must be a dense tensor with values, got {_describe(tensor)}")
+        size, storage = tensor.numel() * tensor.element_size(), tensor.untyped_storage()
+        total += size
+        stored[storage.data_ptr()] = storage.nbytes()
+        if size > storage.nbytes() or total > 2 * sum(stored.values()):
+            raise ConversionError(
+                f"{name} must have values of its own, got {_describe(tensor)} with {storage.nbytes()} bytes of {size}"
+            )
+
+
 def check_architecture(weights: OriginalWeights, model_type: str) -> None:
     """Refuses weights that are clearly those of another architecture.
 
@@ -422,9 +452,7 @@ def convert_original_state_dict(
         raise ConversionError(f"the architecture must be one of {', '.join(known)}, got {model_type!r}")
     convert = _converter(model_type).convert_original_state_dict
     weights = OriginalWeights.from_state_dict(state_dict)
-    for name, tensor in weights.tensors.items():
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or 0 in tensor.shape:
-            raise ConversionError(f"{name} must be a dense tensor with values, got {_describe(tensor)}")
+    check_values(weights.tensors)
     check_architecture(weights, model_type)
     heads = find_heads(weights, label_groups)
     given = {name: value for name, value in options.items() if value is not None}

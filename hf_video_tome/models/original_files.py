@@ -6,6 +6,7 @@ import argparse
 import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def load_original_checkpoint(path: str | Path, key: str | None = None) -> Origin
     path = Path(path)
     if path.is_dir():
         raise ConversionError(f"{path} is a folder: a file is needed")
-    content: Any = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    content: Any = _load_safetensors(path) if path.suffix == ".safetensors" else load_torch_file(path)
     if not isinstance(content, Mapping):
         raise ConversionError(f"{path} holds a {type(content).__name__}: a dictionary with weights is needed")
     unused: dict[str, str] = {}
@@ -138,7 +139,24 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         raise ConversionError(f"{path} is no readable safetensors file: {error}") from error
 
 
-def _load_pickle(path: Path) -> Any:
+def load_torch_file(path: Path) -> Any:
+    """Reads a file of `torch.save`; never runs code from it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it holds, on the CPU.
+
+    Raises:
+        ConversionError: If it cannot be read, or holds more than data.
+        OSError: If there is no such file.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+        if unpacked > size:  # a file of torch.save is never compressed
+            raise ConversionError(f"{path} is refused: its entries unpack to {unpacked} bytes, while it has {size}")
     with _allowed_globals(), path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what matters of them becomes an error below
         try:

@@ -333,7 +333,7 @@ def test_malformed_settings_are_named(content, message, tmp_path):
     assert "preprocessor_config.json" in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "expected a JSON object")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "must hold a JSON object")])
 def test_broken_file(tmp_path, text, message):
     (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
