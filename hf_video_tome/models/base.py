@@ -279,7 +279,7 @@ class TokenMergingModelMixin:
 class TokenMergingHeadMixin(TokenMergingModelMixin):
     """What heads that merge tokens have in common."""
 
-    def _reads_prefix_only(self, output_token_merging: bool, asked: dict[str, Any]) -> bool:
+    def _reads_prefix_only(self, output_token_merging: bool, asked: Mapping[str, Any]) -> bool:
         """Whether a head that classifies by CLS may have its base model leave everything else out of the last layer.
 
         Not where there may be gradients, which would be missing instead of zero; nor in training, nor where anything

@@ -1,12 +1,10 @@
 """Motionformer with token merging: the plain modules, subclassed."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
@@ -110,7 +108,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         interpolate_pos_encoding: bool = False,
         output_token_merging: bool = False,
         token_merging: TokenMergingPlan | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
 
@@ -185,7 +183,7 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
         labels: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_token_merging: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput | tuple:
         """Classifies clips.
 

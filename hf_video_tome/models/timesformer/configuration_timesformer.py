@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import transformers
+from huggingface_hub.dataclasses import strict
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
 from ...merging import SettingError, TokenLayout, TokenMergingSettings
 
 
+@strict
 class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig):
     """`transformers.TimesformerConfig` and the token merging fields of `TokenMergingConfigMixin`.
 
@@ -25,6 +27,19 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
 
     default_token_merging_scope: ClassVar[str] = "tube"
     default_proportional_attention: ClassVar[bool] = True
+
+    @property
+    def output_attentions(self) -> bool | None:
+        """Whether attention weights are returned; unless the attention is eager already, they are computed eagerly."""
+        return self._output_attentions
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool | None) -> None:
+        # Not refused, as transformers does: the stock model is always eager, and takes it at any time.
+        self._output_attentions = value
+
+    def validate_output_attentions(self) -> None:
+        """Part of `@strict`-powered validation: attention weights can be had with every attention implementation."""
 
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:

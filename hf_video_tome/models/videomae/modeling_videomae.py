@@ -1,14 +1,12 @@
 """VideoMAE with token merging: the stock modules of transformers, subclassed."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.videomae import modeling_videomae as stock
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep, mean_pool
@@ -126,7 +124,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         bool_masked_pos: torch.BoolTensor | None = None,
         output_token_merging: bool = False,
         token_merging: TokenMergingPlan | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
 
@@ -202,7 +200,7 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         output_token_merging: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput | tuple:
         """Classifies clips.
 

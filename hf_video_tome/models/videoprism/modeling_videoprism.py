@@ -1,17 +1,15 @@
 """VideoPrism with token merging: the stock modules of transformers, subclassed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.videoprism import modeling_videoprism as stock
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import (
@@ -192,7 +190,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
         interpolate_pos_encoding: bool | None = False,
         output_token_merging: bool = False,
         token_merging: TokenMergingPlan | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> stock.BaseModelOutputWithSpatialAndTemporalStates | tuple:
         """Encodes clips.
 
@@ -296,7 +294,7 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
         labels: Tensor | None = None,
         interpolate_pos_encoding: bool | None = False,
         output_token_merging: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput | tuple:
         """Classifies clips.
 

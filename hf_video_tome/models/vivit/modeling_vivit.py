@@ -1,14 +1,12 @@
 """ViViT with token merging: the stock modules of transformers, subclassed."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.models.vivit import modeling_vivit as stock
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
@@ -153,7 +151,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         attention_mask: Tensor | None = None,
         output_token_merging: bool = False,
         token_merging: TokenMergingPlan | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling | tuple:
         """Encodes clips.
 
@@ -237,7 +235,7 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
         labels: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_token_merging: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput | tuple:
         """Classifies clips.
 

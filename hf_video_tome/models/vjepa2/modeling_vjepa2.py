@@ -1,9 +1,7 @@
 """V-JEPA 2 with token merging: the stock modules of transformers, subclassed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 # The eager attention of V-JEPA 2 ignores its mask; this one is the same but for that.
 from transformers.models.vivit.modeling_vivit import eager_attention_forward
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
@@ -242,7 +240,7 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
         skip_predictor: bool = False,
         output_token_merging: bool = False,
         token_merging: TokenMergingPlan | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> stock.VJEPA2WithMaskedInputModelOutput | tuple:
         """Encodes clips.
 
@@ -332,7 +330,7 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
         pixel_values_videos: Tensor | None = None,
         labels: Tensor | None = None,
         output_token_merging: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput | tuple:
         """Classifies clips.
 

@@ -6,10 +6,8 @@ Shapes: B clips, T frames (temporal positions of the tubelets), P patches of eac
 one CLS token, H heads of width D, C = H * D.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_motionformer import MotionformerConfig
@@ -416,7 +414,7 @@ class MotionformerModel(MotionformerPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Any
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
 
@@ -546,7 +544,7 @@ class MotionformerForVideoClassification(MotionformerPreTrainedModel):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput | tuple:
         """Classifies clips.
 
