@@ -438,6 +438,32 @@ def test_a_checkpoint_that_gives_no_answer_says_so(app, tmp_path, monkeypatch, v
 
 
 @pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"MAX_MEGABYTES": 0.01}, r"This video is too large: it must have at most 0\.01 MB, got 0 MB"),
+        ({"MAX_MINUTES": 0.02}, r"This video is too long: it must have at most 0\.02 minutes, got 0\.1 minutes"),
+        ({"MAX_PIXELS": 2000}, r"The frames of this video are too large: .* at most 2,000 pixels, got 64 x 48"),
+    ],
+)
+def test_videos_that_are_too_large_are_refused_before_they_are_decoded(app, tmp_path, monkeypatch, limit, message):
+    for name, value in limit.items():
+        monkeypatch.setattr(app, name, value)
+    monkeypatch.setattr(app, "read_clips", None)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
+    video = write_video(tmp_path / "noise.mp4", noise, fps=10)
+    with pytest.raises(gradio.Error) as caught:
+        app.classify(str(video), "videomae-moving-digits", 38, "merge", "constant", 0.8)
+    assert re.fullmatch(message, caught.value.message)
+
+
+def test_an_upload_that_is_too_large_is_not_taken(app, address):
+    for size, status in ((2**10, 200), (app.MAX_MEGABYTES * 2**20 + 1, 413)):
+        answer = httpx.post(f"{address}gradio_api/upload", files={"files": ("a.mp4", bytes(size))}, timeout=HOUR)
+        assert answer.status_code == status
+    assert "maximum allowed size of 104857600 bytes" in answer.text
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"checkpoint": None}, r"Checkpoint must be a folder, a model id on the Hub, or one of: .*, got None"),

@@ -30,7 +30,7 @@ from hf_video_tome.benchmark import Ratio, interleave, ratio, stopwatch
 from hf_video_tome.benchmark.timing import Timer
 from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, CheckpointError, Classifier, available, load_classifier
 from hf_video_tome.configuration import PREFIX
-from hf_video_tome.data import ClipSampling, VideoDecodingError, read_clips
+from hf_video_tome.data import ClipSampling, VideoDecodingError, probe_video, read_clips
 from hf_video_tome.data.moving_digits import write_clips
 from hf_video_tome.evaluation import predict_labels
 from hf_video_tome.merging import MODES
@@ -56,6 +56,10 @@ MIN_ROUNDS, MAX_ROUNDS = 3, 15
 STEADY = 1.25  # quartiles of the ratios that are further apart tell more of the machine than of the model
 SMALL_WIDTH, SMALL_BATCH = 256, 8  # a clip alone of a tiny model would measure little but overhead
 NUM_LABELS = 5  # of each task
+MAX_MEGABYTES = 100
+MAX_MINUTES = 5
+MAX_FPS = 120  # where a file has no times, so many frames are taken for a second
+MAX_PIXELS = 4096 * 2304  # of a frame; all frames of a clip are in memory at once
 CLEAN_UP = (3600, 6 * 3600)
 """Every so many seconds films and uploads that are so many seconds old are removed; all of them when the page ends."""
 CSS = """
@@ -211,6 +215,7 @@ def classify(
     model: Any = classifier.model
     r = choose_merging(model, r, mode, schedule, threshold)
     try:
+        check_size(Path(video))
         frames = read_clips(Path(video), ClipSampling(model.config.clip_shape.frames, strategy="uniform"))[0]
     except VideoDecodingError as error:
         raise gr.Error(f"This video cannot be read: {error}") from error
@@ -235,6 +240,32 @@ def classify(
     model.set_token_merging(r=0)
     measured = facts(clip.trace.token_counts, timing, answers, str(classifier.device))
     return measured, answers[0].probabilities, answers[1].probabilities, save_film(clip)
+
+
+def check_size(video: Path) -> None:
+    """Refuses a video that is too large for the page; Gradio refuses some, but not those that come by address.
+
+    Args:
+        video: Path of the video.
+
+    Raises:
+        gr.Error: If it is, for the person in front of the page.
+        VideoDecodingError: If it cannot be read.
+    """
+    megabytes = video.stat().st_size / 2**20 if video.is_file() else 0
+    if megabytes > MAX_MEGABYTES:
+        raise gr.Error(f"This video is too large: it must have at most {MAX_MEGABYTES} MB, got {megabytes:.0f} MB")
+    info = probe_video(video)
+    minutes = max(info.duration, info.num_frames / MAX_FPS) / 60
+    if minutes > MAX_MINUTES:
+        raise gr.Error(
+            f"This video is too long: it must have at most {MAX_MINUTES} minutes, got {minutes:.1f} minutes"
+        )
+    if info.width * info.height > MAX_PIXELS:
+        raise gr.Error(
+            f"The frames of this video are too large: they must have at most {MAX_PIXELS:,} pixels, got "
+            f"{info.width} x {info.height}"
+        )
 
 
 def choose_merging(model: Any, r: float, mode: str, schedule: str, threshold: float) -> float:
@@ -395,7 +426,8 @@ def build(folder: str | os.PathLike[str]) -> gr.Blocks:
 def launch(page: gr.Blocks, **options: Any) -> Any:
     """Serves the page, without anything from other servers."""
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg")
-    return page.queue().launch(theme=theme, css=CSS, ssr_mode=False, footer_links=["api", "gradio"], **options)
+    options = {"max_file_size": MAX_MEGABYTES * 2**20, "ssr_mode": False, "footer_links": ["api", "gradio"], **options}
+    return page.queue().launch(theme=theme, css=CSS, **options)
 
 
 if __name__ == "__main__":
