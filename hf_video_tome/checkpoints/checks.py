@@ -22,6 +22,7 @@ from transformers.activations import ACT2FN
 from ..merging import shown
 from ..models import ARCHITECTURES
 from ..models.conversion import ConversionError, check_values
+from ..models.embedding_limit import check_embeddings
 from ..models.original_files import load_torch_file
 from ..saved_files import find_saved_files, read_json_object
 
@@ -37,9 +38,6 @@ WEIGHT_FILES = (
 
 MAX_LABELS = 2**20
 """The most labels: transformers makes a name for each of them, one by one."""
-
-MAX_EMBEDDINGS = 2**27
-"""The most values that the tokens of a clip may have together: some models compute as many when they are built."""
 
 _NUMBER = re.compile(r"\d+")
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -146,7 +144,7 @@ def check_config(config: Any) -> None:
         config: The config.
 
     Raises:
-        FileError: Naming the field, its value and what is allowed.
+        ValueError: Naming the field, its value and what is allowed.
     """
     for name, value in vars(config).items():
         if name.endswith("_act") and value not in ACT2FN:
@@ -156,13 +154,7 @@ def check_config(config: Any) -> None:
         sizes = value if isinstance(value, list | tuple) else [value]
         if _is_size(name) and any(_is_int(size) and size < 1 for size in sizes):
             raise FileError(f"{CONFIG_FILE}: {name} must be at least 1, got {shown(value)}")
-    clip, tokens, width = config.clip_shape, config.token_layout.num_tokens, config.hidden_size
-    if tokens * width > MAX_EMBEDDINGS:
-        raise FileError(
-            f"{CONFIG_FILE}: the tokens of a clip must have at most {MAX_EMBEDDINGS} values together, got "
-            f"{shown(tokens)} tokens with hidden_size = {shown(width)} for {shown(clip.frames)} frames of "
-            f"{shown(clip.height)} x {shown(clip.width)} pixels"
-        )
+    check_embeddings(config)
 
 
 def _is_size(name: str, *others: str) -> bool:

@@ -296,6 +296,7 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
     from huggingface_hub.errors import StrictDataclassError
 
     from ..models import ARCHITECTURES
+    from ..models.embedding_limit import check_embeddings
 
     architecture = ARCHITECTURES.get(name)
     if architecture is None:
@@ -323,6 +324,7 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
     errors = (ValueError, TypeError, AttributeError, StrictDataclassError)
     with input_errors(*errors, rewrite=lambda text: f"--config-option: {text}"), quiet_transformers():
         config = architecture.config_class(**fields)
+        check_embeddings(config)
     if config.num_merging_layers < 1:
         raise InputError(f"--config-option: {name} must have a layer that merges, got {config.num_merging_layers}")
     return Subject(name, config.to_stock(architecture.stock_config_class), config, "random")

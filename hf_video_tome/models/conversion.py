@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .architecture import ARCHITECTURES
+from .embedding_limit import check_embeddings
 
 PREFIXES = ("module.", "model.", "backbone.", "encoder.")
 """What wrappers such as DataParallel put before names; taken off, as many as there are."""
@@ -233,17 +234,22 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
         ...
         hf_video_tome.models.conversion.ConversionError: head.bias must have values of its own, got ... 4 bytes of 4000
     """
-    total, stored = 0, {}
+    stored = {}
     for name, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or 0 in tensor.shape:
             raise ConversionError(f"{name} must be a dense tensor with values, got {_describe(tensor)}")
-        size, storage = tensor.numel() * tensor.element_size(), tensor.untyped_storage()
-        total += size
-        stored[storage.data_ptr()] = storage.nbytes()
-        if size > storage.nbytes() or total > 2 * sum(stored.values()):
+        storage = tensor.untyped_storage()
+        if tensor.nbytes > storage.nbytes():
             raise ConversionError(
-                f"{name} must have values of its own, got {_describe(tensor)} with {storage.nbytes()} bytes of {size}"
+                f"{name} must have values of its own, got {_describe(tensor)} with {storage.nbytes()} bytes of "
+                f"{tensor.nbytes}"
             )
+        stored[storage.data_ptr()] = storage.nbytes()
+    total, there = sum(tensor.nbytes for tensor in tensors.values()), sum(stored.values())
+    if total > 2 * there:
+        raise ConversionError(
+            f"{len(tensors)} tensors of {total} bytes must have values of their own, got {there} bytes"
+        )
 
 
 def check_architecture(weights: OriginalWeights, model_type: str) -> None:
@@ -526,6 +532,10 @@ def rename_weights(
     Raises:
         ConversionError: If anything is missing, has another shape, or may not be left out.
     """
+    try:
+        check_embeddings(config)
+    except ValueError as error:
+        raise ConversionError(f"`num_frames` and `image_size` are too large: {error}") from error
     converted: dict[str, Tensor] = {}
     used, unused = {}, {}
     for name, tensor in weights.tensors.items():

@@ -122,13 +122,13 @@ def _check_positions(weights: OriginalWeights, config: VideoMAEConfig) -> None:
     """Positions that were learned have no place in transformers' VideoMAE, which computes its own."""
     if "pos_embed" not in weights.tensors:
         return
-    stored = weights.tensors["pos_embed"]
-    expected = stock.get_sinusoid_encoding_table(config.token_layout.num_tokens, config.hidden_size)
-    if stored.shape != expected.shape:
+    stored, shape = weights.tensors["pos_embed"], (1, config.token_layout.num_tokens, config.hidden_size)
+    if stored.shape != shape:
         raise ConversionError(
-            f"pos_embed must have the shape {tuple(expected.shape)} for clips of "
-            f"{config.num_frames} x {config.image_size} x {config.image_size}, got {tuple(stored.shape)}: give the "
-            "`num_frames` and the `image_size` of the training"
+            f"pos_embed must have the shape {shape} for clips of {config.num_frames} x {config.image_size} x "
+            f"{config.image_size}, got {tuple(stored.shape)}: give the `num_frames` and the `image_size` of the "
+            "training"
         )
+    expected = stock.get_sinusoid_encoding_table(*shape[1:])
     if not torch.allclose(stored.to(expected), expected, atol=1e-3):  # half precision rounds by less
         raise ConversionError("pos_embed was learned, while VideoMAE in transformers has fixed positions only")

@@ -1,0 +1,35 @@
+"""A limit to what a config alone can ask for: some models compute positions for all tokens when they are built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..merging import shown
+
+MAX_EMBEDDINGS = 2**27
+"""The most values that the tokens of a clip may have together."""
+
+
+def check_embeddings(config: Any) -> None:
+    """Refuses a config whose clips have too many tokens for their width.
+
+    Args:
+        config: A config of this package.
+
+    Raises:
+        ValueError: Naming the sizes and what is allowed.
+
+    Examples:
+        >>> from hf_video_tome import VideoMAEConfig
+        >>> check_embeddings(VideoMAEConfig(num_frames=10**9))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: the tokens of a clip must have at most 134217728 values together, got 98000000000 tokens ...
+    """
+    clip, tokens, width = config.clip_shape, config.token_layout.num_tokens, config.hidden_size
+    if tokens * width > MAX_EMBEDDINGS:
+        raise ValueError(
+            f"the tokens of a clip must have at most {MAX_EMBEDDINGS} values together, got {shown(tokens)} tokens "
+            f"with hidden_size = {shown(width)} for {shown(clip.frames)} frames of {shown(clip.height)} x "
+            f"{shown(clip.width)} pixels"
+        )
