@@ -1,4 +1,4 @@
-"""Files of a saved checkpoint, in a folder or on the Hub."""
+"""Files of a saved checkpoint, in a folder or on the Hub, and JSON files of anybody."""
 
 from __future__ import annotations
 
@@ -37,6 +37,25 @@ def find_saved_files(name_or_path: str | os.PathLike[str], names: Sequence[str],
             yield Path(found)
 
 
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no JSON; the message begins with the path.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or a number or nesting without end
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file that holds an object.
 
@@ -47,13 +66,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
         The object.
 
     Raises:
-        OSError: If there is no such file.
-        ValueError: If it holds anything else; the message begins with the path.
+        OSError: If it cannot be read.
+        ValueError: If it is no JSON, or holds anything else; the message begins with the path.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number or nesting without end
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold a JSON object, got {shown(content)}")
     return content

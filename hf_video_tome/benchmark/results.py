@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from ..configuration import TokenMergingConfigMixin, token_counts_of_config
+from ..saved_files import read_json
 from ..setting_names import setting_name
 from ..version import __version__
 from .memory import HOW, Memory
@@ -283,7 +284,7 @@ class BenchmarkResults:
         """
         path = path / FILE_NAME if path.is_dir() else path
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(read_json(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: no results of a benchmark: {error}") from error
 

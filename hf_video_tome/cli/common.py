@@ -190,7 +190,7 @@ def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
         >>> parse_r("150"), parse_r("0.1"), parse_r("8,8,4")
         (150, 0.1, [8, 8, 4])
     """
-    from ..merging import check_r
+    from ..merging import MAX_R, check_r, shown
 
     try:
         if re.search(r"[^\d.,eE+\- ]", text, re.ASCII):  # int() reads 1_0 and digits of all scripts
@@ -198,10 +198,11 @@ def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
         if "," in text:
             return check_r([int(part) for part in text.split(",")])
         return check_r(float(text) if re.search(r"[.eE]", text) else int(text))
-    except ValueError:
+    except ValueError as error:
+        limit = f", no number above {MAX_R}" if str(MAX_R) in str(error) else ""
         raise InputError(
             f"{option} must be a number of tokens >= 0 (150), a share in (0, 0.5] (0.1), or a list of numbers >= 0, "
-            f"one per layer (8,8,4), got {text!r}"
+            f"one per layer (8,8,4){limit}, got {shown(text)}"
         ) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..saved_files import read_json
 from ..setting_names import distinct_names
 from .common import Classifier, InputError, JsonOption, ModelArgument, input_errors, option_name, parse_r
 from .evaluation import (
@@ -233,8 +233,8 @@ def command(
 def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
     """The settings of a file, which calls them by their names in Python."""
     config: Any = classifier.model.config
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings {path}: {text}"):
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings: {text}"):
+        content = read_json(path)
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         raise InputError(
             f'--settings {path}: must hold a JSON list of objects, such as [{{"r": 0}}, {{"r": 150, "mode": "drop"}}]'

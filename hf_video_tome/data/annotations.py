@@ -156,10 +156,13 @@ def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -
 
 def read_json(path: Path) -> Any:
     """Read a JSON file, or raise a `ValueError` that names file and line."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number or nesting without end
+        raise ValueError(f"{path}: not JSON that can be read ({error})") from None
 
 
 def read_label_names(path: Path, *, keys: str | None = None) -> list[str]:

@@ -17,7 +17,6 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ..benchmark import BenchmarkResults
 from ..configuration import PREFIX, TokenMergingConfigMixin, token_counts_of_config
@@ -26,6 +25,7 @@ from ..evaluation.results import check_results
 from ..evaluation.runner import digest_weights
 from ..evaluation.tasks import classifier_tasks, names_digest
 from ..models import ARCHITECTURES
+from ..saved_files import read_json
 from ..setting_names import distinct_names
 
 TASK = "video-classification"
@@ -93,8 +93,8 @@ def read_base_checkpoint(location: str | os.PathLike[str], name: str | None = No
             return base
     try:
         card = ModelCard(path.read_text(encoding="utf-8"))
-    except (ValueError, YAMLError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # YAML can hold anything, and what reads it fails in any way
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     data, text = card.data.to_dict(), card.text
     if _MARK in text:
         # A card of this module, which knows where the weights come from and holds their card.
@@ -103,7 +103,7 @@ def read_base_checkpoint(location: str | os.PathLike[str], name: str | None = No
     return BaseCheckpoint(
         name=base.name,
         repo_id=repo_id,
-        license={key: data[key] for key in LICENSE_FIELDS if data.get(key)},
+        license={key: names[0] for key in LICENSE_FIELDS if (names := _list(data.get(key)))},
         tags=tuple(_list(data.get("tags"))),
         text=text.strip(),
     )
@@ -124,12 +124,12 @@ def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder)
     path = path / RESULTS_FILE if path.is_dir() else path
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
     except FileNotFoundError:
         raise ValueError(
             f"{folder} is not the output folder of a finished evaluation: {path} does not exist"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(results, dict) or not {"run", "settings", "num_labelled"} <= results.keys():
         raise ValueError(f"{folder} does not hold the results of hf-video-tome evaluate")
@@ -293,7 +293,8 @@ def model_card(
 
 
 def _list(value: Any) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+    values = value if isinstance(value, list | tuple) else [value]
+    return [one for one in values if isinstance(one, str)]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
