@@ -291,6 +291,25 @@ WRONG_TOGETHER = [
 ]
 
 
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("number", [1025, 10**9, 10**400, -1], ids=["one more", "many", "more", "negative"])
+def test_layers_without_end_are_refused_before_they_are_listed(model_type: str, number: int) -> None:
+    config_class = ARCHITECTURES[model_type].config_class
+    fields = [name for name in vars(config_class()) if name.endswith("_layers")]
+    assert fields
+    for name in fields:
+        with pytest.raises(ValueError, match=rf"{name} must be an int from 0 to 1024, got "):
+            config_class(**{name: number})
+
+
+def test_long_values_are_not_printed() -> None:
+    for name in ("token_merging_mode", "token_merging_pooling", "token_merging_scope"):
+        with pytest.raises(ValueError, match=rf"{name} must be one of .*\(100002 characters\)"):
+            hf_video_tome.VideoMAEConfig(**{name: "x" * 10**5})
+    with pytest.raises(ValueError, match=r"token_merging_threshold must be a cosine similarity .*401 characters"):
+        hf_video_tome.VideoMAEConfig(token_merging_threshold=10**400)
+
+
 class TestValuesThatDoNotGoTogether:
     @pytest.mark.parametrize(("model_type", "settings", "message"), WRONG_TOGETHER)
     def test_in_the_constructor(self, model_type, settings, message):

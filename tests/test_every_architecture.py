@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -62,3 +63,17 @@ def test_the_command_line_classifies_a_file(checkpoint: Path, video: Path, capsy
     assert content["token_counts"][-1] < content["token_counts"][0]
     (result,) = content["results"]
     assert len(result["top"]) == 2
+
+
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+def test_forward_says_of_its_keywords_what_that_of_the_stock_model_says(model_type: str) -> None:
+    """transformers reads there what a model can be asked for."""
+    architecture = ARCHITECTURES[model_type]
+    for stock, ours in (
+        (architecture.stock_model_class, architecture.model_class),
+        (architecture.stock_head_class, architecture.head_class),
+    ):
+        keywords = [inspect.signature(one.forward).parameters["kwargs"].annotation for one in (stock, ours)]
+        asked = [getattr(getattr(one, "__args__", [None])[0], "__annotations__", {}).keys() for one in keywords]
+        assert asked[0] <= asked[1]
+        assert "output_attentions" in {*asked[1], *inspect.signature(ours.forward).parameters}

@@ -278,6 +278,52 @@ def test_objects_hidden_in_what_is_allowed_are_refused(tmp_path: Path, capsys: p
     assert not trap.exists()
 
 
+HUGE = (2**17, 2**18)  # 128 GiB of float32
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks.0.mlp.fc1.weight": torch.zeros(1).expand(HUGE)}, "blocks.0.mlp.fc1.weight must have values of its"),
+        ({"more": torch.zeros(1, dtype=torch.float16).expand(HUGE)}, "with 2 bytes of 68719476736"),
+        ({"blocks.1.norm1.bias": torch.zeros(2**10).as_strided(HUGE, (0, 0))}, "with 4096 bytes of 137438953472"),
+        ({f"{number}": torch.zeros(9) for number in range(9)}, ""),
+        (dict.fromkeys(map(str, range(9)), torch.zeros(2**20)), "must have values of their own"),
+    ],
+    ids=["one value", "of no use", "overlapping", "small", "shared"],
+)
+def test_weights_that_are_larger_than_their_storage_are_refused(
+    change: dict[str, Tensor], message: str, new_format: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"model": {**single(videomae_weights()), **change}}
+    file = save(tmp_path / "weights.pth", content, _use_new_zipfile_serialization=new_format)
+    check_refused(capsys, ["convert", "videomae", file, tmp_path / "out"], message or "nothing is known about 9")
+
+
+def test_a_file_that_unpacks_to_more_than_it_is_is_refused(
+    tmp_path: Path, videomae_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        zipfile.ZipFile(save(tmp_path / "zeros.pth", {"model": {"a": torch.zeros(2**20)}})) as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    check_refused(
+        capsys, ["convert", "videomae", tmp_path / "packed.pth", tmp_path / "out"], "its entries unpack to 41"
+    )
+
+
+@pytest.mark.parametrize("sizes", [{"num_frames": 10**400}, {"num_frames": 10**9}, {"input_size": 16 * 10**7}])
+def test_settings_of_the_training_without_end_are_refused(
+    sizes: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = save(tmp_path / "a.pth", {"model": single(videomae_weights()), "args": argparse.Namespace(**sizes)})
+    arguments = ["convert", "videomae", file, tmp_path / "out"]
+    check_refused(capsys, arguments, "the tokens of a clip must have at most 134217728 values together")
+
+
 def test_torchscript_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as file:
         file.writestr("script/constants.pkl", b"")

@@ -439,3 +439,23 @@ def test_fields_are_validated(arguments, message):
 def test_input_is_validated(frames, error, message):
     with pytest.raises(error, match=message):
         ClipTransform()(frames)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": {"shortest_edge": 10**9}}, "more than 16 times as large before it crops"),
+        ({"size": {"height": 32, "width": 10**6}}, "more than 16 times as large before it crops"),
+        ({"image_mean": [10**400] * 3}, "`mean` must be a tuple of 3 finite numbers"),
+        ({"rescale_factor": 10**400}, "`rescale_factor` must be a finite number"),
+        ({"image_std": [0.1] * 10**5}, r"`std` must be .*characters\)"),
+    ],
+    ids=["shortest edge", "width", "mean", "factor", "list"],
+)
+def test_numbers_and_lists_without_end_are_refused_with_the_file(tmp_path, settings, message):
+    content = {"image_processor_type": "VideoMAEImageProcessor", "crop_size": 32, **settings}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as caught:
+        ClipTransform.from_pretrained(tmp_path, config=VideoMAEConfig(image_size=32))
+    assert str(caught.value).startswith(f"{tmp_path / 'preprocessor_config.json'}: ")
+    assert len(str(caught.value)) < 600

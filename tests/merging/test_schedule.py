@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_video_tome.merging import (
+    MAX_LAYERS,
+    MAX_R,
     MODES,
     TokenLayout,
     check_r,
@@ -14,6 +18,7 @@ from hf_video_tome.merging import (
     max_removable,
     removals_per_layer,
     requested_removals,
+    shown,
     token_counts,
 )
 
@@ -154,6 +159,39 @@ class TestChecks:
         with pytest.raises(ValueError, match=r"int >= 0.*\(0, 0\.5\].*list") as error:
             check_r(r)
         assert repr(r) in str(error.value)
+
+    @pytest.mark.parametrize("schedule", ["constant", "decreasing", "increasing", 0.3])
+    def test_any_r_up_to_the_limit_goes_with_any_schedule(self, schedule):
+        assert requested_removals(MAX_R, schedule, num_layers=12, num_tokens=1568)[6] > 1568
+
+    @pytest.mark.parametrize(
+        "r",
+        [10**400, 10**5000, MAX_R + 1, [3, 10**400], [10**5000], Fraction(10**400)],
+        ids=["int", "int that Python does not print", "one more", "list", "list of such", "fraction"],
+    )
+    def test_numbers_without_end_are_refused_and_not_printed(self, r):
+        with pytest.raises(ValueError, match=r"must be an int >= 0, .*, got ") as error:
+            check_r(r)
+        assert len(str(error.value)) < 250
+        assert (f"no int above {MAX_R}" in str(error.value)) is not isinstance(r, Fraction)
+
+    def test_lists_without_end_are_refused_before_anybody_looks_at_them_all(self):
+        with pytest.raises(ValueError, match=rf"at most {MAX_LAYERS} entries, one per layer, got 1000000000"):
+            check_r(range(10**9))
+
+    @pytest.mark.parametrize("num_layers", [MAX_LAYERS + 1, 10**9, 10**400], ids=["one more", "many", "more"])
+    def test_no_list_is_made_for_layers_without_end(self, num_layers):
+        with pytest.raises(ValueError, match=rf"at most {MAX_LAYERS} layers can merge tokens, got 1"):
+            requested_removals(3, "constant", num_layers, num_tokens=64)
+
+    @pytest.mark.parametrize("schedule", [10**400, -(10**400), Fraction(10**400)], ids=["int", "negative", "fraction"])
+    def test_schedules_without_end_are_refused(self, schedule):
+        with pytest.raises(ValueError, match=r"an inflection in \[-1, 1\], got .*characters\)"):
+            check_schedule(schedule)
+
+    @given(value=st.integers() | st.floats() | st.text(max_size=200) | st.lists(st.integers(), max_size=60))
+    def test_values_are_shown_as_they_are_unless_they_are_long(self, value):
+        assert shown(value) == repr(value) or len(repr(value)) > 80 > len(shown(value)) - 30
 
     @pytest.mark.parametrize("schedule", ["constant", "decreasing", "increasing", -1.0, 0.0, 0.25, 1.0])
     def test_allowed_schedules_come_back_as_they_are(self, schedule):

@@ -36,6 +36,28 @@ class TestTimesformer(DividedAttentionTesterMixin, TokenMergingModelTesterMixin)
         for actual_weights, expected_weights in zip(outputs.attentions, expected.attentions, strict=True):
             torch.testing.assert_close(actual_weights, expected_weights, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("r", [0, 3])
+    def test_the_config_can_ask_for_attentions_at_any_time(self, pixel_values, tmp_path, r):
+        """As that of the stock model, whose attention is always eager."""
+        model = self.merging_model("sdpa", r=r)
+        with torch.no_grad():
+            assert model(pixel_values).attentions is None
+            model.config.output_attentions = True
+            expected = model(pixel_values).attentions
+        model.save_pretrained(tmp_path)
+        again = hf_video_tome.TimesformerForVideoClassification.from_pretrained(tmp_path).eval()
+        assert again.config._attn_implementation == "sdpa"
+        for model in (again, type(again)(again.config)):
+            assert len(model(pixel_values).attentions) == len(expected) == 3
+        stock = self.stock_model()
+        stock.config.output_attentions = True
+        for actual_weights, expected_weights in zip(
+            hf_video_tome.remove_token_merging(again)(pixel_values).attentions,
+            stock(pixel_values).attentions,
+            strict=True,
+        ):
+            assert actual_weights.shape == expected_weights.shape
+
     @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
     @pytest.mark.parametrize("attention_type", ["space_only", "joint_space_time"])
     def test_other_attention_types_run_unmerged(self, pixel_values, attention_type, implementation):
