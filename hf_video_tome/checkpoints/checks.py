@@ -260,8 +260,13 @@ def check_weights(config: Any, weights: SavedWeights) -> None:
     Raises:
         FileError: Naming the sizes.
     """
+    smallest = copy.deepcopy(config)
+    # Of a clip of one token: positions, which some models compute when they are built, have a limit of their own.
+    (frames_field, _, pixels_field), (frames, height, width) = config.clip_fields, config.tubelet_shape
+    setattr(smallest, frames_field, frames)
+    setattr(smallest, pixels_field, height if height == width else [height, width])
     with torch.device("meta"):
-        model = ARCHITECTURES[config.model_type].head_class(copy.deepcopy(config))
+        model = ARCHITECTURES[config.model_type].head_class(smallest)
     wanted = sum(parameter.numel() for parameter in model.parameters())
     # No weight takes less than a byte, and a bit where it is quantized.
     if wanted > weights.size * (8 if weights.quantized else 1):
@@ -269,8 +274,8 @@ def check_weights(config: Any, weights: SavedWeights) -> None:
             f"{name} = {shown(value)}" for name, value in vars(config).items() if _is_size(name, "_layers")
         )
         raise FileError(
-            f"{CONFIG_FILE}: such a model has {wanted} weights ({sizes}), while {', '.join(weights.names[:3])} has "
-            f"{weights.size} bytes"
+            f"{CONFIG_FILE}: such a model has at least {wanted} weights ({sizes}), while "
+            f"{', '.join(weights.names[:3])} has {weights.size} bytes"
         )
 
 
