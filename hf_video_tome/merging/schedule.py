@@ -67,7 +67,7 @@ def _plain_float(value: Any) -> float:
 
     `float` (and `int`) would leave a keyword of a compiled call symbolic, and all numbers of tokens with it.
     """
-    return value.__float__()  # type: ignore[no-any-return]
+    return value.__float__()
 
 
 def check_schedule(schedule: Any) -> str | float:

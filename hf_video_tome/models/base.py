@@ -248,7 +248,7 @@ class TokenMergingModelMixin:
     def _make_plan(
         self,
         pixel_values: Tensor | None,
-        kwargs: dict[str, Any],
+        kwargs: Any,  # a dict, with the names that transformers gives its keys
         any_size: bool = False,
         any_frames: bool = False,
     ) -> TokenMergingPlan:
