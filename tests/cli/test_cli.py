@@ -515,7 +515,7 @@ def test_bad_checkpoints_are_refused(
 
     broken = copy_checkpoint(good, tmp_path / "broken")
     (broken / "config.json").write_text("{")
-    refused(broken, "not a valid JSON")
+    refused(broken, "not valid JSON")
 
     lonely = copy_checkpoint(good, tmp_path / "lonely")
     (lonely / "model.safetensors").unlink()
