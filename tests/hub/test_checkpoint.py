@@ -120,7 +120,7 @@ def test_the_ways_of_transformers_upload_the_settings_too(hub, model, tmp_path, 
     else:
         model.save_pretrained(tmp_path / "shared", push_to_hub=True, repo_id="me/shared")
     assert (hub.config["token_merging_r"], hub.config["token_merging_mode"]) == (20, "drop")
-    assert "token_merging_scope" not in hub.config
+    assert hub.config["token_merging_scope"] == "clip"  # while tokens merge, what a later default could change
     assert hub.config["architectures"] == ["VideoMAEForVideoClassification"]
     assert "model.safetensors" in hub.files
 
