@@ -105,7 +105,10 @@ def test_settings_are_measured_in_one_pass_and_put_back(run, checkpoint: Path) -
 
 
 def test_a_stock_model_can_be_evaluated_as_it_is(run) -> None:
-    stock, merging = run("stock", model=make_model(), settings=[{}]), run("merging", settings=[{"r": 0}])
+    # The same weights in memory: kernels may round otherwise where a tensor begins at another address.
+    model = make_model()
+    stock = run("stock", model=model, settings=[{}])
+    merging = run("merging", model=hf_video_tome.apply_token_merging(model), settings=[{"r": 0}])
     assert stock.settings[0].tasks == merging.settings[0].tasks
     assert stock.settings[0].token_counts is None
     with pytest.raises(ValueError, match="apply_token_merging"):
