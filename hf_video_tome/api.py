@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -12,7 +12,7 @@ from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .models import ARCHITECTURES, Architecture
 from .models.base import convert_modules
 from .models.mac_count import MacCount
-from .models.scoped_settings import changes_in_scope
+from .models.scoped_settings import REFUSAL, changes_in_scope
 
 
 def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
@@ -150,11 +150,12 @@ def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[N
     """Changes how a model merges tokens for the calls inside a `with` block.
 
     Only calls of the same thread or async task see it, so that requests with different settings can share one model.
-    Settings that a call is given itself come first, then those of the innermost block, then those of the config. The
-    block is left undone, whether by its end or by an exception.
+    Settings that a call is given itself come first, then those of the innermost block, then those of the config. They
+    are undone at the end of the block, also after an exception.
 
     Threads and executors that are started inside the block do not see it. Compiled models take the settings of a call
-    only, as in `model(pixel_values, token_merging_r=98)`: called inside a block for them, they raise an error.
+    only, as in `model(pixel_values, token_merging_r=98)`: called in the thread of a block for them, they raise an
+    error.
 
     Args:
         model: A model that can merge tokens, or a wrapper around one (peft, DDP).
@@ -179,7 +180,10 @@ def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[N
         >>> hf_video_tome.token_counts(model)
         [32, 32, 32]
     """
-    return _find_merging(model).token_merging(**settings)
+    found = _find_merging(model)
+    if any(name.rpartition(".")[2] == "_orig_mod" for name, _ in model.named_modules()):  # torch.compile's wrapper
+        raise RuntimeError(REFUSAL)
+    return cast(AbstractContextManager[None], found.token_merging(**settings))
 
 
 def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[int]:

@@ -23,6 +23,7 @@ from .merging import (
     TokenMergingPlan,
     TokenMergingSettings,
     is_between,
+    is_off,
     requested_removals,
     shown,
     token_counts,
@@ -54,6 +55,9 @@ class SettingField:
 
     def __get__(self, config: Any, owner: type | None = None) -> Any:
         return self._default if config is None else config.token_merging.get(self._name)
+
+    def __set__(self, config: Any, value: Any) -> None:
+        setattr(config, PREFIX + self._name, value)  # which the config does by itself
 
 
 def setting(default: Any) -> Any:
@@ -180,7 +184,19 @@ class TokenMergingConfigMixin:
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[misc]
+        check_layers(self)
         self.check_token_merging()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Pickles of earlier versions have one entry for each setting.
+        brought = {name: value for name, value in state.items() if name.startswith(PREFIX)}
+        self.__dict__.update({name: value for name, value in state.items() if name not in brought})
+        self._take_settings(brought)
+
+    def _take_settings(self, brought: Mapping[str, Any]) -> None:
+        """Sets the fields that a file or a pickle brought along, as they were meant there."""
+        for name, value in {**brought, **settings_of_file(self.model_type, brought, PREFIX)}.items():
+            setattr(self, name, value)
 
     def changed_settings(self, settings: TokenMergingSettings, changes: Mapping[str, Any]) -> TokenMergingSettings:
         """Returns settings with other values for some of them, each of which is checked by itself.
@@ -266,7 +282,6 @@ class TokenMergingConfigMixin:
             ValueError: Naming the field, its value and what is allowed.
         """
         settings = self.token_merging if settings is None else settings
-        check_layers(self)
         self.tubelet_grid(self.clip_shape)
         if MODES[settings.mode].needs_threshold and settings.threshold is None:
             raise SettingError(
@@ -325,11 +340,14 @@ class TokenMergingConfigMixin:
             "proportional_attention": self.default_proportional_attention if proportional is None else proportional,
         }
 
-    def token_merging_settings(self, resolved: bool = False) -> dict[str, Any]:
+    def token_merging_settings(
+        self, resolved: bool = False, settings: TokenMergingSettings | None = None
+    ) -> dict[str, Any]:
         """The token merging fields as settings for `update_token_merging` and `set_token_merging`.
 
         Args:
             resolved: Whether the architecture's choices take the place of None, for scope and proportional attention.
+            settings: The settings; those of the config when None.
 
         Returns:
             From the names of the fields, without the prefix `token_merging_`, to their JSON-safe values.
@@ -339,10 +357,9 @@ class TokenMergingConfigMixin:
             >>> VideoMAEConfig(token_merging_r=150).token_merging_settings(resolved=True)["scope"]
             'clip'
         """
-        snapshot = self.token_merging
-        settings = {name.removeprefix(PREFIX): None for name in self.token_merging_fields}
-        settings = {name: snapshot.get(name) for name in settings}
-        return settings | self._architecture_choices(snapshot) if resolved else settings
+        settings = self.token_merging if settings is None else settings
+        values = {name: settings.get(name) for name in self._token_merging_defaults()}
+        return values | self._architecture_choices(settings) if resolved else values
 
     def update_token_merging(self, **changes: Any) -> None:
         """Sets token merging fields, all or none of them.
@@ -380,18 +397,18 @@ class TokenMergingConfigMixin:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as a dictionary; what `RESOLVED_WHEN_SAVED` names is resolved while tokens are merged."""
-        output = super().to_dict()  # type: ignore[misc]
-        output.pop(_SETTINGS, None)
-        settings = self.token_merging_settings()
-        if not self.token_merging.is_off:
-            resolved = self.token_merging_settings(resolved=True)
-            settings |= {name: resolved[name] for name in RESOLVED_WHEN_SAVED if name in resolved}
-        return output | {PREFIX + name: value for name, value in settings.items()}
+        output: dict[str, Any] = super().to_dict()  # type: ignore[misc]
+        settings = output.pop(_SETTINGS, self.token_merging)
+        values = self.token_merging_settings(settings=settings)
+        if not settings.is_off:
+            resolved = self.token_merging_settings(resolved=True, settings=settings)
+            values |= {name: resolved[name] for name in RESOLVED_WHEN_SAVED if name in resolved}
+        return output | {PREFIX + name: value for name, value in values.items()}
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns the config as it is saved: of the token merging fields those that say something."""
-        output = super().to_diff_dict()  # type: ignore[misc]
-        kept = () if self.token_merging.is_off else RESOLVED_WHEN_SAVED
+        output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
+        kept = () if is_off(output.get(f"{PREFIX}r", 0)) else RESOLVED_WHEN_SAVED
         for name, default in self._token_merging_defaults().items():
             if name not in kept and output.get(PREFIX + name, default) == default:
                 output.pop(PREFIX + name, None)
@@ -432,8 +449,8 @@ class TokenMergingConfigMixin:
         # A JSON file can bring along whatever it likes.
         brought = {name: converted.__dict__.pop(name) for name in vars(config) if name.startswith(PREFIX)}
         converted.__class__ = cls
-        for name, value in {**brought, **settings_of_file(cls.model_type, brought, PREFIX)}.items():
-            setattr(converted, name, value)
+        converted._take_settings(brought)
+        check_layers(converted)
         converted.check_token_merging()
         return converted
 

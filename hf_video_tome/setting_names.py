@@ -57,7 +57,7 @@ def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = []
     for changes in settings:
         own = {name: value for name, value in changes.items() if name not in common}
-        if changes.get("r") == 0:
+        if "r" in changes and is_off(changes["r"]):
             own = {"r": 0}  # nothing else counts
         names.append(setting_name(own))
     return names if len(set(names)) == len(names) else [setting_name(changes) for changes in settings]

@@ -236,10 +236,11 @@ def _best_odd(
     batch, sets, num_even = shape
     row_size = max(num_odd, 1)
     if has_static_value(batch):
-        sets_per_block = max(block_size // (num_even * row_size), 1)
+        sets_per_block = max(block_size // max(num_even * row_size, 1), 1)
         groups = [
             (first, min(sets_per_block, batch * sets - first)) for first in range(0, batch * sets, sets_per_block)
         ]
+        groups = groups or [(0, 0)]  # an empty batch
         rows_per_block = max(block_size // row_size, 1)
     else:  # a loop over the batch would fix its size
         groups = [(0, batch * sets)]

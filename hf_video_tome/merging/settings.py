@@ -62,7 +62,7 @@ def _check_proportional_attention(value: object) -> bool | None:
 
 
 def is_off(r: float | Sequence[int]) -> bool:
-    """Whether r removes nothing in any layer, so that no other setting counts.
+    """Whether r removes nothing in any layer, so that no other setting matters.
 
     Examples:
         >>> is_off(0), is_off([0, 0]), is_off([0, 8]), is_off(0.1)
@@ -112,7 +112,7 @@ class TokenMergingSettings:
 
     @property
     def is_off(self) -> bool:
-        """Whether nothing merges, so that the model is the stock model and no other setting counts."""
+        """Whether nothing merges, so that the model is the stock model and no other setting matters."""
         return is_off(self.r)
 
     def changed(self, **changes: Any) -> TokenMergingSettings:

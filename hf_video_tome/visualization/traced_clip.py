@@ -239,6 +239,6 @@ def trace_clip(model: Any, frames: torch.Tensor, transform: ClipTransform, *, na
         out.token_merging,
         ClipGeometry.from_config(model.config),
         name=name or model.config.model_type,
-        settings=describe_settings(model.config.token_merging_settings(resolved=True)),
+        settings=describe_settings(model.config.token_merging_settings(True, model.current_token_merging())),
         prediction="" if logits is None else describe_prediction(logits[0].cpu(), model.config),
     )

@@ -180,10 +180,10 @@ class TestSettingsOfABlock:
 
     def test_that_are_wrong_are_refused_before_anything_runs(self):
         model = make_model(r=1)
-        with pytest.raises(ValueError, match="'speed' is no token merging setting"), model.token_merging(speed=3):
-            pytest.fail("the block must not begin")
-        with pytest.raises(ValueError, match="token_merging_r must be"), model.token_merging(r=-1):
-            pytest.fail("the block must not begin")
+        with pytest.raises(ValueError, match="'speed' is no token merging setting"):
+            model.token_merging(speed=3)
+        with pytest.raises(ValueError, match="token_merging_r must be"):
+            model.token_merging(r=-1)
         with model.token_merging(mode="hybrid"):  # whether it goes with the rest is known when it is used
             assert counts(model, token_merging_threshold=0.5) == counts_of(model, mode="hybrid", threshold=0.5)
 
@@ -211,8 +211,7 @@ class TestSettingsOfABlock:
         thread = threading.Thread(target=generator.close)
         thread.start()
         thread.join()
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(counts, model).result() == counts_of(model, r=1)
+        assert counts(model) == counts_of(model, r=1)
 
     def test_hold_in_an_export(self):
         model = make_model(r=1)
@@ -251,8 +250,10 @@ class TestBlocksAndCompiledModels:
     def test_a_model_compiled_in_place_is_refused_at_once(self):
         model = make_model(r=1)
         model.compile(backend="eager")
-        with pytest.raises(RuntimeError, match="do not reach compiled models"), model.token_merging(r=3):
-            pytest.fail("the block must not begin")
+        with pytest.raises(RuntimeError, match="do not reach compiled models"):
+            model.token_merging(r=3)
+        with pytest.raises(RuntimeError, match="do not reach compiled models"):
+            hf_video_tome.token_merging(torch.compile(make_model()), r=3)
 
 
 class TestThreadsAndTasks:
@@ -356,6 +357,30 @@ class TestOnePlanIsMadeOfOneObject:
             with ThreadPoolExecutor(len(fields)) as pool:
                 list(pool.map(lambda item: config.update_token_merging(**dict([item])), fields.items()))
             assert {name: config.token_merging_settings()[name] for name in fields} == fields
+
+    def test_what_is_saved_is_made_of_one_object(self, monkeypatch):
+        config = make_model(r=5, mode="drop").config
+        expected = {name: value for name, value in config.to_dict().items() if name.startswith("token_merging")}
+        real = config._architecture_choices
+
+        def interrupted(settings):
+            config.update_token_merging(r=0, mode="merge", pooling="mean")
+            return real(settings)
+
+        monkeypatch.setattr(type(config), "_architecture_choices", lambda self, settings: interrupted(settings))
+        assert {
+            name: value for name, value in config.to_dict().items() if name.startswith("token_merging")
+        } == expected
+
+    def test_pickles_of_earlier_versions_keep_their_settings(self):
+        config = make_model().config
+        state = {**config.__dict__, "token_merging_r": 5, "token_merging_mode": "drop"}
+        del state["_token_merging_settings"]
+        restored = type(config).__new__(type(config))
+        restored.__setstate__(state)
+        assert restored.token_merging_plan() == make_model(r=5, mode="drop").config.token_merging_plan()
+        restored.update_token_merging(r=3)
+        assert restored.token_merging_r == 3
 
     def test_the_object_cannot_be_changed(self):
         config = make_model(r=[4, 2]).config
