@@ -125,10 +125,37 @@ def _asf_object(head: bytes, position: int) -> _Element | None:
     return None if length <= 50 else _Element(names[head[:16]], position + 24, position + length)
 
 
+_MOV_BOXES = b"ftyp styp moov moof mdat sidx mfra free skip wide uuid emsg".split()
+
+
+def _mov_box(head: bytes, position: int) -> _Element | None:
+    if len(head) < 8:  # within a header: lengths begin with a zero, and padding is nothing else
+        return _Element("box", position + 8, position + 8) if head[:1] == b"\0" and head.strip(b"\0") else None
+    if head[4:8] not in _MOV_BOXES:
+        return None
+    name, length = head[4:8].decode(), struct.unpack(">I", head[:4])[0]
+    if length == 1:
+        length = int.from_bytes(head[8:16].ljust(8, b"\0"), "big")
+    # A box of length 0 goes on to the end, wherever that is.
+    return None if length < 8 else _Element(name, position + 8, position + length)
+
+
+def _flv_tag(head: bytes, position: int) -> _Element | None:
+    if position == 0:
+        return _Element("header", 9, 9) if head[:3] == b"FLV" else None
+    head, position = head[4:], position + 4  # the length of the tag before
+    if not head or head[0] & 0x1F not in (8, 9, 18):  # audio, video, script
+        return None
+    length = int.from_bytes(head[1:4], "big") if len(head) >= 4 else 0
+    return _Element("tag", position + 11, position + 11 + length)
+
+
 _ELEMENTS: dict[str, Callable[[bytes, int], _Element | None]] = {
     "avi": _riff_chunk,
     "matroska,webm": _matroska_element,
     "asf": _asf_object,
+    "mov,mp4,m4a,3gp,3g2,mj2": _mov_box,
+    "flv": _flv_tag,
 }
 
 # Containers of which the last bytes tell

@@ -134,9 +134,8 @@ class VideoFile:
         if self.container.format.name == MOV:
             # By the last packet where the whole index has not been read anyway: it is long.
             index = self.index if "index" in self.__dict__ else read_index(self, since=LATEST)
-            if index is None or not 0 < self.container.size < index.end:
-                return None
-            return f"its index reaches up to byte {index.end}, but it has only {self.container.size}"
+            if index is not None and 0 < self.container.size < index.end:
+                return f"its index reaches up to byte {index.end}, but it has only {self.container.size}"
         position = self.handle.tell()
         try:
             return missing_end(self.handle, self.container.size, self.container.format.name)
@@ -474,6 +473,8 @@ def read_index(video: VideoFile, since: int | None = None) -> PacketIndex | None
     """Reads the index of an mp4, from the packet with the dts `since` on; None where there is none."""
     entries: Any = getattr(video.stream, "index_entries", ()) if video.container.format.name == MOV else ()
     if not len(entries):
+        return None
+    if since is None and len(entries) != video.stream.frames:  # of fragments that have not been read yet
         return None
     begin = 0 if since is None else max(0, entries.search_timestamp(since, any_frame=True))
     # Copied at once: PyAV's list must not outlive the container.

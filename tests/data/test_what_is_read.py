@@ -529,3 +529,24 @@ def test_whatever_pyav_raises_is_one_line_about_that_file(video_files, monkeypat
 def test_times_are_ascending_in_all_formats(video_files):
     for path in video_files.values():
         assert all(before < after for before, after in pairwise(frame_timestamps(path)))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("mp4", {"movflags": "dash+frag_keyframe"}),
+        ("mp4", {"movflags": "frag_every_frame+empty_moov"}),
+        ("flv", {}),
+    ],
+)
+def test_containers_without_one_index_are_read_whole_and_known_to_be_cut(tmp_path, suffix, options):
+    """A fragmented mp4 has an index for each fragment, of which FFmpeg knows a part when it opens the file."""
+    frames = [numbered_frame(number) for number in range(60)]
+    path = encode(tmp_path / f"whole.{suffix}", frames, "libx264", options={"g": "15"}, container_options=options)
+    assert probe_video(path).num_frames == 60
+    content = path.read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    for share in (0.5, 0.6, 0.71, 0.83, 0.9):
+        cut.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(VideoDecodingError, match="truncated"):
+            probe_video(cut)
