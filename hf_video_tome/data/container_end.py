@@ -68,7 +68,7 @@ def _unfinished_element(handle: BinaryIO, size: int, read: Callable[[bytes, int]
 def _riff_chunk(head: bytes, position: int) -> _Element | None:
     if head[:1] == b"\0":  # chunks of an odd length are padded
         head, position = head[1:], position + 1
-    if len(head) < 8 or not head[:4].isalnum():
+    if len(head) < 8 or head[:4] not in (b"RIFF", b"LIST", b"JUNK", b"idx1"):  # or what somebody appended
         return None
     name, length = head[:4].decode(), struct.unpack("<I", head[4:8])[0]
     # Of the length of the whole, writers disagree about what counts; the parts tell.
