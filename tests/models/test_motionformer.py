@@ -255,7 +255,8 @@ class TestMotionformer(DividedAttentionTesterMixin, TokenMergingModelTesterMixin
             torch.testing.assert_close(model(pixel_values, labels=one).loss, expected)
             model.config.label_groups = GROUPS
             model.loss_function = lambda labels, logits, config, **kwargs: logits.sum()  # one that was set stays
-            assert torch.equal(model(pixel_values, labels=several).loss, logits_of(model, pixel_values).sum())
+            # With gradients the whole last layer runs, which may round otherwise.
+            torch.testing.assert_close(model(pixel_values, labels=several).loss, logits_of(model, pixel_values).sum())
 
     def test_the_loss_of_two_tasks_is_divided_by_the_clips_of_all_batches(self, pixel_values):
         model = self.merging_model(config={"label_groups": GROUPS})

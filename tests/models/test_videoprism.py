@@ -69,11 +69,18 @@ class TestVideoPrism(TokenMergingModelTesterMixin):
                 type(model)._from_config(copy.deepcopy(model.config), attn_implementation="sdpa")
 
     def test_the_attention_implementation_can_be_changed_at_any_time(self, pixel_values):
-        for model in (self.merging_model("eager"), hf_video_tome.apply_token_merging(self.stock_model(), r=self.r)):
+        """With random pairs, as rounding can choose other ones where two are nearly as much alike."""
+        stock, mode = self.stock_model(), "random_merge"
+        for model in (
+            self.merging_model("eager", mode=mode),
+            hf_video_tome.apply_token_merging(stock, r=self.r, mode=mode),
+        ):
+            torch.manual_seed(0)
             expected = logits_of(model, pixel_values)
             for implementation in ("flex_attention", "eager"):
                 model.set_attn_implementation(implementation)
                 assert model.config._attn_implementation == implementation
+                torch.manual_seed(0)
                 try:
                     logits = logits_of(model, pixel_values)
                 except Exception:
