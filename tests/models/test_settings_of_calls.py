@@ -223,6 +223,11 @@ class TestSettingsOfABlock:
 class TestBlocksAndCompiledModels:
     """A graph of torch.compile cannot tell whose call it is: a block around one is an error, never ignored."""
 
+    @pytest.fixture(autouse=True)
+    def no_graphs_of_other_tests(self):
+        """They count towards dynamo's limit of graphs, after which it runs a model as it is."""
+        torch._dynamo.reset()
+
     @pytest.mark.parametrize("fullgraph", [True, False])
     @pytest.mark.parametrize("compiled_before", [True, False])
     def test_a_call_inside_is_an_error(self, fullgraph, compiled_before):
