@@ -76,7 +76,14 @@ class TestVideoPrism(TokenMergingModelTesterMixin):
 
     def test_the_attention_implementation_can_be_changed_at_any_time(self):
         pixel_values = draw_pixels(2)  # no two pairs so nearly alike that rounding chooses between them
-        for model in (self.merging_model("eager"), hf_video_tome.apply_token_merging(self.stock_model(), r=self.r)):
+        # One head: torch 2.13 compiles flex attention wrongly on CPUs with AVX2 for heads of 16 and less.
+        config = {"num_attention_heads": 1, "num_spatial_layers": 2}
+        torch._dynamo.reset()  # a graph for other heads made general for these would not compile
+        stock_model = self.stock_model(**config)
+        for model in (
+            self.merging_model("eager", config=config),
+            hf_video_tome.apply_token_merging(stock_model, r=self.r),
+        ):
             expected = logits_of(model, pixel_values)
             for implementation in ("flex_attention", "eager"):
                 model.set_attn_implementation(implementation)

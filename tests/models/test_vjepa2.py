@@ -134,7 +134,8 @@ class TestVJEPA2(TokenMergingModelTesterMixin):
 
     @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
     def test_a_token_of_size_s_is_pooled_like_s_equal_tokens(self, implementation):
-        pooler = self.merging_model(implementation, config={"num_pooler_layers": 2}).pooler
+        # One head: torch 2.13 compiles flex attention wrongly on CPUs with AVX2 for heads of 16 and less.
+        pooler = self.merging_model(implementation, config={"num_pooler_layers": 2, "num_attention_heads": 1}).pooler
         size = torch.tensor([[1, 3, 2, 1, 1], [2, 2, 2, 1, 1]])
         tokens = torch.randn(2, 5, 32)
         copies = torch.stack([one.repeat_interleave(count, 0) for one, count in zip(tokens, size, strict=True)])
