@@ -12,15 +12,20 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 if TYPE_CHECKING:
     from .data.transforms import ClipTransform
 
+_MODEL_INPUT_NAMES = ("pixel_values_videos", "pixel_values")
+
 
 class ClipProcessor(BaseImageProcessor):
-    """Makes `pixel_values_videos` of decoded frames, without torchvision.
+    """Makes the input of a model of decoded frames, without torchvision.
 
     For V-JEPA 2 and VideoPrism, for which transformers has video processors only, and those need torchvision. It reads
     their files and gives what they give, and takes their place where an image processor is asked for, as in the
-    pipeline. The frames of a clip are chosen before.
+    pipeline. It is also for any model whose frames need a step that the processors of transformers do not have
+    (`subtract_mean_frame`). The frames of a clip are chosen before.
 
     Args:
+        model_input_name: What the model calls its input: `"pixel_values_videos"` (V-JEPA 2, VideoPrism) or
+            `"pixel_values"`.
         **settings: What the file of a processor of transformers holds, such as `size`, `crop_size` and `image_mean`:
             see `ClipTransform.from_dict`.
 
@@ -35,15 +40,19 @@ class ClipProcessor(BaseImageProcessor):
         torch.Size([1, 16, 3, 32, 32])
     """
 
-    model_input_names: ClassVar[list[str]] = ["pixel_values_videos"]
+    model_input_names: ClassVar[list[str]] = list(_MODEL_INPUT_NAMES[:1])
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, model_input_name: str = _MODEL_INPUT_NAMES[0], **settings: Any) -> None:
         from .data.transforms import PROCESSOR_SETTINGS, ClipTransform
 
+        if model_input_name not in _MODEL_INPUT_NAMES:
+            allowed = " or ".join(map(repr, _MODEL_INPUT_NAMES))
+            raise ValueError(f"model_input_name must be {allowed}, got {model_input_name!r}")
         transform = ClipTransform.from_dict(settings, type(self).__name__)
         # What steps that are left out would need stays known, for calls that ask for these steps.
         known = {name: settings[name] for name in PROCESSOR_SETTINGS if settings.get(name) is not None}
         super().__init__(**{**known, **transform.to_processor_settings()})
+        self.model_input_names = [model_input_name]  # type: ignore[misc]  # transformers reads it of the instance
 
     @property
     def transform(self) -> ClipTransform:
@@ -58,16 +67,19 @@ class ClipProcessor(BaseImageProcessor):
         return {name: vars(self)[name] for name in PROCESSOR_SETTINGS if vars(self).get(name) is not None}
 
     @classmethod
-    def from_transform(cls, transform: ClipTransform) -> ClipProcessor:
+    def from_transform(
+        cls, transform: ClipTransform, model_input_name: str = _MODEL_INPUT_NAMES[0]
+    ) -> ClipProcessor:
         """The processor that applies a transform to each clip.
 
         Args:
             transform: The transform, such as `ClipTransform.from_config(config)` for a checkpoint without a file.
+            model_input_name: What the model calls its input: its `main_input_name`.
 
         Returns:
             The processor.
         """
-        return cls(**transform.to_processor_settings())
+        return cls(model_input_name, **transform.to_processor_settings())
 
     @classmethod
     def from_pretrained(
@@ -128,7 +140,8 @@ class ClipProcessor(BaseImageProcessor):
             **settings: Settings for this call alone, such as `do_normalize=False`; those of the processor when None.
 
         Returns:
-            `pixel_values_videos`, (B, T, 3, h, w) float32; B is 1 for a clip that came alone.
+            `pixel_values_videos`, or what the model calls it, (B, T, 3, h, w) float32; B is 1 for a clip that came
+            alone.
 
         Raises:
             TypeError: If the frames are not uint8, or a setting is not known.
@@ -150,11 +163,13 @@ class ClipProcessor(BaseImageProcessor):
                 "the clips must have equally many frames, and these one size after the transform, got "
                 f"{' and '.join(map(str, shapes))} (frames, channels, height, width)"
             )
-        return BatchFeature({"pixel_values_videos": torch.stack(clips)}, tensor_type=return_tensors)
+        return BatchFeature({self.model_input_names[0]: torch.stack(clips)}, tensor_type=return_tensors)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they are saved, JSON-safe."""
-        return {**self._settings(), "image_processor_type": type(self).__name__}
+        name = self.model_input_names[0]
+        named = {} if name == _MODEL_INPUT_NAMES[0] else {"model_input_name": name}
+        return {**self._settings(), **named, "image_processor_type": type(self).__name__}
 
 
 _ARRAYS = (np.ndarray, torch.Tensor)

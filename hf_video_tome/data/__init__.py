@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .augmentation import ClipAugmentation
     from .clips import VideoSegment, read_clips
     from .decoding import VideoDecodingError, VideoInfo, frame_timestamps, probe_video, read_frames, read_frames_at
     from .frame_folder import FrameFolder
+    from .groups import split_by_group
     from .loading import DATASETS, DatasetEntry, load
     from .sampling import ClipSampling, sample_frame_indices, sampling_preset
     from .transforms import ClipTransform
 
 __all__ = [
     "DATASETS",
+    "ClipAugmentation",
     "ClipSampling",
     "ClipTransform",
     "DatasetEntry",
@@ -39,11 +42,13 @@ __all__ = [
     "read_frames_at",
     "sample_frame_indices",
     "sampling_preset",
+    "split_by_group",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "augmentation": ["ClipAugmentation"],
         "clips": ["VideoSegment", "read_clips"],
         "decoding": [
             "VideoDecodingError",
@@ -54,6 +59,7 @@ __getattr__, __dir__ = lazy_names(
             "read_frames_at",
         ],
         "frame_folder": ["FrameFolder"],
+        "groups": ["split_by_group"],
         "loading": ["DATASETS", "DatasetEntry", "load"],
         "sampling": ["ClipSampling", "sample_frame_indices", "sampling_preset"],
         "transforms": ["ClipTransform"],

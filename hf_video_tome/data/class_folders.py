@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import datasets
 
 from .annotations import SPLIT_NAMES, VideoFiles, canonical_split, check_links, subfolders
+from .groups import Groups, split_by_group
 from .video_builder import VideoBuilder, VideoConfig, VideoTable
 
 if TYPE_CHECKING:
@@ -24,20 +26,32 @@ class ClassFoldersConfig(VideoConfig):
     Attributes:
         data_dir: Folder of the class folders, or of split folders with class folders; `~` is the home folder.
         splits: Splits to read; None reads all that are there.
+        group_by: Regular expression that finds the group of a video, such as the person in it, in its `video_id`
+            (`{class}/{file}`): the splits are then made of groups. Split folders are joined before.
+        validation_groups: Groups of the validation split: names (a list, or separated by commas), or a share.
+        test_groups: Groups of the test split, likewise.
+        group_seed: Of the draw of shares.
     """
+
+    group_by: str | None = None
+    validation_groups: Groups = None
+    test_groups: Groups = None
+    group_seed: int = 0
 
     def read(self) -> VideoTable:
         """List the videos of the splits that are wanted."""
         files = VideoFiles()
         found = _split_folders(self.root, files)
-        for split in self.wanted or ():
-            if split not in found:
-                raise ValueError(f"`split` must be one of {', '.join(found)} (in {str(self.root)!r}), got {split!r}")
+        if self.group_by is None:
+            for field in ("validation_groups", "test_groups"):
+                if getattr(self, field) is not None:
+                    raise ValueError(f"`{field}` needs `group_by`, got {getattr(self, field)!r} without it")
+            self._check_wanted(found)
         # From all splits, also those that are not wanted: they decide which class has which number.
         names = sorted({path.name for classes in found.values() for path in classes})
         indices = {name: index for index, name in enumerate(names)}
         splits: dict[str, list[dict[str, object]]] = {}
-        for split in self.wanted or found:
+        for split in found if self.group_by is not None else self.wanted or found:
             rows = splits.setdefault(split, [])
             for folder in found[split]:
                 videos = files.tree(folder)
@@ -56,7 +70,17 @@ class ClassFoldersConfig(VideoConfig):
                     }
                     for name in videos
                 )
+        if self.group_by is not None:
+            rows = [row for part in splits.values() for row in part]
+            splits = split_by_group(rows, self.group_by, self.validation_groups, self.test_groups, self.group_seed)
+            self._check_wanted(splits)
+            splits = {split: splits[split] for split in self.wanted or splits}
         return VideoTable(columns={"label": datasets.ClassLabel(names=names)}, splits=splits)
+
+    def _check_wanted(self, found: Iterable[str]) -> None:
+        for split in self.wanted or ():
+            if split not in found:
+                raise ValueError(f"`split` must be one of {', '.join(found)} (in {str(self.root)!r}), got {split!r}")
 
 
 class ClassFolders(VideoBuilder):

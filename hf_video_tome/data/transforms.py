@@ -52,6 +52,7 @@ PROCESSOR_SETTINGS = (
     "do_normalize",
     "image_mean",
     "image_std",
+    "subtract_mean_frame",
 )
 """What a clip transform is made of in the words of the processors of transformers."""
 
@@ -65,8 +66,8 @@ class ClipTransform:
     """Turns the uint8 frames of one clip into a model's float input.
 
     In this order: resize (kept as uint8, as PIL does), centre crop (zero padding where the crop is larger), then
-    `(frame * rescale_factor + rescale_offset - mean) / std`. The two halves are also methods of their own:
-    `crop_views`, which can take three crops, and `normalize`.
+    `(frame * rescale_factor + rescale_offset - mean) / std`, from which the mean frame of the clip may be taken off.
+    The two halves are also methods of their own: `crop_views`, which can take three crops, and `normalize`.
 
     Args:
         resize: Length of the shortest edge in pixels (the other keeps the aspect ratio, rounded down), or
@@ -77,6 +78,9 @@ class ClipTransform:
         mean: Per-channel mean to subtract, in rescaled units, or None for no normalisation.
         std: Per-channel standard deviation to divide by, in rescaled units; None exactly where `mean` is None.
         resample: `"bilinear"`, `"bicubic"` (both antialiased) or `"nearest"`.
+        subtract_mean_frame: Whether to subtract the mean of the clip's frames from each of them, last: what does not
+            move becomes 0. A model that is trained from scratch on few videos of one static camera learns motion so,
+            rather than backgrounds. No processor of transformers has this step; `hf_video_tome.ClipProcessor` does.
 
     Raises:
         ValueError: If a field is not as described; the message names the field, the value and what is allowed.
@@ -96,6 +100,7 @@ class ClipTransform:
     mean: tuple[float, ...] | None = IMAGENET_MEAN
     std: tuple[float, ...] | None = IMAGENET_STD
     resample: str = "bilinear"
+    subtract_mean_frame: bool = False
 
     def __post_init__(self) -> None:
         if self.resize is not None and not _is_length(self.resize) and not _is_size(self.resize):
@@ -128,6 +133,8 @@ class ClipTransform:
         if self.resample not in _PIL_RESAMPLE.values():
             allowed = ", ".join(repr(name) for name in _PIL_RESAMPLE.values())
             raise ValueError(f"`resample` must be one of {allowed}, got {shown(self.resample)}.")
+        if not isinstance(self.subtract_mean_frame, bool):
+            raise ValueError(f"`subtract_mean_frame` must be True or False, got {shown(self.subtract_mean_frame)}.")
 
     @property
     def output_size(self) -> tuple[int, int] | None:
@@ -178,6 +185,8 @@ class ClipTransform:
         settings["do_normalize"] = self.mean is not None
         if self.mean is not None and self.std is not None:
             settings |= {"image_mean": list(self.mean), "image_std": list(self.std)}
+        if self.subtract_mean_frame:
+            settings["subtract_mean_frame"] = True
         return settings
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
@@ -242,6 +251,7 @@ class ClipTransform:
 
         Args:
             frames: (..., 3, h, w) uint8 RGB frames, 0 to 255, on any device: one clip, or any batch of clips or views.
+                With `subtract_mean_frame` (..., T, 3, h, w): whole clips of T frames.
 
         Returns:
             float32 of the same shape on the same device, contiguous. Batching does not change a value.
@@ -259,10 +269,9 @@ class ClipTransform:
             (torch.Size([8, 3, 16, 3, 32, 32]), torch.float32, 1.0)
         """
         _check_uint8(frames)
-        if frames.ndim < 3 or frames.shape[-3] != 3 or 0 in frames.shape:
-            raise ValueError(
-                f"`frames` must have the shape (..., 3, h, w), none of them 0, got {tuple(frames.shape)}."
-            )
+        if frames.ndim < 3 + self.subtract_mean_frame or frames.shape[-3] != 3 or 0 in frames.shape:
+            shape = "(..., T, 3, h, w)" if self.subtract_mean_frame else "(..., 3, h, w)"
+            raise ValueError(f"`frames` must have the shape {shape}, none of them 0, got {tuple(frames.shape)}.")
 
         # A uint8 channel has 256 possible values: compute those in the order and the precision of the stock
         # processors (float64 product, then float32), then look them up. Exact, and needs no float64 on the device.
@@ -275,7 +284,7 @@ class ClipTransform:
         for channel in range(3):
             values = frames[..., channel, :, :]
             out[..., channel, :, :] = table[channel].index_select(0, values.reshape(-1).int()).view(values.shape)
-        return out
+        return out - out.mean(dim=-4, keepdim=True) if self.subtract_mean_frame else out
 
     @classmethod
     def from_dict(cls, processor: Mapping[str, Any], source: str = "the processor configuration") -> ClipTransform:
@@ -323,7 +332,8 @@ class ClipTransform:
             return settings[key]
 
         for key, value in settings.items():
-            if key in PROCESSOR_SETTINGS and key.startswith("do_") and not isinstance(value, bool):
+            is_switch = key.startswith("do_") or key == "subtract_mean_frame"
+            if key in PROCESSOR_SETTINGS and is_switch and not isinstance(value, bool):
                 fail(f"{key!r} must be True or False, got {shown(value)}")
         for key in ("do_pad", "do_flip_channel_order"):
             if settings.get(key):
@@ -369,7 +379,8 @@ class ClipTransform:
             allowed = ", ".join(f"{code} ({text})" for code, text in _PIL_RESAMPLE.items())
             fail(f"'resample' must be one of {allowed}, got {shown(resample)} ({name})")
         try:
-            return cls(resize, crop, factor, offset, mean, std, _PIL_RESAMPLE[resample])
+            subtract = settings.get("subtract_mean_frame", False)
+            return cls(resize, crop, factor, offset, mean, std, _PIL_RESAMPLE[resample], subtract)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 

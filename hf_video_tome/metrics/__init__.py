@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .negative_log_likelihood import NegativeLogLikelihood
     from .per_class_accuracy import PerClassAccuracy
     from .top_k_accuracy import TopKAccuracy
+    from .trainer import trainer_metrics
 
 __all__ = [
     "ActionAccuracy",
@@ -31,6 +32,7 @@ __all__ = [
     "PerClassAccuracy",
     "TopKAccuracy",
     "metric_path",
+    "trainer_metrics",
 ]
 
 _MODULES = {
@@ -64,4 +66,4 @@ def metric_path(name: str) -> Path:
     return Path(__file__).resolve().with_name(f"{name}.py")
 
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+__getattr__, __dir__ = lazy_names(__name__, {**_MODULES, "trainer": ["trainer_metrics"]})

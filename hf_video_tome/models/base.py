@@ -25,6 +25,7 @@ from ..merging import (
 )
 from .kernels import are_untouched
 from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
+from .saved_names import rename_saved_weights
 from .scoped_settings import changes_in_scope, scoped_settings
 
 
@@ -244,6 +245,12 @@ class TokenMergingModelMixin:
         settings: TokenMergingSettings = self.config.token_merging
         changes = {**changes_in_scope(self), **(changes or {})}
         return self.config.changed_settings(settings, changes) if changes else settings
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # Not by a hook, which models that exist already would not get from `apply_token_merging`.
+        model: Any = self
+        rename_saved_weights(model, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
 
     def _make_plan(
         self,

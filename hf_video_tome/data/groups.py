@@ -1,0 +1,99 @@
+"""Splits of a data set by groups of videos, such as the persons in them, so that no group is in two of them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, Union
+
+Groups: TypeAlias = Union[str, int, Sequence[str], float, None]
+"""Names of groups (a list, or separated by commas), or a share of all groups."""
+
+
+def split_by_group(
+    rows: Sequence[Mapping[str, Any]],
+    group_by: str,
+    validation: Groups = None,
+    test: Groups = None,
+    seed: int = 0,
+) -> dict[str, list[Any]]:
+    """Splits rows by what a pattern finds in their `video_id`.
+
+    Clips of one recording, person or place are alike: with some of them in training, accuracy on the others says
+    little about new ones.
+
+    Args:
+        rows: Rows with a `video_id`.
+        group_by: Regular expression that is searched in each `video_id`; the group is what its first pair of
+            parentheses matches, or all that it matches where it has none.
+        validation: Groups of the validation split: their names, or a share of all groups (above 0, below 1), which
+            are then drawn at random.
+        test: Groups of the test split, likewise.
+        seed: Of the draw.
+
+    Returns:
+        The rows of the splits `"train"`, `"validation"` and `"test"`, without those that are empty. The order of the
+        rows stays.
+
+    Raises:
+        ValueError: If the pattern is none, finds nothing in a row, or the groups do not make three disjoint splits.
+
+    Examples:
+        >>> rows = [{"video_id": f"jump/p{person}_{take}.mp4"} for person in (1, 2, 3) for take in "ab"]
+        >>> splits = split_by_group(rows, r"p\\d+", validation=["p2"], test=0.3)
+        >>> {split: sorted({row["video_id"][5:7] for row in part}) for split, part in splits.items()}
+        {'train': ['p1'], 'validation': ['p2'], 'test': ['p3']}
+    """
+    groups = [_group(str(row["video_id"]), group_by) for row in rows]
+    free = sorted(set(groups))
+    chosen: dict[str, list[str]] = {}
+    # Names first: a share is drawn from what they leave.
+    wanted = {"validation": validation, "test": test}
+    total, generator = len(free), random.Random(seed)
+    for split, value in sorted(wanted.items(), key=lambda item: isinstance(item[1], float)):
+        chosen[split] = _choose(f"{split}_groups", value, free, sorted(set(groups)), total, generator)
+        free = [group for group in free if group not in chosen[split]]
+    if not free and rows:
+        raise ValueError(f"no group is left for training: there are {total}, and validation and test take all of them")
+    place = {group: split for split, names in chosen.items() for group in names}
+    splits: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
+    for row, group in zip(rows, groups, strict=True):
+        splits[place.get(group, "train")].append(row)
+    return {split: part for split, part in splits.items() if part}
+
+
+def _group(video_id: str, pattern: str) -> str:
+    try:
+        match = re.search(pattern, video_id)
+    except re.error as error:
+        raise ValueError(f"`group_by` must be a regular expression, got {pattern!r} ({error})") from None
+    found = match[1 if match.re.groups else 0] if match else None
+    if not found:
+        raise ValueError(f"`group_by`: {pattern!r} finds no group in {video_id!r}")
+    return str(found)
+
+
+def _choose(
+    field: str, value: Groups, free: list[str], known: list[str], total: int, generator: random.Random
+) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, float):
+        count = max(1, round(value * total))
+        if not 0 < value < 1 or count >= len(free):
+            raise ValueError(
+                f"`{field}` must be names, or a share above 0 that leaves a group for training, got {value} of {total} "
+                "groups"
+            )
+        return generator.sample(free, count)
+    # Names that are numbers come as such from a command line.
+    names = [str(name).strip() for name in (str(value).split(",") if isinstance(value, (str, int)) else value)]
+    for name in names:
+        if name not in free:
+            why = f"{name!r} is in two splits" if name in known else f"got {name!r}"
+            raise ValueError(f"`{field}` must be among the groups {', '.join(known)}; {why}")
+    return names
+
+
+__all__ = ["Groups", "split_by_group"]
