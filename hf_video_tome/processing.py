@@ -67,9 +67,7 @@ class ClipProcessor(BaseImageProcessor):
         return {name: vars(self)[name] for name in PROCESSOR_SETTINGS if vars(self).get(name) is not None}
 
     @classmethod
-    def from_transform(
-        cls, transform: ClipTransform, model_input_name: str = _MODEL_INPUT_NAMES[0]
-    ) -> ClipProcessor:
+    def from_transform(cls, transform: ClipTransform, model_input_name: str = _MODEL_INPUT_NAMES[0]) -> ClipProcessor:
         """The processor that applies a transform to each clip.
 
         Args:

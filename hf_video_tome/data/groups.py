@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
-Groups: TypeAlias = Union[str, int, Sequence[str], float, None]
+Groups: TypeAlias = str | int | Sequence[str] | float | None
 """Names of groups (a list, or separated by commas), or a share of all groups."""
 
 
@@ -18,7 +18,7 @@ def split_by_group(
     test: Groups = None,
     seed: int = 0,
 ) -> dict[str, list[Any]]:
-    """Splits rows by what a pattern finds in their `video_id`.
+    r"""Splits rows by what a pattern finds in their `video_id`.
 
     Clips of one recording, person or place are alike: with some of them in training, accuracy on the others says
     little about new ones.
@@ -41,7 +41,7 @@ def split_by_group(
 
     Examples:
         >>> rows = [{"video_id": f"jump/p{person}_{take}.mp4"} for person in (1, 2, 3) for take in "ab"]
-        >>> splits = split_by_group(rows, r"p\\d+", validation=["p2"], test=0.3)
+        >>> splits = split_by_group(rows, r"p\d+", validation=["p2"], test=0.3)
         >>> {split: sorted({row["video_id"][5:7] for row in part}) for split, part in splits.items()}
         {'train': ['p1'], 'validation': ['p2'], 'test': ['p3']}
     """
@@ -83,8 +83,8 @@ def _choose(
         count = max(1, round(value * total))
         if not 0 < value < 1 or count >= len(free):
             raise ValueError(
-                f"`{field}` must be names, or a share above 0 that leaves a group for training, got {value} of {total} "
-                "groups"
+                f"`{field}` must be names, or a share above 0 that leaves a group for training, got {value} of "
+                f"{total} groups"
             )
         return generator.sample(free, count)
     # Names that are numbers come as such from a command line.

@@ -44,7 +44,7 @@ def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Call
         top, classes = TopKAccuracy().compute(**inputs, k=ks), PerClassAccuracy().compute(**inputs)
         results = {name.removeprefix("top_1_"): float(value) for name, value in top.items()}
         results["mean_class_accuracy"] = classes["mean_class_accuracy"]
-        results["nll"] = float(next(iter(NegativeLogLikelihood().compute(**inputs).values())))
+        results["nll"] = NegativeLogLikelihood().compute(**inputs)["negative_log_likelihood"]
         if per_class:
             for index, accuracy in enumerate(classes["per_class_accuracy"]):
                 if accuracy is not None:

@@ -1,0 +1,112 @@
+"""Pre-train a VideoMAE on videos without labels, by masking, as published VideoMAE checkpoints are made.
+
+    python examples/pretrain_videomae.py --data_dir my-videos --output_dir pretrained --config '{"image_size": 96}'
+    python examples/train_class_folder.py --data_dir my-videos --checkpoint pretrained --output_dir my-model
+
+The model sees a few of the places of a clip, the same ones at all times ("tubes"), and learns to draw the others, as
+in "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training" (NeurIPS 2022).
+Only the videos of the training split count. Options are those of `train_class_folder.py`, where they make sense, and of
+`transformers.TrainingArguments`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from train_class_folder import (
+    ClassFolderTrainingArguments,
+    DataArguments,
+    cached,
+    collate,
+    load_splits,
+    make_examples,
+    make_processor,
+)
+from transformers import HfArgumentParser, Trainer, VideoMAEConfig, VideoMAEForPreTraining
+
+from hf_video_tome.data import ClipAugmentation, ClipSampling, ClipTransform
+
+
+@dataclass
+class PretrainingArguments:
+    """Which model, and how much of a clip it does not see."""
+
+    config: str = field(default="{}", metadata={"help": "Fields of the config as JSON."})
+    mask_ratio: float = field(default=0.9, metadata={"help": "Share of the places that are masked."})
+
+
+@dataclass
+class TrainingArguments(ClassFolderTrainingArguments):
+    """There is nothing to choose an epoch by."""
+
+    learning_rate: float = 1e-3
+    num_train_epochs: float = 100
+    eval_strategy: str = "no"
+    load_best_model_at_end: bool = False
+    metric_for_best_model: str | None = None
+
+
+def tube_masks(num_clips: int, num_slots: int, num_places: int, ratio: float) -> torch.Tensor:
+    """Draws masks that hide the same places at all times.
+
+    Returns:
+        (num_clips, num_slots * num_places) bool; all clips have equally many places masked.
+    """
+    masked = round(ratio * num_places)
+    hidden = torch.rand(num_clips, num_places).argsort(1) < masked
+    return hidden.repeat(1, num_slots)
+
+
+def collate_masked(examples: Sequence[Mapping[str, Any]], slots: int, places: int, ratio: float) -> dict[str, Any]:
+    """Stacks clips and draws their masks."""
+    batch = collate([{"pixel_values": example["pixel_values"]} for example in examples])
+    return {**batch, "bool_masked_pos": tube_masks(len(examples), slots, places, ratio)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    data, chosen, training = HfArgumentParser(
+        (DataArguments, PretrainingArguments, TrainingArguments)
+    ).parse_args_into_dataclasses(arguments)
+    torch.manual_seed(training.seed)
+    fields = json.loads(chosen.config)
+    small = {
+        "decoder_hidden_size": fields.get("hidden_size", 768) // 2,
+        "decoder_intermediate_size": fields.get("hidden_size", 768) * 2,
+        "decoder_num_hidden_layers": 2,
+        "decoder_num_attention_heads": 4,
+    }
+    config = VideoMAEConfig(**{**small, **fields})
+    model = VideoMAEForPreTraining(config)
+    transform = ClipTransform.from_config(config)
+    if data.subtract_mean_frame:
+        transform = ClipTransform(**{**vars(transform), "subtract_mean_frame": True})
+    rows = load_splits(data)["train"]
+    if data.cache_size is not None:
+        rows = cached(rows, data.cache_size)
+    sampling = ClipSampling(config.num_frames, num_clips=data.views)
+    augment = ClipAugmentation(transform, min_area=data.min_area, flip=data.flip)
+    make = partial(make_examples, name="pixel_values", sampling=sampling, transform=augment)
+    trainer = Trainer(
+        model=model,
+        args=training,
+        train_dataset=rows.with_transform(make),
+        data_collator=partial(
+            collate_masked,
+            slots=config.num_frames // config.tubelet_size,
+            places=(config.image_size // config.patch_size) ** 2,
+            ratio=chosen.mask_ratio,
+        ),
+        processing_class=make_processor(model, transform),
+    )
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+r"""Train or fine-tune a video classifier on a folder of class folders, with or without token merging.
+
+    python examples/train_class_folder.py --data_dir my-videos --checkpoint MCG-NJU/videomae-base \
+        --group_by 'person\d+' --validation_groups 0.2 --test_groups 0.2 --output_dir my-model
+
+Every option of `transformers.TrainingArguments` can be given too: `--bf16`, `--gradient_accumulation_steps 4`,
+`--resume_from_checkpoint my-model/checkpoint-500`. The page "Train on your own videos" of the docs explains it step by
+step.
+
+The best epoch on the validation split is kept. What is saved is a checkpoint with its processor, ready for
+`from_pretrained`, the pipeline and the commands of hf-video-tome. Last, the test split (or the validation split, if
+there is none) is evaluated at the settings of `--evaluate`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForVideoClassification,
+    EarlyStoppingCallback,
+    HfArgumentParser,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    VideoMAEImageProcessor,
+)
+
+import hf_video_tome
+from hf_video_tome.data import (
+    ClipAugmentation,
+    ClipSampling,
+    ClipTransform,
+    VideoDecodingError,
+    load,
+    probe_video,
+    read_frames,
+)
+from hf_video_tome.evaluation import evaluate
+from hf_video_tome.metrics import trainer_metrics
+from hf_video_tome.models import ARCHITECTURES
+
+
+@dataclass
+class DataArguments:
+    """Which videos, and how they become clips."""
+
+    data_dir: str = field(
+        metadata={"help": "Folder of class folders, or of split folders (train, val, test) of these."}
+    )
+    group_by: str | None = field(
+        default=None, metadata={"help": "Pattern that finds the group (person, scene) of a video in CLASS/FILE."}
+    )
+    validation_groups: str | None = field(
+        default=None, metadata={"help": "Groups to choose the best epoch on: names with commas, or a share (0.2)."}
+    )
+    test_groups: str | None = field(default=None, metadata={"help": "Groups to evaluate on in the end, likewise."})
+    group_seed: int = field(default=0, metadata={"help": "Of the draw of shares."})
+    views: int = field(
+        default=4, metadata={"help": "Different clips that a video gives in training, spread evenly within segments."}
+    )
+    cache_size: int | None = field(
+        default=None,
+        metadata={"help": "Decode every video once and keep all its frames, with this shortest edge in pixels."},
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Where to keep them; the cache of `datasets`."})
+    subtract_mean_frame: bool = field(
+        default=False, metadata={"help": "Show the model what moves: each clip minus its mean frame."}
+    )
+    min_area: float = field(default=0.5, metadata={"help": "Smallest part of a frame that a random crop shows."})
+    flip: float = field(default=0.0, metadata={"help": "Probability of mirroring a clip; 0 where sides matter."})
+
+
+@dataclass
+class ModelArguments:
+    """Which model."""
+
+    checkpoint: str | None = field(default=None, metadata={"help": "Hub id or folder to fine-tune."})
+    architecture: str | None = field(
+        default=None, metadata={"help": f"To train from scratch: {', '.join(ARCHITECTURES)}."}
+    )
+    config: str = field(default="{}", metadata={"help": "Fields of the config as JSON, with --architecture."})
+    token_merging: str = field(default="{}", metadata={"help": 'Settings of training as JSON, such as {"r": 40}.'})
+    evaluate: str = field(
+        default='[{"r": 0}]', metadata={"help": 'Settings to evaluate at as JSON: [{"r": 0}, {"r": 40}].'}
+    )
+    patience: int = field(default=0, metadata={"help": "Stop after so many epochs without a better one; 0 never."})
+
+
+@dataclass
+class ClassFolderTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with defaults for fine-tuning on videos."""
+
+    output_dir: str = "trained"
+    num_train_epochs: float = 20
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 16
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    warmup_steps: float = 0.1
+    lr_scheduler_type: str = "cosine"
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int = 2
+    logging_strategy: str = "epoch"
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str = "accuracy"
+    remove_unused_columns: bool = False  # the videos are columns that no model takes
+    report_to: str = "none"
+
+
+# --- data
+def load_splits(data: DataArguments) -> Any:
+    """Loads the splits, by group where a pattern is given."""
+    options: dict[str, Any] = {}
+    if data.group_by is not None:
+        options = {"group_by": data.group_by, "group_seed": data.group_seed}
+        for name in ("validation_groups", "test_groups"):
+            value = getattr(data, name)
+            if value is not None:
+                options[name] = float(value) if value.startswith(("0.", ".")) else value
+    splits = load("class-folders", None, data.data_dir, cache_dir=data.cache_dir, **options)
+    if "train" not in splits or "validation" not in splits:
+        raise SystemExit(
+            f"error: {data.data_dir} has the splits {', '.join(splits)}; train and validation are needed: make "
+            "folders of these names, or give --group_by and --validation_groups"
+        )
+    return splits
+
+
+def decode(row: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Decodes a whole video, frames with a shortest edge of `size` pixels."""
+    torch.set_num_threads(1)
+    try:
+        frames = read_frames(row["video"]["path"], range(probe_video(row["video"]["path"]).num_frames))
+    except VideoDecodingError as error:
+        return {"frames": b"", "shape": [0], "error": error.reason}
+    small = ClipTransform(resize=size, crop=None).crop_views(frames)[0]
+    return {"frames": small.numpy().tobytes(), "shape": list(small.shape), "error": None}
+
+
+def cached(rows: Any, size: int, workers: int = 2) -> Any:
+    """Decodes all videos, once: `datasets` keeps what it made and finds it again."""
+    rows = rows.map(decode, fn_kwargs={"size": size}, num_proc=workers, desc="decoding")
+    broken = [row for row in rows.remove_columns("frames") if row["error"] is not None]
+    for row in broken:
+        print(f"left out: {row['video_id']}: {row['error']}", file=sys.stderr)
+    return rows.filter(lambda error: error is None, input_columns="error") if broken else rows
+
+
+def read_clip(row: Mapping[str, Any], indices: Callable[[int], list[int]]) -> torch.Tensor:
+    """Gives frames of a video, (T, 3, H, W) uint8, from the cache where there is one."""
+    if "frames" in row:
+        frames = np.frombuffer(row["frames"], dtype=np.uint8).reshape(row["shape"])
+        return torch.from_numpy(frames[indices(len(frames))])
+    path = row["video"]["path"]
+    return read_frames(path, indices(probe_video(path).num_frames))
+
+
+def choose(sampling: ClipSampling, random: bool, total_frames: int) -> list[int]:
+    """Chooses the frames of one clip: the one of the evaluation, or a random one of several."""
+    clips = sampling.sample(total_frames)
+    return clips[int(torch.randint(len(clips), ())) if random else 0]
+
+
+def make_examples(
+    batch: Mapping[str, Sequence[Any]],
+    name: str,
+    sampling: ClipSampling,
+    transform: Callable[[torch.Tensor], torch.Tensor],
+) -> dict[str, list[Any]]:
+    """Turns rows into what the model takes: a function for `Dataset.with_transform`."""
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    indices = partial(choose, sampling, sampling.num_clips > 1)
+    return {name: [transform(read_clip(row, indices)) for row in rows], "labels": [row["label"] for row in rows]}
+
+
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Stacks the examples of a batch."""
+    return {
+        name: torch.stack([example[name] for example in examples])
+        if isinstance(examples[0][name], torch.Tensor)
+        else torch.tensor([example[name] for example in examples])
+        for name in examples[0]
+    }
+
+
+# --- model
+def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
+    """Loads a checkpoint with a new head, or makes a model with new weights."""
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
+    if (model.checkpoint is None) == (model.architecture is None):
+        raise SystemExit("error: give either --checkpoint to fine-tune, or --architecture to train from scratch")
+    if model.checkpoint is not None:
+        made = AutoModelForVideoClassification.from_pretrained(
+            model.checkpoint, ignore_mismatched_sizes=True, dtype=torch.float32, **names
+        )
+    else:
+        made = AutoModelForVideoClassification.from_config(
+            AutoConfig.for_model(model.architecture, **json.loads(model.config), **names)
+        )
+        start_positions(made)
+    made.set_token_merging(**json.loads(model.token_merging))
+    return made
+
+
+def start_positions(model: PreTrainedModel) -> None:
+    """Lets positions that are learned start from sine-cosine codes: from zeros, few videos teach them too slowly."""
+    config, embeddings = model.config, getattr(model.base_model, "embeddings", None)
+    if config.model_type == "vivit":
+        frames, height, width = config.tubelet_size
+        grid = (config.num_frames // frames, config.image_size // height, config.image_size // width)
+        embeddings.position_embeddings.data[0, 1:] = sincos_codes(grid, config.hidden_size)
+    elif config.model_type in ("timesformer", "motionformer"):
+        side = config.image_size // config.patch_size
+        embeddings.position_embeddings.data[0, 1:] = sincos_codes((side, side), config.hidden_size)
+        slots = embeddings.time_embeddings.shape[1]
+        embeddings.time_embeddings.data[0] = sincos_codes((slots,), config.hidden_size)
+
+
+def sincos_codes(grid: tuple[int, ...], width: int) -> torch.Tensor:
+    """Gives a code of `width` numbers for each place of a grid, an equal share of them for each axis."""
+    share = width // (2 * len(grid))
+    frequencies = 1 / 10000 ** (torch.arange(share) / share)
+    axes = torch.meshgrid(*[torch.arange(length, dtype=torch.float) for length in grid], indexing="ij")
+    angles = [axis.flatten()[:, None] * frequencies for axis in axes]
+    codes = torch.cat([torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles], dim=1)
+    return torch.nn.functional.pad(codes, (0, width - codes.shape[1]))
+
+
+def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean_frame: bool) -> ClipTransform:
+    """Gives the transform of the checkpoint, or else the usual one of the architecture."""
+    if checkpoint is not None:
+        try:
+            transform = ClipTransform.from_pretrained(checkpoint, model.config)
+        except FileNotFoundError:
+            transform = ClipTransform.from_config(model.config)
+    else:
+        transform = ClipTransform.from_config(model.config)
+    if not subtract_mean_frame or transform.subtract_mean_frame:
+        return transform
+    return ClipTransform(**{**vars(transform), "subtract_mean_frame": True})
+
+
+def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
+    """Gives the processor that applies the transform, one of transformers where it can."""
+    stock = model.main_input_name == "pixel_values" and not transform.subtract_mean_frame
+    if stock and not transform.rescale_offset:
+        return VideoMAEImageProcessor(**transform.to_processor_settings())
+    return hf_video_tome.ClipProcessor.from_transform(transform, model.main_input_name)
+
+
+# --- all of it
+def print_results(results: Any, split: str, shown: bool = True) -> list[dict[str, Any]]:
+    """Prints the accuracy at each setting, and the change on the same videos."""
+    lines = []
+    for setting in results.settings:
+        top, change, agreement = setting.main.top_1, setting.top_1_difference, setting.agreement
+        lines.append(
+            {
+                "settings": setting.changes,
+                "tokens": setting.token_counts,
+                "accuracy": top.value,
+                "standard_error": top.standard_error,
+                "change": change and change.value,
+                "change_standard_error": change and change.standard_error,
+                "agreement": agreement and agreement.value,
+                "nll": setting.main.nll,
+            }
+        )
+        if shown:
+            against = f", {100 * change.value:+.1f} ± {100 * (change.standard_error or 0):.1f}" if change else ""
+            print(f"{split} {setting.changes}: {100 * top.value:.1f} ± {100 * top.standard_error:.1f} %{against}")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Runs the script; returns what it writes to `results.json`."""
+    parser = HfArgumentParser((DataArguments, ModelArguments, ClassFolderTrainingArguments))
+    data, chosen, training = parser.parse_args_into_dataclasses(arguments)
+    splits = load_splits(data)
+    torch.manual_seed(training.seed)
+    model = make_model(chosen, splits["train"].features["label"].names)
+    transform = make_transform(model, chosen.checkpoint, data.subtract_mean_frame)
+    processor = make_processor(model, transform)
+
+    num_frames = getattr(model.config, "num_frames", None) or model.config.frames_per_clip
+    sampling = ClipSampling(num_frames)
+    parts = {name: splits[name] for name in ("train", "validation")}
+    if data.cache_size is not None:
+        parts = {name: cached(rows, data.cache_size) for name, rows in parts.items()}
+    augment = ClipAugmentation(transform, min_area=data.min_area, flip=data.flip)
+    views = {"train": (ClipSampling(num_frames, num_clips=data.views), augment), "validation": (sampling, transform)}
+    examples = {
+        name: rows.with_transform(
+            partial(make_examples, name=model.main_input_name, sampling=views[name][0], transform=views[name][1])
+        )
+        for name, rows in parts.items()
+    }
+    trainer = Trainer(
+        model=model,
+        args=training,
+        train_dataset=examples["train"],
+        eval_dataset=examples["validation"],
+        data_collator=collate,
+        processing_class=processor,  # saved beside the weights
+        compute_metrics=trainer_metrics(model.config.id2label),
+        callbacks=[EarlyStoppingCallback(chosen.patience)] if chosen.patience else None,
+    )
+    outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()  # the best epoch
+    trainer.save_metrics("train", outcome.metrics, combined=False)
+
+    split = "test" if "test" in splits else "validation"
+    results = evaluate(
+        model.float().eval(),
+        splits[split],
+        transform,
+        sampling,
+        Path(training.output_dir) / "evaluation",
+        settings=json.loads(chosen.evaluate),
+        batch_size=training.per_device_eval_batch_size,
+        overwrite=True,
+    )
+    report = {
+        "data": asdict(data) | {"data_dir": Path(data.data_dir).name},
+        "videos": {name: len(rows) for name, rows in splits.items()},
+        "train_seconds": outcome.metrics["train_runtime"],
+        "best_validation_accuracy": trainer.state.best_metric,
+        "split": split,
+        "settings": print_results(results, split, trainer.is_world_process_zero()),
+    }
+    (Path(training.output_dir) / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+if __name__ == "__main__":
+    main()

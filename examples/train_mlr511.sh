@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Trains the models of docs/real-video.md on MLR511, Arabic sign language: 10 words, 12 signers, none of whom is in two splits.
+#
+#   examples/train_mlr511.sh DATA OUTPUT MODEL [FOLD]
+#
+# DATA: class folders of the clips, such as those of MLR511-ArabicSignLanguage-Dataset-MP4 in the repository
+#   seba20-0/SL-TSSI-DenseNet (public, without a licence: keep it, and weights trained on it, to yourself). Any folder of class folders
+#   whose file names hold user01 to user12 goes.
+# OUTPUT: folder for the checkpoints.
+# MODEL: videomae, vivit, timesformer, vjepa2 (from scratch on full clips), or videomae-pretrained (masked pre-training, then fine-tuning on
+#   full clips, as published VideoMAE checkpoints are made).
+# FOLD: 1 (default), 2 or 3: which four signers are held out for the test. Two of the others choose the epoch.
+set -euo pipefail
+data=$1 output=$2 model=$3 fold=${4:-1}
+examples=$(dirname "$0")
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+case $fold in
+  1) test=02,10,11,12 validation=05,09 ;;
+  2) test=01,03,04,05 validation=08,12 ;;
+  3) test=06,07,08,09 validation=03,11 ;;
+  *) echo "error: the fold must be 1, 2 or 3, got $fold" >&2; exit 2 ;;
+esac
+size='"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "initializer_range": 0.05'
+grid='"image_size": 48, "patch_size": 8, "num_frames": 16, "intermediate_size": 256'
+epochs=50
+case $model in
+  videomae | videomae-pretrained) config="{$size, $grid, \"tubelet_size\": 2}" ;;
+  vivit) config="{$size, \"image_size\": 48, \"num_frames\": 16, \"intermediate_size\": 256, \"tubelet_size\": [2, 8, 8]}" ;;
+  timesformer) config="{$size, ${grid/16/8}}" ;;
+  vjepa2) config="{$size, \"crop_size\": 48, \"frames_per_clip\": 16, \"patch_size\": 8, \"tubelet_size\": 2, \"mlp_ratio\": 2.0, \
+\"num_pooler_layers\": 1, \"pred_hidden_size\": 12, \"pred_num_attention_heads\": 1, \"pred_num_hidden_layers\": 1, \
+\"pred_num_mask_tokens\": 1}" ;;
+  *) echo "error: unknown model $model" >&2; exit 2 ;;
+esac
+
+folder=$output/$model-fold$fold
+common=(--data_dir "$data" --group_by 'user(\d+)' --test_groups "$test" --validation_groups "$validation"
+  --cache_size 54 --cache_dir "$output/cache" --subtract_mean_frame --min_area 0.7 --use_cpu --per_device_train_batch_size 16)
+if [ "$model" = videomae-pretrained ]; then
+  python "$examples/pretrain_videomae.py" "${common[@]}" --config "$config" --output_dir "$folder-pretraining" \
+    --learning_rate 1e-3 --num_train_epochs 60 --mask_ratio 0.75
+  start=(--checkpoint "$folder-pretraining")
+else
+  start=(--architecture "$model" --config "$config")
+fi
+exec python "$examples/train_class_folder.py" "${common[@]}" "${start[@]}" --output_dir "$folder" \
+  --learning_rate 1e-3 --num_train_epochs $epochs --evaluate '[{"r": 0}]'
