@@ -5,8 +5,8 @@
 
 The model sees a few of the places of a clip, the same ones at all times ("tubes"), and learns to draw the others, as
 in "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training" (NeurIPS 2022).
-Only the videos of the training split count. Options are those of `train_class_folder.py`, where they make sense, and of
-`transformers.TrainingArguments`.
+Only the videos of the training split count. Options are those of `train_class_folder.py`, where they make sense, and
+of `transformers.TrainingArguments`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TrainingArguments(ClassFolderTrainingArguments):
     num_train_epochs: float = 100
     eval_strategy: str = "no"
     load_best_model_at_end: bool = False
-    metric_for_best_model: str | None = None
+    metric_for_best_model: str | None = None  # type: ignore[assignment]
 
 
 def tube_masks(num_clips: int, num_slots: int, num_places: int, ratio: float) -> torch.Tensor:

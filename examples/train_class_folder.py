@@ -215,7 +215,8 @@ def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
 
 def start_positions(model: PreTrainedModel) -> None:
     """Lets positions that are learned start from sine-cosine codes: from zeros, few videos teach them too slowly."""
-    config, embeddings = model.config, getattr(model.base_model, "embeddings", None)
+    config: Any = model.config
+    embeddings: Any = getattr(model.base_model, "embeddings", None)
     if config.model_type == "vivit":
         frames, height, width = config.tubelet_size
         grid = (config.num_frames // frames, config.image_size // height, config.image_size // width)
@@ -299,7 +300,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if data.cache_size is not None:
         parts = {name: cached(rows, data.cache_size) for name, rows in parts.items()}
     augment = ClipAugmentation(transform, min_area=data.min_area, flip=data.flip)
-    views = {"train": (ClipSampling(num_frames, num_clips=data.views), augment), "validation": (sampling, transform)}
+    views: dict[str, tuple[ClipSampling, Any]] = {
+        "train": (ClipSampling(num_frames, num_clips=data.views), augment),
+        "validation": (sampling, transform),
+    }
     examples = {
         name: rows.with_transform(
             partial(make_examples, name=model.main_input_name, sampling=views[name][0], transform=views[name][1])
