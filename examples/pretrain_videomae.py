@@ -25,9 +25,10 @@ from train_class_folder import (
     collate,
     load_splits,
     make_examples,
+    make_parser,
     make_processor,
 )
-from transformers import HfArgumentParser, Trainer, VideoMAEConfig, VideoMAEForPreTraining
+from transformers import Trainer, VideoMAEConfig, VideoMAEForPreTraining
 
 from hf_video_tome.data import ClipAugmentation, ClipSampling, ClipTransform
 
@@ -70,9 +71,8 @@ def collate_masked(examples: Sequence[Mapping[str, Any]], slots: int, places: in
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the script."""
-    data, chosen, training = HfArgumentParser(
-        (DataArguments, PretrainingArguments, TrainingArguments)
-    ).parse_args_into_dataclasses(arguments)
+    kinds = (DataArguments, PretrainingArguments, TrainingArguments)
+    data, chosen, training = make_parser(kinds, __doc__).parse_args_into_dataclasses(arguments)
     torch.manual_seed(training.seed)
     fields = json.loads(chosen.config)
     small = {

@@ -14,6 +14,7 @@ there is none) is evaluated at the settings of `--evaluate`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,6 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainingArguments,
-    VideoMAEImageProcessor,
 )
 
 import hf_video_tome
@@ -254,6 +254,8 @@ def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean
 
 def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
     """Gives the processor that applies the transform, one of transformers where it can."""
+    from transformers import VideoMAEImageProcessor  # says that torchvision is missing when it is imported
+
     stock = model.main_input_name == "pixel_values" and not transform.subtract_mean_frame
     if stock and not transform.rescale_offset:
         return VideoMAEImageProcessor(**transform.to_processor_settings())
@@ -261,6 +263,15 @@ def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
 
 
 # --- all of it
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def make_parser(kinds: Sequence[Any], description: str | None) -> HfArgumentParser:
+    """Makes a parser of the fields of dataclasses."""
+    return HfArgumentParser(kinds, description=description, formatter_class=HelpFormatter)
+
+
 def print_results(results: Any, split: str, shown: bool = True) -> list[dict[str, Any]]:
     """Prints the accuracy at each setting, and the change on the same videos."""
     lines = []
@@ -286,8 +297,8 @@ def print_results(results: Any, split: str, shown: bool = True) -> list[dict[str
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the script; returns what it writes to `results.json`."""
-    parser = HfArgumentParser((DataArguments, ModelArguments, ClassFolderTrainingArguments))
-    data, chosen, training = parser.parse_args_into_dataclasses(arguments)
+    kinds = (DataArguments, ModelArguments, ClassFolderTrainingArguments)
+    data, chosen, training = make_parser(kinds, __doc__).parse_args_into_dataclasses(arguments)
     splits = load_splits(data)
     torch.manual_seed(training.seed)
     model = make_model(chosen, splits["train"].features["label"].names)

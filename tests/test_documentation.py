@@ -185,7 +185,7 @@ def test_commands_that_are_shown_only_have_options_and_values_that_exist(page: P
     for dataset in listed(values.get("dataset")):
         assert dataset in DATASETS
     for model in listed(values.get("model")):
-        made_by_the_page = re.search(rf"(save \S+|--output) {re.escape(model)}\b", page.read_text())
+        made_by_the_page = re.search(rf"(save \S+|--output|--output_dir) {re.escape(model)}\b", page.read_text())
         known = model in (*available(), *ARCHITECTURES, "MODEL") or "/" in model or made_by_the_page
         assert known, f"no checkpoint {model!r}"
     for architecture in listed(values.get("architecture")):
