@@ -303,6 +303,7 @@ def test_the_accuracies_on_the_page_of_analyses_are_those_that_were_measured() -
 
 def run_example(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> None:
     monkeypatch.setattr("sys.argv", [script, *arguments])
+    monkeypatch.syspath_prepend(ROOT / "examples")  # as Python does with the folder of a script
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
     assert end.value.code == 0
