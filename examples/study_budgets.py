@@ -1,0 +1,432 @@
+r"""What does each way of merging cost in accuracy, at equal numbers of operations? Any model, any labelled videos.
+
+    python examples/study_budgets.py measure videomae-moving-digits --dataset moving-digits \
+        --data-option num_test=480 --output moving-digits-videomae.json
+    python examples/study_budgets.py page moving-digits-videomae.json --output docs/my-page.md
+
+`measure` evaluates a classifier with all modes, and with the other values of schedule, scope, proportional attention
+and pooling, each at r with which the model needs 1.5, 2, 2.5 and 4 times fewer multiply-accumulates. It writes what
+came out to a JSON file: for each setting the accuracy and its change on the same videos, agreement with r = 0,
+divergence (KL of the answers from those at r = 0), negative log-likelihood, and which videos were answered rightly.
+Interrupted, it goes on where it stopped.
+
+`page` puts tables and conclusions between the lines `<!-- study -->` and `<!-- end of study -->` of a page, from such
+files alone. Each sentence that says what was found follows from the numbers by a rule that the page states.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+
+import hf_video_tome
+from hf_video_tome.checkpoints.loading import load_classifier
+from hf_video_tome.cli.evaluation import parse_data_options
+from hf_video_tome.data import DATASETS, load, sampling_preset
+from hf_video_tome.data.loading import canonical_name
+from hf_video_tome.evaluation import evaluate
+from hf_video_tome.metrics.functional import mean_with_error, share_with_error
+
+TARGETS = (1.5, 2.0, 2.5, 4.0)
+TOLERANCE = 0.08
+"""How far, as a share, the operations of two settings may be apart to be compared."""
+BEGIN, END = "<!-- study -->", "<!-- end of study -->"
+MODES: dict[str, dict[str, Any]] = {
+    "merge": {},
+    "hybrid": {"threshold": 0.8},
+    "drop": {},
+    "random_merge": {},
+    "random_drop": {},
+}
+MINUS = "\N{MINUS SIGN}"
+
+
+# --- settings
+@dataclass(frozen=True)
+class Factor:
+    """One thing to set.
+
+    Attributes:
+        field: The setting.
+        value: The value that is compared with the one that is usual.
+        title: What the comparison is called.
+    """
+
+    field: str
+    value: Any
+    title: str
+
+
+def factors(config: Any) -> list[Factor]:
+    """What can be set otherwise for a model; the modes first."""
+    usual = config.token_merging_settings(resolved=True)
+    found = [Factor("mode", mode, f"mode {mode}, not merge") for mode in MODES if mode != "merge"]
+    found += [Factor("schedule", name, f"schedule {name}, not constant") for name in ("decreasing", "increasing")]
+    for scope in config.supported_token_merging_scopes:
+        if scope not in (usual["scope"], "time"):  # time removes whole frames: few settings are comparable
+            found.append(Factor("scope", scope, f"scope {scope}, not {usual['scope']}"))
+    on = usual["proportional_attention"]
+    title = "plain attention, not proportional" if on else "proportional attention, not plain"
+    found.append(Factor("proportional_attention", not on, title))
+    if config.token_layout.num_prefix_tokens == 0:
+        other = "mean" if usual["pooling"] == "weighted" else "weighted"
+        found.append(Factor("pooling", other, f"pooling {other}, not {usual['pooling']}"))
+    return found
+
+
+def grid(config: Any, targets: Sequence[float] = TARGETS) -> list[dict[str, Any]]:
+    """Lists settings: the unmerged model, and at each target the usual one and those that differ in one factor.
+
+    The schedule and proportional attention are also changed together: one may matter only with the other.
+
+    Returns:
+        For each setting its `changes`, which `target` it is for, what `differs` from the usual one, and `ratio`, by
+        how much it needs fewer operations.
+    """
+    usual = config.token_merging_settings(resolved=True)
+    base = {name: usual[name] for name in ("scope", "proportional_attention", "pooling")}
+    base |= {"mode": "merge", "schedule": "constant", "threshold": None}
+    chosen = factors(config)
+    attention = next(factor for factor in chosen if factor.field == "proportional_attention")
+    variants: list[dict[str, Any]] = [{}, *({factor.field: factor.value} for factor in chosen)]
+    variants.append({"schedule": "decreasing", attention.field: attention.value})
+    settings: list[dict[str, Any]] = [{"changes": {"r": 0}, "target": None, "differs": {}, "ratio": 1.0}]
+    for target in targets:
+        for differs in variants:
+            changes = {**base, **differs}
+            changes |= MODES[changes["mode"]]
+            r, ratio = fit_r(config, changes, target)
+            settings.append({"changes": {"r": r, **changes}, "target": target, "differs": differs, "ratio": ratio})
+    return settings
+
+
+def fit_r(config: Any, changes: Mapping[str, Any], target: float) -> tuple[int, float]:
+    """Finds the r with which a model needs about `target` times fewer operations, and how many times it is."""
+    tried = copy.deepcopy(config)
+    tried.update_token_merging(**{"r": 0, **changes})
+    unmerged = hf_video_tome.mac_count(tried, r=0).total
+
+    def ratio(r: int) -> float:
+        return float(unmerged / hf_video_tome.mac_count(tried, r=r).total)
+
+    low, high = 1, config.token_layout.num_tokens
+    within_reach = min(target, ratio(high))  # each layer removes half of its tokens at most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if ratio(middle) >= within_reach else (middle + 1, high)
+    best = min({max(1, low - 1), low}, key=lambda r: abs(math.log(ratio(r) / target)))
+    return best, round(ratio(best), 3)
+
+
+# --- measuring
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Evaluates a model at all settings and returns what goes into the file."""
+    classifier = load_classifier(arguments.model)
+    model, name = classifier.model, arguments.name or Path(arguments.model).name
+    dataset = canonical_name(arguments.dataset)
+    split = arguments.split or DATASETS[dataset].evaluation_split
+    options = parse_data_options(arguments.data_option or [])
+    rows: Any = load(dataset, split, arguments.data_dir, cache_dir=arguments.scratch / "data", **options)
+    if arguments.clips is not None and arguments.clips < len(rows):
+        # Evenly over the data set, so that all classes are there.
+        rows = rows.select(np.linspace(0, len(rows) - 1, arguments.clips).round().astype(int).tolist())
+    settings = grid(model.config, arguments.targets)
+    num_frames = getattr(model.config, "num_frames", None) or model.config.frames_per_clip
+    output = arguments.scratch / f"{name}-{dataset}-{split}-{len(rows)}-{options.get('config_name', 'standard')}"
+    evaluate(
+        model,
+        rows,
+        classifier.transform,
+        sampling_preset(model.config.model_type, dataset, num_frames=num_frames),
+        output,
+        settings=[setting["changes"] for setting in settings],
+        batch_size=arguments.batch_size,
+        num_workers=0,
+        top_k=model.config.num_labels,  # whole distributions
+        resume=output.exists(),
+        identity={"model": name},
+        on_progress=lambda progress: print(f"\r{name}: {progress.done}/{progress.total}", end="", file=sys.stderr),
+    )
+    print(file=sys.stderr)
+    measured = summarize_rows(settings, output / "predictions.jsonl", model.config.num_labels)
+    return {
+        "model": name,
+        "architecture": model.config.model_type,
+        "tokens": hf_video_tome.token_counts(model)[0],
+        "data": arguments.data_name or dataset,
+        "split": split,
+        "clips": len(measured[0]["right"]),
+        "command": shlex.join(["python", "examples/study_budgets.py", *public_arguments(arguments)]),
+        "versions": {"torch": torch.__version__, "hf_video_tome": hf_video_tome.__version__},
+        "settings": measured,
+    }
+
+
+def public_arguments(arguments: argparse.Namespace) -> list[str]:
+    """The command, without the places of files on one machine."""
+    words = ["measure", Path(arguments.model).name, "--dataset", arguments.dataset]
+    words += ["--data-dir", "DATA"] if arguments.data_dir else []
+    for option in arguments.data_option or []:
+        words += ["--data-option", option]
+    words += ["--split", arguments.split] if arguments.split else []
+    return words + (["--clips", str(arguments.clips)] if arguments.clips else [])
+
+
+def summarize_rows(settings: Sequence[dict[str, Any]], path: Path, num_labels: int) -> list[dict[str, Any]]:
+    """Reads the predictions of an evaluation and computes what is measured at each setting."""
+    logs: list[dict[int, np.ndarray]] = [{} for _ in settings]
+    ranks: list[dict[int, int]] = [{} for _ in settings]
+    nlls: list[dict[int, float]] = [{} for _ in settings]
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if "error" in row:
+                print(f"left out: {row['video_id']}: {row['error']}", file=sys.stderr)
+                continue
+            number, position = row["setting"], row["position"]
+            log = np.empty(num_labels)
+            log[row["label_top"]] = row["label_log_probabilities"]
+            logs[number][position], ranks[number][position] = log, row["label_rank"]
+            nlls[number][position] = row["label_nll"]
+    positions = sorted(logs[0])
+    reference = np.array([logs[0][position] for position in positions])
+    first_right = np.array([ranks[0][position] == 0 for position in positions])
+    measured = []
+    for setting, log_of, rank_of, nll_of in zip(settings, logs, ranks, nlls, strict=True):
+        log = np.array([log_of[position] for position in positions])
+        right = np.array([rank_of[position] == 0 for position in positions])
+        nll = np.array([nll_of[position] for position in positions])
+        divergence = (np.exp(reference) * (reference - log)).sum(axis=1)
+        measured.append(
+            {
+                **setting,
+                "accuracy": rounded(share_with_error(right)),
+                "change": rounded(mean_with_error(right.astype(float) - first_right)),
+                "agreement": rounded(share_with_error(log.argmax(1) == reference.argmax(1))),
+                "kl": rounded(mean_with_error(divergence)),
+                "nll": rounded(mean_with_error(nll)),
+                "right": "".join("1" if answer else "0" for answer in right),
+            }
+        )
+    return measured
+
+
+def rounded(pair: tuple[float, float]) -> list[float]:
+    """A mean and its standard error."""
+    return [round(float(value), 5) for value in pair]
+
+
+# --- the page
+def read_files(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Reads the files that `measure` wrote."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def label(differs: Mapping[str, Any]) -> str:
+    """What a setting is called in tables."""
+    words = []
+    for field, value in differs.items():
+        if field == "proportional_attention":
+            words.append("proportional attention" if value else "plain attention")
+        else:
+            words.append(str(value) if field == "mode" else f"{field} {value}")
+    return ", ".join(words) or "**usual**"
+
+
+def points(pair: Sequence[float]) -> str:
+    """A change in percentage points with its standard error."""
+    value, error = (100 * number for number in pair)
+    sign = "+" if value > 0.05 else MINUS if value < -0.05 else ""
+    return f"{sign}{abs(value):.1f} ± {error:.1f}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(lines)
+
+
+def model_section(study: Mapping[str, Any]) -> str:
+    """The tables of one model on one set of clips."""
+    settings = study["settings"]
+    unmerged, merged = settings[0], settings[1:]
+    targets = list(dict.fromkeys(setting["target"] for setting in merged))
+    kinds = list(dict.fromkeys(json.dumps(setting["differs"]) for setting in merged))
+    found = {(json.dumps(setting["differs"]), setting["target"]): setting for setting in merged}
+    value, error = (100 * number for number in unmerged["accuracy"])
+
+    def rows(cell: Any) -> list[list[str]]:
+        return [[label(json.loads(kind)), *(cell(found[kind, target]) for target in targets)] for kind in kinds]
+
+    usual = [found["{}", target] for target in targets]
+    header = [f"{setting['ratio']:.2f}x (r = {setting['changes']['r']})" for setting in usual]
+
+    def change(setting: Mapping[str, Any]) -> str:
+        off = abs(math.log(setting["ratio"] / setting["target"])) > math.log1p(TOLERANCE)
+        return points(setting["change"]) + (f" ({setting['ratio']:.2f}x)" if off else "")
+
+    def likeness(setting: Mapping[str, Any]) -> str:
+        return f"{100 * setting['agreement'][0]:.1f} / {setting['kl'][0]:.3f} / {setting['nll'][0]:.3f}"
+
+    return "\n\n".join(
+        [
+            f"### {study['model']}, {study['data']}",
+            f"{study['clips']} clips, {study['tokens']} tokens. Unmerged: {value:.1f} ± {error:.1f} %, negative "
+            f"log-likelihood {unmerged['nll'][0]:.3f}. Change of accuracy in points ± its standard error, on the same "
+            "clips:",
+            table(["fewer operations", *header], rows(change)),
+            "Agreement with r = 0 in percent / divergence from it (KL, nats) / negative log-likelihood:",
+            table(["fewer operations", *header], rows(likeness)),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two values of a factor, averaged over targets.
+
+    Attributes:
+        study: Of which model on which clips.
+        title: What is compared.
+        value: Mean difference of accuracy, as a share.
+        error: Its standard error, from clip to clip.
+        pairs: How many pairs of settings.
+        not_worse: In how many of them the first is better or equal.
+    """
+
+    study: str
+    title: str
+    value: float
+    error: float
+    pairs: int
+    not_worse: int
+
+
+def compare(study: Mapping[str, Any]) -> list[Comparison]:
+    """Compares the usual setting with those that differ in one factor, at each target where both fit."""
+    settings = study["settings"][1:]
+    right = {
+        (json.dumps(s["differs"]), s["target"]): (np.array(list(s["right"]), dtype=float), s["ratio"])
+        for s in settings
+    }
+    comparisons = []
+    for kind in dict.fromkeys(key for key, _ in right):
+        differences = []
+        for target in dict.fromkeys(target for _, target in right):
+            (answers, ratio), (usual, usual_ratio) = right[kind, target], right["{}", target]
+            if kind != "{}" and abs(math.log(ratio / usual_ratio)) <= math.log1p(TOLERANCE):
+                differences.append(answers - usual)
+        if differences:
+            value, error = mean_with_error(np.mean(differences, axis=0))
+            not_worse = sum(difference.mean() >= 0 for difference in differences)
+            name = f"{study['model']}, {study['data']}"
+            comparisons.append(
+                Comparison(name, label(json.loads(kind)), value, error, len(differences), int(not_worse))
+            )
+    return comparisons
+
+
+def verdict(comparison: Comparison, bound: float) -> str:
+    """Says in words what a difference shows."""
+    distance = comparison.value / comparison.error if comparison.error else math.copysign(math.inf, comparison.value)
+    if comparison.value == 0 or abs(distance) < 2:
+        return "no difference beyond noise"
+    return ("" if abs(distance) >= bound else "perhaps ") + ("better" if distance > 0 else "worse")
+
+
+def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
+    """The comparisons of all studies, and what they show."""
+    made = [comparison for study in studies for comparison in compare(study)]
+    bound = NormalDist().inv_cdf(1 - 0.025 / max(1, len(made)))
+    names = list(dict.fromkeys(comparison.study for comparison in made))
+    by_place = {(comparison.title, comparison.study): comparison for comparison in made}
+    rows = []
+    for title in dict.fromkeys(comparison.title for comparison in made):
+        cells = [title]
+        for name in names:
+            found = by_place.get((title, name))
+            cells.append(
+                f"{points((found.value, found.error))}, {verdict(found, bound)}; better or equal in "
+                f"{found.not_worse} of {found.pairs}"
+                if found
+                else ""
+            )
+        rows.append(cells)
+    return "\n\n".join(
+        [
+            "### What makes a difference",
+            "Against the usual setting at equal operations (within "
+            f"{TOLERANCE:.0%}), averaged over the budgets clip by clip, in points ± standard error. From two standard "
+            f"errors on it is *perhaps* better or worse; without *perhaps*, from {bound:.1f} on, which one of these "
+            f"{len(made)} comparisons would reach by chance in one of twenty such pages.",
+            table(["not usual", *names], rows),
+        ]
+    )
+
+
+def render(studies: Sequence[Mapping[str, Any]]) -> str:
+    """What stands between the two lines of the page."""
+    commands = "\n".join(study["command"] for study in studies)
+    parts = [conclusions(studies), *map(model_section, studies), "### Commands", f"```\n{commands}\n```"]
+    return "\n\n".join(parts)
+
+
+def write_page(paths: Sequence[Path], page: Path) -> None:
+    """Puts tables and conclusions in their place on a page, which is made if there is none."""
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# Study\n\n{BEGIN}\n{END}\n"
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"error: {page} has no lines {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n\n{render(read_files(paths))}\n\n{END}{after}", encoding="utf-8")
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    measuring = commands.add_parser("measure", help="evaluate a model at all settings")
+    measuring.add_argument("model", help="name of a shipped checkpoint, folder or Hub id")
+    measuring.add_argument("--name", help="what the page calls the model (default: the name of its folder)")
+    measuring.add_argument("--dataset", default="class-folders")
+    measuring.add_argument("--data-dir")
+    measuring.add_argument("--data-option", action="append", help="NAME=VALUE, as for hf-video-tome evaluate")
+    measuring.add_argument("--data-name", help="what the page calls the clips (default: the data set)")
+    measuring.add_argument("--split")
+    measuring.add_argument("--clips", type=int, help="at most so many, evenly over the split")
+    measuring.add_argument("--targets", type=float, nargs="+", default=list(TARGETS), help="times fewer operations")
+    measuring.add_argument("--batch-size", type=int, default=16)
+    measuring.add_argument("--threads", type=int, default=1)
+    measuring.add_argument("--scratch", type=Path, default=Path("study-scratch"), help="folder for predictions")
+    measuring.add_argument("--output", type=Path, required=True, help="the JSON file")
+    writing = commands.add_parser("page", help="write tables and conclusions into a page")
+    writing.add_argument("files", type=Path, nargs="+")
+    writing.add_argument("--output", type=Path, required=True, help="the page, in Markdown")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    chosen = parse_arguments(arguments)
+    if chosen.command == "page":
+        write_page(chosen.files, chosen.output)
+        return
+    torch.set_num_threads(chosen.threads)
+    study = measure(chosen)
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
