@@ -1,18 +1,37 @@
 """Whether a file ends where its container does, by the sizes of what the container is made of.
 
-FFmpeg reads a file that was cut off between two packets, or within one of Matroska, without a word. A length in
+FFmpeg reads a file that was cut off between two packets, or within one of many containers, without a word. A length in
 seconds or a number of frames is no evidence, as many complete files state wrong ones; a part that is not all there is.
+What follows after the container, such as zeros or a tag that some tool appended, is none either.
 """
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable
-from typing import BinaryIO, NamedTuple
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 # Lengths of a transport packet: plain, with a time stamp (m2ts), with error correction.
 _TRANSPORT_PACKETS = (188, 192, 204)
 _TAIL = 1 << 16
+
+
+class _Content(NamedTuple):
+    """A file that is looked into."""
+
+    handle: BinaryIO
+    size: int
+
+    def at(self, position: int, length: int = 32) -> bytes:
+        """Reads what is at a place; less at the end of the file."""
+        self.handle.seek(position)
+        return self.handle.read(length)
+
+
+# What a part is called, and where it ends.
+_Parts: TypeAlias = Iterator[tuple[str, int]]
 
 
 class _Element(NamedTuple):
@@ -40,42 +59,53 @@ def missing_end(handle: BinaryIO, size: int, container: str) -> str | None:
         >>> missing_end(io.BytesIO(data), len(data), "avi")
         "its part 'LIST' reaches up to byte 120, but it has only 44"
     """
-    if container in _ELEMENTS:
-        return _unfinished_element(handle, size, _ELEMENTS[container])
+    content = _Content(handle, size)
+    if container in _PARTS:
+        for name, end in _PARTS[container](content):
+            if end > size:
+                return f"its part {name!r} reaches up to byte {end}, but it has only {size}"
     if container in _TAILS:
-        begin = max(0, size - _TAIL)
-        handle.seek(begin)
-        return _TAILS[container](handle.read(size - begin))
+        return _TAILS[container](content.at(max(0, size - _TAIL), _TAIL))
     return None
 
 
 # Containers of elements that state their lengths
 
 
-def _unfinished_element(handle: BinaryIO, size: int, read: Callable[[bytes, int], _Element | None]) -> str | None:
-    position = 0
-    while position < size:
-        handle.seek(position)
-        element = read(handle.read(32), position)
-        if element is None:  # something else follows, such as zeros
-            return None
-        if element.end is not None and element.end > size:
-            return f"its part {element.name!r} reaches up to byte {element.end}, but it has only {size}"
-        position = element.content if element.end is None else element.end
-    return None
+def _elements(read: Callable[[bytes, int], _Element | None]) -> Callable[[_Content], _Parts]:
+    """Walks through elements, up to something else, by a function of their first bytes and their position."""
+
+    def parts(content: _Content) -> _Parts:
+        position = 0
+        while position < content.size:
+            element = read(content.at(position), position)
+            if element is None:
+                return
+            if element.end is not None:
+                yield element.name, element.end
+            position = element.content if element.end is None else element.end
+
+    return parts
+
+
+_RIFF_CHUNK = re.compile(rb"RIFF|LIST|JUNK|idx1")
+_RIFF_PACKET = re.compile(rb"[0-9A-Fa-f]{2}(dc|db|wb|tx|pc|sb|iv)|ix[0-9]{2}")
 
 
 def _riff_chunk(head: bytes, position: int) -> _Element | None:
     if head[:1] == b"\0":  # chunks of an odd length are padded
         head, position = head[1:], position + 1
-    if len(head) < 8 or head[:4] not in (b"RIFF", b"LIST", b"JUNK", b"idx1"):  # or what somebody appended
+    # Other names are those of what somebody appended.
+    if len(head) < 8 or not (_RIFF_CHUNK.match(head) or _RIFF_PACKET.match(head)):
         return None
     name, length = head[:4].decode(), struct.unpack("<I", head[4:8])[0]
-    # Of the length of the whole, writers disagree about what counts; the parts tell.
-    if name == "RIFF":
+    # Of the length of the whole, writers disagree about what counts; the parts tell. A recording that went into a pipe
+    # could not go back to state the length of its list of packets.
+    if name == "RIFF" or (head[8:12] == b"movi" and length in (0, 0xFFFFFFFF)):
         return _Element(name, position + 12, None)
-    # A recording that went into a pipe could not go back to state its lengths.
-    return None if length in (0, 0xFFFFFFFF) else _Element(name, position + 8, position + 8 + length)
+    return (
+        None if length in (0, 0xFFFFFFFF) and name == "LIST" else _Element(name, position + 8, position + 8 + length)
+    )
 
 
 _MATROSKA_NAMES = {
@@ -113,18 +143,6 @@ def _matroska_element(head: bytes, position: int) -> _Element | None:
     return _Element(name, content, None if length == unknown else content + length)
 
 
-_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
-
-
-def _asf_object(head: bytes, position: int) -> _Element | None:
-    names = {_ASF_HEADER: "Header", _ASF_DATA: "Data"}
-    if head[:16] not in names or len(head) < 24:
-        return None
-    length = struct.unpack("<Q", head[16:24])[0]
-    return None if length <= 50 else _Element(names[head[:16]], position + 24, position + length)
-
-
 _MOV_BOXES = b"ftyp styp moov moof mdat sidx mfra free skip wide uuid emsg".split()
 
 
@@ -150,12 +168,224 @@ def _flv_tag(head: bytes, position: int) -> _Element | None:
     return _Element("tag", position + 11, position + 11 + length)
 
 
-_ELEMENTS: dict[str, Callable[[bytes, int], _Element | None]] = {
-    "avi": _riff_chunk,
-    "matroska,webm": _matroska_element,
-    "asf": _asf_object,
-    "mov,mp4,m4a,3gp,3g2,mj2": _mov_box,
-    "flv": _flv_tag,
+def _ivf_frame(head: bytes, position: int) -> _Element | None:
+    if position == 0:
+        length = int.from_bytes(head[6:8], "little")
+        return _Element("header", length, length) if head[:4] == b"DKIF" and length else None
+    length, time = int.from_bytes(head[:4], "little"), head[4:12]
+    # Frames have no mark: of what somebody appended, the length or the time stamp would be huge.
+    if len(head) < 4 or not 0 < length < 1 << 28 or any(time[6:]):
+        return None
+    return _Element("frame", position + 12, position + 12 + length)
+
+
+_MXF_KEY = bytes.fromhex("060e2b34")
+_MXF_HEADER_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
+
+
+def _mxf_parts(content: _Content) -> _Parts:
+    def read(head: bytes, position: int) -> _Element | None:
+        if head[:4] != _MXF_KEY:
+            return None
+        octets = head[16] & 0x7F if len(head) > 16 and head[16] & 0x80 else 0  # of a long form of the length
+        length = int.from_bytes(head[17 : 17 + octets] if octets else head[16:17], "big")
+        return _Element("KLV packet", position + 17 + octets, position + 17 + octets + length)
+
+    head = content.at(0)
+    first = read(head, 0)
+    if first is not None and head[:13] == _MXF_HEADER_PARTITION:
+        # Of a file that was not finished it does not say where the footer is.
+        footer = int.from_bytes(content.at(first.content + 24, 8), "big")
+        if footer:
+            yield "footer partition", footer + 17
+    yield from _elements(read)(content)
+
+
+# Containers whose header says how long their parts are
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+
+def _asf_parts(content: _Content) -> _Parts:
+    position = packet = 0
+    while position < content.size:
+        head = content.at(position)
+        if len(head) < 24:
+            return
+        length = struct.unpack("<Q", head[16:24])[0]
+        if head[:16] == _ASF_HEADER and length >= 30:
+            yield "Header", position + length
+            properties = _asf_object(content, position + 30, position + length, _ASF_FILE_PROPERTIES)
+            packet = int.from_bytes(content.at(properties + 92, 4), "little") if properties else 0
+        elif head[:16] == _ASF_DATA and length > 50:
+            yield "Data", position + length
+        elif head[:16] == _ASF_DATA:  # a live recording: as many packets, all of one length, as there are
+            position += 50
+            while packet and content.at(position, 1) == b"\x82":  # two bytes for error correction, as all writers do
+                position += packet
+                yield "packet", position
+            return
+        else:
+            return
+        position += length
+
+
+def _asf_object(content: _Content, position: int, end: int, identifier: bytes) -> int | None:
+    """Finds an object among those from a position on."""
+    while position + 24 <= end:
+        head = content.at(position)
+        if head[:16] == identifier:
+            return position
+        length = int.from_bytes(head[16:24], "little")
+        if length < 24:
+            return None
+        position += length
+    return None
+
+
+_Y4M_SAMPLES = {"420": 1.5, "411": 1.5, "422": 2, "444": 3, "444alpha": 4, "mono": 1}  # a pixel
+
+
+def _y4m_parts(content: _Content) -> _Parts:
+    line = content.at(0, 1024).partition(b"\n")[0].decode("ascii", "replace")
+    fields = {field[:1]: field[1:] for field in line.split(" ")[1:]}
+    colours = re.fullmatch(r"(420|411|422|444alpha|444|mono)(jpeg|mpeg2|paldv|p?\d+)?", fields.get("C", "420"))
+    if colours is None or not (fields.get("W", "").isdecimal() and fields.get("H", "").isdecimal()):
+        return
+    width, height, kind = int(fields["W"]), int(fields["H"]), colours[1]
+    chroma_width = width if kind == "444" else -(-width // (4 if kind == "411" else 2))
+    chroma_height = -(-height // 2) if kind == "420" else height
+    length = width * height * {"mono": 1, "444alpha": 4}.get(kind, 1)
+    if kind not in ("mono", "444alpha"):
+        length += 2 * chroma_width * chroma_height
+    if (colours[2] or "")[-1:].isdecimal() and colours[2] != "mpeg2":  # more than 8 bits
+        length *= 2
+    position = len(line) + 1
+    while (head := content.at(position, 128)).startswith(b"FRAME"):
+        position += len(head.partition(b"\n")[0]) + 1 + length
+        yield "frame", position
+
+
+_DV_CHANNELS = {0x00: 1, 0x01: 1, 0x04: 2, 0x14: 4, 0x18: 2}  # of 10 or 12 sequences a frame, by the kind of signal
+
+
+def _dv_parts(content: _Content) -> _Parts:
+    head, position = content.at(0, 480), 0
+    if len(head) < 480 or (head[451] & 0x1F) not in _DV_CHANNELS:
+        return
+    length = 12000 * (12 if head[3] & 0x80 else 10) * _DV_CHANNELS[head[451] & 0x1F]
+    while re.match(rb"[\x10-\x1f][\x00-\x0f]\0", content.at(position, 3)):  # the header of a frame's first sequence
+        position += length
+        yield "frame", position
+
+
+def _real_media_parts(content: _Content) -> _Parts:
+    position = 0
+    while (head := content.at(position))[:4] in (b".RMF", b"PROP", b"MDPR", b"CONT", b"DATA", b"INDX", b"RMMD"):
+        length = int.from_bytes(head[4:8], "big")
+        if head[:4] == b"DATA" and length <= 18:  # it went into a pipe
+            position += 18
+            while re.match(rb"\x00[\x00\x01]", head := content.at(position, 4)) and (
+                len(head) < 4 or head[2:] > b"\0\x0b"
+            ):
+                position += max(int.from_bytes(head[2:], "big"), 12)
+                yield "packet", position
+            return
+        if length < 10:
+            return
+        # FFmpeg counts ten bytes of the header twice.
+        yield head[:4].decode("ascii"), position + length - 10 * (head[:4] == b"DATA")
+        position += length
+
+
+# Containers with an end of their own
+
+
+def _apng_parts(content: _Content) -> _Parts:
+    position = 8
+    while position <= content.size:
+        head = content.at(position, 8)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if len(head) == 8 and not kind.isalpha():
+            return  # something else
+        yield kind.decode("ascii") if kind.isalpha() else "IEND", position + 12 + length
+        if kind == b"IEND":
+            return
+        position += 12 + length
+
+
+def _gif_parts(content: _Content) -> _Parts:
+    def after_colours(position: int, flags: bytes) -> int:
+        return position + (3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0)
+
+    position = after_colours(13, content.at(10, 1))
+    while True:
+        kind = content.at(position, 1)
+        if kind == b";" and content.at(position + 1, 4) == b"GIF8":  # another follows, which FFmpeg reads too
+            position = after_colours(position + 14, content.at(position + 11, 1))
+            continue
+        if kind == b";":
+            return
+        if kind == b"\0":  # some writers leave one between blocks, and files may have been made longer
+            position += 1
+            continue
+        if kind == b"!":
+            name, position = "extension", position + 2
+        elif kind == b",":
+            name, position = "image", after_colours(position + 10, content.at(position + 9, 1)) + 1
+        elif kind:
+            return
+        else:
+            yield "trailer", position + 1
+            return
+        while (length := content.at(position, 1)) not in (b"\0", b""):
+            position += 1 + length[0]
+        position += 1
+        yield name, position
+
+
+def _flash_parts(content: _Content) -> _Parts:
+    head = content.at(0)
+    if head[:3] == b"CWS":
+        content.handle.seek(8)
+        stream = zlib.decompressobj()
+        try:
+            while not stream.eof:
+                packed = stream.unconsumed_tail or content.handle.read(_TAIL)
+                if not packed:
+                    yield "compressed stream", content.size + 1
+                    return
+                stream.decompress(packed, _TAIL)
+        except zlib.error:
+            return
+    position = 8 + (5 + 4 * (head[8] >> 3) + 7) // 8 + 4 if head[:3] == b"FWS" and len(head) > 8 else content.size + 1
+    while position <= content.size:  # the length in the header is another one where it went into a pipe
+        tag = content.at(position, 6)
+        kind, length, start = int.from_bytes(tag[:2], "little") >> 6, tag[0] & 0x3F if tag else 0, 2
+        if length == 0x3F:
+            length, start = int.from_bytes(tag[2:6], "little"), 6
+        position += start + length
+        yield "tag" if tag else "end tag", position
+        if not kind:
+            return
+
+
+_PARTS: dict[str, Callable[[_Content], _Parts]] = {
+    "avi": _elements(_riff_chunk),
+    "matroska,webm": _elements(_matroska_element),
+    "mov,mp4,m4a,3gp,3g2,mj2": _elements(_mov_box),
+    "flv": _elements(_flv_tag),
+    "ivf": _elements(_ivf_frame),
+    "mxf": _mxf_parts,
+    "asf": _asf_parts,
+    "yuv4mpegpipe": _y4m_parts,
+    "dv": _dv_parts,
+    "rm": _real_media_parts,
+    "apng": _apng_parts,
+    "gif": _gif_parts,
+    "swf": _flash_parts,
 }
 
 # Containers of which the last bytes tell
@@ -177,14 +407,19 @@ def _unfinished_transport_packet(tail: bytes) -> str | None:
 
 
 def _unfinished_ogg_page(tail: bytes) -> str | None:
-    start = tail.rfind(b"OggS")
-    if start < 0:
-        return None
-    segments = tail[start + 27 : start + 27 + tail[start + 26]] if len(tail) > start + 26 else b""
-    complete = len(tail) > start + 26 and len(segments) == tail[start + 26]
-    if complete and start + 27 + len(segments) + sum(segments) <= len(tail):
-        return None
-    return "its last page is incomplete"
+    goes_on: dict[bytes, bool] = {}  # by serial number: whether the last packet of the last page does
+    end = start = tail.find(b"OggS")
+    while start >= 0:
+        head = tail[start : start + 27]
+        segments = tail[start + 27 : start + 27 + head[26]] if len(head) == 27 else b""
+        end = start + 27 + len(segments) + sum(segments)
+        if len(head) < 27 or len(segments) < head[26] or end > len(tail):
+            return "its last page is incomplete"
+        goes_on[head[14:18]] = segments[-1:] == b"\xff"
+        start = tail.find(b"OggS", end)
+    if end >= 0 and len(tail) > end and b"OggS".startswith(tail[end:]):
+        return "its last page is incomplete"
+    return "the page that its last packet goes on in is missing" if any(goes_on.values()) else None
 
 
 def _unfinished_program_packet(tail: bytes) -> str | None:
@@ -196,13 +431,8 @@ def _unfinished_program_packet(tail: bytes) -> str | None:
     return f"the last {missing} bytes of its last packet are missing" if missing > 0 else None
 
 
-def _missing_gif_trailer(tail: bytes) -> str | None:
-    return None if tail.rstrip(b"\0 \r\n").endswith(b";") else "its trailer is missing"
-
-
 _TAILS: dict[str, Callable[[bytes], str | None]] = {
     "mpegts": _unfinished_transport_packet,
     "mpeg": _unfinished_program_packet,
     "ogg": _unfinished_ogg_page,
-    "gif": _missing_gif_trailer,
 }
