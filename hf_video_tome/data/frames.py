@@ -2,8 +2,8 @@
 
 Counting packets is much faster, and right wherever every packet becomes a frame. It is wrong where a file begins
 within a group of pictures or lacks a key frame, because the decoder drops what it cannot make a picture of. The
-packets show where that may be: they do not begin with a key frame, have a pause, or the clock starts again. There the
-decoder is asked.
+packets show where that may be: they do not begin with a key frame, have a pause, have no time stamps, or the clock
+starts again. There the decoder is asked, and at the ends of files whose packets do not show it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from .display import Display, display_of
 from .seeking import Keys, decodes_through, find_keys, pauses
 from .timeline import ShownFrames, Timeline, frames_of_packets, period, timeline_of
 from .video_file import (
+    AVI,
     NO_TIME,
+    WITHOUT_PACKET_SIZES,
     Packets,
     Progress,
     VideoFile,
     check_complete,
     check_index,
     cut_reason,
+    decode_alone,
     decode_frames,
     fail,
+    has_times,
     is_cut,
 )
 
@@ -111,7 +115,7 @@ class Frames:
         keys = self._keys
         if keys is not None:
             return decodes_through(self.video, keys, pauses(keys.stamps))
-        return _look_complete(self.video.scan)
+        return _look_complete(self.video.scan) and _ends_decode(self.video)
 
     @cached_property
     def _decoded(self) -> _Decoded:
@@ -126,6 +130,24 @@ def _look_complete(packets: Packets) -> bool:
     stamps = packets.dts if untimed else packets.pts
     shown = np.sort(stamps[packets.shown])
     return not len(shown) or bool(shown[0] >= stamps[0] and not len(pauses(shown)))
+
+
+def _ends_decode(video: VideoFile) -> bool:
+    """Says if the decoder makes a frame of each packet at the beginning and at the end, where only it can tell."""
+    packets, form = video.scan, video.container.format.name
+    if form == AVI:  # it may begin with frames that refer to what was cut away, but has no times to show it
+        frames = decode_alone(video, packets.start, Progress())
+        return len(frames) == np.count_nonzero(packets.shown[: len(packets.start)])
+    if form in WITHOUT_PACKET_SIZES:
+        count, progress = len(packets.last_groups), Progress(begun=True)
+        if not count:
+            return False
+        expected = np.sort(packets.pts[-count:][packets.shown[-count:]])
+        frames = decode_alone(video, packets.last_groups, progress)
+        since = packets.pts[-count]  # before it, leading frames lack what they refer to
+        stamps = [frame.pts for frame in frames if frame.pts is None or frame.pts >= since]
+        return progress.broken is None and stamps == expected[expected >= since].tolist()
+    return has_times(video)
 
 
 @dataclass(frozen=True)

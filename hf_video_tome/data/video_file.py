@@ -33,6 +33,11 @@ MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 MATROSKA = "matroska,webm"
 # Time stamps before and after all others.
 EARLIEST, LATEST = -(2**62), 2**62
+AVI = "avi"
+# There, what FFmpeg takes for the last packet may be a part of one.
+WITHOUT_PACKET_SIZES = ("mpegts", "mpeg")
+# How many packets show whether the first ones are frames, and how many are kept to find out about the last ones.
+_MAX_OPENING, _MAX_GROUPS = 8, 600
 # A frame may come after at most 16 that are shown later (h264, hevc), whose fields may have packets of their own.
 _MAX_REORDER = 32
 _STEP_BACK, _LEAP_AHEAD = 0.1, 10.0  # seconds
@@ -123,9 +128,7 @@ class VideoFile:
     @cached_property
     def first(self) -> Display | None:
         """How the first frame is shown; None if the first packets alone give none."""
-        errors = Progress()
-        frames = [frame for packet in [*self.opening.head, None] for frame in decode_packet(self, packet, errors)]
-        self.stream.codec_context.flush_buffers()
+        frames = decode_alone(self, self.opening.head, Progress())
         return display_of(frames[0]) if frames else None
 
     @cached_property
@@ -350,6 +353,13 @@ def demux(video: VideoFile, progress: Progress) -> Iterator[Packet]:
         progress.broken = "its last packet is incomplete"
 
 
+def has_times(video: VideoFile) -> bool:
+    """Says if its format has time stamps; those of a raw stream are FFmpeg's guess."""
+    from av.format import Flags
+
+    return not video.container.format.flags & cast(int, Flags.no_timestamps.value)
+
+
 def _clock_limits(video: VideoFile) -> tuple[float, float]:
     """Gives the steps of decoding times, in ticks, beyond which FFmpeg takes what follows for another recording."""
     from av.format import Flags
@@ -376,7 +386,7 @@ def _all_packets(video: VideoFile) -> Iterator[Packet]:
 def packet_time(video: VideoFile, packet: Packet) -> int | None:
     """Gives the time stamp that a packet's frame will have; None where there is none to rely on."""
     # An avi has no time stamps, only places, in the order of decoding; what FFmpeg makes of them is a guess.
-    return None if video.container.format.name == "avi" else packet.pts
+    return None if video.container.format.name == AVI else packet.pts
 
 
 @dataclass(frozen=True)
@@ -392,17 +402,31 @@ class Packets:
     parts: np.ndarray  # int64
     at_end: bool  # no others follow
     head: list[Packet]  # up to the first that is shown
+    start: list[Packet]  # the first ones
+    last_groups: list[Packet]  # from the key frame before the last one on; none where they are too long or not needed
 
 
 def read_packets(video: VideoFile, until: int | None = None) -> Packets:
     """Reads packets from where the container is, to the end or to all of those with a pts below `until`."""
     progress, rows = Progress(), []
     head: list[Packet] = []
+    start: list[Packet] = []
+    last_groups: list[Packet] = []
+    last_key = 0
+    keep_groups = video.container.format.name in WITHOUT_PACKET_SIZES
     beyond, at_end = 0, True
     for packet in demux(video, progress):
         stamp, decoded_at, shown = packet_time(video, packet), packet.dts, progress.shown
         if progress.packets <= shown:
             head.append(packet)
+        if len(start) < _MAX_OPENING:
+            start.append(packet)
+        if packet.is_keyframe and keep_groups:
+            last_groups, last_key = [*last_groups[last_key:], packet], len(last_groups) - last_key
+        elif 0 < len(last_groups) < _MAX_GROUPS:
+            last_groups.append(packet)
+        else:
+            last_groups, last_key = [], 0
         rows.append(
             (
                 NO_TIME if stamp is None else stamp,
@@ -419,7 +443,7 @@ def read_packets(video: VideoFile, until: int | None = None) -> Packets:
                 at_end = False
                 break
     pts, dts, durations, keys, visible, parts = np.array(rows, dtype=np.int64).reshape(-1, 6).T
-    return Packets(progress, pts, dts, durations, keys != 0, visible != 0, parts, at_end, head)
+    return Packets(progress, pts, dts, durations, keys != 0, visible != 0, parts, at_end, head, start, last_groups)
 
 
 # Frames
@@ -435,6 +459,13 @@ def decode_packet(video: VideoFile, packet: Packet | None, progress: Progress) -
         else:
             video.stream.codec_context.flush_buffers()  # it may hold the rest of what it could not decode
         return []
+
+
+def decode_alone(video: VideoFile, packets: list[Packet], progress: Progress) -> list[VideoFrame]:
+    """Decodes packets as if there were no others; the decoder then knows nothing of them."""
+    frames = [frame for packet in [*packets, None] for frame in decode_packet(video, packet, progress)]
+    video.stream.codec_context.flush_buffers()
+    return frames
 
 
 def decode_frames(video: VideoFile, progress: Progress) -> Iterator[VideoFrame]:
