@@ -69,6 +69,30 @@ def missing_end(handle: BinaryIO, size: int, container: str) -> str | None:
     return None
 
 
+def is_padded(handle: BinaryIO, size: int, container: str) -> bool:
+    """Says if a file has all of its container, and nothing but padding, of one byte, after it.
+
+    Args:
+        handle: The file; its position changes.
+        size: Its length in bytes.
+        container: FFmpeg's name of its format.
+
+    Returns:
+        Whether that is so; False where it is not known by the packets themselves: some might be missing.
+    """
+    if container not in _KNOWN_BY_PACKETS:
+        return False
+    end = max((end for _, end in _PARTS[container](_Content(handle, size))), default=size)
+    if end >= size:
+        return False
+    handle.seek(end)
+    padding = handle.read(1)
+    while part := handle.read(_TAIL):
+        if part.strip(padding):
+            return False
+    return True
+
+
 # Containers of elements that state their lengths
 
 
@@ -300,6 +324,20 @@ def _real_media_parts(content: _Content) -> _Parts:
         position += length
 
 
+def _ogg_parts(content: _Content) -> _Parts:
+    goes_on: dict[
+        bytes, bool
+    ] = {}  # by the serial number of a stream: whether the packet at the end of its last page does
+    position = 0
+    while (head := content.at(position, 27 + 255)) and b"OggS".startswith(head[:4]):
+        lengths = head[27 : 27 + head[26]] if len(head) > 26 else b""
+        goes_on[head[14:18]] = lengths[-1:] == b"\xff"
+        position += 27 + len(lengths) + sum(lengths)
+        yield "page", position
+    if position == content.size and any(goes_on.values()):
+        yield "page", position + 27
+
+
 # Containers with an end of their own
 
 
@@ -382,6 +420,7 @@ _PARTS: dict[str, Callable[[_Content], _Parts]] = {
     "asf": _asf_parts,
     "yuv4mpegpipe": _y4m_parts,
     "dv": _dv_parts,
+    "ogg": _ogg_parts,
     "rm": _real_media_parts,
     "apng": _apng_parts,
     "gif": _gif_parts,
@@ -406,22 +445,6 @@ def _unfinished_transport_packet(tail: bytes) -> str | None:
     return None
 
 
-def _unfinished_ogg_page(tail: bytes) -> str | None:
-    goes_on: dict[bytes, bool] = {}  # by serial number: whether the last packet of the last page does
-    end = start = tail.find(b"OggS")
-    while start >= 0:
-        head = tail[start : start + 27]
-        segments = tail[start + 27 : start + 27 + head[26]] if len(head) == 27 else b""
-        end = start + 27 + len(segments) + sum(segments)
-        if len(head) < 27 or len(segments) < head[26] or end > len(tail):
-            return "its last page is incomplete"
-        goes_on[head[14:18]] = segments[-1:] == b"\xff"
-        start = tail.find(b"OggS", end)
-    if end >= 0 and len(tail) > end and b"OggS".startswith(tail[end:]):
-        return "its last page is incomplete"
-    return "the page that its last packet goes on in is missing" if any(goes_on.values()) else None
-
-
 def _unfinished_program_packet(tail: bytes) -> str | None:
     start = max(tail.rfind(b"\0\0\1" + bytes([stream])) for stream in range(0xBD, 0xF0))
     if start < 0 or len(tail) < start + 6:
@@ -431,8 +454,9 @@ def _unfinished_program_packet(tail: bytes) -> str | None:
     return f"the last {missing} bytes of its last packet are missing" if missing > 0 else None
 
 
+_KNOWN_BY_PACKETS = ("ivf", "ogg", "yuv4mpegpipe", "swf")
+
 _TAILS: dict[str, Callable[[bytes], str | None]] = {
     "mpegts": _unfinished_transport_packet,
     "mpeg": _unfinished_program_packet,
-    "ogg": _unfinished_ogg_page,
 }

@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias, TypeVar, Union, cast
 
 import numpy as np
 
-from .container_end import missing_end
+from .container_end import is_padded, missing_end
 from .display import Display, display_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # A path may be that of a folder of extracted frames.
 VideoSource: TypeAlias = Union[str, os.PathLike[str], bytes, bytearray, BinaryIO, "FrameFolder"]
+
+_T = TypeVar("_T")
 
 MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 MATROSKA = "matroska,webm"
@@ -139,9 +141,17 @@ class VideoFile:
             index = self.index if "index" in self.__dict__ else read_index(self, since=LATEST)
             if index is not None and 0 < self.container.size < index.end:
                 return f"its index reaches up to byte {index.end}, but it has only {self.container.size}"
+        return self._look_into(missing_end)
+
+    @cached_property
+    def is_padded(self) -> bool:
+        """Whether padding follows a container that is all there, over which FFmpeg may stumble."""
+        return self._look_into(is_padded)
+
+    def _look_into(self, look: Callable[[BinaryIO, int, str], _T]) -> _T:
         position = self.handle.tell()
         try:
-            return missing_end(self.handle, self.container.size, self.container.format.name)
+            return look(self.handle, self.container.size, self.container.format.name)
         finally:
             self.handle.seek(position)  # FFmpeg reads on from where it was
 
@@ -348,8 +358,8 @@ def demux(video: VideoFile, progress: Progress) -> Iterator[Packet]:
                 progress.latest = dts
             yield packet
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        progress.broken = why(error)
-    if held is not None:
+        progress.broken = None if video.is_padded else why(error)
+    if held is not None and not video.is_padded:
         progress.broken = "its last packet is incomplete"
 
 
