@@ -52,6 +52,10 @@ class FrameCollector:
         self.last = frame
         if self.first is None:
             self.first = display_of(frame)
+        if self.first.orientation is None and frame.key_frame:
+            # Where a video is not turned from its beginning, a turn ends with its group at the latest, as in H.264 and
+            # HEVC: otherwise nobody could know of it who begins to decode later.
+            self._orientation = Orientation()
         self._orientation = orientation_of(frame) or self._orientation
         slots = self._slots.pop(index, None)
         if slots is not None:

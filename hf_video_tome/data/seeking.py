@@ -330,7 +330,7 @@ def _decode_run(video: VideoFile, clip: FrameCollector | None, run: _Run) -> boo
             if frame.pts < key.pts:  # leading frames, which cannot be right without what was before
                 continue
             # Periodic intra refresh marks frames as key frames that are not complete by themselves.
-            if frame.pts != key.pts or frame.pict_type != av.video.frame.PictureType.I:
+            if frame.pts != key.pts or not (frame.key_frame and frame.pict_type == av.video.frame.PictureType.I):
                 return False
             # What an earlier frame said holds on, and is not known here.
             if clip is not None and not clip.can_begin_with(orientation_of(frame)):
