@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, TypeAlias
 
@@ -386,19 +385,9 @@ def _gif_parts(content: _Content) -> _Parts:
 
 def _flash_parts(content: _Content) -> _Parts:
     head = content.at(0)
-    if head[:3] == b"CWS":
-        content.handle.seek(8)
-        stream = zlib.decompressobj()
-        try:
-            while not stream.eof:
-                packed = stream.unconsumed_tail or content.handle.read(_TAIL)
-                if not packed:
-                    yield "compressed stream", content.size + 1
-                    return
-                stream.decompress(packed, _TAIL)
-        except zlib.error:
-            return
-    position = 8 + (5 + 4 * (head[8] >> 3) + 7) // 8 + 4 if head[:3] == b"FWS" and len(head) > 8 else content.size + 1
+    if head[:3] != b"FWS" or len(head) < 9:  # FFmpeg itself loses the last 4 kB of compressed ones
+        return
+    position = 8 + (5 + 4 * (head[8] >> 3) + 7) // 8 + 4
     while position <= content.size:  # the length in the header is another one where it went into a pipe
         tag = content.at(position, 6)
         kind, length, start = int.from_bytes(tag[:2], "little") >> 6, tag[0] & 0x3F if tag else 0, 2

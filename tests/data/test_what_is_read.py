@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_samples import HEIGHT, NUM_FRAMES, WIDTH, encode, frame_number, numbered_frame, remux, write_packets
+from video_samples import (
+    FORMATS,
+    HEIGHT,
+    NUM_FRAMES,
+    WIDTH,
+    encode,
+    frame_number,
+    numbered_frame,
+    remux,
+    write_packets,
+)
 
 from hf_video_tome.data.clips import VideoSegment, read_clips
 from hf_video_tome.data.decoding import VideoDecodingError, frame_timestamps, probe_video, read_frames, read_frames_at
@@ -165,8 +176,6 @@ def test_frames_of_an_avi_that_were_dropped_have_their_time(complete_files):
 @pytest.fixture(scope="module")
 def whole_files(tmp_path_factory, video_files) -> dict[str, bytes]:
     """Files as encoders and recorders write them, by what their container says of its end."""
-    import av
-
     folder = tmp_path_factory.mktemp("whole")
     files = {name: video_files[name].read_bytes() for name in ("long_gop.mp4", "fragmented.mp4", "open_gop.mkv")}
     files |= {name: video_files[name].read_bytes() for name in ("vp9.webm", "mpeg4.avi")}
@@ -174,7 +183,15 @@ def whole_files(tmp_path_factory, video_files) -> dict[str, bytes]:
         files[name] = encode(folder / name, numbered(60), codec, options=options).read_bytes()
     files["a.flv"] = remux(video_files["h264.mp4"], folder / "a.flv").read_bytes()
 
-    class Pipe(io.RawIOBase):  # as a browser records: nothing can be filled in afterwards
+    files["piped.mkv"] = piped(video_files["h264.mp4"], "matroska")
+    return files
+
+
+def piped(source: Path, container: str) -> bytes:
+    """Copies a video as a browser records: nothing can be filled in afterwards."""
+    import av
+
+    class Pipe(io.RawIOBase):
         data = b""
 
         def write(self, part):
@@ -185,14 +202,13 @@ def whole_files(tmp_path_factory, video_files) -> dict[str, bytes]:
             return True
 
     pipe = Pipe()
-    with av.open(str(video_files["h264.mp4"])) as reader, av.open(pipe, "w", format="matroska") as writer:
+    with av.open(str(source)) as reader, av.open(pipe, "w", format=container) as writer:
         copy = writer.add_stream_from_template(reader.streams.video[0])
         for packet in reader.demux(video=0):
             if packet.dts is not None:
                 packet.stream = copy
                 writer.mux(packet)
-    files["piped.mkv"] = pipe.data
-    return files
+    return pipe.data
 
 
 WHOLE = ["long_gop.mp4", "fragmented.mp4", "open_gop.mkv", "vp9.webm", "mpeg4.avi"]
@@ -221,6 +237,73 @@ def test_what_is_cut_off_is_never_replaced_by_something_else(whole_files, name, 
     cut = whole[: data.draw(st.integers(len(whole) // 4, len(whole) - 200)) | 1]
     with pytest.raises(VideoDecodingError):
         read_clips(cut, ClipSampling(4))
+
+
+PART = 25
+
+
+def encoded(folder: Path, name: str, codec: str, height: int = HEIGHT, width: int = WIDTH, pix_fmt="yuv420p") -> bytes:
+    return encode(folder / name, numbered(PART, 0, height, width), codec, pix_fmt=pix_fmt).read_bytes()
+
+
+def y4m(colours: str, length: int) -> bytes:
+    frames = (b"FRAME Ip\n" + bytes([number, 128]) * (length // 2) for number in range(PART))
+    return f"YUV4MPEG2 W16 H10 F25:1 Ip {colours}\n".replace("  ", " ").encode() + b"".join(frames)
+
+
+@pytest.mark.parametrize(
+    ("make", "zeros_may_follow"),
+    [
+        pytest.param(lambda folder: encoded(folder, "a.mxf", "mpeg2video"), True, id="mxf"),
+        pytest.param(
+            lambda folder: encoded(folder, "a.mxf", "prores", pix_fmt="yuv422p10le"), True, id="mxf of prores"
+        ),
+        pytest.param(lambda folder: y4m("", 240), True, id="y4m"),
+        pytest.param(lambda folder: y4m("C422p10", 640), True, id="y4m of 10 bits"),
+        pytest.param(lambda folder: y4m("Cmono", 160), True, id="y4m in grey"),
+        pytest.param(lambda folder: encoded(folder, "a.dv", "dvvideo", 576, 720), False, id="dv"),
+        pytest.param(lambda folder: encoded(folder, "a.dv", "dvvideo", 576, 720, "yuv422p"), False, id="dv50"),
+        pytest.param(lambda folder: encoded(folder, "a.ivf", "libvpx"), True, id="ivf"),
+        pytest.param(lambda folder: encoded(folder, "a.ivf", "libvpx-vp9"), True, id="ivf of vp9"),
+        pytest.param(lambda folder: encoded(folder, "a.apng", "apng", pix_fmt="rgb24"), True, id="apng"),
+        pytest.param(lambda folder: encoded(folder, "a.apng", "apng", pix_fmt="gray"), True, id="apng in grey"),
+        pytest.param(lambda folder: encoded(folder, "a.swf", "flv"), True, id="swf"),
+        pytest.param(lambda folder: encoded(folder, "a.swf", "mjpeg", pix_fmt="yuvj420p"), True, id="swf of mjpeg"),
+        pytest.param(lambda folder: encoded(folder, "a.rm", "rv10", 96, 128), True, id="rm"),
+        pytest.param(lambda folder: encoded(folder, "a.ogg", "libvpx"), True, id="ogg"),
+        pytest.param(lambda folder: encoded(folder, "a.gif", "gif", pix_fmt="rgb8"), True, id="gif"),
+        *(
+            pytest.param(
+                lambda folder, suffix=suffix, codec=codec, form=form: (
+                    encoded(folder, f"a.{suffix}", codec) and piped(folder / f"a.{suffix}", form)
+                ),
+                True,
+                id=f"{codec} in {suffix}, through a pipe",
+            )
+            for suffix, form, codecs in (("avi", "avi", ["mpeg4", "mpeg2video"]), ("wmv", "asf", ["wmv2", "msmpeg4"]))
+            for codec in codecs
+        ),
+    ],
+)
+def test_a_part_that_is_not_all_there_shows_that_a_file_was_cut_off(tmp_path, make, zeros_may_follow):
+    whole = make(tmp_path)
+    assert probe_video(whole).num_frames == PART
+    if zeros_may_follow:
+        assert probe_video(whole + bytes(70_000)).num_frames == PART
+    for share in (0.54, 0.62, 0.71, 0.79, 0.87, 0.97):
+        with pytest.raises(VideoDecodingError, match="truncated"):
+            probe_video(whole[: int(share * len(whole)) | 1])
+
+
+@pytest.mark.parametrize("appended", [bytes(70_000), b"\r\n", b"\xff" * 5000, b"TAGwhat some tool appended"])
+@pytest.mark.parametrize("pix_fmt", ["rgb8", "gray"])
+def test_what_follows_the_trailer_of_a_gif_is_no_part_of_it(tmp_path, pix_fmt, appended):
+    whole = encoded(tmp_path, "a.gif", "gif", pix_fmt=pix_fmt)
+    assert probe_video(whole + appended).num_frames == len(frame_timestamps(whole + appended)) == PART
+    with pytest.raises(VideoDecodingError, match=r"truncated.*'trailer'"):
+        probe_video(whole[:-1])
+    with pytest.raises(VideoDecodingError, match="truncated"):
+        probe_video(whole[:-1] + bytes(100))
 
 
 @pytest.mark.parametrize(("name", "codec", "options"), [("a.ts", "mpeg2video", MPEG2), ("b.ts", "libx264", H264)])
@@ -287,6 +370,48 @@ def test_frames_before_the_first_key_frame_that_refer_to_what_was_cut_away_are_n
         keys.clear()
         path = remux(whole_groups["open_hevc"], tmp_path / f"cut.{suffix}", change=from_second_key_frame)
         check_frames(path, decoded(path))
+
+
+def without_first_groups(source: Path, target: Path, groups: int = 1) -> Path:
+    keys = []
+
+    def keep(number, packet):
+        keys.extend([number] if packet.is_keyframe else [])
+        return len(keys) > groups
+
+    return remux(source, target, change=keep)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("suffix", "codec"), [("264", "libx264"), ("m2v", "mpeg2video"), ("avi", "mpeg4")])
+def test_files_without_time_stamps_that_begin_within_an_open_group(tmp_path, suffix, codec, groups):
+    options = {"g": "30", "bf": "2", "b": "2M"} if codec != "libx264" else FORMATS["open_gop.mkv"][1]
+    source = encode(tmp_path / "whole.ts", numbered(90), codec, options=options)
+    path = without_first_groups(source, tmp_path / f"cut.{suffix}", groups)
+    count = len(decoded(path))
+    assert count in (60, 30)  # the leading frames are not shown
+    check_frames(path, decoded(path))
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+@pytest.mark.parametrize("pack", [-1, -2, -3, -5])
+def test_a_program_stream_that_was_cut_between_two_packs_has_the_frames_that_can_be_read(tmp_path, codec, pack):
+    data = encode(tmp_path / "a.mpg", numbered(60), codec, options=MPEG2).read_bytes()
+    starts = [place.start() for place in re.finditer(b"\x00\x00\x01\xba", data)]
+    path = tmp_path / "cut.mpg"
+    path.write_bytes(data[: starts[pack]])
+    with pytest.raises(VideoDecodingError, match=r"has \d+ frames|only \d+ frames") as caught:
+        read_frames(path, [60])
+    if "only" in str(caught.value):  # its last frame cannot be decoded
+        for function in (probe_video, frame_timestamps):
+            with pytest.raises(VideoDecodingError, match="truncated or broken"):
+                function(path)
+    else:
+        assert (
+            probe_video(path).num_frames
+            == len(frame_timestamps(path))
+            == int(re.findall(r"has (\d+)", str(caught.value))[0])
+        )
 
 
 @pytest.mark.parametrize(
@@ -439,6 +564,29 @@ def test_a_display_matrix_in_the_stream_holds_until_the_next(whole_groups, tmp_p
         assert torch.equal(read_frames(path, [index])[0], frames[index])
     assert upright(read_clips(path, ClipSampling(3))[0], -1) == [20, 60, 100]
     assert upright(read_clips(path, ClipSampling(2), segment=VideoSegment(3, 4))[0], -1) == [81, 93]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("at", [35, 60])
+def test_a_turn_that_begins_in_the_middle_is_the_same_for_a_frame_alone(whole_groups, tmp_path, suffix, at):
+    import av
+
+    # Its packets begin with a message of their display orientation: 90 degrees, until the next one.
+    turn = bytes.fromhex("00000007 062f0308000980")
+    path = tmp_path / f"turned.{suffix}"
+    with av.open(str(whole_groups["no_b_frames"])) as reader, av.open(str(path), "w") as writer:
+        copy = writer.add_stream_from_template(reader.streams.video[0])
+        for number, packet in enumerate(packet for packet in reader.demux(video=0) if packet.dts is not None):
+            turned = av.Packet(turn * (number == at) + bytes(packet))
+            turned.pts, turned.dts, turned.time_base = packet.pts, packet.dts, packet.time_base
+            turned.is_keyframe, turned.duration, turned.stream = packet.is_keyframe, packet.duration, copy
+            writer.mux(turned)
+    frames = read_frames(path, range(NUM_FRAMES))
+    assert numbers(frames[:at]) == list(range(at))
+    assert numbers(frames[at : at + 2]) != [at, at + 1]
+    for index in (at - 1, at, at + 24, 89, 91, 119):
+        assert torch.equal(read_frames(path, [index])[0], frames[index])
+    assert torch.equal(read_clips(path, ClipSampling(4))[0], frames[[15, 45, 75, 105]])
 
 
 def jpeg(pixels: np.ndarray, orientation: int | None) -> bytes:
