@@ -24,6 +24,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -118,6 +119,7 @@ def fit_r(config: Any, changes: Mapping[str, Any], target: float) -> tuple[int, 
     tried.update_token_merging(**{"r": 0, **changes})
     unmerged = hf_video_tome.mac_count(tried, r=0).total
 
+    @cache
     def ratio(r: int) -> float:
         return float(unmerged / hf_video_tome.mac_count(tried, r=r).total)
 

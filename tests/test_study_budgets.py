@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoConfig
 
 import hf_video_tome
-from hf_video_tome.checkpoints import available, checkpoint_path
+from hf_video_tome.checkpoints import checkpoint_path
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "study_budgets.py"
 
@@ -31,29 +31,32 @@ def study() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", ["videomae-moving-digits", "timesformer-moving-digits"])
 def test_all_settings_need_about_as_many_operations(study: ModuleType, name: str) -> None:
     config = AutoConfig.from_pretrained(checkpoint_path(name))
     unmerged = hf_video_tome.mac_count(config, r=0).total
-    settings = study.grid(config)
-    assert settings[0]["changes"] == {"r": 0}
-    usual = {setting["target"]: setting for setting in settings if not setting["differs"]}
-    for setting in settings[1:]:
-        macs = hf_video_tome.mac_count(config, **setting["changes"]).total
-        assert setting["ratio"] == pytest.approx(unmerged / macs, abs=1e-3)
+    first, usual, *others = study.grid(config, targets=[2.0])
+    assert first["changes"] == {"r": 0}
+    assert usual["differs"] == {}
+    for setting in others:
+        same = {key: value for key, value in usual["changes"].items() if key not in ("r", "threshold")}
         changed = {key: value for key, value in setting["changes"].items() if key not in ("r", "threshold")}
-        same = {
-            key: value for key, value in usual[setting["target"]]["changes"].items() if key not in ("r", "threshold")
-        }
         assert changed == {**same, **setting["differs"]}
-        # No other r comes closer.
-        r = setting["changes"]["r"]
-        for other in (r - 1, r + 1):
-            if other > 0:
-                ratio = unmerged / hf_video_tome.mac_count(config, **{**setting["changes"], "r": other}).total
-                assert (
-                    abs(np.log(ratio / setting["target"])) >= abs(np.log(setting["ratio"] / setting["target"])) - 1e-3
-                )
+    for setting in (usual, others[0], others[-1]):
+        ratios = [
+            unmerged
+            / hf_video_tome.mac_count(config, **{**setting["changes"], "r": setting["changes"]["r"] + step}).total
+            for step in (-1, 0, 1)
+        ]
+        assert setting["ratio"] == pytest.approx(ratios[1], abs=1e-3)
+        assert min(ratios, key=lambda ratio: abs(np.log(ratio / 2))) == ratios[1]
+
+
+def test_what_cannot_be_reached_is_approached_with_the_least_r(study: ModuleType) -> None:
+    config = hf_video_tome.VideoMAEConfig(image_size=32, num_frames=4, num_hidden_layers=2, hidden_size=32)
+    r, ratio = study.fit_r(config, {"schedule": "constant"}, 100.0)
+    half = config.token_layout.num_tokens // 2
+    assert (r, ratio) == (half, study.fit_r(config, {"schedule": "constant"}, 50.0)[1])
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def made_up(shift: int, flips: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("shift", "flips", "expected"), [(40, 3, "worse"), (6, 3, "perhaps worse"), (0, 3, "no difference beyond noise")]
+    ("shift", "flips", "expected"), [(40, 3, "worse"), (7, 2, "perhaps worse"), (0, 3, "no difference beyond noise")]
 )
 def test_conclusions_follow_from_the_numbers(study: ModuleType, shift: int, flips: int, expected: str) -> None:
     content = made_up(shift, flips)
