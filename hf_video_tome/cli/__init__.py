@@ -5,6 +5,7 @@ Bad input ends in one line on stderr, `error: ...`, and exit code 2. Anything th
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +14,7 @@ import typer
 
 from . import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError
-from .printing import print_error, print_line, print_lines, print_safely, safe_printing
+from .printing import one_line, print_error, print_line, print_lines, print_safely, safe_printing
 from .single_values import SingleValuesCommand
 
 PROGRAM = "hf-video-tome"
@@ -97,4 +98,18 @@ def _run(arguments: Sequence[str] | None) -> int:
 def main() -> None:
     """Entry point of `hf-video-tome` and `python -m hf_video_tome`."""
     print_safely()  # for good: what ends the process prints, too
-    sys.exit(run())
+    try:
+        code = run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has had enough: `| head`
+        code = 128 + 13  # as shells say it of a process that SIGPIPE ended
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print_error(f"what is printed cannot be written: {one_line(error)}")
+        code = 2
+    else:
+        sys.exit(code)
+    # Python flushes stdout once more when it ends, in vain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
