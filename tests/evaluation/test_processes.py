@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import PartialState
+from transformers import AutoModelForVideoClassification
 
-from ..classified_videos import NUM_VIDEOS, UNREADABLE
+from hf_video_tome.cli import run
+from hf_video_tome.data import ClipSampling, ClipTransform
+from hf_video_tome.evaluation import evaluate, examples
+
+from ..classified_videos import FRAMES, NUM_VIDEOS, UNREADABLE
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+# Copies of this process, which have imported everything already.
+FORK = multiprocessing.get_context("fork")
 
 
 def arguments(checkpoint: Path, data: Path, output: Path, *more: str) -> list[str]:
@@ -26,36 +36,21 @@ def arguments(checkpoint: Path, data: Path, output: Path, *more: str) -> list[st
     ]
 
 
-def start(*command: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command],
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(checkpoint: Path, class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of one process that ran through."""
     output = tmp_path_factory.mktemp("whole") / "out"
-    process = start("-m", "hf_video_tome", *arguments(checkpoint, class_folders, output))
-    _, stderr = process.communicate(timeout=240)
-    assert process.returncode == 2, stderr  # some videos cannot be read
+    assert run(arguments(checkpoint, class_folders, output)) == 2  # some videos cannot be read
     return output
 
 
 def test_two_processes_count_every_video_once(
     checkpoint: Path, class_folders: Path, whole: Path, tmp_path: Path
 ) -> None:
-    process = start(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hf_video_tome"),
-        *arguments(checkpoint, class_folders, tmp_path / "out"),
-    )
-    stdout, stderr = process.communicate(timeout=240)
-    assert json.loads((tmp_path / "out" / "timing.json").read_text())["processes"] == 2, stderr
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hf_video_tome"]
+    command = [sys.executable, *launcher, *arguments(checkpoint, class_folders, tmp_path / "out")]
+    done = subprocess.run(command, env=ENVIRONMENT, text=True, capture_output=True, timeout=240)
+    assert json.loads((tmp_path / "out" / "timing.json").read_text())["processes"] == 2, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     found = NUM_VIDEOS - 1 if "missing" in UNREADABLE.values() else NUM_VIDEOS  # a missing file is in no class folder
     failed = len(UNREADABLE) - (NUM_VIDEOS - found)
@@ -63,61 +58,71 @@ def test_two_processes_count_every_video_once(
     assert len(rows) == len({(row["position"], row.get("setting")) for row in rows}) == 2 * (found - failed) + failed
     for name in ("predictions.jsonl", "results.json", "run.json"):
         assert (tmp_path / "out" / name).read_text() == (whole / name).read_text()
-    assert stdout.count(" on class-folders") == 1  # one process prints
-    assert process.returncode != 0
+    assert done.stdout.count(" on class-folders") == 1  # one process prints
+    assert done.returncode != 0
+
+
+def evaluate_until_killed(command: list[str], last: str) -> None:
+    """An evaluation whose last video never comes."""
+    os.setsid()
+    read_clips = examples.read_clips
+
+    def read_or_wait(source: str, *arguments: Any, **options: Any) -> Any:
+        return time.sleep(1000) if source == last else read_clips(source, *arguments, **options)
+
+    examples.read_clips = read_or_wait
+    run(command)
 
 
 def test_an_evaluation_that_was_killed_is_resumed_to_the_same_result(
-    checkpoint: Path, class_folders: Path, whole: Path, tmp_path: Path
+    checkpoint: Path, class_folders: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
-    process = start("-m", "hf_video_tome", *arguments(checkpoint, class_folders, output), start_new_session=True)
+    command = arguments(checkpoint, class_folders, output)
+    last = max(class_folders.glob("test/*/*.mp4"))
+    process = FORK.Process(target=evaluate_until_killed, args=(command, str(last)))
+    process.start()
     journal = output / "journal-00000.jsonl"
-    deadline = time.monotonic() + 200
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size):
+    deadline = time.monotonic() + 100
+    while process.is_alive() and not (journal.exists() and journal.stat().st_size):
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    if process.returncode != -signal.SIGKILL or (output / "predictions.jsonl").exists():
-        pytest.fail("the evaluation ended before it could be killed")
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (output / "predictions.jsonl").exists()
     done = len(journal.read_text().splitlines())
     assert 0 < done < len((whole / "predictions.jsonl").read_text().splitlines())
 
-    again = start("-m", "hf_video_tome", *arguments(checkpoint, class_folders, output))
-    _, stderr = again.communicate(timeout=240)
-    assert "--resume" in stderr
-    assert again.returncode == 2
-    resumed = start("-m", "hf_video_tome", *arguments(checkpoint, class_folders, output, "--resume"))
-    resumed.communicate(timeout=240)
+    capsys.readouterr()
+    assert run(command) == 2
+    assert "--resume" in capsys.readouterr().err
+    run([*command, "--resume"])
     for name in ("predictions.jsonl", "results.json", "run.json"):
         assert (output / name).read_text() == (whole / name).read_text()
 
 
-SCRIPT = """
-import os, sys
-from transformers import AutoModelForVideoClassification
-import hf_video_tome
-from hf_video_tome.data import ClipSampling, ClipTransform, load
-from hf_video_tome.evaluation import evaluate
-
-checkpoint, data, output = sys.argv[1:]
-rows = list(load("class-folders", "test", data, streaming=True))
-if os.environ["RANK"] == "1":
-    rows.reverse()
-model = AutoModelForVideoClassification.from_pretrained(checkpoint)
-evaluate(model, rows, ClipTransform.from_pretrained(checkpoint), ClipSampling(8), output, num_workers=0)
-"""
+def evaluate_in_own_order(rank: int, port: int, checkpoint: Path, rows: list[dict[str, Any]], output: Path) -> None:
+    """One of two processes, each of which has the rows in another order."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    PartialState._reset_state()  # that of the process this one is a copy of
+    model = AutoModelForVideoClassification.from_pretrained(checkpoint)
+    transform, rows = ClipTransform.from_pretrained(checkpoint), rows[:: -1 if rank else 1]
+    with pytest.raises(ValueError, match="process 1 evaluates something else than process 0: videos is"):
+        evaluate(model, rows, transform, ClipSampling(FRAMES), output, num_workers=0)
 
 
-def test_processes_that_mean_different_rows_are_refused(checkpoint: Path, class_folders: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    process = start(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)),
-        *(str(checkpoint), str(class_folders), str(tmp_path / "out")),
-    )
-    _, stderr = process.communicate(timeout=240)
-    assert process.returncode != 0
-    assert "process 1 evaluates something else than process 0: videos is" in stderr
+def test_processes_that_mean_different_rows_are_refused(
+    checkpoint: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    inputs = (port, checkpoint, rows, tmp_path / "out")
+    processes = [FORK.Process(target=evaluate_in_own_order, args=(rank, *inputs)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=240)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert not (tmp_path / "out" / "results.json").exists()
