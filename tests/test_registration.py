@@ -307,35 +307,49 @@ class TestUnsupportedModels:
 
 
 class TestImports:
+    PARTS = (
+        ("transformers", "from transformers import AutoModelForVideoClassification"),
+        ("the package", "import hf_video_tome"),
+        ("its data", "from hf_video_tome.data import decoding, encoding, loading, moving_digits, sampling"),
+        ("names of data sets", "loading.DATASETS"),
+        ("its metrics", "import hf_video_tome.metrics.functional"),
+    )
+
     @pytest.fixture(scope="class")
     @classmethod
-    def imported(cls) -> dict[str, list[str]]:
-        """Modules that are loaded after importing transformers' Auto classes, and those that the package adds."""
-        code = (
-            "import json, sys\n"
-            "from transformers import AutoModelForVideoClassification\n"
-            "before = sorted(sys.modules)\n"
-            "import hf_video_tome\n"
-            "json.dump({'before': before, 'after': sorted(sys.modules)}, sys.stdout)\n"
-        )
-        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        return json.loads(process.stdout)
+    def process(cls) -> subprocess.CompletedProcess[str]:
+        """Imports one part after the other, and says after each which modules are loaded."""
+        steps = [f"{code}\nloaded[{part!r}] = sorted(sys.modules)\n" for part, code in cls.PARTS]
+        code = f"import json, sys\nloaded = {{}}\n{''.join(steps)}print(json.dumps(loaded))"
+        return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def loaded(cls, process: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
+        return json.loads(process.stdout.splitlines()[-1])
 
     @pytest.mark.parametrize("module", ["matplotlib", "datasets", "evaluate", "av", "sklearn", "typer", "gradio"])
-    def test_importing_the_package_does_not_load(self, imported, module):
+    def test_importing_the_package_does_not_load(self, loaded, module):
         """Beyond what transformers loads by itself."""
-        added = set(imported["after"]) - set(imported["before"])
+        added = set(loaded["the package"]) - set(loaded["transformers"])
         assert not {name for name in added if name == module or name.startswith(f"{module}.")}
 
     @pytest.mark.parametrize("module", ["data", "cli", "visualization"])
-    def test_importing_the_package_does_not_load_its_own(self, imported, module):
-        assert not [name for name in imported["after"] if name.startswith(f"hf_video_tome.{module}")]
+    def test_importing_the_package_does_not_load_its_own(self, loaded, module):
+        assert not [name for name in loaded["the package"] if name.startswith(f"hf_video_tome.{module}")]
 
-    def test_importing_the_package_says_nothing(self):
-        process = subprocess.run(
-            [sys.executable, "-W", "error", "-c", "import hf_video_tome"], capture_output=True, text=True
-        )
-        assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    def test_what_reads_videos_and_data_sets_is_loaded_when_there_is_one_to_read(self, loaded):
+        added = set(loaded["names of data sets"]) - set(loaded["transformers"])
+        assert {"hf_video_tome.data.decoding", "hf_video_tome.data.moving_digits"} <= added
+        assert not {"av", "datasets", "pandas", "sklearn", "matplotlib"} & added
+
+    def test_numbers_of_metrics_need_no_evaluate(self, loaded):
+        assert "hf_video_tome.metrics.functional" in loaded["its metrics"]
+        assert "evaluate" not in loaded["its metrics"]
+
+    def test_importing_says_nothing(self, process):
+        assert (process.returncode, process.stderr) == (0, "")
+        assert len(process.stdout.splitlines()) == 1
 
     def test_merging_runs_without_transformers(self):
         """The core is plain torch: with everything else of the package left out, and transformers not installed."""

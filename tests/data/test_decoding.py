@@ -6,8 +6,6 @@ import math
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -577,11 +575,3 @@ def test_decoder_of_a_failed_read_does_not_hang_a_forked_worker(video_files):
         os.waitpid(worker, 0)
         pytest.fail("the forked process hung")
     assert status == 0
-
-
-def test_av_is_imported_only_when_a_video_is_read():
-    code = (
-        "import sys, hf_video_tome.data, hf_video_tome.data.decoding, hf_video_tome.data.sampling; "
-        "assert not {'av', 'datasets'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
