@@ -141,7 +141,7 @@ def test_parts_and_layers_add_up(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "r", "ratio"),
     [
-        # Counted on the running models by torch's counter: `test_operations.py`.
+        # Two of them are counted on the running models by torch's counter too: `test_operations.py`.
         ("videomae", 150, 2.46),
         ("vivit", 300, 2.55),
         ("motionformer", 18, 2.32),

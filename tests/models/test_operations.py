@@ -11,13 +11,11 @@ import hf_video_tome
 
 @pytest.mark.parametrize(
     ("config_class", "head_class", "r", "ratio"),
-    [
+    [  # Those of the other architectures follow from what `test_mac_count.py` counts on tiny models.
         (hf_video_tome.VideoMAEConfig, hf_video_tome.VideoMAEForVideoClassification, 150, 2.46),
-        (hf_video_tome.VivitConfig, hf_video_tome.VivitForVideoClassification, 300, 2.55),
         (hf_video_tome.VideoPrismVisionConfig, hf_video_tome.VideoPrismForVideoClassification, 20, 2.52),
-        (hf_video_tome.VJEPA2Config, hf_video_tome.VJEPA2ForVideoClassification, 390, 3.08),
     ],
-    ids=["videomae", "vivit", "videoprism", "vjepa2"],
+    ids=["videomae", "videoprism"],
 )
 def test_r_needs_that_many_times_fewer_operations(config_class, head_class, r, ratio):
     config = config_class(num_labels=400, attn_implementation="eager")
