@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
+import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
 
@@ -97,22 +95,16 @@ def test_an_id_that_the_hub_cannot_have_is_refused_before_anything_is_saved(opti
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_network_the_folder_is_kept_and_can_be_uploaded_later(tmp_path):
-    """In a process of its own: huggingface_hub reads where the Hub is when it is imported."""
+def test_without_a_network_the_folder_is_kept_and_can_be_uploaded_later(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
     folder = tmp_path / "my model"
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody listens there
-        "HF_TOKEN": "hf_" + "x" * 34,
-        "HF_HUB_OFFLINE": "0",
-    }
-    command = [sys.executable, "-m", "hf_video_tome", "save", NAME, str(folder), "--r", "30"]
-    command += ["--push-to-hub", "me/x", "--private"]
+    command = ["save", NAME, str(folder), "--r", "30", "--push-to-hub", "me/x", "--private"]
 
     def errors(*options: str) -> list[str]:
-        done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 2, done.stderr
-        return [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+        assert run([*command, *options]) == 2
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
 
     (error,) = errors()
     assert error.startswith("error: --push-to-hub me/x: ")
