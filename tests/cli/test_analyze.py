@@ -106,9 +106,10 @@ def test_the_evaluation_of_an_analysis_is_gone_on_with(checkpoint, readable, tmp
     content_of(output, "confusion")
 
 
-def test_layers(checkpoint, readable, tmp_path) -> None:
+def test_layers_with_one_json_object_on_stdout(checkpoint, readable, tmp_path, capsys) -> None:
     output = tmp_path / "layers"
-    assert run(arguments("layers", checkpoint, readable, output, "--clips", "4")) == 0
+    assert run(arguments("layers", checkpoint, readable, output, "--clips", "4", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["analysis"] == "layers"
     content = content_of(output, "layers")
     assert content["clips"] == 4
     assert content["conditions"]["resolved"]["r"] == 0.2  # 80 % by 4 layers
@@ -133,11 +134,6 @@ def test_splice_is_the_same_for_the_same_seed(checkpoint, readable, tmp_path, ca
     assert_no_paths(output, checkpoint, readable)
 
 
-def test_json_is_one_object_on_stdout(checkpoint, readable, tmp_path, capsys) -> None:
-    assert run(arguments("layers", checkpoint, readable, tmp_path / "out", "--clips", "2", "--json")) == 0
-    assert json.loads(capsys.readouterr().out)["analysis"] == "layers"
-
-
 def test_unreadable_videos_are_listed_and_the_exit_code_says_so(checkpoint, class_folders, tmp_path, capsys) -> None:
     assert run(arguments("layers", checkpoint, class_folders, tmp_path / "out", "--clips", "12")) == 2
     assert "2 of 12 videos could not be read" in capsys.readouterr().err
@@ -145,11 +141,13 @@ def test_unreadable_videos_are_listed_and_the_exit_code_says_so(checkpoint, clas
 
 
 def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) -> None:
-    command = arguments("layers", checkpoint, readable, tmp_path / "out", "--clips", "2")
-    assert run(command) == 0
+    command = arguments("layers", checkpoint, readable, tmp_path, "--clips", "2")
+    (tmp_path / "layers.json").write_text("{}")
     assert run(command) == 2
     assert "has a layers.json already: --overwrite replaces it" in capsys.readouterr().err
+    assert (tmp_path / "layers.json").read_text() == "{}"
     assert run([*command, "--overwrite"]) == 0
+    content_of(tmp_path, "layers")
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_a_stock_model_without_sdpa_is_said_to_have_none(capsys: pytest.CaptureF
 
 def test_other_attention_is_measured_of_stock_models_too(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--attn-implementation", "eager", "--attn-implementation", "flex_attention", "--r", "2"]
-    content = results_of([*tiny("vivit"), *arguments], capsys)
+    content = results_of([*tiny("vivit", "num_hidden_layers=1"), *arguments, "--no-memory"], capsys)
     assert [entry["name"].removesuffix(", fp32") for entry in content["results"]] == [
         "stock sdpa",
         "stock eager",
@@ -255,7 +255,8 @@ def test_compiled_models_are_measured_beside_the_others(
 
     monkeypatch.setattr(torch, "compile", compile_fast)
     with torch._inductor.config.patch(freezing=True):
-        content = results_of([*tiny("vivit"), "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
+        model = tiny("vivit", "num_hidden_layers=1")
+        content = results_of([*model, "--r", "2", "--r", "4", "--compile", "--no-memory"], capsys)
     assert content["conditions"]["inductor_freezing"]
     assert content["conditions"]["command"].startswith("TORCHINDUCTOR_FREEZING=1 hf-video-tome benchmark vivit")
     assert [entry["name"] for entry in content["results"] if entry["compiled"]] == [

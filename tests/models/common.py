@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention.flex_attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, AutoModelForVideoClassification
@@ -789,40 +788,6 @@ class TokenMergingModelTesterMixin:
             AutoModelForVideoClassification.from_pretrained(
                 checkpoint, attn_implementation="flash_attention_2", token_merging_r=self.r
             )
-
-    # Compilation and export
-
-    @pytest.mark.parametrize("r", [0, None])
-    def test_compiles_as_one_graph_and_once(self, pixel_values, r):
-        torch._dynamo.reset()
-        model = self.merging_model(self.implementations[-1], r=self.r if r is None else r, proportional_attention=True)
-        counter = CompileCounterWithBackend("aot_eager")
-        compiled = torch.compile(model, fullgraph=True, backend=counter)
-        for seed in range(3):
-            pixel_values = draw_pixels(seed)
-            torch.testing.assert_close(logits_of(compiled, pixel_values), logits_of(model, pixel_values))
-        assert counter.frame_count == 1
-
-    def test_a_compiled_model_follows_a_change_of_settings(self, pixel_values):
-        torch._dynamo.reset()
-        model = self.merging_model(self.implementations[-1])
-        compiled = torch.compile(model, fullgraph=True, backend="eager")
-        for settings in ({"r": self.r}, {"r": 1}, {"mode": "drop"}, {"r": 0}):
-            model.set_token_merging(**settings)
-            torch.testing.assert_close(logits_of(compiled, pixel_values), logits_of(model, pixel_values))
-
-    def test_exports_with_a_dynamic_batch(self, pixel_values):
-        model = self.merging_model(self.implementations[-1], proportional_attention=True)
-        exported = torch.export.export(
-            model,
-            (),
-            {self.input_name: pixel_values},
-            dynamic_shapes={self.input_name: {0: torch.export.Dim("batch", min=1, max=64)}},
-        ).module()
-        for batch_size in (1, 2, 5):
-            other = draw_pixels(7, batch_size)
-            with torch.no_grad():
-                torch.testing.assert_close(exported(**{self.input_name: other}).logits, logits_of(model, other))
 
     # Changing a model that exists
 
