@@ -37,21 +37,22 @@ def logits(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
         return model(pixel_values).logits
 
 
-def ask(folder: Path, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Has the worker answer, in a process without the package."""
-    questions, answers = folder / "requests.json", folder / "answers.json"
-    questions.write_text(json.dumps(requests))
+def ask(folder: Path, *asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Has the worker answer, in processes without the package, one after the other."""
+    files = [(folder / f"requests-{number}.json", folder / f"answers-{number}.json") for number in range(len(asked))]
+    for (questions, _), requests in zip(files, asked, strict=True):
+        questions.write_text(json.dumps(requests))
     worker = Path(__file__).with_name("trusting_worker.py")
     environment = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
     process = subprocess.run(
-        [sys.executable, "-I", str(worker), str(questions), str(answers)],
+        [sys.executable, "-I", str(worker), *(str(file) for pair in files for file in pair)],
         env=environment,
         cwd=folder,
         capture_output=True,
         text=True,
     )
     assert process.returncode == 0, process.stderr
-    return json.loads(answers.read_text())
+    return [answer for _, answers in files for answer in json.loads(answers.read_text())]
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +105,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     requests.append({"folder": str(root / "processor"), "frames": str(root / "frames.npy")})
 
     names = [*expected, "processor"]
-    answers = dict(zip(names, ask(root, requests), strict=True))
     again = [
         {"folder": str(root / f"{model_type}-again"), "pixel_values": str(root / "clips.npy"), "trust": True}
         for model_type in TINY_CONFIGS
     ]
-    answers |= {
-        f"{model_type}-again": answer for model_type, answer in zip(TINY_CONFIGS, ask(root, again), strict=True)
-    }
+    names += [f"{model_type}-again" for model_type in TINY_CONFIGS]
+    answers = dict(zip(names, ask(root, requests, again), strict=True))
     return {
         "root": root,
         "expected": expected,
