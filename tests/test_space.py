@@ -6,6 +6,7 @@ import base64
 import contextlib
 import importlib.util
 import io
+import itertools
 import os
 import re
 import shutil
@@ -206,10 +207,14 @@ def driver() -> Iterator[Any]:
     driver.quit()
 
 
-def quiet_stopwatch(run: Callable[[], object]) -> float:
+def steady_stopwatch(seconds: float) -> Callable[[Callable[[], object]], float]:
     """Of a machine that is never busy, which the page would say in one more line."""
-    run()
-    return 0.05
+
+    def timer(run: Callable[[], object]) -> float:
+        run()
+        return seconds
+
+    return timer
 
 
 @pytest.fixture
@@ -217,7 +222,8 @@ def visitor(driver: Any, app: ModuleType, address: str, monkeypatch: pytest.Monk
     """Somebody who just opened the page, which answers for the first clip by itself."""
     if "SPACE_PICTURE" not in os.environ:  # which is to show what people see
         monkeypatch.setattr(app, "SECONDS_OF_TIMING", 0.0)
-        monkeypatch.setattr(app, "stopwatch", lambda: quiet_stopwatch)
+        milliseconds = itertools.count(50)  # no two answers are alike: the browser would not draw the second one
+        monkeypatch.setattr(app, "stopwatch", lambda: steady_stopwatch(next(milliseconds) / 1000))
     driver.get("about:blank")
     driver.get_log("browser")  # what an earlier test left behind
     driver.get(address)

@@ -91,10 +91,10 @@ def test_a_traced_model_computes_what_the_model_does(model_type: str) -> None:
 # torch.compile
 
 
-def compiles_once_for_each_of(choices: list[dict[str, Any]], model: nn.Module, backend: str = "eager") -> None:
+def compiles_once_for_each_of(choices: list[dict[str, Any]], model: nn.Module) -> None:
     """Checks that each choice of settings is one graph, which computes what the model does and stays for later."""
     torch._dynamo.reset()
-    counter = CompileCounterWithBackend(backend)
+    counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     for number, settings in enumerate([*choices, choices[0]], start=1):
         model.set_token_merging(**settings)
@@ -114,7 +114,7 @@ def test_a_compiled_model_is_one_graph_and_follows_a_change_of_settings(model_ty
 
 def test_every_mode_compiles_as_one_graph_and_once() -> None:
     choices = [{"mode": mode, "threshold": threshold} for mode, threshold in ALL_MODES]
-    compiles_once_for_each_of(choices, build("videomae", proportional_attention=True), "aot_eager")
+    compiles_once_for_each_of(choices, build("videomae", proportional_attention=True))
 
 
 @needs_a_compiler
@@ -170,7 +170,8 @@ def check_saved(program: ExportedProgram, model: nn.Module, path: Path) -> None:
         torch.testing.assert_close(logits, logits_of(model, pixel_values))
 
 
-@every_architecture
+# The others are exported with an open batch on their way to ONNX, below.
+@pytest.mark.parametrize("model_type", ["videomae", "vivit"])
 def test_a_saved_program_runs_batches_of_any_size(model_type: str, tmp_path: Path) -> None:
     model = build(model_type, proportional_attention=True)
     check_saved(export(model), model, tmp_path / "model.pt2")
@@ -178,7 +179,7 @@ def test_a_saved_program_runs_batches_of_any_size(model_type: str, tmp_path: Pat
 
 def test_a_program_can_be_made_by_the_strict_tracer(tmp_path: Path) -> None:
     """Which is that of torch.compile: that tests above run for every architecture."""
-    model = build("vjepa2")
+    model = build("vjepa2", layers=1)
     check_saved(export(model, strict=True), model, tmp_path / "model.pt2")
 
 

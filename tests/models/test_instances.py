@@ -93,8 +93,9 @@ def test_pretraining_models_are_refused():
 
 
 @torch.no_grad()
-def test_settings_may_change_while_another_thread_runs_the_model(architecture, pixel_values):
-    model = applied(architecture, r=0)
+@pytest.mark.parametrize("model_type", ["videomae", "motionformer"])  # the moment is chosen, for all, in the next test
+def test_settings_may_change_while_another_thread_runs_the_model(model_type, pixel_values):
+    model = applied(ARCHITECTURES[model_type], r=0)
     expected = [model(pixel_values).logits]
     model.set_token_merging(r=3)
     expected.append(model(pixel_values).logits)
