@@ -31,9 +31,8 @@ def study() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["videomae-moving-digits", "timesformer-moving-digits"])
-def test_all_settings_need_about_as_many_operations(study: ModuleType, name: str) -> None:
-    config = AutoConfig.from_pretrained(checkpoint_path(name))
+def test_all_settings_need_about_as_many_operations(study: ModuleType) -> None:
+    config = AutoConfig.from_pretrained(checkpoint_path("timesformer-moving-digits"))
     unmerged = hf_video_tome.mac_count(config, r=0).total
     first, usual, *others = study.grid(config, targets=[2.0])
     assert first["changes"] == {"r": 0}
@@ -97,7 +96,7 @@ def test_what_is_measured_is_what_the_evaluation_found(measured: tuple[Path, lis
 
 
 def test_a_page_is_written_from_the_files_alone(study: ModuleType, measured: tuple[Path, list[str]]) -> None:
-    path, arguments = measured
+    path, _ = measured
     page = path.parent / "page.md"
     page.write_text("# Mine\n\nBefore.\n\n<!-- study -->\nold\n<!-- end of study -->\n\nAfter.\n")
     for _ in range(2):
@@ -108,9 +107,6 @@ def test_a_page_is_written_from_the_files_alone(study: ModuleType, measured: tup
         assert "old" not in text
         assert text.count("### What makes a difference") == 1
         assert "nan" not in text
-    before = path.read_bytes()
-    study.main(arguments)  # finished: nothing is evaluated again
-    assert path.read_bytes() == before
     page.write_text("# No place\n")
     with pytest.raises(SystemExit, match="has no lines <!-- study -->"):
         study.main(["page", str(path), "--output", str(page)])
