@@ -85,7 +85,9 @@ class MovingDigitsConfig:
         fps: Frames per second of the video file.
         noise: Standard deviation of the noise that is drawn anew for every frame, as a share of the full brightness
             range.
-        pan: Largest travel of the background during a clip, in pixels of a 64-pixel frame. Half of the clips pan.
+        pan: Largest travel of the background during a clip, in pixels of a 64-pixel frame, at most 32.
+        panning: Share of the clips whose background travels, 0 to 1.
+        least_pan: Smallest travel of those, as a share of `pan`, 0 to 1.
         texture: Factor on the strength of the background's texture.
         contrast: Factor on the difference between digit and background, in (0, 1].
         distractor: Whether a second digit, smaller, fainter and at rest, lies behind the first one.
@@ -104,6 +106,8 @@ class MovingDigitsConfig:
     fps: int = 8
     noise: float = 0.03
     pan: float = 4.0
+    panning: float = 0.5
+    least_pan: float = 0.0
     texture: float = 1.0
     contrast: float = 1.0
     distractor: bool = False
@@ -120,6 +124,9 @@ class MovingDigitsConfig:
         for name in ("noise", "pan", "texture"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)!r}")
+        for name in ("panning", "least_pan"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)!r}")
         if not 0 < self.contrast <= 1:
             raise ValueError(f"`contrast` must be in (0, 1], got {self.contrast!r}")
         if not 0 <= self.crf <= 63:
@@ -151,9 +158,10 @@ VARIANTS: MappingProxyType[str, MovingDigitsConfig] = MappingProxyType(
         "contrast": MovingDigitsConfig(contrast=0.5),
         "vp9": MovingDigitsConfig(codec="libvpx-vp9", crf=45),
         "distractor": MovingDigitsConfig(distractor=True),
+        "camera": MovingDigitsConfig(pan=32.0, panning=1.0, least_pan=0.5),
     }
 )
-"""Named variants: the standard one, and four that are harder in one way each."""
+"""Named variants: the standard one, and five that are harder in one way each; "camera": a camera that moves fast."""
 
 
 class ClipLabel(NamedTuple):
@@ -400,7 +408,8 @@ def _draw_background(rng: np.random.Generator, time: np.ndarray, config: MovingD
     """Draw a textured background that may pan, float32 of shape (num_frames, 3, size, size)."""
     mean = rng.uniform(0.12, 0.42, size=(3, 1, 1))
     coarse, fine = rng.standard_normal((1, 3, 6, 6)), rng.standard_normal((1, 3, 16, 16))
-    pans, length, direction = rng.random() < 0.5, rng.random(), rng.uniform(0, 2 * np.pi)
+    pans, length, direction = rng.random() < config.panning, rng.random(), rng.uniform(0, 2 * np.pi)
+    length = config.least_pan + (1 - config.least_pan) * length
     # The canvas is half as large again as a frame: room for a pan of up to 16 of 64 pixels each way.
     margin = config.size // 4
     canvas_size = config.size + 2 * margin

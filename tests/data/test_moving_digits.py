@@ -301,6 +301,16 @@ def test_config_refuses_bad_values_by_name(name: str, value: float) -> None:
         MovingDigitsConfig(**{name: value})
 
 
+def test_the_camera_variant_moves_the_background_of_every_clip() -> None:
+    """So that hardly a patch stays as it is from one frame to the next, whatever the digit does."""
+
+    def still(name: str) -> list[float]:
+        clips = [render_clip("test", index, noise_free(name)).frames.astype(int) for index in range(12)]
+        return [float((np.abs(np.diff(clip, axis=0)).max(-1) <= 1).mean()) for clip in clips]
+
+    assert max(still("camera")) < 0.5 < max(still("standard"))
+
+
 def test_variants_are_immutable_and_named() -> None:
     with pytest.raises(FrozenInstanceError):
         VARIANTS["standard"].noise = 0.5  # type: ignore[misc]
