@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -252,3 +253,24 @@ def test_bad_values_are_shown_too(printed) -> None:
         assert err.startswith("error: ")
         assert len(err.splitlines()) == 1
         assert not COMMANDS_OF_TERMINALS.search(err)
+
+
+# --- outputs that take nothing more
+@pytest.mark.parametrize("arguments", [["--version"], ["evaluate", "--help"]])
+def test_who_has_read_enough_ends_a_command_quietly(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "hf_video_tome", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()  # before anything was printed, as `| true` does
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "hf_video_tome", "--version"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "error: what is printed cannot be written: No space left on device\n"
