@@ -102,7 +102,7 @@ def main() -> None:
         code = run()
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has had enough: `| head`
-        code = 128 + 13  # as shells say it of a process that SIGPIPE ended
+        code = 1  # as Click says it
     except OSError as error:
         if error.filename is not None:
             raise
