@@ -36,7 +36,7 @@ esac
 
 folder=$output/$model-fold$fold
 common=(--data_dir "$data" --group_by 'user(\d+)' --test_groups "$test" --validation_groups "$validation"
-  --cache_size 54 --cache_dir "$output/cache" --subtract_mean_frame --min_area 0.7 --use_cpu --per_device_train_batch_size 16)
+  --cache_size 54 --cache_dir "$output/cache" --subtract_mean_frame --min_area 0.5 --flip 0.5 --use_cpu --per_device_train_batch_size 16)
 if [ "$model" = videomae-pretrained ]; then
   python "$examples/pretrain_videomae.py" "${common[@]}" --config "$config" --output_dir "$folder-pretraining" \
     --learning_rate 1e-3 --num_train_epochs 60 --mask_ratio 0.75
