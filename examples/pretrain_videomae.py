@@ -11,7 +11,6 @@ of `transformers.TrainingArguments`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +20,14 @@ import torch
 from train_class_folder import (
     ClassFolderTrainingArguments,
     DataArguments,
-    cached,
     collate,
+    input_errors,
     load_splits,
     make_examples,
     make_parser,
     make_processor,
+    read_json,
+    readable,
 )
 from transformers import Trainer, VideoMAEConfig, VideoMAEForPreTraining
 
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kinds = (DataArguments, PretrainingArguments, TrainingArguments)
     data, chosen, training = make_parser(kinds, __doc__).parse_args_into_dataclasses(arguments)
     torch.manual_seed(training.seed)
-    fields = json.loads(chosen.config)
+    with input_errors():
+        fields = read_json(chosen.config, "--config", dict)
     small = {
         "decoder_hidden_size": fields.get("hidden_size", 768) // 2,
         "decoder_intermediate_size": fields.get("hidden_size", 768) * 2,
@@ -86,9 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transform = ClipTransform.from_config(config)
     if data.subtract_mean_frame:
         transform = ClipTransform(**{**vars(transform), "subtract_mean_frame": True})
-    rows = load_splits(data)["train"]
-    if data.cache_size is not None:
-        rows = cached(rows, data.cache_size)
+    with input_errors():
+        rows = readable(load_splits(data)["train"], data.cache_size)
     sampling = ClipSampling(config.num_frames, num_clips=data.views)
     augment = ClipAugmentation(transform, min_area=data.min_area, flip=data.flip)
     make = partial(make_examples, name="pixel_values", sampling=sampling, transform=augment)

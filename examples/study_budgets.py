@@ -183,7 +183,10 @@ def public_arguments(arguments: argparse.Namespace) -> list[str]:
     for option in arguments.data_option or []:
         words += ["--data-option", option]
     words += ["--split", arguments.split] if arguments.split else []
-    return words + (["--clips", str(arguments.clips)] if arguments.clips else [])
+    words += ["--clips", str(arguments.clips)] if arguments.clips else []
+    if tuple(arguments.targets) != TARGETS:
+        words += ["--targets", *(f"{target:g}" for target in arguments.targets)]
+    return [*words, "--output", arguments.output.name]
 
 
 def summarize_rows(settings: Sequence[dict[str, Any]], path: Path, num_labels: int) -> list[dict[str, Any]]:
@@ -370,9 +373,9 @@ def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
         [
             "### What makes a difference",
             "Against the usual setting at equal operations (within "
-            f"{TOLERANCE:.0%}), averaged over the budgets clip by clip, in points ± standard error. From two standard "
-            f"errors on it is *perhaps* better or worse; without *perhaps*, from {bound:.1f} on, which one of these "
-            f"{len(made)} comparisons would reach by chance in one of twenty such pages.",
+            f"{TOLERANCE:.0%}), averaged over the budgets clip by clip, in points ± standard error. A difference of two "
+            f"standard errors counts as *perhaps* better or worse, one of {bound:.1f} as better or worse: if nothing "
+            f"made a difference, one page in twenty would have such a one among its {len(made)} comparisons.",
             table(["not usual", *names], rows),
         ]
     )

@@ -15,9 +15,12 @@ there is none) is evaluated at the settings of `--evaluate`.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,8 +37,10 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 import hf_video_tome
+from hf_video_tome.checkpoints.loading import find_checkpoint
 from hf_video_tome.data import (
     ClipAugmentation,
     ClipSampling,
@@ -45,6 +50,7 @@ from hf_video_tome.data import (
     probe_video,
     read_frames,
 )
+from hf_video_tome.data.groups import group_of
 from hf_video_tome.evaluation import evaluate
 from hf_video_tome.metrics import trainer_metrics
 from hf_video_tome.models import ARCHITECTURES
@@ -94,6 +100,7 @@ class ModelArguments:
         default='[{"r": 0}]', metadata={"help": 'Settings to evaluate at as JSON: [{"r": 0}, {"r": 40}].'}
     )
     patience: int = field(default=0, metadata={"help": "Stop after so many epochs without a better one; 0 never."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace a finished training in --output_dir."})
 
 
 @dataclass
@@ -114,13 +121,23 @@ class ClassFolderTrainingArguments(TrainingArguments):
     logging_strategy: str = "epoch"
     load_best_model_at_end: bool = True
     metric_for_best_model: str = "accuracy"
+    dataloader_pin_memory: bool = field(default_factory=torch.accelerator.is_available)
     remove_unused_columns: bool = False  # the videos are columns that no model takes
     report_to: str = "none"
 
 
 # --- data
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Ends the script in one line for what the user can put right."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
 def load_splits(data: DataArguments) -> Any:
-    """Loads the splits, by group where a pattern is given."""
+    """Loads the splits, by group where a pattern is given, and says what they are."""
     options: dict[str, Any] = {}
     if data.group_by is not None:
         options = {"group_by": data.group_by, "group_seed": data.group_seed}
@@ -130,30 +147,49 @@ def load_splits(data: DataArguments) -> Any:
                 options[name] = float(value) if value.startswith(("0.", ".")) else value
     splits = load("class-folders", None, data.data_dir, cache_dir=data.cache_dir, **options)
     if "train" not in splits or "validation" not in splits:
-        raise SystemExit(
-            f"error: {data.data_dir} has the splits {', '.join(splits)}; train and validation are needed: make "
-            "folders of these names, or give --group_by and --validation_groups"
+        raise ValueError(
+            f"{data.data_dir} has the splits {', '.join(splits)}; train and validation are needed: make folders of "
+            "these names, or give --group_by and --validation_groups"
         )
+    names = splits["train"].features["label"].names
+    for split, rows in splits.items():
+        groups = sorted({group_of(name, data.group_by) for name in rows["video_id"]}) if data.group_by else []
+        note(f"{split}: {len(rows)} videos" + (f" of {', '.join(groups)}" if groups else ""))
+    missing = [name for label, name in enumerate(names) if label not in set(splits["train"]["label"])]
+    if missing:
+        note(f"warning: no video of {', '.join(missing)} is in training: the model cannot learn it")
     return splits
 
 
-def decode(row: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Decodes a whole video, frames with a shortest edge of `size` pixels."""
+def note(text: str) -> None:
+    """Prints a line, in one process."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+
+
+def examine(row: Mapping[str, Any], size: int | None) -> dict[str, Any]:
+    """Counts the frames of a video; with a size also decodes them, with a shortest edge of `size` pixels."""
     torch.set_num_threads(1)
+    path = row["video"]["path"]
+    seen: dict[str, Any] = {"num_frames": 0, "error": None} | ({} if size is None else {"frames": b"", "shape": []})
     try:
-        frames = read_frames(row["video"]["path"], range(probe_video(row["video"]["path"]).num_frames))
+        seen["num_frames"] = probe_video(path).num_frames
+        if size is not None:
+            frames = read_frames(path, range(seen["num_frames"]))
+            small = ClipTransform(resize=size, crop=None).crop_views(frames)[0]
+            seen |= {"frames": small.numpy().tobytes(), "shape": list(small.shape)}
     except VideoDecodingError as error:
-        return {"frames": b"", "shape": [0], "error": error.reason}
-    small = ClipTransform(resize=size, crop=None).crop_views(frames)[0]
-    return {"frames": small.numpy().tobytes(), "shape": list(small.shape), "error": None}
+        seen["error"] = error.reason
+    return seen
 
 
-def cached(rows: Any, size: int, workers: int = 2) -> Any:
-    """Decodes all videos, once: `datasets` keeps what it made and finds it again."""
-    rows = rows.map(decode, fn_kwargs={"size": size}, num_proc=workers, desc="decoding")
-    broken = [row for row in rows.remove_columns("frames") if row["error"] is not None]
-    for row in broken:
-        print(f"left out: {row['video_id']}: {row['error']}", file=sys.stderr)
+def readable(rows: Any, size: int | None, workers: int = 2) -> Any:
+    """Leaves out videos that cannot be read, and says so; `datasets` keeps what was seen and finds it again."""
+    rows = rows.map(examine, fn_kwargs={"size": size}, num_proc=min(workers, len(rows)), desc="reading videos")
+    # Columns of their own: frames are large.
+    broken = [(name, error) for name, error in zip(rows["video_id"], rows["error"], strict=True) if error is not None]
+    for name, error in broken:
+        note(f"left out: {name}: {error}")
     return rows.filter(lambda error: error is None, input_columns="error") if broken else rows
 
 
@@ -162,8 +198,7 @@ def read_clip(row: Mapping[str, Any], indices: Callable[[int], list[int]]) -> to
     if "frames" in row:
         frames = np.frombuffer(row["frames"], dtype=np.uint8).reshape(row["shape"])
         return torch.from_numpy(frames[indices(len(frames))])
-    path = row["video"]["path"]
-    return read_frames(path, indices(probe_video(path).num_frames))
+    return read_frames(row["video"]["path"], indices(row["num_frames"]))
 
 
 def choose(sampling: ClipSampling, random: bool, total_frames: int) -> list[int]:
@@ -199,18 +234,39 @@ def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
     """Loads a checkpoint with a new head, or makes a model with new weights."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
     if (model.checkpoint is None) == (model.architecture is None):
-        raise SystemExit("error: give either --checkpoint to fine-tune, or --architecture to train from scratch")
+        raise ValueError("give either --checkpoint to fine-tune, or --architecture to train from scratch")
     if model.checkpoint is not None:
         made = AutoModelForVideoClassification.from_pretrained(
-            model.checkpoint, ignore_mismatched_sizes=True, dtype=torch.float32, **names
+            find_checkpoint(model.checkpoint), ignore_mismatched_sizes=True, dtype=torch.float32, **names
         )
     else:
-        made = AutoModelForVideoClassification.from_config(
-            AutoConfig.for_model(model.architecture, **json.loads(model.config), **names)
-        )
+        if model.architecture not in ARCHITECTURES:
+            raise ValueError(f"--architecture must be one of {', '.join(ARCHITECTURES)}, got {model.architecture!r}")
+        fields = read_json(model.config, "--config", dict)
+        known = AutoConfig.for_model(model.architecture)
+        for name in fields:
+            if not hasattr(known, name):
+                raise ValueError(f"--config: {type(known).__name__} has no field {name!r}")
+        made = AutoModelForVideoClassification.from_config(AutoConfig.for_model(model.architecture, **fields, **names))
         start_positions(made)
-    made.set_token_merging(**json.loads(model.token_merging))
+    for changes in read_json(model.evaluate, "--evaluate", list):  # before the training rather than after it
+        tried = copy.deepcopy(made.config)
+        tried.update_token_merging(**changes)
+        hf_video_tome.token_counts(tried)
+    made.set_token_merging(**read_json(model.token_merging, "--token_merging", dict))
     return made
+
+
+def read_json(text: str, option: str, kind: type[dict[str, Any] | list[Any]]) -> Any:
+    """Reads the value of an option that is JSON."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{option} must be JSON, got {text!r} ({error})") from None
+    if not isinstance(value, kind):
+        expected = 'an object such as {"r": 40}' if kind is dict else 'a list such as [{"r": 0}, {"r": 40}]'
+        raise ValueError(f"{option} must be {expected}, got {text}")
+    return value
 
 
 def start_positions(model: PreTrainedModel) -> None:
@@ -242,7 +298,7 @@ def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean
     """Gives the transform of the checkpoint, or else the usual one of the architecture."""
     if checkpoint is not None:
         try:
-            transform = ClipTransform.from_pretrained(checkpoint, model.config)
+            transform = ClipTransform.from_pretrained(find_checkpoint(checkpoint), model.config)
         except FileNotFoundError:
             transform = ClipTransform.from_config(model.config)
     else:
@@ -299,17 +355,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the script; returns what it writes to `results.json`."""
     kinds = (DataArguments, ModelArguments, ClassFolderTrainingArguments)
     data, chosen, training = make_parser(kinds, __doc__).parse_args_into_dataclasses(arguments)
-    splits = load_splits(data)
-    torch.manual_seed(training.seed)
-    model = make_model(chosen, splits["train"].features["label"].names)
-    transform = make_transform(model, chosen.checkpoint, data.subtract_mean_frame)
-    processor = make_processor(model, transform)
+    output = Path(training.output_dir)
+    with input_errors():
+        resume_from = find_resumed(training)
+        if (output / "results.json").exists() and resume_from is None and not chosen.overwrite:
+            raise ValueError(f"{output} holds a finished training; --overwrite replaces it")
+        splits = load_splits(data)
+        torch.manual_seed(training.seed)
+        model = make_model(chosen, splits["train"].features["label"].names)
+        transform = make_transform(model, chosen.checkpoint, data.subtract_mean_frame)
+        processor = make_processor(model, transform)
 
     num_frames = getattr(model.config, "num_frames", None) or model.config.frames_per_clip
     sampling = ClipSampling(num_frames)
-    parts = {name: splits[name] for name in ("train", "validation")}
-    if data.cache_size is not None:
-        parts = {name: cached(rows, data.cache_size) for name, rows in parts.items()}
+    parts = {name: readable(splits[name], data.cache_size) for name in ("train", "validation")}
     augment = ClipAugmentation(transform, min_area=data.min_area, flip=data.flip)
     views: dict[str, tuple[ClipSampling, Any]] = {
         "train": (ClipSampling(num_frames, num_clips=data.views), augment),
@@ -331,7 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         compute_metrics=trainer_metrics(model.config.id2label),
         callbacks=[EarlyStoppingCallback(chosen.patience)] if chosen.patience else None,
     )
-    outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    outcome = trainer.train(resume_from_checkpoint=resume_from)
     trainer.save_model()  # the best epoch
     trainer.save_metrics("train", outcome.metrics, combined=False)
 
@@ -341,21 +400,38 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         splits[split],
         transform,
         sampling,
-        Path(training.output_dir) / "evaluation",
+        output / "evaluation",
         settings=json.loads(chosen.evaluate),
         batch_size=training.per_device_eval_batch_size,
         overwrite=True,
     )
     report = {
         "data": asdict(data) | {"data_dir": Path(data.data_dir).name},
-        "videos": {name: len(rows) for name, rows in splits.items()},
-        "train_seconds": outcome.metrics["train_runtime"],
+        "videos": {name: len(rows) for name, rows in parts.items()} | {split: results.num_labelled},
+        "left_out": results.failures,
+        "resumed": resume_from is not None,
+        "train_seconds": outcome.metrics["train_runtime"],  # of the last part, where it was resumed
+        "steps": outcome.global_step,
         "best_validation_accuracy": trainer.state.best_metric,
         "split": split,
         "settings": print_results(results, split, trainer.is_world_process_zero()),
     }
-    (Path(training.output_dir) / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    for name, error in results.failures.items():
+        note(f"left out: {name}: {error}")
+    (output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    note(f"the best epoch is in {output}, what was measured in {output / 'results.json'}")
     return report
+
+
+def find_resumed(training: TrainingArguments) -> str | None:
+    """Finds the folder to go on from."""
+    asked = training.resume_from_checkpoint
+    if asked is None or asked.lower() == "false":
+        return None
+    found = get_last_checkpoint(training.output_dir) if asked in ("last", "True", "true") else asked
+    if found is None or not Path(found).is_dir():
+        raise ValueError(f"--resume_from_checkpoint must be a folder, or last, got {asked!r}")
+    return str(found)
 
 
 if __name__ == "__main__":

@@ -291,7 +291,9 @@ def arguments(videos: Path, output: Path, **others: Any) -> list[str]:
     ]
 
 
-def test_the_example_trains_saves_and_evaluates(examples: dict[str, ModuleType], videos: Path, tmp_path: Path) -> None:
+def test_the_example_trains_saves_and_evaluates(
+    examples: dict[str, ModuleType], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     script, output = examples["train_class_folder"], tmp_path / "model"
     scratch = {
         "architecture": "videomae",
@@ -321,7 +323,12 @@ def test_the_example_trains_saves_and_evaluates(examples: dict[str, ModuleType],
 
     # From there: fine-tuned, resumed, decoding each time.
     again = {"checkpoint": output, "num_train_epochs": 3, "evaluate": [{"r": 0}]}
-    script.main(arguments(videos, tmp_path / "tuned", **again))
+    (videos / "train" / "down" / "person01_c.mp4").write_bytes(b"no video")
+    report = script.main(arguments(videos, tmp_path / "tuned", **again))
+    assert report["videos"] == {"train": 12, "validation": 4}
+    assert "left out: down/person01_c.mp4: not a video" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="holds a finished training; --overwrite replaces it"):
+        script.main(arguments(videos, tmp_path / "tuned", **again))
     steps = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "tuned").glob("checkpoint-*"))
     resumed = script.main(
         arguments(
@@ -329,6 +336,8 @@ def test_the_example_trains_saves_and_evaluates(examples: dict[str, ModuleType],
         )
     )
     assert resumed["split"] == "validation"
+    assert resumed["resumed"]
+    (videos / "train" / "down" / "person01_c.mp4").unlink()
 
 
 def test_pretraining_makes_a_checkpoint_to_fine_tune(
@@ -354,6 +363,14 @@ def test_pretraining_makes_a_checkpoint_to_fine_tune(
     [
         ({"architecture": "videomae", "checkpoint": "x"}, "either --checkpoint to fine-tune, or --architecture"),
         ({"architecture": "videomae", "validation_groups": None}, "train and validation are needed"),
+        ({"architecture": "resnet"}, "--architecture must be one of motionformer, .*, got 'resnet'"),
+        ({"architecture": "videomae", "config": {"imagesize": 48}}, "VideoMAEConfig has no field 'imagesize'"),
+        ({"architecture": "videomae", "config": TINY, "evaluate": {"r": 0}}, "--evaluate must be a list such as"),
+        ({"architecture": "videomae", "config": TINY, "evaluate": [{"rr": 3}]}, "error: 'rr' is no token merging"),
+        ({"architecture": "videomae", "config": TINY, "token_merging": "r=3"}, "--token_merging must be JSON, got"),
+        ({"checkpoint": "no-such/folder/at-all"}, "error: no-such/folder/at-all: no such folder"),
+        ({"architecture": "videomae", "resume_from_checkpoint": "last"}, "must be a folder, or last, got 'last'"),
+        ({"architecture": "videomae", "group_by": "user"}, "finds no group in"),
     ],
 )
 def test_the_example_says_what_is_missing(

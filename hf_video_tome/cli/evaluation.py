@@ -262,7 +262,7 @@ def finish(processes: Processes, failed: bool) -> None:
 
 def output_folder(model: str, dataset: str, split: str) -> Path:
     """Where the files of an evaluation go if nothing else is said; a folder of its own for each model."""
-    return Path("evaluations") / "-".join((re.sub(r"[^\w.]+", "-", model).strip("-"), dataset, split))
+    return Path("evaluations") / "-".join((re.sub(r"[^\w.]+", "-", model).strip("-."), dataset, split))
 
 
 def find_dataset(request: Request) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def split_by_group(
         >>> {split: sorted({row["video_id"][5:7] for row in part}) for split, part in splits.items()}
         {'train': ['p1'], 'validation': ['p2'], 'test': ['p3']}
     """
-    groups = [_group(str(row["video_id"]), group_by) for row in rows]
+    groups = [group_of(str(row["video_id"]), group_by) for row in rows]
     free = sorted(set(groups))
     chosen: dict[str, list[str]] = {}
     # Names first: a share is drawn from what they leave.
@@ -63,7 +63,23 @@ def split_by_group(
     return {split: part for split, part in splits.items() if part}
 
 
-def _group(video_id: str, pattern: str) -> str:
+def group_of(video_id: str, pattern: str) -> str:
+    r"""Finds the group of a video.
+
+    Args:
+        video_id: Such as `{class}/{file}`.
+        pattern: Regular expression, as for `split_by_group`.
+
+    Returns:
+        The group.
+
+    Raises:
+        ValueError: If the pattern is none, or finds nothing.
+
+    Examples:
+        >>> group_of("jump/anna_01.mp4", r"([a-z]+)_[^/]*$")
+        'anna'
+    """
     try:
         match = re.search(pattern, video_id)
     except re.error as error:
@@ -96,4 +112,4 @@ def _choose(
     return names
 
 
-__all__ = ["Groups", "split_by_group"]
+__all__ = ["Groups", "group_of", "split_by_group"]
