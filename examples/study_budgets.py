@@ -22,6 +22,7 @@ import json
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -62,28 +63,23 @@ class Factor:
     Attributes:
         field: The setting.
         value: The value that is compared with the one that is usual.
-        title: What the comparison is called.
     """
 
     field: str
     value: Any
-    title: str
 
 
 def factors(config: Any) -> list[Factor]:
     """What can be set otherwise for a model; the modes first."""
     usual = config.token_merging_settings(resolved=True)
-    found = [Factor("mode", mode, f"mode {mode}, not merge") for mode in MODES if mode != "merge"]
-    found += [Factor("schedule", name, f"schedule {name}, not constant") for name in ("decreasing", "increasing")]
-    for scope in config.supported_token_merging_scopes:
-        if scope not in (usual["scope"], "time"):  # time removes whole frames: few settings are comparable
-            found.append(Factor("scope", scope, f"scope {scope}, not {usual['scope']}"))
-    on = usual["proportional_attention"]
-    title = "plain attention, not proportional" if on else "proportional attention, not plain"
-    found.append(Factor("proportional_attention", not on, title))
+    found = [Factor("mode", mode) for mode in MODES if mode != "merge"]
+    found += [Factor("schedule", name) for name in ("decreasing", "increasing")]
+    # Merging along time removes whole frames: few settings of it are comparable.
+    scopes = config.supported_token_merging_scopes
+    found += [Factor("scope", scope) for scope in scopes if scope not in (usual["scope"], "time")]
+    found.append(Factor("proportional_attention", not usual["proportional_attention"]))
     if config.token_layout.num_prefix_tokens == 0:
-        other = "mean" if usual["pooling"] == "weighted" else "weighted"
-        found.append(Factor("pooling", other, f"pooling {other}, not {usual['pooling']}"))
+        found.append(Factor("pooling", "mean" if usual["pooling"] == "weighted" else "weighted"))
     return found
 
 
@@ -146,7 +142,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = rows.select(np.linspace(0, len(rows) - 1, arguments.clips).round().astype(int).tolist())
     settings = grid(model.config, arguments.targets)
     num_frames = getattr(model.config, "num_frames", None) or model.config.frames_per_clip
-    output = arguments.scratch / f"{name}-{dataset}-{split}-{len(rows)}-{options.get('config_name', 'standard')}"
+    if len(rows) < 2:
+        raise ValueError(f"at least 2 clips are needed for a standard error, got {len(rows)}")
+    output = arguments.scratch / arguments.output.stem
     evaluate(
         model,
         rows,
@@ -346,13 +344,17 @@ def compare(study: Mapping[str, Any]) -> list[Comparison]:
 def verdict(comparison: Comparison, bound: float) -> str:
     """Says in words what a difference shows."""
     distance = comparison.value / comparison.error if comparison.error else math.copysign(math.inf, comparison.value)
-    if comparison.value == 0 or abs(distance) < 2:
+    if comparison.value == 0 or not abs(distance) >= 2:  # or is no number
         return "no difference beyond noise"
     return ("" if abs(distance) >= bound else "perhaps ") + ("better" if distance > 0 else "worse")
 
 
 def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
     """The comparisons of all studies, and what they show."""
+    titles = Counter(f"{study['model']}, {study['data']}" for study in studies)
+    for title, count in titles.items():
+        if count > 1:
+            raise SystemExit(f"error: {count} files are of {title}: give --name or --data-name when measuring")
     made = [comparison for study in studies for comparison in compare(study)]
     bound = NormalDist().inv_cdf(1 - 0.025 / max(1, len(made)))
     names = list(dict.fromkeys(comparison.study for comparison in made))
@@ -373,9 +375,10 @@ def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
         [
             "### What makes a difference",
             "Against the usual setting at equal operations (within "
-            f"{TOLERANCE:.0%}), averaged over the budgets clip by clip, in points ± standard error. A difference of two "
+            f"{TOLERANCE:.0%}), averaged over the budgets clip by clip, in points ± standard error. A difference of 2 "
             f"standard errors counts as *perhaps* better or worse, one of {bound:.1f} as better or worse: if nothing "
-            f"made a difference, one page in twenty would have such a one among its {len(made)} comparisons.",
+            f"made a difference, one page in twenty would have such a one among its {len(made)} comparisons. The "
+            "standard errors are over clips: they say nothing of other persons, places or trainings.",
             table(["not usual", *names], rows),
         ]
     )
@@ -428,9 +431,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_page(chosen.files, chosen.output)
         return
     torch.set_num_threads(chosen.threads)
-    study = measure(chosen)
+    try:
+        study = measure(chosen)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
+    chosen.output.write_text(json.dumps(study, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets.fingerprint import Hasher
 from transformers import (
     AutoConfig,
     AutoModelForVideoClassification,
@@ -54,6 +55,9 @@ from hf_video_tome.data.groups import group_of
 from hf_video_tome.evaluation import evaluate
 from hf_video_tome.metrics import trainer_metrics
 from hf_video_tome.models import ARCHITECTURES
+
+BLOCK = 64
+"""Frames that are decoded at a time."""
 
 
 @dataclass
@@ -82,7 +86,7 @@ class DataArguments:
     subtract_mean_frame: bool = field(
         default=False, metadata={"help": "Show the model what moves: each clip minus its mean frame."}
     )
-    min_area: float = field(default=0.5, metadata={"help": "Smallest part of a frame that a random crop shows."})
+    min_area: float = field(default=0.5, metadata={"help": "Smallest random crop, as a share of the largest one."})
     flip: float = field(default=0.0, metadata={"help": "Probability of mirroring a clip; 0 where sides matter."})
 
 
@@ -168,15 +172,19 @@ def note(text: str) -> None:
 
 
 def examine(row: Mapping[str, Any], size: int | None) -> dict[str, Any]:
-    """Counts the frames of a video; with a size also decodes them, with a shortest edge of `size` pixels."""
+    """Decodes a video and counts its frames; with a size also keeps them, with a shortest edge of `size` pixels."""
     torch.set_num_threads(1)
     path = row["video"]["path"]
     seen: dict[str, Any] = {"num_frames": 0, "error": None} | ({} if size is None else {"frames": b"", "shape": []})
     try:
-        seen["num_frames"] = probe_video(path).num_frames
-        if size is not None:
-            frames = read_frames(path, range(seen["num_frames"]))
-            small = ClipTransform(resize=size, crop=None).crop_views(frames)[0]
+        seen["num_frames"] = count = probe_video(path).num_frames
+        kept = []
+        for start in range(0, count, BLOCK):  # all of it, so that damage shows now and not after hours
+            frames = read_frames(path, range(start, min(start + BLOCK, count)))
+            if size is not None:
+                kept.append(ClipTransform(resize=size, crop=None).crop_views(frames)[0])
+        if kept:
+            small = torch.cat(kept)
             seen |= {"frames": small.numpy().tobytes(), "shape": list(small.shape)}
     except VideoDecodingError as error:
         seen["error"] = error.reason
@@ -185,7 +193,14 @@ def examine(row: Mapping[str, Any], size: int | None) -> dict[str, Any]:
 
 def readable(rows: Any, size: int | None, workers: int = 2) -> Any:
     """Leaves out videos that cannot be read, and says so; `datasets` keeps what was seen and finds it again."""
-    rows = rows.map(examine, fn_kwargs={"size": size}, num_proc=min(workers, len(rows)), desc="reading videos")
+    rows = rows.map(
+        examine,
+        fn_kwargs={"size": size},
+        num_proc=min(workers, len(rows)),
+        writer_batch_size=8,  # frames are large
+        new_fingerprint=Hasher.hash((rows.cache_files, rows["video_id"][:], size)),  # the same for all scripts
+        desc="reading videos",
+    )
     # Columns of their own: frames are large.
     broken = [(name, error) for name, error in zip(rows["video_id"], rows["error"], strict=True) if error is not None]
     for name, error in broken:
@@ -239,6 +254,10 @@ def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
         made = AutoModelForVideoClassification.from_pretrained(
             find_checkpoint(model.checkpoint), ignore_mismatched_sizes=True, dtype=torch.float32, **names
         )
+        before = AutoConfig.from_pretrained(find_checkpoint(model.checkpoint)).id2label
+        if list(before.values()) != list(labels):  # also where there were as many classes as now
+            torch.nn.init.normal_(made.classifier.weight, std=0.02)
+            torch.nn.init.zeros_(made.classifier.bias)
     else:
         if model.architecture not in ARCHITECTURES:
             raise ValueError(f"--architecture must be one of {', '.join(ARCHITECTURES)}, got {model.architecture!r}")
@@ -310,12 +329,16 @@ def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean
 
 def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
     """Gives the processor that applies the transform, one of transformers where it can."""
+    if model.main_input_name != "pixel_values" or transform.subtract_mean_frame:
+        return hf_video_tome.ClipProcessor.from_transform(transform, model.main_input_name)
+    settings = transform.to_processor_settings()
+    if settings.pop("rescale_offset", False):
+        from transformers import VivitImageProcessor
+
+        return VivitImageProcessor(**settings, offset=True)
     from transformers import VideoMAEImageProcessor  # says that torchvision is missing when it is imported
 
-    stock = model.main_input_name == "pixel_values" and not transform.subtract_mean_frame
-    if stock and not transform.rescale_offset:
-        return VideoMAEImageProcessor(**transform.to_processor_settings())
-    return hf_video_tome.ClipProcessor.from_transform(transform, model.main_input_name)
+    return VideoMAEImageProcessor(**settings)
 
 
 # --- all of it
@@ -346,9 +369,15 @@ def print_results(results: Any, split: str, shown: bool = True) -> list[dict[str
             }
         )
         if shown:
-            against = f", {100 * change.value:+.1f} ± {100 * (change.standard_error or 0):.1f}" if change else ""
-            print(f"{split} {setting.changes}: {100 * top.value:.1f} ± {100 * top.standard_error:.1f} %{against}")
+            against = f", {with_error(change, '+')}" if change else ""
+            print(f"{split} {setting.changes}: {with_error(top)} %{against}")
     return lines
+
+
+def with_error(share: Any, sign: str = "") -> str:
+    """Gives a share in percent, with its standard error where there is one."""
+    error = share.standard_error
+    return f"{100 * share.value:{sign}.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:

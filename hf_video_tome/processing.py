@@ -117,7 +117,8 @@ class ClipProcessor(BaseImageProcessor):
             token=token,
             local_files_only=local_files_only,
         )
-        settings |= {name: kwargs[name] for name in PROCESSOR_SETTINGS if kwargs.get(name) is not None}
+        changeable = ("model_input_name", *PROCESSOR_SETTINGS)
+        settings |= {name: kwargs[name] for name in changeable if kwargs.get(name) is not None}
         ClipTransform.from_dict(settings, source)  # whose messages name the file
         return cls(**settings)
 

@@ -245,9 +245,21 @@ def test_class_folders_are_split_by_group(videos: Path, tmp_path: Path) -> None:
     assert len(load("class-folders", "test", videos, cache_dir=tmp_path, **options)) == 8
 
 
+def test_split_folders_that_are_joined_keep_their_videos_apart(tmp_path: Path) -> None:
+    for name in ("train/run/p1.mp4", "test/run/p1.mp4", "test/run/p2.mp4"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / "data" / name, np.zeros((2, 16, 16, 3), dtype=np.uint8), fps=8)
+    splits = load("class-folders", None, tmp_path / "data", cache_dir=tmp_path, group_by=r"p\d", test_groups="p2")
+    assert {split: rows["video_id"][:] for split, rows in splits.items()} == {
+        "train": ["train/run/p1.mp4", "test/run/p1.mp4"],
+        "test": ["run/p2.mp4"],
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"group_by": 1}, r"`group_by` must be a regular expression, got 1"),
         ({"group_by": "("}, r"`group_by` must be a regular expression, got '\('"),
         ({"group_by": "user"}, "`group_by`: 'user' finds no group in 'down/person01_a.mp4'"),
         ({"validation_groups": 0.5}, "`validation_groups` needs `group_by`, got 0.5 without it"),
@@ -319,7 +331,7 @@ def test_the_example_trains_saves_and_evaluates(
         else next(output.glob("checkpoint-*/trainer_state.json")).read_text()
     )["log_history"]
     evaluated = [entry for entry in log if "eval_accuracy" in entry]
-    assert {"eval_accuracy_down", "eval_accuracy_right", "eval_nll", "eval_mean_class_accuracy"} <= set(evaluated[0])
+    assert {"eval_accuracy/down", "eval_accuracy/right", "eval_nll", "eval_mean_class_accuracy"} <= set(evaluated[0])
 
     # From there: fine-tuned, resumed, decoding each time.
     again = {"checkpoint": output, "num_train_epochs": 3, "evaluate": [{"r": 0}]}

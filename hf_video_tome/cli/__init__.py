@@ -5,16 +5,18 @@ Bad input ends in one line on stderr, `error: ...`, and exit code 2. Anything th
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from . import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError
-from .printing import one_line, print_error, print_line, print_lines, print_safely, safe_printing
+from .printing import OutputError, one_line, print_error, print_line, print_lines, print_safely, safe_printing
 from .single_values import SingleValuesCommand
 
 PROGRAM = "hf-video-tome"
@@ -100,16 +102,14 @@ def main() -> None:
     print_safely()  # for good: what ends the process prints, too
     try:
         code = run()
-        sys.stdout.flush()
-    except BrokenPipeError:  # who reads has had enough: `| head`
-        code = 1  # as Click says it
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        print_error(f"what is printed cannot be written: {one_line(error)}")
-        code = 2
-    else:
-        sys.exit(code)
-    # Python flushes stdout once more when it ends, in vain.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OutputError as error:
+        code = 1  # as Click says of who has read enough, `| head`
+        if error.errno != errno.EPIPE:
+            with suppress(OutputError):
+                print_error(f"cannot write to stdout: {one_line(error)}")
+            code = 2
+        # Python flushes stdout once more when it ends, in vain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

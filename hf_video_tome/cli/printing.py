@@ -87,10 +87,12 @@ def one_line(message: object) -> str:
 
 
 # --- streams
-class PrintableStream(io.TextIOBase):
-    """A stream that prints only what is `printable`, and line breaks and tabs.
+class OutputError(OSError):
+    """Nothing more can be written to stdout or stderr: nobody reads it, or its disk is full."""
 
-    Progress bars of other libraries may move the cursor before what they print.
+
+class OutputStream(io.TextIOBase):
+    """A stream whose errors can be told from those of files: they are `OutputError`s.
 
     Args:
         stream: Where it goes.
@@ -106,14 +108,14 @@ class PrintableStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Writes text."""
-        moves = _CURSOR_MOVES.match(text)
-        begin = moves.end() if moves else 0
-        self.stream.write(text[:begin] + printable(text[begin:], self.encoding, keep="\n\t"))
+        with _output_errors():
+            self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flushes the stream."""
-        self.stream.flush()
+        with _output_errors():
+            self.stream.flush()
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
@@ -126,6 +128,28 @@ class PrintableStream(io.TextIOBase):
     def writable(self) -> bool:
         """Says that it can be written to."""
         return True
+
+
+class PrintableStream(OutputStream):
+    """A stream that prints only what is `printable`, and line breaks and tabs.
+
+    Progress bars of other libraries may move the cursor before what they print.
+    """
+
+    def write(self, text: str) -> int:
+        """Writes text."""
+        moves = _CURSOR_MOVES.match(text)
+        begin = moves.end() if moves else 0
+        super().write(text[:begin] + printable(text[begin:], self.encoding, keep="\n\t"))
+        return len(text)
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror) from error
 
 
 def print_safely() -> None:
@@ -151,7 +175,7 @@ def _safe(stream: Any) -> Any:
 def _raw(stream: Any) -> Any:
     """The stream below, for who makes its characters printable before it lays them out and colours them."""
     stream = getattr(stream, "rich_proxied_file", stream)
-    return stream.stream if isinstance(stream, PrintableStream) else stream
+    return OutputStream(stream.stream) if isinstance(stream, PrintableStream) else stream
 
 
 class PrintableConsole(Console):

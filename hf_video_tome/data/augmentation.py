@@ -12,14 +12,15 @@ from .transforms import ClipTransform
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Turns the uint8 frames of one clip into a model's float input, each time in another way.
+    """Turns the uint8 frames of one clip into a model's float input, differently each time.
 
     A random part of the frame, the same for all frames of the clip, is resized to the size that `transform` makes and
-    normalised as it says. Draws from PyTorch's global generator, which a data loader seeds in each of its workers.
+    normalised as it says. Uses PyTorch's global generator, which a data loader seeds in each of its workers.
 
     Args:
         transform: The transform of evaluation; its `output_size` must be known.
-        min_area: Smallest area of the part, as a share of the frame, above 0 and at most 1.
+        min_area: Smallest area of the part, as a share of the largest part of the output's shape that fits into the
+            frame, above 0 and at most 1.
         max_stretch: Largest ratio by which the part's sides are changed relative to each other, at least 1.
         flip: Probability that a clip is mirrored, left for right: 0 where that changes its class (left and right
             turns, letters).

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ class ClassFoldersConfig(VideoConfig):
                     for name in videos
                 )
         if self.group_by is not None:
-            rows = [row for part in splits.values() for row in part]
+            rows = _joined(splits)
             splits = split_by_group(rows, self.group_by, self.validation_groups, self.test_groups, self.group_seed)
             self._check_wanted(splits)
             splits = {split: splits[split] for split in self.wanted or splits}
@@ -81,6 +82,16 @@ class ClassFoldersConfig(VideoConfig):
         for split in self.wanted or ():
             if split not in found:
                 raise ValueError(f"`split` must be one of {', '.join(found)} (in {str(self.root)!r}), got {split!r}")
+
+
+def _joined(splits: Mapping[str, list[dict[str, object]]]) -> list[dict[str, object]]:
+    """Returns the rows of all splits; where two have one `video_id`, the split comes before it."""
+    counts = Counter(row["video_id"] for part in splits.values() for row in part)
+    return [
+        {**row, "video_id": f"{split}/{row['video_id']}"} if counts[row["video_id"]] > 1 else row
+        for split, part in splits.items()
+        for row in part
+    ]
 
 
 class ClassFolders(VideoBuilder):

@@ -268,9 +268,6 @@ def _asf_object(content: _Content, position: int, end: int, identifier: bytes) -
     return None
 
 
-_Y4M_SAMPLES = {"420": 1.5, "411": 1.5, "422": 2, "444": 3, "444alpha": 4, "mono": 1}  # a pixel
-
-
 def _y4m_parts(content: _Content) -> _Parts:
     line = content.at(0, 1024).partition(b"\n")[0].decode("ascii", "replace")
     fields = {field[:1]: field[1:] for field in line.split(" ")[1:]}

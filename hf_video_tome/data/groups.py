@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 Groups: TypeAlias = str | int | Sequence[str] | float | None
@@ -25,8 +26,8 @@ def split_by_group(
 
     Args:
         rows: Rows with a `video_id`.
-        group_by: Regular expression that is searched in each `video_id`; the group is what its first pair of
-            parentheses matches, or all that it matches where it has none.
+        group_by: Regular expression that is searched in each `video_id`; the group is what its parentheses
+            match (the first that match anything), or all that it matches where it has none.
         validation: Groups of the validation split: their names, or a share of all groups (above 0, below 1), which
             are then drawn at random.
         test: Groups of the test split, likewise.
@@ -37,7 +38,8 @@ def split_by_group(
         rows stays.
 
     Raises:
-        ValueError: If the pattern is none, finds nothing in a row, or the groups do not make three disjoint splits.
+        ValueError: If the pattern is not a regular expression or finds nothing in a row, or the groups do not make
+            disjoint splits.
 
     Examples:
         >>> rows = [{"video_id": f"jump/p{person}_{take}.mp4"} for person in (1, 2, 3) for take in "ab"]
@@ -51,7 +53,7 @@ def split_by_group(
     # Names first: a share is drawn from what they leave.
     wanted = {"validation": validation, "test": test}
     total, generator = len(free), random.Random(seed)
-    for split, value in sorted(wanted.items(), key=lambda item: isinstance(item[1], float)):
+    for split, value in sorted(wanted.items(), key=lambda item: _is_share(item[1])):
         chosen[split] = _choose(f"{split}_groups", value, free, sorted(set(groups)), total, generator)
         free = [group for group in free if group not in chosen[split]]
     if not free and rows:
@@ -74,7 +76,7 @@ def group_of(video_id: str, pattern: str) -> str:
         The group.
 
     Raises:
-        ValueError: If the pattern is none, or finds nothing.
+        ValueError: If the pattern is not a regular expression, or finds nothing.
 
     Examples:
         >>> group_of("jump/anna_01.mp4", r"([a-z]+)_[^/]*$")
@@ -82,12 +84,16 @@ def group_of(video_id: str, pattern: str) -> str:
     """
     try:
         match = re.search(pattern, video_id)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise ValueError(f"`group_by` must be a regular expression, got {pattern!r} ({error})") from None
-    found = match[1 if match.re.groups else 0] if match else None
+    found = next((group for group in match.groups() or [match[0]] if group), None) if match else None
     if not found:
         raise ValueError(f"`group_by`: {pattern!r} finds no group in {video_id!r}")
     return str(found)
+
+
+def _is_share(value: Groups) -> bool:
+    return isinstance(value, Real) and not isinstance(value, Integral)
 
 
 def _choose(
@@ -95,16 +101,18 @@ def _choose(
 ) -> list[str]:
     if value is None:
         return []
-    if isinstance(value, float):
-        count = max(1, round(value * total))
-        if not 0 < value < 1 or count >= len(free):
+    if _is_share(value):
+        share = float(value)  # type: ignore[arg-type]
+        count = max(1, round(share * total))
+        if not 0 < share < 1 or count >= len(free):
             raise ValueError(
                 f"`{field}` must be names, or a share above 0 that leaves a group for training, got {value} of "
-                f"{total} groups"
+                f"{total} groups, of which {', '.join(free)} are free"
             )
         return generator.sample(free, count)
     # Names that are numbers come as such from a command line.
-    names = [str(name).strip() for name in (str(value).split(",") if isinstance(value, (str, int)) else value)]
+    given: Any = str(value).split(",") if isinstance(value, (str, int)) else value
+    names = [str(name).strip() for name in given]
     for name in names:
         if name not in free:
             why = f"{name!r} is in two splits" if name in known else f"got {name!r}"

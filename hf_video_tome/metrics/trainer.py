@@ -15,7 +15,8 @@ from .top_k_accuracy import TopKAccuracy
 def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Callable[[Any], dict[str, float]]:
     """Makes a `compute_metrics` for `transformers.Trainer`.
 
-    Trainer's loggers take numbers only, so the accuracy of each class comes under a name of its own.
+    Trainer's loggers take numbers only, so the accuracy of each class comes under a name of its own; TensorBoard
+    groups these by the slash.
 
     Args:
         id2label: Names of the classes: `model.config.id2label`.
@@ -23,8 +24,11 @@ def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Call
 
     Returns:
         A function from an `EvalPrediction` to `"accuracy"`, its `"accuracy_standard_error"`,
-        `"top_5_accuracy"` (with more than 5 classes), `"mean_class_accuracy"`, `"nll"` in nats and `"accuracy_{name}"`
+        `"top_5_accuracy"` (with more than 5 classes), `"mean_class_accuracy"`, `"nll"` in nats and `"accuracy/{name}"`
         of each class, all but the NLL from 0 to 1.
+
+    Raises:
+        ValueError: If two classes have one name.
 
     Examples:
         >>> import numpy as np
@@ -32,9 +36,12 @@ def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Call
         >>> compute_metrics = trainer_metrics({0: "jump", 1: "run"})
         >>> logits, labels = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 0.0]]), np.array([0, 1, 1])
         >>> results = compute_metrics(EvalPrediction(logits, labels))
-        >>> results["accuracy_jump"], results["accuracy_run"], results["mean_class_accuracy"]
+        >>> results["accuracy/jump"], results["accuracy/run"], results["mean_class_accuracy"]
         (1.0, 0.5, 0.75)
     """
+    names = {int(index): name for index, name in id2label.items()}
+    if per_class and len(set(names.values())) < len(names):
+        raise ValueError(f"id2label must have a name of its own for each class, got {id2label}")
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         logits, labels = prediction.predictions, prediction.label_ids
@@ -48,7 +55,7 @@ def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Call
         if per_class:
             for index, accuracy in enumerate(classes["per_class_accuracy"]):
                 if accuracy is not None:
-                    results[f"accuracy_{id2label[index]}"] = float(accuracy)
+                    results[f"accuracy/{names[index]}"] = float(accuracy)
         return results
 
     return compute_metrics

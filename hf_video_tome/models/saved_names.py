@@ -1,4 +1,4 @@
-"""Weights under the names that they have in files, given to a model that exists.
+"""Loads saved weights, under their names in files, into a model that exists.
 
 `save_pretrained` writes VideoMAE and ViViT weights under the names of older versions of transformers, and only
 `from_pretrained` knows how to read them. What loads a file into a model by `load_state_dict` would leave those weights

@@ -272,4 +272,4 @@ def test_a_full_disk_is_one_line() -> None:
         command = [sys.executable, "-m", "hf_video_tome", "--version"]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 2
-    assert result.stderr == "error: what is printed cannot be written: No space left on device\n"
+    assert result.stderr == "error: cannot write to stdout: No space left on device\n"
