@@ -11,7 +11,7 @@ demo: $(VENV)/.installed-demo  ## Merge tokens on real clips, offline: a table a
 	$(BIN)/hf-video-tome demo
 
 test: $(VENV)/.installed-dev  ## The whole test suite.
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
