@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
+from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 
 def rename_saved_weights(model: PreTrainedModel, state_dict: MutableMapping[str, Tensor], prefix: str = "") -> None:
@@ -29,10 +29,8 @@ def rename_saved_weights(model: PreTrainedModel, state_dict: MutableMapping[str,
     if not unknown:
         return
     conversions: list[Any] = getattr(model, "_weight_conversions", None) or get_model_conversion_mapping(model)
+    renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
     for name in unknown:
-        renamed = name[len(prefix) :]
-        for conversion in conversions:
-            if isinstance(conversion, WeightRenaming):
-                renamed, _ = conversion.rename_source_key(renamed)
+        renamed = apply_renamings(name[len(prefix) :], renamings)
         if renamed in known and prefix + renamed not in state_dict:
             state_dict[prefix + renamed] = state_dict.pop(name)
