@@ -376,10 +376,8 @@ def parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
     for name, value in parse_named_values(texts, "--data-option").items():
         if name in _OWN_OPTIONS:
             raise InputError(f"--data-option {name}={value}: {_OWN_OPTIONS[name]}")
-        if re.fullmatch(r"-?(0|[1-9]\d*)", value):  # names may begin with a zero
-            options[name] = int(value)
-        else:
-            options[name] = float(value) if re.fullmatch(r"-?\d+\.\d+", value) else value
+        # Names may begin with a zero.
+        options[name] = int(value) if re.fullmatch(r"-?(0|[1-9]\d*)", value) else value
     return options
 
 

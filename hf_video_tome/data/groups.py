@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 Groups: TypeAlias = str | int | Sequence[str] | float | None
-"""Names of groups (a list, or separated by commas), or a share of all groups."""
+"""Names of groups (a list, or separated by commas), or a share of all groups, as a number or as text ("0.2")."""
 
 
 def split_by_group(
@@ -53,7 +53,7 @@ def split_by_group(
     # Names first: a share is drawn from what they leave.
     wanted = {"validation": validation, "test": test}
     total, generator = len(free), random.Random(seed)
-    for split, value in sorted(wanted.items(), key=lambda item: _is_share(item[1])):
+    for split, value in sorted(wanted.items(), key=lambda item: _share(item[1]) is not None):
         chosen[split] = _choose(f"{split}_groups", value, free, sorted(set(groups)), total, generator)
         free = [group for group in free if group not in chosen[split]]
     if not free and rows:
@@ -92,8 +92,9 @@ def group_of(video_id: str, pattern: str) -> str:
     return str(found)
 
 
-def _is_share(value: Groups) -> bool:
-    return isinstance(value, Real) and not isinstance(value, Integral)
+def _share(value: Groups) -> float | None:
+    is_number = isinstance(value, Real) and not isinstance(value, Integral)
+    return float(str(value)) if is_number or re.fullmatch(r"\d*\.\d+", str(value)) else None
 
 
 def _choose(
@@ -101,8 +102,8 @@ def _choose(
 ) -> list[str]:
     if value is None:
         return []
-    if _is_share(value):
-        share = float(value)  # type: ignore[arg-type]
+    share = _share(value)
+    if share is not None:
         count = max(1, round(share * total))
         if not 0 < share < 1 or count >= len(free):
             raise ValueError(
