@@ -277,7 +277,7 @@ def _y4m_parts(content: _Content) -> _Parts:
     width, height, kind = int(fields["W"]), int(fields["H"]), colours[1]
     chroma_width = width if kind == "444" else -(-width // (4 if kind == "411" else 2))
     chroma_height = -(-height // 2) if kind == "420" else height
-    length = width * height * {"mono": 1, "444alpha": 4}.get(kind, 1)
+    length = width * height * (4 if kind == "444alpha" else 1)
     if kind not in ("mono", "444alpha"):
         length += 2 * chroma_width * chroma_height
     if (colours[2] or "")[-1:].isdecimal() and colours[2] != "mpeg2":  # more than 8 bits
@@ -321,9 +321,8 @@ def _real_media_parts(content: _Content) -> _Parts:
 
 
 def _ogg_parts(content: _Content) -> _Parts:
-    goes_on: dict[
-        bytes, bool
-    ] = {}  # by the serial number of a stream: whether the packet at the end of its last page does
+    # By the serial number of a stream: whether the packet at the end of its last page goes on.
+    goes_on: dict[bytes, bool] = {}
     position = 0
     while (head := content.at(position, 27 + 255)) and b"OggS".startswith(head[:4]):
         lengths = head[27 : 27 + head[26]] if len(head) > 26 else b""
@@ -363,7 +362,8 @@ def _gif_parts(content: _Content) -> _Parts:
         if kind == b";":
             return
         if kind == b"\0":  # some writers leave one between blocks, and files may have been made longer
-            position += 1
+            block = content.at(position, _TAIL)
+            position += len(block) - len(block.lstrip(b"\0"))
             continue
         if kind == b"!":
             name, position = "extension", position + 2
