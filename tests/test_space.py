@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib.util
 import io
 import itertools
 import os
@@ -31,6 +30,7 @@ from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.encoding import write_video
 from hf_video_tome.data.moving_digits import write_clips
 from hf_video_tome.hub import save_checkpoint
+from tests.scripts import load_script
 
 gradio = pytest.importorskip("gradio", reason='the Space needs gradio: pip install "hf-video-tome[space]"')
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser is driven by selenium: pip install selenium")
@@ -67,14 +67,9 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("space_app", SPACE / "app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = load_script("space/app")
     yield module
-    del sys.modules[spec.name]
+    del sys.modules[module.__name__]
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +16,7 @@ from transformers import AutoConfig, AutoModelForVideoClassification
 
 import hf_video_tome  # noqa: F401  (registers)
 from hf_video_tome.checkpoints import checkpoint_path
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ["videomae", "vivit", "timesformer"]
@@ -26,13 +25,7 @@ ARCHITECTURES = ["videomae", "vivit", "timesformer"]
 @pytest.fixture(scope="module")
 def study() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("study_moving_digits", ROOT / "examples" / "study_moving_digits.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("study_moving_digits")
 
 
 def subject(study: ModuleType, architecture: str) -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,19 +14,12 @@ from transformers import AutoConfig
 
 import hf_video_tome
 from hf_video_tome.checkpoints import checkpoint_path
-
-SCRIPT = Path(__file__).parents[1] / "examples" / "study_budgets.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def study() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("study_budgets", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("study_budgets")
 
 
 def test_all_settings_need_about_as_many_operations(study: ModuleType) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -22,9 +20,8 @@ import hf_video_tome
 from hf_video_tome.data import ClipAugmentation, ClipTransform, load, split_by_group
 from hf_video_tome.data.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
+from tests.scripts import load_script
 from tests.tiny import TINY_CONFIGS
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def tiny(model_type: str, stock: bool = False, seed: int = 0) -> Any:
@@ -276,12 +273,8 @@ def test_groups_that_make_no_splits_are_refused(videos: Path, options: dict[str,
 
 # --- the example
 @pytest.fixture(scope="module")
-def examples() -> Iterator[dict[str, ModuleType]]:
-    import importlib
-
-    sys.path.insert(0, str(EXAMPLES))
-    yield {name: importlib.import_module(name) for name in ("train_class_folder", "pretrain_videomae")}
-    sys.path.remove(str(EXAMPLES))
+def examples() -> dict[str, ModuleType]:
+    return {name: load_script(name) for name in ("train_class_folder", "pretrain_videomae")}
 
 
 TINY = {key: value for key, value in TINY_CONFIGS["videomae"].items() if key != "num_labels"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +27,7 @@ from hf_video_tome.hub import (
     save_checkpoint,
 )
 from hf_video_tome.hub.card import PLACEHOLDER
+from tests.scripts import load_script
 
 NAME = "videomae-moving-digits"
 
@@ -252,14 +251,7 @@ def test_shipped_cards_have_the_metadata_that_the_training_script_writes(name):
 
 
 def test_the_training_script_writes_the_shipped_card(model):
-    path = Path(__file__).parents[2] / "examples" / "train_moving_digits.py"
-    spec = importlib.util.spec_from_file_location("train_moving_digits", path)
-    script = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = script
-    try:
-        spec.loader.exec_module(script)
-    finally:
-        del sys.modules[spec.name]
+    script = load_script("train_moving_digits")
     args = Namespace(
         architecture="videomae",
         steps=7000,
