@@ -21,17 +21,19 @@ from train_class_folder import (
     ClassFolderTrainingArguments,
     DataArguments,
     collate,
+    find_resumed,
     input_errors,
     load_splits,
     make_examples,
     make_parser,
     make_processor,
+    make_transform,
     read_json,
     readable,
 )
 from transformers import Trainer, VideoMAEConfig, VideoMAEForPreTraining
 
-from hf_video_tome.data import ClipAugmentation, ClipSampling, ClipTransform
+from hf_video_tome.data import ClipAugmentation, ClipSampling
 
 
 @dataclass
@@ -85,10 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     config = VideoMAEConfig(**{**small, **fields})
     model = VideoMAEForPreTraining(config)
-    transform = ClipTransform.from_config(config)
-    if data.subtract_mean_frame:
-        transform = ClipTransform(**{**vars(transform), "subtract_mean_frame": True})
+    transform = make_transform(model, None, data.subtract_mean_frame)
     with input_errors():
+        resume_from = find_resumed(training)
         rows = readable(load_splits(data)["train"], data.cache_size)
     sampling = ClipSampling(config.num_frames, num_clips=data.views)
     augment = ClipAugmentation(transform, min_area=data.min_area, flip=data.flip)
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
         processing_class=make_processor(model, transform),
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume_from)
     trainer.save_model()
 
 

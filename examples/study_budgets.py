@@ -141,7 +141,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         # Evenly over the data set, so that all classes are there.
         rows = rows.select(np.linspace(0, len(rows) - 1, arguments.clips).round().astype(int).tolist())
     settings = grid(model.config, arguments.targets)
-    num_frames = getattr(model.config, "num_frames", None) or model.config.frames_per_clip
     if len(rows) < 2:
         raise ValueError(f"at least 2 clips are needed for a standard error, got {len(rows)}")
     output = arguments.scratch / arguments.output.stem
@@ -149,7 +148,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         model,
         rows,
         classifier.transform,
-        sampling_preset(model.config.model_type, dataset, num_frames=num_frames),
+        sampling_preset(model.config.model_type, dataset, num_frames=model.config.num_frames),
         output,
         settings=[setting["changes"] for setting in settings],
         batch_size=arguments.batch_size,
@@ -341,6 +340,11 @@ def compare(study: Mapping[str, Any]) -> list[Comparison]:
     return comparisons
 
 
+def certain_distance(comparisons: int) -> float:
+    """The distance in standard errors that, were nothing different, one of all would reach in 1 of 20 studies."""
+    return NormalDist().inv_cdf(1 - 0.025 / max(1, comparisons))
+
+
 def verdict(comparison: Comparison, bound: float) -> str:
     """Says in words what a difference shows."""
     distance = comparison.value / comparison.error if comparison.error else math.copysign(math.inf, comparison.value)
@@ -356,7 +360,7 @@ def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
         if count > 1:
             raise SystemExit(f"error: {count} files are of {title}: give --name or --data-name when measuring")
     made = [comparison for study in studies for comparison in compare(study)]
-    bound = NormalDist().inv_cdf(1 - 0.025 / max(1, len(made)))
+    bound = certain_distance(len(made))
     names = list(dict.fromkeys(comparison.study for comparison in made))
     by_place = {(comparison.title, comparison.study): comparison for comparison in made}
     rows = []

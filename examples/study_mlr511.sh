@@ -8,12 +8,7 @@
 set -euo pipefail
 data=$1 output=$2 model=$3 fold=${4:-1} split=${5:-test}
 examples=$(dirname "$0")
-case $fold in
-  1) test=02,10,11,12 validation=05,09 ;;
-  2) test=01,03,04,05 validation=08,12 ;;
-  3) test=06,07,08,09 validation=03,11 ;;
-  *) echo "error: the fold must be 1, 2 or 3, got $fold" >&2; exit 2 ;;
-esac
+. "$examples/mlr511_folds.sh"
 exec python "$examples/study_budgets.py" measure "$output/$model-fold$fold" --name "$model" --dataset class-folders --data-dir "$data" \
   --data-option 'group_by=user(\d+)' --data-option "test_groups=$test" --data-option "validation_groups=$validation" \
   --data-name "MLR511, fold $fold, $split signers" --split "$split" --scratch "$output/study-scratch" \

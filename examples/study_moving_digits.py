@@ -38,6 +38,7 @@ import matplotlib
 import numpy as np
 import torch
 import transformers
+from study_budgets import certain_distance, table
 from transformers import AutoModelForVideoClassification
 
 import hf_video_tome
@@ -400,8 +401,8 @@ class Ledger:
         self.bound = math.inf
 
     def set_bound(self) -> None:
-        """Chooses the distance that, were nothing different, one of all comparisons would reach in 1 of 20 studies."""
-        self.bound = NormalDist().inv_cdf(1 - 0.025 / max(1, len(self.made)))
+        """Chooses the distance from which on a difference is certain."""
+        self.bound = certain_distance(len(self.made))
 
     def compare(
         self, outcome: Outcome, score: str, changed: Setting | Sequence[Setting], base: Setting | Sequence[Setting]
@@ -515,12 +516,6 @@ def paragraph(text: str, bullet: bool = False) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 # --- what is compared

@@ -20,8 +20,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,8 @@ def input_errors() -> Iterator[None]:
 
 def load_splits(data: DataArguments) -> Any:
     """Loads the splits, by group where a pattern is given, and says what they are."""
-    options: dict[str, Any] = {}
-    if data.group_by is not None:
-        options = {"group_by": data.group_by, "group_seed": data.group_seed}
-        for name in ("validation_groups", "test_groups"):
-            value = getattr(data, name)
-            if value is not None:
-                options[name] = float(value) if value.startswith(("0.", ".")) else value
-    splits = load("class-folders", None, data.data_dir, cache_dir=data.cache_dir, **options)
+    groups = {name: getattr(data, name) for name in ("group_by", "validation_groups", "test_groups", "group_seed")}
+    splits = load("class-folders", None, data.data_dir, cache_dir=data.cache_dir, **groups)
     if "train" not in splits or "validation" not in splits:
         raise ValueError(
             f"{data.data_dir} has the splits {', '.join(splits)}; train and validation are needed: make folders of "
@@ -157,8 +151,8 @@ def load_splits(data: DataArguments) -> Any:
         )
     names = splits["train"].features["label"].names
     for split, rows in splits.items():
-        groups = sorted({group_of(name, data.group_by) for name in rows["video_id"]}) if data.group_by else []
-        note(f"{split}: {len(rows)} videos" + (f" of {', '.join(groups)}" if groups else ""))
+        found = sorted({group_of(name, data.group_by) for name in rows["video_id"]}) if data.group_by else []
+        note(f"{split}: {len(rows)} videos" + (f" of {', '.join(found)}" if found else ""))
     missing = [name for label, name in enumerate(names) if label not in set(splits["train"]["label"])]
     if missing:
         note(f"warning: no video of {', '.join(missing)} is in training: the model cannot learn it")
@@ -193,12 +187,15 @@ def examine(row: Mapping[str, Any], size: int | None) -> dict[str, Any]:
 
 def readable(rows: Any, size: int | None, workers: int = 2) -> Any:
     """Leaves out videos that cannot be read, and says so; `datasets` keeps what was seen and finds it again."""
+    files = [path for row in rows["video"] if os.path.exists(path := row["path"])]  # links may lead nowhere
+    seen = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in files]
     rows = rows.map(
         examine,
         fn_kwargs={"size": size},
         num_proc=min(workers, len(rows)),
         writer_batch_size=8,  # frames are large
-        new_fingerprint=Hasher.hash((rows.cache_files, rows["video_id"][:], size)),  # the same for all scripts
+        # The same for all scripts, and another one when a file has changed.
+        new_fingerprint=Hasher.hash((rows.cache_files, rows["video_id"][:], seen, size)),
         desc="reading videos",
     )
     # Columns of their own: frames are large.
@@ -216,10 +213,10 @@ def read_clip(row: Mapping[str, Any], indices: Callable[[int], list[int]]) -> to
     return read_frames(row["video"]["path"], indices(row["num_frames"]))
 
 
-def choose(sampling: ClipSampling, random: bool, total_frames: int) -> list[int]:
-    """Chooses the frames of one clip: the one of the evaluation, or a random one of several."""
+def choose(sampling: ClipSampling, total_frames: int) -> list[int]:
+    """Chooses the frames of one clip, a random one where the sampling has several."""
     clips = sampling.sample(total_frames)
-    return clips[int(torch.randint(len(clips), ())) if random else 0]
+    return clips[int(torch.randint(len(clips), ())) if len(clips) > 1 else 0]
 
 
 def make_examples(
@@ -230,7 +227,7 @@ def make_examples(
 ) -> dict[str, list[Any]]:
     """Turns rows into what the model takes: a function for `Dataset.with_transform`."""
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    indices = partial(choose, sampling, sampling.num_clips > 1)
+    indices = partial(choose, sampling)
     return {name: [transform(read_clip(row, indices)) for row in rows], "labels": [row["label"] for row in rows]}
 
 
@@ -252,9 +249,9 @@ def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
         raise ValueError("give either --checkpoint to fine-tune, or --architecture to train from scratch")
     if model.checkpoint is not None:
         made = AutoModelForVideoClassification.from_pretrained(
-            find_checkpoint(model.checkpoint), ignore_mismatched_sizes=True, dtype=torch.float32, **names
+            model.checkpoint, ignore_mismatched_sizes=True, dtype=torch.float32, **names
         )
-        before = AutoConfig.from_pretrained(find_checkpoint(model.checkpoint)).id2label
+        before = AutoConfig.from_pretrained(model.checkpoint).id2label
         if list(before.values()) != list(labels):  # also where there were as many classes as now
             torch.nn.init.normal_(made.classifier.weight, std=0.02)
             torch.nn.init.zeros_(made.classifier.bias)
@@ -268,12 +265,18 @@ def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
                 raise ValueError(f"--config: {type(known).__name__} has no field {name!r}")
         made = AutoModelForVideoClassification.from_config(AutoConfig.for_model(model.architecture, **fields, **names))
         start_positions(made)
-    for changes in read_json(model.evaluate, "--evaluate", list):  # before the training rather than after it
-        tried = copy.deepcopy(made.config)
-        tried.update_token_merging(**changes)
-        hf_video_tome.token_counts(tried)
     made.set_token_merging(**read_json(model.token_merging, "--token_merging", dict))
     return made
+
+
+def read_settings(text: str, model: PreTrainedModel) -> list[dict[str, Any]]:
+    """Reads the settings to evaluate at, and tries them: before the training rather than after it."""
+    settings: list[dict[str, Any]] = read_json(text, "--evaluate", list)
+    for changes in settings:
+        tried = copy.deepcopy(model.config)
+        tried.update_token_merging(**changes)
+        hf_video_tome.token_counts(tried)
+    return settings
 
 
 def read_json(text: str, option: str, kind: type[dict[str, Any] | list[Any]]) -> Any:
@@ -315,16 +318,11 @@ def sincos_codes(grid: tuple[int, ...], width: int) -> torch.Tensor:
 
 def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean_frame: bool) -> ClipTransform:
     """Gives the transform of the checkpoint, or else the usual one of the architecture."""
+    transform = ClipTransform.from_config(model.config)
     if checkpoint is not None:
-        try:
-            transform = ClipTransform.from_pretrained(find_checkpoint(checkpoint), model.config)
-        except FileNotFoundError:
-            transform = ClipTransform.from_config(model.config)
-    else:
-        transform = ClipTransform.from_config(model.config)
-    if not subtract_mean_frame or transform.subtract_mean_frame:
-        return transform
-    return ClipTransform(**{**vars(transform), "subtract_mean_frame": True})
+        with suppress(FileNotFoundError):  # of the processor
+            transform = ClipTransform.from_pretrained(checkpoint, model.config)
+    return replace(transform, subtract_mean_frame=subtract_mean_frame or transform.subtract_mean_frame)
 
 
 def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
@@ -391,16 +389,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             raise ValueError(f"{output} holds a finished training; --overwrite replaces it")
         splits = load_splits(data)
         torch.manual_seed(training.seed)
+        if chosen.checkpoint is not None:
+            chosen.checkpoint = find_checkpoint(chosen.checkpoint)
         model = make_model(chosen, splits["train"].features["label"].names)
+        settings = read_settings(chosen.evaluate, model)
         transform = make_transform(model, chosen.checkpoint, data.subtract_mean_frame)
         processor = make_processor(model, transform)
 
-    num_frames = getattr(model.config, "num_frames", None) or model.config.frames_per_clip
-    sampling = ClipSampling(num_frames)
+    sampling = ClipSampling(model.config.num_frames)
     parts = {name: readable(splits[name], data.cache_size) for name in ("train", "validation")}
     augment = ClipAugmentation(transform, min_area=data.min_area, flip=data.flip)
     views: dict[str, tuple[ClipSampling, Any]] = {
-        "train": (ClipSampling(num_frames, num_clips=data.views), augment),
+        "train": (replace(sampling, num_clips=data.views), augment),
         "validation": (sampling, transform),
     }
     examples = {
@@ -430,7 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         transform,
         sampling,
         output / "evaluation",
-        settings=json.loads(chosen.evaluate),
+        settings=settings,
         batch_size=training.per_device_eval_batch_size,
         overwrite=True,
     )

@@ -15,15 +15,9 @@ data=$1 output=$2 model=$3 fold=${4:-1}
 examples=$(dirname "$0")
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-case $fold in
-  1) test=02,10,11,12 validation=05,09 ;;
-  2) test=01,03,04,05 validation=08,12 ;;
-  3) test=06,07,08,09 validation=03,11 ;;
-  *) echo "error: the fold must be 1, 2 or 3, got $fold" >&2; exit 2 ;;
-esac
+. "$examples/mlr511_folds.sh"
 size='"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "initializer_range": 0.05'
 grid='"image_size": 48, "patch_size": 8, "num_frames": 16, "intermediate_size": 256'
-epochs=50
 case $model in
   videomae | videomae-pretrained) config="{$size, $grid, \"tubelet_size\": 2}" ;;
   vivit) config="{$size, \"image_size\": 48, \"num_frames\": 16, \"intermediate_size\": 256, \"tubelet_size\": [2, 8, 8]}" ;;
@@ -45,4 +39,4 @@ else
   start=(--architecture "$model" --config "$config")
 fi
 exec python "$examples/train_class_folder.py" "${common[@]}" "${start[@]}" --output_dir "$folder" \
-  --learning_rate 1e-3 --num_train_epochs $epochs --evaluate '[{"r": 0}]'
+  --learning_rate 1e-3 --num_train_epochs 50

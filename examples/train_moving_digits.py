@@ -40,6 +40,7 @@ import torch
 import transformers
 from torch import nn
 from torch.nn import functional as F
+from train_class_folder import start_positions
 from transformers import PreTrainedModel
 
 from hf_video_tome.data.decoding import read_frames
@@ -210,30 +211,13 @@ def build_model(architecture: str, num_labels: int) -> PreTrainedModel:
         )
     if architecture == "vivit":
         model = transformers.VivitForVideoClassification(transformers.VivitConfig(tubelet_size=[2, 8, 8], **common))
-        positions = model.vivit.embeddings.position_embeddings
-        positions.data[0, 1:] = sincos_table((8, 6, 6), positions.shape[-1])
-        return model
-    if architecture == "timesformer":
+    elif architecture == "timesformer":
         model = transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(patch_size=8, **common))
     else:
         config: Any = motionformer.MotionformerConfig
         model = motionformer.MotionformerForVideoClassification(config(patch_size=8, tubelet_size=2, **common))
-    embeddings = model.base_model.embeddings
-    embeddings.position_embeddings.data[0, 1:] = sincos_table((6, 6), 96)
-    embeddings.time_embeddings.data[0] = sincos_table((8,), 96)
+    start_positions(model)
     return model
-
-
-def sincos_table(grid: tuple[int, ...], width: int) -> torch.Tensor:
-    """Return sine-cosine position codes of shape (positions, width), an equal share of the width for each axis.
-
-    The architectures that learn their positions start from zeros; on a small data set that takes most of the training.
-    """
-    share = width // len(grid)
-    frequencies = 1 / 10000 ** (torch.arange(share // 2) / (share // 2))
-    axes = torch.meshgrid(*[torch.arange(length, dtype=torch.float) for length in grid], indexing="ij")
-    angles = [axis.flatten()[:, None] * frequencies for axis in axes]
-    return torch.cat([torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles], dim=1)
 
 
 @contextmanager
