@@ -8,7 +8,7 @@
 #   whose file names hold user01 to user12 goes.
 # OUTPUT: folder for the checkpoints.
 # MODEL: videomae, vivit, timesformer, vjepa2 (from scratch on full clips), or videomae-pretrained (masked pre-training, then fine-tuning on
-#   full clips, as published VideoMAE checkpoints are made).
+#   full clips, as published VideoMAE checkpoints are made). A training that was interrupted goes on.
 # FOLD: 1 (default), 2 or 3: which four signers are held out for the test. Two of the others choose the epoch.
 set -euo pipefail
 data=$1 output=$2 model=$3 fold=${4:-1}
@@ -28,15 +28,19 @@ case $model in
   *) echo "error: unknown model $model" >&2; exit 2 ;;
 esac
 
+resume() { if compgen -G "$1/checkpoint-*" > /dev/null; then echo --resume_from_checkpoint last; fi; }
+epochs=50
+if [ "$model" = videomae ]; then epochs=100; fi
 folder=$output/$model-fold$fold
 common=(--data_dir "$data" --group_by 'user(\d+)' --test_groups "$test" --validation_groups "$validation"
   --cache_size 54 --cache_dir "$output/cache" --subtract_mean_frame --min_area 0.5 --flip 0.5 --use_cpu --per_device_train_batch_size 16)
+start=(--architecture "$model" --config "$config")
 if [ "$model" = videomae-pretrained ]; then
-  python "$examples/pretrain_videomae.py" "${common[@]}" --config "$config" --output_dir "$folder-pretraining" \
-    --learning_rate 1e-3 --num_train_epochs 60 --mask_ratio 0.75
   start=(--checkpoint "$folder-pretraining")
-else
-  start=(--architecture "$model" --config "$config")
+  if [ ! -f "$folder-pretraining/model.safetensors" ]; then
+    python "$examples/pretrain_videomae.py" "${common[@]}" --config "$config" --output_dir "$folder-pretraining" \
+      --learning_rate 1e-3 --num_train_epochs 60 --mask_ratio 0.75 $(resume "$folder-pretraining")
+  fi
 fi
 exec python "$examples/train_class_folder.py" "${common[@]}" "${start[@]}" --output_dir "$folder" \
-  --learning_rate 1e-3 --num_train_epochs 50
+  --learning_rate 1e-3 --num_train_epochs "$epochs" $(resume "$folder")
