@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hf_video_tome.analysis.drawing import new_figure, save
-from hf_video_tome.merging import MergeSettings, TokenLayout, cosine_scores, initial_state, merge_tokens
+from hf_video_tome.merging import MergeSettings, TokenLayout, cosine_scores, initial_tokens, merge_tokens
 
 R = 3
 # The direction of each token's key, in degrees; its colour is the same on the colour circle.
@@ -53,7 +53,7 @@ def main() -> int:
 
     num_tokens = len(ANGLES)
     colours, keys = colours_of(ANGLES), keys_of(ANGLES)
-    state = initial_state(1, num_tokens, torch.device("cpu"), track=True)
+    state = initial_tokens(1, num_tokens, torch.device("cpu"), track=True)
     layout = TokenLayout(num_prefix_tokens=0, num_frames=1, num_patches=num_tokens)
     merged, state = merge_tokens(colours[None], keys[None], R, state, layout, MergeSettings())
     assert state.source is not None  # tracked

@@ -23,7 +23,7 @@ from hf_video_tome.benchmark.timing import Ratio, interleave, ratio, stopwatch
 from hf_video_tome.merging import (
     Assignment,
     append_size_channel,
-    assign,
+    assign_pairs,
     bipartite_soft_matching,
     cosine_matching,
     cosine_scores,
@@ -93,7 +93,7 @@ def _merge_by_scattering(x: Tensor, weight: Tensor, assignment: Assignment) -> T
 
 def merging(num_tokens: int, r: int, dtype: torch.dtype) -> Pair:
     x = torch.randn(1, 1, num_tokens, WIDTH, dtype=dtype)
-    assignment = assign(cosine_matching(torch.randn(1, 1, num_tokens, 64), r), keep_sources=True)
+    assignment = assign_pairs(cosine_matching(torch.randn(1, 1, num_tokens, 64), r))
     _, weight = merge_sizes(None, assignment, torch.float32)
     return (
         f"weighted means of {num_tokens} tokens, r = {r}, as one kernel",

@@ -3,49 +3,89 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .configuration import TokenMergingConfigMixin, token_counts_of_config
-from .models import ARCHITECTURES, Architecture
-from .models.base import convert_modules
+from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder, Host
+from .models.convert_modules import convert_modules
 from .models.mac_count import MacCount
 from .models.scoped_settings import REFUSAL, changes_in_scope
 
 
-def _find(model: nn.Module) -> tuple[PreTrainedModel, Architecture, bool]:
-    """The supported model in a module (a peft or DDP wrapper, say), its architecture, and if it can merge.
+class _Found(NamedTuple):
+    """What was found in a module.
+
+    Attributes:
+        model: A host or an encoder.
+        entry: Its entry in the registry.
+        merges: Whether it can merge tokens already.
+        user: A model around an encoder that is not known to read merged tokens; None where there is none.
+    """
+
+    model: PreTrainedModel
+    entry: Host | Encoder
+    merges: bool
+    user: PreTrainedModel | None
+
+    @property
+    def encoders(self) -> list[tuple[PreTrainedModel, Encoder]]:
+        """The encoders that it is or has, with their entries."""
+        if isinstance(self.entry, Encoder):
+            return [(self.model, self.entry)]
+        entries = self.entry.encoder_entries.items()
+        return [(cast(PreTrainedModel, self.model.get_submodule(path)), encoder) for path, encoder in entries]
+
+
+def _find(model: nn.Module) -> _Found:
+    """Finds the host or encoder in a module, at any depth (a peft or DDP wrapper, say).
 
     Raises:
-        ValueError: If there is none, more than one, or it is part of a model that is not supported.
+        ValueError: If there is none, or more than one.
     """
-    names = ", ".join(architecture.stock_head_class.__name__ for architecture in ARCHITECTURES.values())
+    names = ", ".join(host.stock_class.__name__ for host in HOSTS.values())
     allowed = f"model must be or contain one of {names} (or its base model)"
     if not isinstance(model, nn.Module):
         raise ValueError(f"{allowed}, got {type(model).__name__}")
-    found: list[tuple[str, PreTrainedModel, Architecture, bool]] = []
+    known: dict[type, tuple[Host | Encoder, bool]] = {}
+    for encoder in ENCODERS.values():
+        known |= {encoder.stock_model_class: (encoder, False), encoder.model_class: (encoder, True)}
+    for host in HOSTS.values():
+        known |= {host.stock_class: (host, False), host.model_class: (host, True)}
+    found: list[tuple[str, PreTrainedModel]] = []
     for name, module in model.named_modules():
-        if any(name.startswith(f"{outer}." if outer else "") for outer, *_ in found):
-            continue
-        for architecture in ARCHITECTURES.values():
-            if type(module) in (architecture.stock_head_class, architecture.stock_model_class):
-                found.append((name, module, architecture, False))
-            elif type(module) in (architecture.head_class, architecture.model_class):
-                found.append((name, module, architecture, True))
+        if type(module) in known and not any(_is_inside(name, outer) for outer, _ in found):
+            found.append((name, cast(PreTrainedModel, module)))
     if not found:
         raise ValueError(f"{allowed}, got {type(model).__name__}")
     if len(found) > 1:
         raise ValueError(f"{allowed}, got {type(model).__name__} with {len(found)} of them: pass one at a time")
-    name, match, architecture, merges = found[0]
-    for outer_name, outer in model.named_modules():
-        inside = name != outer_name and name.startswith(f"{outer_name}." if outer_name else "")
-        if inside and isinstance(outer, PreTrainedModel):
-            raise ValueError(
-                f"{allowed}, got {type(outer).__name__}, which uses {type(match).__name__} in its own way"
-            )
-    return match, architecture, merges
+    [(name, match)] = found
+    users = [
+        outer
+        for outer_name, outer in model.named_modules()
+        if isinstance(outer, PreTrainedModel) and _is_inside(name, outer_name)
+    ]
+    return _Found(match, *known[type(match)], users[-1] if users else None)
+
+
+def _is_inside(name: str, outer: str) -> bool:
+    return name != outer and name.startswith(f"{outer}." if outer else "")
+
+
+def _check_user(found: _Found, restore: bool) -> None:
+    """Refuses models that use an encoder in their own way, unless they get the full grid.
+
+    Raises:
+        ValueError: If the model is one.
+    """
+    if found.user is not None and not restore:
+        raise ValueError(
+            f"model must be a classifier, or its base model, got {type(found.user).__name__}, which uses "
+            f"{type(found.model).__name__} in its own way: restore=True gives it the full grid of tokens"
+        )
 
 
 def _find_merging(model: nn.Module) -> Any:
@@ -54,12 +94,12 @@ def _find_merging(model: nn.Module) -> Any:
     Raises:
         ValueError: If there is none, or it is a stock one.
     """
-    found, _, merges = _find(model)
-    if not merges:
+    found = _find(model)
+    if not found.merges:
         raise ValueError(
-            f"model must be able to merge tokens, got a stock {type(found).__name__}: call apply_token_merging"
+            f"model must be able to merge tokens, got a stock {type(found.model).__name__}: call apply_token_merging"
         )
-    return found
+    return found.model
 
 
 def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
@@ -69,9 +109,11 @@ def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
     `model.set_attn_implementation("sdpa")` makes it faster afterwards.
 
     Args:
-        model: A stock model of transformers, a model of this package, or a wrapper around one (peft, DDP).
-        **settings: r, schedule, mode, threshold, head_aggregation, proportional_attention, pooling and scope, and of
-            V-JEPA 2 position: see `TokenMergingConfigMixin` and `VJEPA2Config`.
+        model: A stock model of transformers, a model of this package, or a module that one is in, at any depth: a
+            wrapper (peft, DDP), or with `restore=True` any model around a supported encoder. The encoder then gives
+            back the full grid of tokens, so that what reads it stays as it is.
+        **settings: r, schedule, mode, threshold, head_aggregation, proportional_attention, pooling, scope, input,
+            input_keep and restore, and of V-JEPA 2 position: see `TokenMergingConfigMixin` and `VJEPA2Config`.
 
     Returns:
         The same object.
@@ -89,14 +131,19 @@ def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
         >>> hf_video_tome.token_counts(model)
         [32, 24, 16]
     """
-    found, architecture, merges = _find(model)
-    if merges:
-        found.set_token_merging(**settings)
+    found = _find(model)
+    if found.merges:
+        merging: Any = found.model
+        _check_user(found, settings.get("restore", merging.config.token_merging.restore))
+        merging.set_token_merging(**settings)
         return model
-    config = architecture.config_class.from_stock(found.config)
+    _check_user(found, bool(settings.get("restore")))
+    config = found.entry.config_class.from_stock(found.model.config)
+    if isinstance(found.entry, Host) and found.entry.reads == "grid":
+        settings = {"restore": True, **settings}
     config.update_token_merging(**settings)
-    convert_modules(found, architecture.merging_classes)
-    _replace_config(model, found.config, config)
+    convert_modules(found.model, found.entry.merging_classes)
+    _replace_config(model, found.model.config, config)
     return model
 
 
@@ -121,15 +168,17 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
         >>> type(remove_token_merging(model)).__module__
         'transformers.models.videomae.modeling_videomae'
     """
-    found, architecture, merges = _find(model)
-    if not merges:
+    found = _find(model)
+    if not found.merges:
         return model
-    config = found.config.to_stock(architecture.stock_config_class)
-    known = architecture.stock_attn_implementations
-    if known is not None and config._attn_implementation not in known:
-        config._attn_implementation = known[0]
-    convert_modules(found, {merging: stock for stock, merging in architecture.merging_classes.items()})
-    _replace_config(model, found.config, config)
+    old: Any = found.model.config
+    config = old.to_stock(found.entry.stock_config_class)
+    for _, encoder in found.encoders:
+        known = encoder.stock_attn_implementations
+        if known is not None and config._attn_implementation not in known:
+            config._attn_implementation = known[0]
+    convert_modules(found.model, {merging: stock for stock, merging in found.entry.merging_classes.items()})
+    _replace_config(model, old, config)
     return model
 
 
@@ -241,19 +290,19 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
         >>> round(stock.total / 1e9, 1), round(stock.total / merged.total, 2)
         (180.3, 2.46)
     """
-    model: Any = _find(model_or_config)[0] if isinstance(model_or_config, nn.Module) else None
+    model: Any = _find(model_or_config).model if isinstance(model_or_config, nn.Module) else None
     config: Any = model_or_config if model is None else model.config
-    architecture = ARCHITECTURES.get(getattr(config, "model_type", ""))
-    if architecture is None:
-        names = ", ".join(repr(name) for name in ARCHITECTURES)
+    encoder = ENCODERS.get(getattr(config, "model_type", ""))
+    if encoder is None:
+        names = ", ".join(repr(name) for name in ENCODERS)
         raise ValueError(
             f"model_or_config must be a model or config with a model_type of {names}, got {type(config).__name__}"
         )
     merges = isinstance(config, TokenMergingConfigMixin)
-    config = architecture.config_class.from_stock(config)
+    config = encoder.config_class.from_stock(config)
     scoped = changes_in_scope(model) if merges and model is not None else {}
     config.update_token_merging(**{**scoped, **config.full_names(settings if merges else {"r": 0, **settings})})
-    return architecture.mac_count(config)
+    return encoder.mac_count(config)
 
 
 def paper_settings(model_type: str) -> dict[str, Any]:
@@ -280,7 +329,16 @@ def paper_settings(model_type: str) -> dict[str, Any]:
 
 
 def _replace_config(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
-    """Gives all modules that share a config another one, wrappers included."""
+    """Gives all modules that share a config another one: wrappers, parts of it, and configs that it is part of."""
+    replaced = {id(old): new}
+    for name, part in vars(old).items():
+        if isinstance(part, PreTrainedConfig):
+            replaced[id(part)] = getattr(new, name)
     for module in model.modules():
-        if module.__dict__.get("config") is old:
-            module.config = new
+        config = module.__dict__.get("config")
+        if id(config) in replaced:
+            module.config = replaced[id(config)]
+        elif isinstance(config, PreTrainedConfig):
+            for name, part in vars(config).items():
+                if id(part) in replaced:
+                    setattr(config, name, replaced[id(part)])

@@ -18,19 +18,20 @@ from .merging import (
     SCOPES,
     Check,
     MergeSettings,
+    Plan,
     SettingError,
     TokenLayout,
-    TokenMergingPlan,
     TokenMergingSettings,
     is_between,
-    is_off,
     requested_removals,
     shown,
-    token_counts,
+    tokens_of_share,
 )
 from .saved_settings import RESOLVED_WHEN_SAVED, settings_of_file
 
 PREFIX = "token_merging_"
+DEFAULT_INPUT_KEEP = 2 / 3
+"""Share of the tubelets that an input stage keeps unless it is told otherwise."""
 _SETTINGS = "_token_merging_settings"
 """Where the settings are in the `__dict__` of a config."""
 _REPLACING = threading.RLock()
@@ -125,8 +126,9 @@ class TokenMergingConfigMixin:
 
     Args:
         token_merging_r: Tokens that each layer removes: an int >= 0, a share of the initial tokens in (0, 0.5], or a
-            list of ints, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame, with
-            "time" frames. A layer removes at most half of its tokens. 0, the default, is the stock model.
+            list of these, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame, with
+            "time" frames. With an input stage, shares are of what it keeps. A layer removes at most half of its
+            tokens. 0, the default, is the stock model.
         token_merging_schedule: How r is spread over the layers: "constant" (default), "decreasing" (2r to 0, fastest),
             "increasing" (0 to 2r, most careful), or an inflection in [-1, 1] between the two.
         token_merging_mode: "merge" (default), "drop", "hybrid", "random_merge", "random_drop", or any registered mode.
@@ -140,6 +142,12 @@ class TokenMergingConfigMixin:
         token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, those of a frame
             by one matching shared by all frames ("tube"), or those of a place over "time" by one matching shared by
             all places, which merges whole frames. None (default): the architecture's own choice.
+        token_merging_input: What enters the first layer, for models in which all tokens of a clip attend to each
+            other: "random" tubelets, or any registered input stage. None (default): all of them.
+        token_merging_input_keep: What the input stage keeps: a share of the clip's tubelets in (0, 1.0], or how many.
+            At least as many as one frame has. None (default): two thirds.
+        token_merging_restore: Whether the base model gives the full grid back at its exit, in which every token has
+            the state of the one that it was merged into (zeros where it was dropped). Classifiers do not read it.
     """
 
     token_merging_r: Any = setting(0)
@@ -150,6 +158,9 @@ class TokenMergingConfigMixin:
     token_merging_proportional_attention: bool | None = setting(None)
     token_merging_pooling: str = setting("weighted")
     token_merging_scope: str | None = setting(None)
+    token_merging_input: str | None = setting(None)
+    token_merging_input_keep: float | int | None = setting(None)
+    token_merging_restore: bool = setting(False)
 
     token_merging_fields: ClassVar[Mapping[str, Check]] = {}
     """The token merging fields that the architecture has, with the check of each; filled in by `setting`."""
@@ -290,11 +301,53 @@ class TokenMergingConfigMixin:
         if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
             raise SettingError(f"{PREFIX}scope", settings.scope, f"one of {allowed} for {self.model_type}")
+        self._check_input_stage(settings)
         return self._requested_removals(self.token_layout, settings)
+
+    def _check_input_stage(self, settings: TokenMergingSettings) -> None:
+        if settings.input is None:
+            return
+        if not self.supports_input_stage:
+            raise SettingError(
+                f"{PREFIX}input",
+                settings.input,
+                f"None for this {self.model_type}: an input stage needs layers in which all tokens attend to each "
+                "other, and a head that reads any of them",
+            )
+        scope = settings.scope or self.default_token_merging_scope
+        if scope != "clip":
+            raise SettingError(
+                f"{PREFIX}scope", scope, f"'clip' with {PREFIX}input, after which tokens are on no grid any more"
+            )
+        self._kept_at_input(self.token_layout, settings)
+
+    @property
+    def supports_input_stage(self) -> bool:
+        """Whether tubelets can be left out before the first layer."""
+        return self.default_token_merging_scope == "clip"
+
+    def _kept_at_input(self, layout: TokenLayout, settings: TokenMergingSettings) -> int | None:
+        """Patch tokens that the input stage keeps of a clip of that layout; None: all."""
+        num_tokens = layout.num_frames * layout.num_patches
+        if settings.input is None:
+            return None
+        keep = DEFAULT_INPUT_KEEP if settings.input_keep is None else settings.input_keep
+        if isinstance(keep, float):
+            kept = max(tokens_of_share(keep, num_tokens), layout.num_patches)
+        elif keep < layout.num_patches:
+            raise SettingError(
+                f"{PREFIX}input_keep", keep, f"a share, or at least the {layout.num_patches} tokens of a frame"
+            )
+        else:
+            kept = min(keep, num_tokens)
+        return None if kept == num_tokens else kept
 
     def _requested_removals(self, layout: TokenLayout, settings: TokenMergingSettings) -> list[int]:
         """Tokens that each layer is asked to remove from each matched set of a clip of that layout."""
         set_tokens, num_protected = layout.set_size(settings.scope or self.default_token_merging_scope)
+        kept = self._kept_at_input(layout, settings)
+        if kept is not None:
+            set_tokens = kept + layout.num_prefix_tokens
         try:
             return requested_removals(
                 settings.get("r"), settings.schedule, self.num_merging_layers, set_tokens - num_protected
@@ -304,7 +357,7 @@ class TokenMergingConfigMixin:
 
     def token_merging_plan(
         self, clip_shape: ClipShape | None = None, settings: TokenMergingSettings | None = None
-    ) -> TokenMergingPlan:
+    ) -> Plan:
         """Decides what each layer will do: made once per forward call, from one object of settings.
 
         Args:
@@ -330,7 +383,15 @@ class TokenMergingConfigMixin:
             position=settings.position,
             **self._architecture_choices(settings),
         )
-        return TokenMergingPlan(requested, layout, how)
+        kept = self._kept_at_input(layout, settings)
+        return Plan(
+            requested,
+            layout,
+            how,
+            input_stage=settings.input if kept is not None else None,
+            input_keep=kept,
+            reads="grid" if settings.restore else "tokens",
+        )
 
     def _architecture_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
         """What the settings that may be None come to."""
@@ -408,7 +469,7 @@ class TokenMergingConfigMixin:
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns the config as it is saved: of the token merging fields those that say something."""
         output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
-        kept = () if is_off(output.get(f"{PREFIX}r", 0)) else RESOLVED_WHEN_SAVED
+        kept = () if self.token_merging.is_off else RESOLVED_WHEN_SAVED
         for name, default in self._token_merging_defaults().items():
             if name not in kept and output.get(PREFIX + name, default) == default:
                 output.pop(PREFIX + name, None)
@@ -485,4 +546,4 @@ def token_counts_of_config(config: TokenMergingConfigMixin, settings: TokenMergi
         [1568, 1418, 1268, 1118, 968, 818, 668, 518, 368, 218, 109, 55, 28]
     """
     plan = config.token_merging_plan(settings=settings)
-    return token_counts(plan.requested, plan.layout, plan.settings.scope)
+    return plan.token_counts()

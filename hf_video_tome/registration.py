@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification
+import transformers
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.conversion_mapping import (
     USER_REGISTERED_MAPPINGS,
     get_checkpoint_conversion_mapping,
@@ -13,32 +15,36 @@ from transformers.conversion_mapping import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-from .models import ARCHITECTURES, Architecture
+from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder
 from .processing import ClipProcessor
 
 _REGISTERED_CONVERSIONS: set[str] = set()
 """Keys of the checkpoint conversions that are registered here, and not by the user."""
 
 
-def _auto_entries(architecture: Architecture) -> list[tuple[Any, Any, type]]:
-    """(Auto class, config class, model class): ours and stock config objects both lead to our models."""
-    return [
-        (auto_class, config_class, model_class)
-        for auto_class, model_class in (
-            (AutoModel, architecture.model_class),
-            (AutoModelForVideoClassification, architecture.head_class),
-        )
-        for config_class in (architecture.config_class, architecture.stock_config_class)
-    ]
+def _auto_entries() -> Iterator[tuple[Any, Any, type]]:
+    """Yields (Auto class, config class, model class): ours and stock config objects both lead to our models."""
+    for encoder in ENCODERS.values():
+        for config_class in (encoder.config_class, encoder.stock_config_class):
+            yield AutoModel, config_class, encoder.model_class
+    for host in HOSTS.values():
+        for name in host.auto_classes:
+            for config_class in (host.config_class, host.stock_config_class):
+                yield getattr(transformers, name), config_class, host.model_class
 
 
-def _register_stock(architecture: Architecture) -> None:
-    """Registers the stock model of an architecture that transformers does not have itself."""
-    AutoConfig.register(architecture.model_type, architecture.stock_config_class, exist_ok=True)
-    AutoModel.register(architecture.stock_config_class, architecture.stock_model_class, exist_ok=True)
-    AutoModelForVideoClassification.register(
-        architecture.stock_config_class, architecture.stock_head_class, exist_ok=True
-    )
+def _config_classes() -> list[Any]:
+    return [encoder.config_class for encoder in ENCODERS.values()] + [host.config_class for host in HOSTS.values()]
+
+
+def _register_stock(encoder: Encoder) -> None:
+    """Registers the stock models around an encoder that transformers does not have itself."""
+    AutoConfig.register(encoder.model_type, encoder.stock_config_class, exist_ok=True)
+    AutoModel.register(encoder.stock_config_class, encoder.stock_model_class, exist_ok=True)
+    for host in HOSTS.values():
+        if host.stock_config_class is encoder.stock_config_class:
+            for name in host.auto_classes:
+                getattr(transformers, name).register(host.stock_config_class, host.stock_class, exist_ok=True)
 
 
 def register() -> None:
@@ -46,18 +52,20 @@ def register() -> None:
 
     A model whose config sets no token merging field computes what the stock model computes.
     """
+    for config_class in _config_classes():
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    for auto_class, config_class, model_class in _auto_entries():
+        auto_class.register(config_class, model_class, exist_ok=True)
     for architecture in ARCHITECTURES.values():
-        AutoConfig.register(architecture.model_type, architecture.config_class, exist_ok=True)
-        for auto_class, config_class, model_class in _auto_entries(architecture):
-            auto_class.register(config_class, model_class, exist_ok=True)
         if architecture.video_processor_only:
             for config_class in (architecture.config_class, architecture.stock_config_class):
                 # The name of the backend that is the fallback everywhere; no PIL is involved.
                 AutoImageProcessor.register(
                     config_class, image_processor_classes={"pil": ClipProcessor}, exist_ok=True
                 )
+    for encoder in ENCODERS.values():
         # transformers converts older checkpoints for classes outside of it only when told so.
-        for key in architecture.weight_conversions:
+        for key in encoder.weight_conversions:
             mapping = get_checkpoint_conversion_mapping(key)
             if mapping is None:
                 raise RuntimeError(f"transformers has no checkpoint conversion {key!r}: its version is not supported")
@@ -73,10 +81,11 @@ def unregister() -> None:
     """
     USER_REGISTERED_MAPPINGS.difference_update(_REGISTERED_CONVERSIONS)
     _REGISTERED_CONVERSIONS.clear()
-    for architecture in ARCHITECTURES.values():
-        CONFIG_MAPPING._extra_content.pop(architecture.model_type, None)
-        for auto_class, config_class, _ in _auto_entries(architecture):
-            auto_class._model_mapping._extra_content.pop(config_class, None)
-            IMAGE_PROCESSOR_MAPPING._extra_content.pop(config_class, None)
-        if architecture.model_type not in CONFIG_MAPPING:
-            _register_stock(architecture)
+    for auto_class, config_class, _ in _auto_entries():
+        auto_class._model_mapping._extra_content.pop(config_class, None)
+        IMAGE_PROCESSOR_MAPPING._extra_content.pop(config_class, None)
+    for config_class in _config_classes():
+        CONFIG_MAPPING._extra_content.pop(config_class.model_type, None)
+    for encoder in ENCODERS.values():
+        if encoder.model_type not in CONFIG_MAPPING:
+            _register_stock(encoder)

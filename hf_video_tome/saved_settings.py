@@ -10,6 +10,9 @@ from .merging import is_off
 RESOLVED_WHEN_SAVED = ("schedule", "proportional_attention", "pooling", "scope", "position")
 """Settings that are saved even at their defaults while anything merges: a later default must not take their place."""
 
+OFF_FIELDS = {"r": 0, "input": None, "input_keep": None}
+"""Settings that say whether anything merges, with their defaults."""
+
 _DEFAULTS_OF_0 = {"schedule": "constant", "pooling": "weighted"}
 _DEFAULTS_OF_0_BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
     "videomae": {"scope": "clip", "proportional_attention": False},
@@ -39,7 +42,7 @@ def settings_of_file(model_type: str, fields: Mapping[str, Any], prefix: str) ->
         {'token_merging_schedule': 'constant', 'token_merging_pooling': 'weighted', \
 'token_merging_proportional_attention': False}
     """
-    if is_off(fields.get(f"{prefix}r", 0)):
+    if is_off(*(fields.get(prefix + name, default) for name, default in OFF_FIELDS.items())):
         return {}
     defaults = {**_DEFAULTS_OF_0, **_DEFAULTS_OF_0_BY_MODEL_TYPE.get(model_type, {})}
     return {prefix + name: value for name, value in defaults.items() if fields.get(prefix + name) is None}

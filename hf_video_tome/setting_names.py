@@ -57,7 +57,7 @@ def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = []
     for changes in settings:
         own = {name: value for name, value in changes.items() if name not in common}
-        if "r" in changes and is_off(changes["r"]):
+        if "r" in changes and is_off(changes["r"], changes.get("input"), changes.get("input_keep")):
             own = {"r": 0}  # nothing else counts
         names.append(setting_name(own))
     return names if len(set(names)) == len(names) else [setting_name(changes) for changes in settings]
@@ -82,8 +82,15 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         'merge, r = 150,75 by layer, scope clip'
     """
     r = settings["r"]
-    if is_off(r):
+    if is_off(r, settings.get("input"), settings.get("input_keep")):
         return "off (r = 0): the stock model"
+    start = ""
+    if settings.get("input") is not None:
+        keep = settings["input_keep"]
+        start = f"input {settings['input']}, keeping {'two thirds' if keep is None else keep} of the tubelets"
+        if is_off(r):
+            return start
+        start += ", then "
     mode = settings["mode"] + (f" (threshold {settings['threshold']})" if settings["threshold"] is not None else "")
     place = {"clip": "", "time": "place"}.get(settings["scope"], "frame")
     if isinstance(r, list):  # which is a schedule of its own
@@ -92,4 +99,4 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         per = f"layer and {place}" if place else "layer"
         amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
         amount += f", {settings['schedule']} schedule"
-    return f"{mode}, {amount}, scope {settings['scope']}"
+    return f"{start}{mode}, {amount}, scope {settings['scope']}"

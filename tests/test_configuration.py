@@ -27,6 +27,9 @@ DEFAULTS: dict[str, Any] = {
     "proportional_attention": None,
     "pooling": "weighted",
     "scope": None,
+    "input": None,
+    "input_keep": None,
+    "restore": False,
 }
 
 RESOLVED_WHEN_MERGING: dict[str, Any] = {
@@ -38,7 +41,7 @@ RESOLVED_WHEN_MERGING: dict[str, Any] = {
 """What VideoMAE's config says in its file while tokens are merged, set or not."""
 
 ACCEPTED: dict[str, list[Any]] = {
-    "r": [0, 1, 150, 10**9, 0.01, 0.5, [], [0], [4, 2], [4, 2, 0]],
+    "r": [0, 1, 150, 10**9, 0.01, 0.5, [], [0], [4, 2], [4, 2, 0], [0.5, 3]],
     "schedule": ["constant", "decreasing", "increasing", -1.0, -0.3, 0.0, 1.0],
     "mode": ["merge", "drop", "random_merge", "random_drop"],
     "threshold": [None, -1.0, 0.0, 0.8, 1.0],
@@ -46,10 +49,13 @@ ACCEPTED: dict[str, list[Any]] = {
     "proportional_attention": [None, True, False],
     "pooling": ["mean", "weighted"],
     "scope": [None, "clip", "frame", "tube", "time"],
+    "input": [None, "random"],
+    "input_keep": [None, 0.5, 1.0, 16, 10**6],
+    "restore": [True, False],
 }
 
 REFUSED: dict[str, list[Any]] = {
-    "r": [-1, 0.0, -0.2, 0.51, 1.5, math.nan, math.inf, True, None, "8", [1, -1], [1, 0.5], [True], ["1"], {"r": 1}],
+    "r": [-1, 0.0, -0.2, 0.51, 1.5, math.nan, math.inf, True, None, "8", [1, -1], [1, 0.51], [True], ["1"], {"r": 1}],
     "schedule": ["linear", "", 1.01, -2, math.nan, True, None, [0.5]],
     "mode": ["merging", "", "MERGE", None, 1, ["merge"]],
     "threshold": [1.01, -1.01, math.nan, math.inf, True, "0.8", [0.8]],
@@ -57,6 +63,9 @@ REFUSED: dict[str, list[Any]] = {
     "proportional_attention": [0, 1, "true", "None", 0.5],
     "pooling": ["max", "cls", "", None, True],
     "scope": ["video", "", "CLIP", 3, True, ["clip"]],
+    "input": ["RANDOM", "", True, 1],
+    "input_keep": [0, 1, -3, 0.0, 1.5, math.nan, True, "0.5", [0.5]],
+    "restore": [None, 0, 1, "true"],
 }
 
 # Something of what is allowed, which the message has to say
@@ -69,6 +78,9 @@ ALLOWED: dict[str, list[str]] = {
     "proportional_attention": ["True", "False", "None"],
     "pooling": ["mean", "weighted"],
     "scope": ["clip", "frame", "tube", "time", "None"],
+    "input": ["random", "None"],
+    "input_keep": ["share in (0, 1.0]", "number of tokens >= 2", "None"],
+    "restore": ["True", "False"],
 }
 
 ACCEPTED_CASES = [(name, value) for name, values in ACCEPTED.items() for value in values]
@@ -140,7 +152,7 @@ class TestAcceptedValues:
         changed = {
             key.removeprefix("token_merging_"): v for key, v in saved.items() if key.startswith("token_merging_")
         }
-        merging = name == "r" and bool(np.any(value))
+        merging = (name == "r" and bool(np.any(value))) or (name == "input" and value is not None)
         resolved = RESOLVED_WHEN_MERGING if merging else {}
         assert changed == {**resolved, **({} if value == DEFAULTS[name] else {name: value})}
         for loaded in (

@@ -362,7 +362,7 @@ spec.loader.exec_module(merging)
 import torch
 x = torch.randn(1, 8, 4)
 out, state = merging.merge_tokens(
-    x, x, 2, merging.TokenMergingState(), merging.TokenLayout(0, 2, 4), merging.MergeSettings()
+    x, x, 2, merging.Tokens(), merging.TokenLayout(0, 2, 4), merging.MergeSettings()
 )
 assert out.shape == (1, 6, 4)
 assert not [name for name in sys.modules if name.startswith("hf_video_tome")]

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..merging import TokenMerge, TokenMergingStep, aggregate_heads
+from ..merging import Reduction, Step, aggregate_heads
 
 
-class _RecordingStep(TokenMergingStep):
+class _RecordingStep(Step):
     """A step that takes down the keys of its layer and merges nothing."""
 
     recorded: list[Tensor]
 
-    def decide(self, keys: Tensor, num_frames: int | None = None) -> TokenMerge:
+    def decide(self, keys: Tensor, num_frames: int | None = None) -> Reduction:
         metric = aggregate_heads(keys, self.settings.head_aggregation)
         if num_frames is not None:
             # Of each frame alone, and without prefix tokens: into the order of the sequence, with zeros for these.
@@ -25,7 +25,7 @@ class _RecordingStep(TokenMergingStep):
             prefix = frames.new_zeros(len(frames), self.layout.num_prefix_tokens, frames.shape[-1])
             metric = self.layout.join(prefix, frames, "frame")
         self.recorded.append(metric)
-        return TokenMerge(self.state, self.layout, self.settings.scope)
+        return Reduction(self.tokens, self.layout, self.settings.scope)
 
 
 @contextmanager
@@ -33,13 +33,13 @@ def _recording(model: nn.Module) -> Iterator[list[Tensor]]:
     recorded: list[Tensor] = []
 
     def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        step = kwargs.get("token_merging")
-        if type(step) is not TokenMergingStep:
+        step = kwargs.get("step")
+        if type(step) is not Step:
             return None
         # r = 1, so that no layer leaves the call out because it has nothing to remove.
         recording = _RecordingStep(1, *step[1:])
         recording.recorded = recorded
-        return args, {**kwargs, "token_merging": recording}
+        return args, {**kwargs, "step": recording}
 
     handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in model.modules()]
     try:
@@ -52,7 +52,7 @@ def _recording(model: nn.Module) -> Iterator[list[Tensor]]:
 def unmerged_keys(model: Any, pixel_values: Tensor) -> list[Tensor]:
     """Runs a model without merging and takes down what each of its layers would compare tokens by.
 
-    Works for every architecture: the step that tells a layer what to merge (`TokenMergingStep`) is replaced on its way
+    Works for every architecture: the step that tells a layer what to merge (`Step`) is replaced on its way
     by one that only looks.
 
     Args:

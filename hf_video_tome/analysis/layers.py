@@ -22,7 +22,7 @@ from ..merging import (
     TokenLayout,
     TokenMergingTrace,
     build_trace,
-    initial_state,
+    initial_tokens,
     merge_tokens,
 )
 from ..visualization import ClipGeometry, save_contact_sheet, token_map
@@ -124,7 +124,7 @@ def duplicate_layer(
         >>> trace.layer_sources[1].tolist(), trace.token_counts
         ([[0, 0, 1, 1]], (4, 2, 1))
     """
-    state = initial_state(len(keys), keys.shape[1], keys.device, track=True)
+    state = initial_tokens(len(keys), keys.shape[1], keys.device, track=True)
     states, counts = [state], [keys.shape[1]]
     for r in requested:
         keys, state = merge_tokens(keys, keys, r, state, layout, settings, generator)

@@ -360,7 +360,8 @@ def _settings(
     chosen_modes: list[str | None] = [*modes] or [None]
     for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
         chosen = {**saved, **merging_settings(schedule=schedule, mode=mode), **common, "r": value}
-        chosen = {"r": 0} if is_off(value) else chosen  # nothing else counts
+        if is_off(value, chosen.get("input"), chosen.get("input_keep")):
+            chosen = {"r": 0}  # nothing else counts
         with_settings(config, {**fresh, **chosen})
         if chosen not in found:
             found.append(chosen)

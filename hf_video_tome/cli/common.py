@@ -173,7 +173,11 @@ def require_packages(packages: Mapping[str, str], extra: str) -> None:
 
 
 # --- values of options
-def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
+def _number(text: str) -> int | float:
+    return float(text) if re.search(r"[.eE]", text) else int(text)
+
+
+def parse_r(text: str, option: str = "--r") -> int | float | list[int | float]:
     """Reads a value of `--r`.
 
     Args:
@@ -196,12 +200,12 @@ def parse_r(text: str, option: str = "--r") -> int | float | list[int]:
         if re.search(r"[^\d.,eE+\- ]", text, re.ASCII):  # int() reads 1_0 and digits of all scripts
             raise ValueError
         if "," in text:
-            return check_r([int(part) for part in text.split(",")])
-        return check_r(float(text) if re.search(r"[.eE]", text) else int(text))
+            return check_r([_number(part) for part in text.split(",")])
+        return check_r(_number(text))
     except ValueError as error:
         limit = f", no number above {MAX_R}" if str(MAX_R) in str(error) else ""
         raise InputError(
-            f"{option} must be a number of tokens >= 0 (150), a share in (0, 0.5] (0.1), or a list of numbers >= 0, "
+            f"{option} must be a number of tokens >= 0 (150), a share in (0, 0.5] (0.1), or a list of these, "
             f"one per layer (8,8,4){limit}, got {shown(text)}"
         ) from None
 
@@ -252,6 +256,12 @@ def merging_settings(r: str | None = None, schedule: str | None = None, **others
             settings["schedule"] = float(schedule)
         except ValueError:
             settings["schedule"] = schedule
+    if "input_keep" in settings:
+        keep = settings["input_keep"]
+        try:
+            settings["input_keep"] = _number(keep)
+        except ValueError:
+            raise InputError(f"--input-keep must be a share (0.5) or a number of tubelets, got {keep!r}") from None
     for name, value in settings.items():
         try:
             CHECKS[name](value)
@@ -463,7 +473,7 @@ def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
 
 def describe_merging(summary: Mapping[str, Any]) -> str:
     """The same in words."""
-    if is_off(summary["r"]):
+    if is_off(summary["r"], summary.get("input"), summary.get("input_keep")):
         return describe_settings(summary)
     attention = "with" if summary["proportional_attention"] else "without"
     position = f", position {summary['position']}" if "position" in summary else ""

@@ -111,6 +111,24 @@ class MatchingOptions:
             show_default="chosen by the architecture",
         ),
     ] = None
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="STAGE",
+            help="What enters the first layer: all tubelets, or random ones only (random).",
+            show_default="all",
+        ),
+    ] = None
+    input_keep: Annotated[
+        str | None,
+        typer.Option(
+            "--input-keep",
+            metavar="KEEP",
+            help="What the input stage keeps: a share of the tubelets (0.5), or how many (784).",
+            show_default="two thirds",
+        ),
+    ] = None
     position: Annotated[
         str | None,
         typer.Option(

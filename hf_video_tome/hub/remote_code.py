@@ -122,8 +122,8 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
         source = path.relative_to(Path(str(import_module(PACKAGE).__file__)).parents[1]).as_posix()
         sources[name] = (module.__name__, HEADER.format(version=__version__, source=source) + text)
     files = {f"{name}.py": text for name, (_, text) in sorted(sources.items())}
-    if architecture.weight_conversions:
-        files[f"{flat_name(entry)}.py"] += WEIGHT_CONVERSIONS.format(keys=architecture.weight_conversions)
+    if architecture.encoder.weight_conversions:
+        files[f"{flat_name(entry)}.py"] += WEIGHT_CONVERSIONS.format(keys=architecture.encoder.weight_conversions)
     processor_map = {"AutoImageProcessor": f"{flat_name(processing)}.{ClipProcessor.__name__}"} if processor else {}
     return RemoteCode(files, _auto_map(architecture, entry, flat_name(entry)), processor_map)
 

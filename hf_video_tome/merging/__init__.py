@@ -1,17 +1,7 @@
 """Token merging in plain PyTorch: nothing here knows of transformers."""
 
-from .assignment import Assignment, assign, keep_states, merge_sizes, merge_states
-from .attention import append_size_channel, size_bias
-from .functional import (
-    MergeSettings,
-    TokenMerge,
-    TokenMergingPlan,
-    TokenMergingStep,
-    decide_merge,
-    mean_pool,
-    merge_tokens,
-    token_counts,
-)
+from .assignment import Assignment, assign_pairs
+from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
 from .layout import SCOPES, TokenLayout
 from .matching import (
     Matching,
@@ -22,7 +12,11 @@ from .matching import (
     random_matching,
     random_scores,
 )
-from .modes import MODES, Mode, ModeInputs, register_mode
+from .modes import MODES, Context, Mode, half_at_most, register_mode
+from .plan import Plan, token_counts
+from .pooling import mean_pool
+from .proportional import append_size_channel, log_size, size_bias
+from .reduction import Reduction, reduce_tokens
 from .schedule import (
     MAX_LAYERS,
     MAX_R,
@@ -37,11 +31,15 @@ from .schedule import (
 )
 from .setting_error import SettingError
 from .settings import CHECKS, POSITIONS, Check, TokenMergingSettings, is_off
-from .state import TokenMergingState, TokenMergingTrace, build_trace, initial_state, unmerge
+from .slot_means import keep_states, merge_sizes, merge_states
+from .step import MergeSettings, Step, merge_tokens
+from .tokens import Tokens, initial_tokens, is_real
+from .trace import TokenMergingTrace, build_trace, unmerge
 from .values import is_between, shown
 
 __all__ = [
     "CHECKS",
+    "INPUT_STAGES",
     "MAX_LAYERS",
     "MAX_R",
     "MAX_SHARE",
@@ -51,32 +49,36 @@ __all__ = [
     "SCOPES",
     "Assignment",
     "Check",
+    "Context",
+    "InputContext",
     "Matching",
     "MergeSettings",
     "Mode",
-    "ModeInputs",
+    "Plan",
+    "Reduction",
     "SettingError",
+    "Step",
     "TokenLayout",
-    "TokenMerge",
-    "TokenMergingPlan",
     "TokenMergingSettings",
-    "TokenMergingState",
-    "TokenMergingStep",
     "TokenMergingTrace",
+    "Tokens",
     "aggregate_heads",
     "append_size_channel",
-    "assign",
+    "assign_pairs",
     "bipartite_soft_matching",
     "build_trace",
     "check_r",
     "check_schedule",
     "cosine_matching",
     "cosine_scores",
-    "decide_merge",
-    "initial_state",
+    "half_at_most",
+    "initial_tokens",
     "is_between",
     "is_off",
+    "is_real",
     "keep_states",
+    "keep_tokens",
+    "log_size",
     "max_removable",
     "mean_pool",
     "merge_sizes",
@@ -84,6 +86,8 @@ __all__ = [
     "merge_tokens",
     "random_matching",
     "random_scores",
+    "reduce_tokens",
+    "register_input_stage",
     "register_mode",
     "removals_per_layer",
     "requested_removals",

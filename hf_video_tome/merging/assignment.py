@@ -1,153 +1,95 @@
-"""What becomes of the matched tokens: the common form that every mode answers in, and how it is carried out."""
+"""What a mode answers: where every token of a matched set goes, what a slot holds and how sizes count."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from .matching import Matching
 
+Content = Literal["mean", "owner"]
+"""What a slot holds: the size-weighted mean of its tokens, or the token that owns it."""
+
+Sizes = Literal["summed", "owner"]
+"""How many original tokens a slot stands for: all that its tokens stand for, or those of its owner alone."""
+
 
 class Assignment(NamedTuple):
-    """Where every token of a set goes.
+    """Where every token of a matched set goes.
 
     Attributes:
-        slot: (B, S, N) int64, the output slot of each token; -1 where its content is discarded.
+        slot: (B, S, N) int64, the output slot that stands for each token; -1 where none does.
         owner: (B, S, M) int64, the position of the token that each output slot is named after, in output order.
         moved: (B, S, N - M) int64, positions of the tokens that own no slot.
-        averaged: Whether slots hold averages. False promises that each slot holds its owner and nothing else.
+        content: What a slot holds.
+        sizes: How many original tokens a slot stands for.
+        num_slots: (B, S) int64, slots that each set really has, where that depends on its content: those behind are
+            empty. None: all M.
 
-    S is 1 where one assignment serves all sets of a sample (scopes "tube" and "time").
+    S is 1 where one assignment serves all sets of a clip (scopes "tube" and "time").
     """
 
     slot: Tensor
     owner: Tensor
     moved: Tensor
-    averaged: bool
+    content: Content = "mean"
+    sizes: Sizes = "summed"
+    num_slots: Tensor | None = None
 
     def expand_sets(self, num_sets: int) -> Assignment:
-        """The same assignment for each of `num_sets` sets, without copying."""
+        """Returns the same assignment for each of `num_sets` sets, without copying."""
         shape = (-1, num_sets, -1)
-        return Assignment(
-            self.slot.expand(shape), self.owner.expand(shape), self.moved.expand(shape), averaged=self.averaged
+        return self._replace(
+            slot=self.slot.expand(shape), owner=self.owner.expand(shape), moved=self.moved.expand(shape)
+        )
+
+    def behind(self, num_prefix_tokens: int) -> Assignment:
+        """Returns the same assignment for sets that begin with prefix tokens, which stay as they are."""
+        if num_prefix_tokens == 0:
+            return self
+        prefix = torch.arange(num_prefix_tokens, device=self.slot.device).expand(*self.slot.shape[:-1], -1)
+        shifted = self.slot + num_prefix_tokens
+        return self._replace(
+            slot=torch.cat((prefix, shifted.where(self.slot >= 0, -1)), dim=-1),
+            owner=torch.cat((prefix, self.owner + num_prefix_tokens), dim=-1),
+            moved=self.moved + num_prefix_tokens,
+            num_slots=None if self.num_slots is None else self.num_slots + num_prefix_tokens,
+        )
+
+    def narrowed(self, width: int) -> Assignment:
+        """Returns the same assignment with `width` slots: those behind are empty in all sets."""
+        return self._replace(
+            owner=self.owner[..., :width], moved=torch.cat((self.owner[..., width:], self.moved), dim=-1)
         )
 
 
-def assign(matching: Matching, *, keep_sources: bool, discarded: Tensor | None = None) -> Assignment:
+def assign_pairs(
+    matching: Matching, *, content: Content = "mean", sizes: Sizes = "summed", discarded: Tensor | None = None
+) -> Assignment:
     """Builds the assignment that a matching leads to.
 
     Args:
         matching: The pairs, each field (B, S, ...).
-        keep_sources: Whether sources join their destination's slot (merging) or are discarded (dropping).
-        discarded: (B, S, N) bool, further tokens whose content is discarded while their slot stays.
+        content: What a slot holds. With "owner", sources are discarded.
+        sizes: How sizes count. With "owner", no slot stands for a source.
+        discarded: (B, S, N) bool, further tokens that no slot stands for, while their own slot stays.
 
     Returns:
         The `Assignment`.
     """
     num_slots = matching.kept.shape[-1]
-    num_tokens = num_slots + matching.source.shape[-1]
+    num_tokens = num_slots + matching.moved.shape[-1]
     slots = torch.arange(num_slots, device=matching.kept.device).expand_as(matching.kept)
+    if matching.num_kept is not None:
+        slots = slots.where(slots < matching.num_kept.unsqueeze(-1), -1)
     slot = slots.new_full((*slots.shape[:-1], num_tokens), -1).scatter(-1, matching.kept, slots)
-    if keep_sources:
-        slot = slot.scatter(-1, matching.source, slot.gather(-1, matching.destination))
+    heir = slot.gather(-1, matching.destination) if sizes == "summed" else matching.source.new_full((), -1)
+    if matching.is_pair is not None:
+        heir = heir.where(matching.is_pair, slot.gather(-1, matching.source))
+    if sizes == "summed" or matching.is_pair is not None:
+        slot = slot.scatter(-1, matching.source, heir)
     if discarded is not None:
         slot = slot.masked_fill(discarded, -1)
-    return Assignment(slot=slot, owner=matching.kept, moved=matching.source, averaged=keep_sources)
-
-
-def _gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Picks tokens: x (B, S, N, C), index (B, S, n) -> (B, S, n, C)."""
-    return x.gather(2, index.unsqueeze(-1).expand(*index.shape, x.shape[-1]))
-
-
-def merge_sizes(size: Tensor | None, assignment: Assignment, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Sizes after merging, and the weight of each token in its slot.
-
-    Args:
-        size: (B, S, N) float, how many original tokens each token stands for; None for all ones.
-        assignment: Where every token goes.
-        dtype: Dtype of the sizes where `size` is None.
-
-    Returns:
-        The sizes (B, S, M) of the slots, and the weights (B, S, N): size / size of the slot, zero where discarded. The
-        weights of each slot sum to one.
-    """
-    slot, alive = assignment.slot.clamp_min(0), assignment.slot >= 0
-    size = alive.to(dtype) if size is None else size * alive
-    slot_size = size.new_zeros(assignment.owner.shape).scatter_add(-1, slot, size)
-    return slot_size, size / slot_size.gather(-1, slot)
-
-
-def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
-    """Weighted mean of the tokens of each slot; differentiable in x.
-
-    Sums are taken in float32 or better: in half precision, hundreds of small terms would get lost.
-
-    Args:
-        x: (B, S, N, C) float states.
-        weight: (B, S, N) float, weights that sum to one in each slot.
-        assignment: Where every token goes.
-
-    Returns:
-        (B, S, M, C) in the dtype of x.
-    """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-        return _SumBags.apply(x.to(dtype), weight.to(dtype), assignment.slot, assignment.owner.shape[-1]).to(x.dtype)
-    weight = weight.to(dtype).unsqueeze(-1)
-
-    def weighted(index: Tensor) -> Tensor:
-        return _gather_tokens(x, index).to(dtype) * _gather_tokens(weight, index)
-
-    target = assignment.slot.clamp_min(0).gather(-1, assignment.moved)
-    index = target.unsqueeze(-1).expand(*target.shape, x.shape[-1])
-    return weighted(assignment.owner).scatter_add(2, index, weighted(assignment.moved)).to(x.dtype)
-
-
-class _SumBags(torch.autograd.Function):
-    """`merge_states` as one kernel, which reads every token once and writes every slot once: several times faster.
-
-    PyTorch's own derivative of the kernel has no further one. This one is made of gathering and of the kernel itself,
-    as the function is linear.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, slot: Tensor, num_slots: int) -> Tensor:
-        """Sums x (B, S, N, C) times weight (B, S, N) by slot (B, S, N), -1 for none, to (B, S, num_slots, C)."""
-        total = slot[..., 0].numel() * num_slots
-        first_slot = torch.arange(0, total, num_slots, device=x.device).view(*slot.shape[:-1], 1)
-        # What is discarded has a bag of its own, behind all others.
-        bags, order = torch.where(slot < 0, total, slot + first_slot).flatten().sort(stable=True)
-        offsets = torch.searchsorted(bags, torch.arange(total + 1, device=x.device))
-        weights = weight.flatten().index_select(0, order)
-        sums = embedding_bag(order, x.flatten(0, 2), offsets, mode="sum", per_sample_weights=weights)
-        return sums[:-1].view(*x.shape[:2], num_slots, x.shape[-1])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keeps what the derivatives need."""
-        _, weight, slot, ctx.num_slots = inputs
-        ctx.save_for_backward(weight, slot)
-        ctx.save_for_forward(weight, slot)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Each token gets the gradient of its slot, times its weight, which is zero where it was discarded."""
-        weight, slot = ctx.saved_tensors
-        index = slot.clamp_min(0).unsqueeze(-1).expand(*slot.shape, gradient.shape[-1])
-        return gradient.gather(2, index) * weight.unsqueeze(-1), None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        """The function is linear in x."""
-        return _SumBags.apply(tangent, *ctx.saved_tensors, ctx.num_slots)
-
-
-def keep_states(x: Tensor, assignment: Assignment) -> Tensor:
-    """States of the slots where nothing is averaged: those of their owners, (B, S, N, C) -> (B, S, M, C)."""
-    return _gather_tokens(x, assignment.owner)
+    return Assignment(slot, matching.kept, matching.moved, content, sizes, matching.num_kept)

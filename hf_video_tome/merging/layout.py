@@ -39,6 +39,21 @@ class TokenLayout(NamedTuple):
         """Tokens of the unmerged sequence."""
         return self.num_prefix_tokens + self.num_frames * self.num_patches
 
+    def token_index(self, device: torch.device | None = None) -> Tensor:
+        """Where each token of the unmerged sequence is in the clip.
+
+        Returns:
+            (num_tokens,) int64: t * P + p of patch p of frame t, -1 of prefix tokens.
+
+        Examples:
+            >>> TokenLayout(1, num_frames=2, num_patches=3, patch_major=True).token_index().tolist()
+            [-1, 0, 3, 1, 4, 2, 5]
+        """
+        index = torch.arange(self.num_frames * self.num_patches, device=device)
+        if self.patch_major:
+            index = index.view(self.num_frames, self.num_patches).T.flatten()
+        return torch.cat((index.new_full((self.num_prefix_tokens,), -1), index))
+
     def set_size(self, scope: str) -> tuple[int, int]:
         """Tokens in one matched set, and how many of them are protected.
 

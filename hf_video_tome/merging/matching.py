@@ -15,6 +15,9 @@ from .schedule import max_removable
 SCORES_PER_BLOCK = 4 << 20
 """Scores, of all clips and sets together, that are held at a time: 16 MiB in float32."""
 
+GROUP_PENALTY = 4.0
+"""Speaks against pairs across groups: more than scores, from -1 to 1, can differ by."""
+
 
 class Matching(NamedTuple):
     """Pairs of tokens that are most alike, and the order of what is left.
@@ -25,12 +28,18 @@ class Matching(NamedTuple):
             one.
         score: (..., r) float, the similarity of each pair.
         kept: (..., M) int64, positions of the tokens that are kept, in the order of the output.
+        moved: (..., N - M) int64, positions of the tokens that are not.
+        is_pair: (..., r) bool, which of the pairs are made; None: all.
+        num_kept: (...) int64, how many of `kept` are tokens rather than padding; None: all.
     """
 
     source: Tensor
     destination: Tensor
     score: Tensor
     kept: Tensor
+    moved: Tensor
+    is_pair: Tensor | None = None
+    num_kept: Tensor | None = None
 
 
 def aggregate_heads(keys: Tensor, aggregation: str) -> Tensor:
@@ -126,24 +135,36 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
     Args:
         scores: (..., ceil(N / 2), floor(N / 2)) float, similarity of the tokens at even to those at odd positions.
         r: Pairs to make; more than half of the unprotected tokens is capped.
-        num_protected: 1 where the first token (CLS) is neither to be merged away nor to take others in, else 0.
+        num_protected: Tokens at the start (CLS, registers) that are neither merged away nor take others in.
 
     Returns:
         The `Matching`, without gradient.
-
-    Raises:
-        ValueError: If `num_protected` is neither 0 nor 1.
 
     Examples:
         >>> matching = bipartite_soft_matching(torch.tensor([[0.1, 0.9], [0.3, 0.2]]), r=1)
         >>> matching.source.tolist(), matching.destination.tolist(), matching.kept.tolist()
         ([0], [3], [2, 1, 3])
     """
-    return _keep_best_pairs(*scores.detach().max(dim=-1), scores.shape[-1], r, num_protected)
+    scores = scores.detach()
+    if (
+        min(num_protected, scores.shape[-2] + scores.shape[-1]) > 1
+    ):  # one is at an even position, and takes nothing in anyway
+        scores = scores.index_fill(
+            -1, torch.arange(min(num_protected // 2, scores.shape[-1]), device=scores.device), -torch.inf
+        )
+    return _keep_best_pairs(*scores.max(dim=-1), scores.shape[-1], r, num_protected)
 
 
 def cosine_matching(
-    metric: Tensor, r: int, num_protected: int = 0, shared: bool = False, block_size: int = SCORES_PER_BLOCK
+    metric: Tensor,
+    r: int,
+    num_protected: int = 0,
+    shared: bool = False,
+    block_size: int = SCORES_PER_BLOCK,
+    *,
+    length: Tensor | None = None,
+    group: Tensor | None = None,
+    threshold: Tensor | float | None = None,
 ) -> Matching:
     """`bipartite_soft_matching` of the `cosine_scores`, of which only a block exists at any time.
 
@@ -153,15 +174,17 @@ def cosine_matching(
     Args:
         metric: (B, S, N, D) float, one vector for each of N tokens in S sets per sample.
         r: Pairs to make in each set; more than half of the unprotected tokens is capped.
-        num_protected: 1 where the first token (CLS) is neither to be merged away nor to take others in, else 0.
+        num_protected: Tokens at the start (CLS, registers) that are neither merged away nor take others in.
         shared: Whether all S sets are to have one matching, by the mean of their scores.
         block_size: Scores to compute at a time, in whole rows.
+        length: (B,) int64, tokens of each set that are no padding, which comes last; None where there is none. Each
+            clip gets the pairs that it would get alone.
+        group: (B, S, N) int64, alike in all sets when shared. A token is paired with one of its own group while there
+            is any, and pairs inside groups come before pairs across.
+        threshold: Only pairs with a higher score are made, so that their number, at most r, depends on the clip.
 
     Returns:
         The `Matching`, with fields (B, S, ...), S = 1 when shared; without gradient.
-
-    Raises:
-        ValueError: If `num_protected` is neither 0 nor 1.
 
     Examples:
         >>> cosine_matching(torch.randn(2, 4, 9, 16), r=3, shared=True).source.shape
@@ -170,13 +193,18 @@ def cosine_matching(
     with _autocast_disabled(metric):
         even, odd = _directions(metric.detach(), shared)
         rows, columns = even.flatten(0, 1), odd.flatten(0, 1).transpose(-1, -2)
+        choice = _Choice.of(even.shape[1], metric, num_protected, length, group)
 
         def scores(first: int, count: int, first_row: int, num_rows: int) -> Tensor:
             block = rows.narrow(0, first, count).narrow(1, first_row, num_rows)
-            return block @ columns.narrow(0, first, count)
+            return choice.restrict(block @ columns.narrow(0, first, count), first, first_row)
 
-        best = _best_odd(scores, even.shape[:-1], odd.shape[-2], block_size)
-        return _keep_best_pairs(*best, odd.shape[-2], r, num_protected)
+        best, best_odd = _best_odd(scores, even.shape[:-1], odd.shape[-2], block_size)
+        score = None
+        if group is not None:  # what is compared above is not the similarity
+            partner = odd.gather(2, best_odd.unsqueeze(-1).expand(*best_odd.shape, odd.shape[-1]))
+            score = (even * partner).sum(dim=-1)
+        return _keep_best_pairs(best, best_odd, odd.shape[-2], r, num_protected, length, score, threshold)
 
 
 def random_matching(
@@ -186,6 +214,9 @@ def random_matching(
     shared: bool = False,
     generator: torch.Generator | None = None,
     block_size: int = SCORES_PER_BLOCK,
+    *,
+    length: Tensor | None = None,
+    group: Tensor | None = None,
 ) -> Matching:
     """`bipartite_soft_matching` of the `random_scores`, of which only a block exists at any time.
 
@@ -196,12 +227,11 @@ def random_matching(
         shared: Whether all S sets are to have one matching.
         generator: Source of randomness; the global one of PyTorch when None.
         block_size: As for `cosine_matching`.
+        length: As for `cosine_matching`.
+        group: As for `cosine_matching`.
 
     Returns:
         The `Matching`, with fields (B, S, ...), S = 1 when shared; on CPUs the one of `random_scores`.
-
-    Raises:
-        ValueError: If `num_protected` is neither 0 nor 1.
 
     Examples:
         >>> random_matching(torch.randn(2, 4, 9, 16), r=3).source.shape
@@ -210,10 +240,53 @@ def random_matching(
     batch, sets, num_tokens, _ = metric.shape
     shape, num_odd = (batch, 1 if shared else sets, (num_tokens + 1) // 2), num_tokens // 2
 
-    def scores(first: int, count: int, first_row: int, num_rows: int) -> Tensor:
-        return _uniform((count, num_rows, num_odd), metric, generator)
+    choice = _Choice.of(shape[1], metric, num_protected, length, group)
 
-    return _keep_best_pairs(*_best_odd(scores, shape, num_odd, block_size), num_odd, r, num_protected)
+    def scores(first: int, count: int, first_row: int, num_rows: int) -> Tensor:
+        return choice.restrict(_uniform((count, num_rows, num_odd), metric, generator), first, first_row)
+
+    return _keep_best_pairs(*_best_odd(scores, shape, num_odd, block_size), num_odd, r, num_protected, length)
+
+
+class _Choice(NamedTuple):
+    """Which tokens a token may be paired with.
+
+    Attributes:
+        bias: (B * S, num_odd) or (1, num_odd) float, 0 or -inf, added to the scores with each token at an odd
+            position; None for zeros.
+        group: (B * S, N) int64, or None.
+    """
+
+    bias: Tensor | None
+    group: Tensor | None
+
+    @classmethod
+    def of(
+        cls, num_sets: int, metric: Tensor, num_protected: int, length: Tensor | None, group: Tensor | None
+    ) -> _Choice:
+        """Makes it from the arguments of a matching, and the number of sets that are matched."""
+        if group is not None:
+            group = group[:, :num_sets].flatten(0, 1)
+        if length is None and num_protected < 2:
+            return cls(None, group)
+        odd = torch.arange(1, metric.shape[2], 2, device=metric.device)
+        allowed = (odd >= num_protected).unsqueeze(0)
+        if length is not None:
+            allowed = (allowed & (odd < length.unsqueeze(-1))).repeat_interleave(num_sets, dim=0)
+        bias = torch.zeros(allowed.shape, dtype=metric.dtype, device=metric.device)
+        return cls(bias.masked_fill(~allowed, -torch.inf), group)
+
+    def restrict(self, scores: Tensor, first: int, first_row: int) -> Tensor:
+        """Adds what speaks against pairs to a block of their scores (sets, rows, num_odd)."""
+        count, num_rows, _ = scores.shape
+        if self.group is not None:
+            group = self.group.narrow(0, first, count)
+            even = group[:, ::2].narrow(1, first_row, num_rows)
+            scores = scores - GROUP_PENALTY * (even.unsqueeze(-1) != group[:, None, 1::2])
+        if self.bias is not None:
+            bias = self.bias if self.bias.shape[0] == 1 else self.bias.narrow(0, first, count)
+            scores = scores + bias.unsqueeze(1)
+        return scores
 
 
 def _best_odd(
@@ -260,32 +333,87 @@ def _order_from_best(score: Tensor) -> Tensor:
     return score.argsort(dim=-1, descending=True, stable=True)
 
 
-def _keep_best_pairs(best_score: Tensor, best_odd: Tensor, num_odd: int, r: int, num_protected: int) -> Matching:
+def _keep_best_pairs(
+    best: Tensor,
+    best_odd: Tensor,
+    num_odd: int,
+    r: int,
+    num_protected: int,
+    length: Tensor | None = None,
+    score: Tensor | None = None,
+    threshold: Tensor | float | None = None,
+) -> Matching:
     """The r best pairs.
 
     Args:
-        best_score: (..., E) float, of each token at an even position the best score.
+        best: (..., E) float, of each token at an even position the best of what is compared.
         best_odd: (..., E) int64, the token that it is reached with, counted among those at odd positions.
         num_odd: Tokens at odd positions.
-        r: As for `bipartite_soft_matching`.
-        num_protected: As for `bipartite_soft_matching`.
+        r: As for `cosine_matching`.
+        num_protected: As for `cosine_matching`.
+        length: As for `cosine_matching`.
+        score: (..., E) float, similarity of the two; `best` itself when None.
+        threshold: As for `cosine_matching`.
 
     Returns:
         The `Matching`.
     """
-    if num_protected not in (0, 1):
-        raise ValueError(f"num_protected must be 0 or 1 (a CLS token at position 0), got {num_protected!r}")
-    r = min(r, max_removable(best_score.shape[-1] + num_odd, num_protected))
+    if num_protected < 0:
+        raise ValueError(f"num_protected must be an int >= 0, got {num_protected}")
+    num_even = best.shape[-1]
+    num_protected = min(num_protected, num_even + num_odd)
+    r = min(r, max_removable(num_even + num_odd, num_protected))
     if num_protected:
-        best_score[..., 0] = -torch.inf
-    order = _order_from_best(best_score)
-    merged, unmatched = order[..., :r], order[..., r:]
+        best[..., : (num_protected + 1) // 2] = -torch.inf
+    if length is not None:
+        best = best.where(2 * torch.arange(num_even, device=best.device) < length[:, None, None], -torch.inf)
+    order = _order_from_best(best)
+    merged = order[..., :r]
+    source, destination = 2 * merged, 2 * best_odd.gather(-1, merged) + 1
+    pair_score = (best if score is None else score).gather(-1, merged)
+    if length is None and threshold is None:
+        kept = _kept(order[..., r:], num_odd, num_protected)
+        return Matching(source, destination, pair_score, kept, moved=source)
+    if length is None:
+        length = best_odd.new_full(best.shape[:1], num_even + num_odd)
+    num_pairs = ((length - num_protected).clamp_min(0) // 2).clamp_max(r).unsqueeze(-1).expand(best.shape[:-1])
+    if threshold is not None:
+        num_pairs = torch.minimum(num_pairs, (pair_score > threshold).sum(dim=-1))
+    arranged = _arranged(order, num_odd, num_protected, length, num_pairs)
+    width = num_even + num_odd - (r if threshold is None else 0)
+    return Matching(
+        source,
+        destination,
+        pair_score,
+        kept=arranged[..., :width],
+        moved=arranged[..., width:],
+        is_pair=torch.arange(r, device=best.device) < num_pairs.unsqueeze(-1),
+        num_kept=length.unsqueeze(-1) - num_pairs,
+    )
+
+
+def _kept(unmatched: Tensor, num_odd: int, num_protected: int) -> Tensor:
+    """Positions that are kept (..., M), in their order, given the unmatched ones of those at even positions."""
     if num_protected:
         unmatched = unmatched.sort(dim=-1).values
-    odd = torch.arange(1, 2 * num_odd, 2, device=best_score.device).expand(*best_score.shape[:-1], num_odd)
-    return Matching(
-        source=2 * merged,
-        destination=2 * best_odd.gather(-1, merged) + 1,
-        score=best_score.gather(-1, merged),
-        kept=torch.cat((2 * unmatched, odd), dim=-1),
+    odd = torch.arange(1, 2 * num_odd, 2, device=unmatched.device).expand(*unmatched.shape[:-1], num_odd)
+    if num_protected < 2:
+        return torch.cat((2 * unmatched, odd), dim=-1)
+    prefix = torch.arange(num_protected, device=unmatched.device).expand(*unmatched.shape[:-1], num_protected)
+    even = 2 * unmatched[..., (num_protected + 1) // 2 :]
+    return torch.cat((prefix, even, odd[..., num_protected // 2 :]), dim=-1)
+
+
+def _arranged(order: Tensor, num_odd: int, num_protected: int, length: Tensor, num_pairs: Tensor) -> Tensor:
+    """All positions (..., N): those that are kept as `_kept` has them, then padding, then those that are merged."""
+    num_even = order.shape[-1]
+    num_tokens = num_even + num_odd
+    position = torch.arange(num_tokens, device=order.device)
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(num_even, device=order.device).expand_as(order))
+    even = torch.where(rank < num_pairs.unsqueeze(-1), 4 * num_tokens, num_tokens) + (
+        position[::2] if num_protected else rank
     )
+    odd = (2 * num_tokens + position[1::2]).expand(*order.shape[:-1], num_odd)
+    key = torch.stack((even, torch.nn.functional.pad(odd, (0, num_even - num_odd))), dim=-1).flatten(-2)
+    key = key[..., :num_tokens].where(position < length[:, None, None], 3 * num_tokens + position)
+    return key.where(position >= num_protected, position).argsort(dim=-1)

@@ -24,15 +24,14 @@ MAX_LAYERS = 1024
 """The most layers that a schedule is made for: far more than any model has, and few enough to list one by one."""
 
 
-def check_r(r: Any) -> int | float | list[int]:
+def check_r(r: Any) -> int | float | list[int | float]:
     """Validates the number of tokens to remove per layer and returns it in its JSON-safe form.
 
     Args:
-        r: An int from 0 to `MAX_R`, a share of the initial tokens in (0, 0.5], or a sequence of such ints, one per
-            layer.
+        r: An int from 0 to `MAX_R`, a share of the initial tokens in (0, 0.5], or a sequence of such, one per layer.
 
     Returns:
-        The same value as a plain int, float or list of ints.
+        The same value as a plain int, float or list of these.
 
     Raises:
         SettingError: If `r` is none of these.
@@ -48,11 +47,11 @@ def check_r(r: Any) -> int | float | list[int]:
         if _is_count(r):
             return operator.index(r)  # see `_plain_float`
     elif isinstance(r, numbers.Real):
-        if is_between(r, 0, MAX_SHARE) and r != 0:
+        if _is_share(r):
             return _plain_float(r)
-    elif entries is r and all(_is_count(x) for x in r):
-        return [operator.index(x) for x in r]
-    allowed = f"an int >= 0, a share in (0, {MAX_SHARE}], or a list of ints >= 0, one per layer"
+    elif entries is r and all(_is_count(x) or _is_share(x) for x in r):
+        return [operator.index(x) if isinstance(x, numbers.Integral) else _plain_float(x) for x in r]
+    allowed = f"an int >= 0, a share in (0, {MAX_SHARE}], or a list of these, one per layer"
     if any(isinstance(x, numbers.Integral) and is_between(x, MAX_R + 1, inf) for x in entries):
         allowed += f", no int above {MAX_R}"
     raise SettingError("r", r, allowed)
@@ -60,6 +59,10 @@ def check_r(r: Any) -> int | float | list[int]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, numbers.Integral) and is_between(value, 0, MAX_R)
+
+
+def _is_share(value: object) -> bool:
+    return not isinstance(value, numbers.Integral) and is_between(value, 0, MAX_SHARE) and value != 0
 
 
 def _plain_float(value: Any) -> float:
@@ -106,7 +109,7 @@ def tokens_of_share(share: float, num_tokens: int) -> int:
 
 
 def requested_removals(
-    r: int | float | Sequence[int], schedule: str | float, num_layers: int, num_tokens: int
+    r: int | float | Sequence[int | float], schedule: str | float, num_layers: int, num_tokens: int
 ) -> list[int]:
     """Tokens that each layer is asked to remove, before the limit of half the tokens is applied.
 
@@ -115,8 +118,8 @@ def requested_removals(
     r * L tokens in total.
 
     Args:
-        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5] (rounded down), or one int per layer
-            (padded with zeros).
+        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5] (rounded down), or one of these per
+            layer (padded with zeros).
         schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
         num_layers: Number of layers L.
         num_tokens: Tokens that take part in one matching before the first layer (without protected tokens).
@@ -135,13 +138,13 @@ def requested_removals(
     """
     if num_layers > MAX_LAYERS:
         raise ValueError(f"at most {MAX_LAYERS} layers can merge tokens, got {shown(num_layers)}")
-    r = check_r(r)
+    checked = check_r(r)
     inflection = check_schedule(schedule)
     if isinstance(inflection, str):
         inflection = SCHEDULE_INFLECTIONS[inflection]
-    if isinstance(r, list):
-        if len(r) > num_layers:
-            raise SettingError("r", r, f"a list of at most {num_layers} entries, one per layer", got=str(len(r)))
+    if isinstance(checked, list):
+        if len(checked) > num_layers:
+            raise SettingError("r", r, f"a list of at most {num_layers} entries, one per layer", got=str(len(checked)))
         if inflection != 0:
             raise SettingError(
                 "r",
@@ -149,14 +152,17 @@ def requested_removals(
                 "an int or a share (a list of r per layer goes with the 'constant' schedule only)",
                 got=f"{schedule!r} with {r!r}",
             )
-        return r + [0] * (num_layers - len(r))
-    if isinstance(r, float):
-        r = tokens_of_share(r, num_tokens)
+        return [_count(x, num_tokens) for x in checked] + [0] * (num_layers - len(checked))
+    count = _count(checked, num_tokens)
     if num_layers == 1:
-        return [r]
-    low = int(r * (1 - inflection))
-    high = 2 * r - low
+        return [count]
+    low = int(count * (1 - inflection))
+    high = 2 * count - low
     return [int(low + (high - low) / (num_layers - 1) * layer) for layer in range(num_layers)]
+
+
+def _count(r: int | float, num_tokens: int) -> int:
+    return tokens_of_share(r, num_tokens) if isinstance(r, float) else r
 
 
 def max_removable(num_tokens: int, num_protected: int = 0) -> int:

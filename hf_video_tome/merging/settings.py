@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from .input_stages import INPUT_STAGES
 from .layout import SCOPES
 from .modes import MODES
-from .schedule import check_r, check_schedule
+from .schedule import MAX_R, check_r, check_schedule
 from .setting_error import SettingError
 from .values import is_between
 
@@ -61,14 +64,38 @@ def _check_proportional_attention(value: object) -> bool | None:
     raise SettingError("proportional_attention", value, "True, False, or None for the architecture's default")
 
 
-def is_off(r: float | Sequence[int]) -> bool:
-    """Whether r removes nothing in any layer, so that no other setting matters.
+def _check_input_keep(value: Any) -> float | int | None:
+    if value is None:
+        return None
+    if isinstance(value, numbers.Integral):
+        if is_between(value, 2, MAX_R):
+            return operator.index(value)
+    elif is_between(value, 0, 1) and value != 0:
+        return value.__float__()  # see `check_r`
+    hint = " (write 1.0 to keep all)" if value == 1 else ""
+    raise SettingError("input_keep", value, f"a share in (0, 1.0], a number of tokens >= 2{hint}, or None")
+
+
+def _check_restore(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise SettingError("restore", value, "True or False")
+
+
+def is_off(r: float | Sequence[int], input_stage: str | None = None, input_keep: float | int | None = None) -> bool:
+    """Whether nothing is removed, so that no other setting matters.
+
+    Args:
+        r: Tokens that each layer removes.
+        input_stage: Name of the input stage, or None.
+        input_keep: What it keeps: a share or a count.
 
     Examples:
-        >>> is_off(0), is_off([0, 0]), is_off([0, 8]), is_off(0.1)
-        (True, True, False, False)
+        >>> is_off(0), is_off([0, 0]), is_off([0, 8]), is_off(0.1), is_off(0, "random"), is_off(0, "random", 1.0)
+        (True, True, False, False, False, True)
     """
-    return not (any(r) if isinstance(r, Sequence) else r)
+    keeps_all = input_stage is None or (isinstance(input_keep, float) and input_keep == 1.0)
+    return keeps_all and not (any(r) if isinstance(r, Sequence) else r)
 
 
 def _setting(default: Any, check: Check) -> Any:
@@ -91,6 +118,9 @@ class TokenMergingSettings:
         pooling: "weighted" or "mean": whether a mean over the last tokens weighs them by size.
         scope: "clip", "frame", "tube" or "time"; None for the architecture's choice.
         position: "destination" or "centroid", where merged tokens are located, for layers that read positions.
+        input: Name of an entry of `INPUT_STAGES`, which decides what enters the first layer; None: all.
+        input_keep: What it keeps: a share of the patch tokens in (0, 1.0], or how many; two thirds when None.
+        restore: Whether a base model gives the full grid back, for what reads all tokens in their places.
 
     Raises:
         SettingError: If a value is out of range.
@@ -109,11 +139,14 @@ class TokenMergingSettings:
     pooling: str = _setting("weighted", one_of("pooling", POOLINGS))
     scope: str | None = _setting(None, one_of("scope", SCOPES, optional=True))
     position: str = _setting("destination", one_of("position", POSITIONS))
+    input: str | None = _setting(None, one_of("input", INPUT_STAGES, optional=True))
+    input_keep: float | int | None = _setting(None, _check_input_keep)
+    restore: bool = _setting(False, _check_restore)
 
     @property
     def is_off(self) -> bool:
         """Whether nothing merges, so that the model is the stock model and no other setting matters."""
-        return is_off(self.r)
+        return is_off(self.r, self.input, self.input_keep)
 
     def changed(self, **changes: Any) -> TokenMergingSettings:
         """Returns settings with other values for some of them, each of which is checked by itself."""

@@ -1,15 +1,15 @@
-"""The registry of architectures: each folder of `models/` ends in one entry."""
+"""The registry of architectures: an encoder, its classifier, and what is known of published checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from torch import nn
 
-from .mac_count import MacCount
+from .encoder import Encoder, register_encoder
+from .host import Host, register_host
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,12 @@ class KineticsClip:
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is to be known of an architecture from outside of its folder.
+    """An encoder, its classifier, and what is known of published checkpoints.
 
     Attributes:
-        model_type: As in transformers.
-        config_class: Config with the token merging fields; has the name of the stock class.
-        stock_config_class: The config of transformers.
-        model_class: Base model that merges tokens; has the name of the stock class.
-        stock_model_class: The base model of transformers.
-        head_class: Classifier that merges tokens; has the name of the stock class.
-        stock_head_class: The classifier of transformers.
-        module_classes: From each stock module class to the one that merges: all that the classifier is made of, but
-            for itself and the base model.
-        mac_count: Counts the multiply-accumulates of one clip, given a config of `config_class`.
-        weight_conversions: Keys of transformers' checkpoint conversions that the model needs for older checkpoints.
+        encoder: The base model.
+        classifier: The classifier around it.
         paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty where it has none.
-        stock_attn_implementations: Attention implementations that the stock model can be put back to.
         video_processor_only: Whether transformers has a video processor for it, which needs torchvision, and no image
             processor.
         usual_transform: For checkpoints without a processor file; None where there is no usual one.
@@ -67,31 +57,48 @@ class Architecture:
             where there is none.
     """
 
-    model_type: str
-    config_class: Any
-    stock_config_class: Any
-    model_class: type[nn.Module]
-    stock_model_class: type[nn.Module]
-    head_class: type[nn.Module]
-    stock_head_class: type[nn.Module]
-    module_classes: dict[type[nn.Module], type[nn.Module]]
-    mac_count: Callable[[Any], MacCount]
-    weight_conversions: tuple[str, ...] = ()
+    encoder: Encoder
+    classifier: Host
     paper_settings: dict[str, Any] = field(default_factory=dict)
-    stock_attn_implementations: tuple[str, ...] | None = None
     video_processor_only: bool = False
     usual_transform: UsualTransform | None = None
     kinetics_clip: KineticsClip | None = None
     converter: str | None = None
 
     @property
-    def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
-        """From every stock class, head and base model included, to the one that merges."""
-        return {
-            **self.module_classes,
-            self.stock_model_class: self.model_class,
-            self.stock_head_class: self.head_class,
-        }
+    def model_type(self) -> str:
+        """As in transformers."""
+        return self.encoder.model_type
+
+    @property
+    def config_class(self) -> Any:
+        """Config with the token merging fields."""
+        return self.encoder.config_class
+
+    @property
+    def stock_config_class(self) -> Any:
+        """The config of transformers."""
+        return self.encoder.stock_config_class
+
+    @property
+    def model_class(self) -> type[nn.Module]:
+        """Base model that merges tokens."""
+        return self.encoder.model_class
+
+    @property
+    def stock_model_class(self) -> type[nn.Module]:
+        """The base model of transformers."""
+        return self.encoder.stock_model_class
+
+    @property
+    def head_class(self) -> type[nn.Module]:
+        """Classifier that merges tokens."""
+        return self.classifier.model_class
+
+    @property
+    def stock_head_class(self) -> type[nn.Module]:
+        """The classifier of transformers."""
+        return self.classifier.stock_class
 
 
 def paper_settings(r: int, scope: str, proportional_attention: bool) -> dict[str, Any]:
@@ -121,23 +128,22 @@ ARCHITECTURES: dict[str, Architecture] = {}
 """All architectures by model type."""
 
 
-def register_architecture(architecture: Architecture) -> Architecture:
-    """Adds an architecture to the registry.
+def register_architecture(encoder: Encoder, classifier: Host, **known: Any) -> Architecture:
+    """Registers an encoder, its classifier, and what is known of published checkpoints.
 
     Args:
-        architecture: The entry.
+        encoder: The base model.
+        classifier: The classifier around it.
+        **known: The other fields of `Architecture`.
 
     Returns:
-        The same entry.
+        The entry.
 
     Raises:
-        ValueError: If the model type is taken, or class names differ from the stock ones (transformers goes by them).
+        ValueError: If the model type or the classifier is taken, or class names differ from the stock ones.
     """
-    if architecture.model_type in ARCHITECTURES:
-        raise ValueError(f"the architecture {architecture.model_type!r} is registered already")
-    pairs = [(architecture.stock_config_class, architecture.config_class), *architecture.merging_classes.items()]
-    for stock_class, merging_class in pairs:
-        if stock_class.__name__ != merging_class.__name__:
-            raise ValueError(f"{merging_class.__name__} must have the name of its stock class {stock_class.__name__}")
+    register_encoder(encoder)
+    register_host(classifier)
+    architecture = Architecture(encoder, classifier, **known)
     ARCHITECTURES[architecture.model_type] = architecture
     return architecture

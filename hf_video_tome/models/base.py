@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from types import MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import ImageClassifierOutput
-from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from ..configuration import PREFIX, ClipShape, TokenMergingConfigMixin
-from ..merging import (
-    TokenMergingPlan,
-    TokenMergingSettings,
-    TokenMergingState,
-    TokenMergingTrace,
-    build_trace,
-    initial_state,
-)
+from ..merging import Plan, TokenMergingSettings
 from .kernels import are_untouched
 from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
 from .saved_names import rename_saved_weights
@@ -73,101 +64,6 @@ def check_pixel_values(
             f"{name} do not fit this {config.model_type} checkpoint: it expects {wanted}, "
             f"got {', '.join(wrong)} in shape {tuple(pixel_values.shape)}"
         )
-
-
-def convert_modules(root: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> None:
-    """Turns modules into those of another class, in place: parameters, hooks and names stay.
-
-    Hooks of accelerate (offloading) keep the old `forward` of their module; they are given the new one.
-
-    Args:
-        root: Where to look, itself included.
-        classes: From the exact class of a module to its new one.
-
-    Raises:
-        ValueError: If the `forward` of a module was replaced in a way that its class has no part in; nothing is
-            changed then.
-    """
-    chosen = [(module, classes[type(module)]) for module in root.modules() if type(module) in classes]
-    for module, _ in chosen:
-        replaced = "_old_forward" if "_old_forward" in module.__dict__ else "forward"
-        forward = module.__dict__.get(replaced)
-        if forward is not None and getattr(forward, "__func__", None) is not type(module).forward:
-            raise ValueError(
-                f"{type(module).__name__}.forward must be that of its class, but was replaced on the instance "
-                "(by accelerate's prepare?): apply or remove token merging first"
-            )
-    for module, new_class in chosen:
-        module.__class__ = new_class
-        for name in ("forward", "_old_forward"):
-            if getattr(module.__dict__.get(name), "__self__", None) is module:
-                setattr(module, name, MethodType(new_class.forward, module))
-        if isinstance(module, PreTrainedModel):
-            # transformers looks up by class what a model can record, and fills that in when a model is built.
-            _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
-
-
-def run_layers(
-    layers: Iterable[nn.Module],
-    hidden_states: Tensor,
-    plan: TokenMergingPlan,
-    track: bool,
-    position: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, TokenMergingState, TokenMergingTrace | None]:
-    """Runs layers that return `(hidden_states, state)`, handing the state of this call from one to the next.
-
-    Args:
-        layers: The layers.
-        hidden_states: (B, N, C) embeddings.
-        plan: What each layer removes.
-        track: Whether to build a trace.
-        position: (1, N, A) float, where the tokens lie, for layers that read it from the state.
-        **kwargs: Passed to each layer.
-
-    Returns:
-        The last states (B, M, C), the last state and the trace (None unless tracked).
-    """
-    recorder = StateRecorder(hidden_states, plan, track, position)
-    for index, layer in enumerate(layers):
-        hidden_states, state = layer(hidden_states, token_merging=plan.step(index, recorder.state), **kwargs)
-        recorder.append(state, hidden_states.shape[1])
-    return hidden_states, recorder.state, recorder.trace()
-
-
-class StateRecorder:
-    """Holds the state of one forward call between its layers, and all of them if a trace was asked for.
-
-    Args:
-        hidden_states: (B, N, C) embeddings.
-        plan: What each layer removes.
-        track: Whether to build a trace.
-        position: (1, N, A) float, where the tokens lie, for layers that read it from the state.
-    """
-
-    def __init__(
-        self, hidden_states: Tensor, plan: TokenMergingPlan, track: bool, position: Tensor | None = None
-    ) -> None:
-        batch_size, num_tokens = hidden_states.shape[:2]
-        if plan.settings.scope != "clip" and num_tokens != plan.layout.num_tokens:
-            raise ValueError(
-                f"token_merging_scope={plan.settings.scope!r} needs all {plan.layout.num_tokens} tokens of the clip, "
-                f"got {num_tokens}; use 'clip' for masked inputs and other sizes"
-            )
-        self.state = initial_state(batch_size, num_tokens, hidden_states.device, track, position)
-        self._track = track
-        self._dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-        self._states, self._counts = [self.state], [num_tokens]
-
-    def append(self, state: TokenMergingState, num_tokens: int) -> None:
-        """Takes the state after one more layer, and the tokens that are left."""
-        self.state = state
-        self._states.append(state)
-        self._counts.append(num_tokens)
-
-    def trace(self) -> TokenMergingTrace | None:
-        """The trace of all layers so far, or None if it is not tracked."""
-        return build_trace(self._states, self._counts, self._dtype) if self._track else None
 
 
 class TokenMergingModelMixin:
@@ -258,7 +154,7 @@ class TokenMergingModelMixin:
         kwargs: Any,  # a dict, with the names that transformers gives its keys
         any_size: bool = False,
         any_frames: bool = False,
-    ) -> TokenMergingPlan:
+    ) -> Plan:
         """Checks the clips of a forward call and decides what each layer does with them.
 
         Args:
@@ -277,7 +173,7 @@ class TokenMergingModelMixin:
         changes = {name: kwargs.pop(name) for name in list(kwargs) if name.startswith(PREFIX)}
         check_pixel_values(pixel_values, model.config, any_size, any_frames, model.main_input_name)
         assert pixel_values is not None
-        plan: TokenMergingPlan = model.config.token_merging_plan(
+        plan: Plan = model.config.token_merging_plan(
             ClipShape(*pixel_values.shape[1:]), self.current_token_merging(changes)
         )
         return plan
@@ -286,15 +182,22 @@ class TokenMergingModelMixin:
 class TokenMergingHeadMixin(TokenMergingModelMixin):
     """What heads that merge tokens have in common."""
 
-    def _reads_prefix_only(self, output_token_merging: bool, asked: Mapping[str, Any]) -> bool:
-        """Whether a head that classifies by CLS may have its base model leave everything else out of the last layer.
+    reads: ClassVar[Literal["prefix", "tokens"]] = "tokens"
+    """What the head reads of its base model: the prefix tokens alone, or all tokens and their sizes."""
+
+    def _make_plan(self, pixel_values: Tensor | None, kwargs: Any, *args: Any, **options: Any) -> Plan:
+        plan = super()._make_plan(pixel_values, kwargs, *args, **options)
+        only_prefix = self.reads == "prefix" and self._may_leave_out_tokens(kwargs)
+        return plan._replace(reads="prefix" if only_prefix else "tokens")
+
+    def _may_leave_out_tokens(self, asked: Mapping[str, Any]) -> bool:
+        """Whether the base model may leave everything but the prefix out of its last layer.
 
         Not where there may be gradients, which would be missing instead of zero; nor in training, nor where anything
         in the base model is hooked or replaced: somebody may be looking at what the layer returns.
 
         Args:
-            output_token_merging: Whether a trace is asked for.
-            asked: Keyword arguments of the call, which may ask for hidden states or attentions.
+            asked: Keyword arguments of the call, which may ask for hidden states, attentions or a trace.
 
         Returns:
             Whether it makes no difference to anybody.
@@ -302,7 +205,7 @@ class TokenMergingHeadMixin(TokenMergingModelMixin):
         head: Any = self
         names = ("output_hidden_states", "output_attentions")
         asks_for_more = any(getattr(head.config, name) if asked.get(name) is None else asked[name] for name in names)
-        if output_token_merging or asks_for_more or torch.is_grad_enabled():
+        if asked.get("output_token_merging") or asks_for_more or torch.is_grad_enabled():
             return False
         modules = list(head.base_model.modules())
         return are_untouched(modules) and not any(module.training for module in modules)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..configuration import TokenMergingConfigMixin
-from ..merging import MODES, ModeInputs, TokenMergingPlan, max_removable
+from ..merging import Context, Plan, Tokens
 from ..merging.layout import SHARED_SCOPES
 
 
@@ -118,34 +118,32 @@ def merging_layers(config: TokenMergingConfigMixin, width: int, num_heads: int) 
         Tokens and matching of each layer.
     """
     plan = config.token_merging_plan()
-    layout, scope = plan.layout, plan.settings.scope
-    left, num_protected = layout.set_size(scope)
     channels = width if plan.settings.head_aggregation == "concat" else width // num_heads
-    for index, requested in enumerate(plan.requested):
-        before, removed = left, min(requested, max_removable(left, num_protected))
-        left -= removed
-        yield MergingLayer(
-            number=index,
-            tokens=layout.sequence_length(before, scope),
-            left=layout.sequence_length(left, scope),
-            matching=_matching(plan, before, removed, num_protected, channels) if removed else 0,
-        )
+    counts = plan.token_counts()
+    for index, (removed, tokens, left) in enumerate(zip(plan.removals(), counts[:-1], counts[1:], strict=True)):
+        yield MergingLayer(index, tokens, left, _matching(plan, index, tokens, removed, channels) if removed else 0)
 
 
-def _matching(plan: TokenMergingPlan, set_tokens: int, removed: int, num_protected: int, channels: int) -> int:
+def _matching(plan: Plan, layer: int, num_tokens: int, removed: int, channels: int) -> int:
     """MACs of what a mode compares, for all sets of a clip: found by running it on tensors without content."""
-    num_sets = plan.layout.num_sets(plan.settings.scope)
-    inputs = ModeInputs(
-        metric=torch.empty(1, num_sets, set_tokens, channels, device="meta"),
-        size=None,
+    layout, scope = plan.layout, plan.settings.scope
+    tokens = torch.empty(1, num_tokens, channels, device="meta")
+    metric = layout.split(tokens, scope)[1]
+    index = layout.split(torch.empty(1, num_tokens, dtype=torch.int64, device="meta"), scope)[1]
+    context = Context(
+        keys=metric,
+        tokens=Tokens(index=index if "index" in plan.mode.reads else None),
+        layout=layout,
         r=removed,
-        num_protected=num_protected,
-        shared=plan.settings.scope in SHARED_SCOPES,
+        hidden_states=metric if "hidden_states" in plan.mode.reads else None,
+        layer=layer,
+        num_layers=len(plan.requested),
+        num_protected=layout.set_size(scope)[1],
+        shared=scope in SHARED_SCOPES,
         threshold=plan.settings.threshold,
-        generator=None,
     )
     with FlopCounterMode(display=False) as counter:
-        MODES[plan.settings.mode].assign(inputs)
+        plan.mode.assign(context)
     return counter.get_total_flops() // 2
 
 

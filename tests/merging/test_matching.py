@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hf_video_tome.benchmark import peak_memory
 from hf_video_tome.merging import (
     MODES,
-    Matching,
-    ModeInputs,
+    Context,
+    TokenLayout,
+    Tokens,
     aggregate_heads,
     bipartite_soft_matching,
     cosine_matching,
@@ -168,10 +169,24 @@ class TestBipartiteSoftMatching:
         bipartite_soft_matching(scores, 2, num_protected=1)
         assert torch.equal(scores, before)
 
-    @pytest.mark.parametrize("num_protected", [-1, 2])
-    def test_more_than_one_protected_token_is_refused(self, num_protected):
-        with pytest.raises(ValueError, match=rf"num_protected must be 0 or 1.*got {num_protected}"):
-            bipartite_soft_matching(torch.rand(2, 2), 1, num_protected)
+    @given(num_tokens=st.integers(2, 16), num_protected=st.integers(0, 6), seed=st.integers(0, 1000))
+    def test_protected_tokens_stay_in_front_and_take_no_part(self, num_tokens, num_protected, seed):
+        metric = _metric(2, 1, num_tokens, seed=seed)
+        matching = cosine_matching(metric, num_tokens, num_protected)
+        removed = max(num_tokens - num_protected, 0) // 2
+        front = list(range(min(num_protected, num_tokens)))
+        assert matching.source.shape == (2, 1, removed)
+        assert matching.kept[..., : len(front)].tolist() == [[front]] * 2
+        assert (torch.cat((matching.source, matching.destination), dim=-1) >= num_protected).all()
+        every = torch.cat((matching.kept, matching.source), dim=-1).sort(dim=-1).values
+        assert torch.equal(every, torch.arange(num_tokens).expand(2, 1, -1))
+        by_scores = bipartite_soft_matching(cosine_scores(metric), num_tokens, num_protected)
+        assert torch.equal(by_scores.kept, matching.kept)
+        assert torch.equal(by_scores.destination, matching.destination)
+
+    def test_a_negative_number_of_protected_tokens_is_refused(self):
+        with pytest.raises(ValueError, match=r"num_protected must be an int >= 0, got -1"):
+            bipartite_soft_matching(torch.rand(2, 2), 1, -1)
 
 
 @pytest.mark.parametrize("num_tokens", [2, 9, 30])
@@ -195,16 +210,15 @@ def test_matching_in_blocks_is_matching(num_tokens, block_size, shared, num_prot
 )
 def test_no_mode_ever_holds_all_scores_whatever_the_batch(mode, batch_size, sets, tokens, shared):
     """They would be 48 to 96 MiB; a block of them, of all clips and sets together, is 16."""
-    inputs = ModeInputs(
-        metric=torch.randn(batch_size, sets, tokens, 4),
-        size=None,
+    context = Context(
+        keys=torch.randn(batch_size, sets, tokens, 4),
+        tokens=Tokens(),
+        layout=TokenLayout(0, sets, tokens),
         r=100,
-        num_protected=0,
         shared=shared,
         threshold=0.5,
-        generator=None,
     )
-    peak = peak_memory(lambda: MODES[mode].assign(inputs), torch.device("cpu"))
+    peak = peak_memory(lambda: MODES[mode].assign(context), torch.device("cpu"))
     assert peak is not None
     assert 4 << 20 < peak < 24 << 20
 
@@ -216,5 +230,5 @@ def test_random_matching_in_blocks_is_that_of_the_random_scores(shared, block_si
     generator = torch.Generator()
     expected = bipartite_soft_matching(random_scores(metric, shared, generator.manual_seed(5)), 4)
     actual = random_matching(metric, 4, 0, shared, generator.manual_seed(5), block_size)
-    for name in Matching._fields:
+    for name in ("source", "destination", "score", "kept", "moved"):
         assert torch.equal(getattr(actual, name), getattr(expected, name))

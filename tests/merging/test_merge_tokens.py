@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from hf_video_tome.merging import (
     MergeSettings,
+    Reduction,
+    Step,
     TokenLayout,
-    TokenMerge,
-    TokenMergingState,
-    TokenMergingStep,
-    decide_merge,
-    functional,
-    initial_state,
+    Tokens,
+    initial_tokens,
     mean_pool,
     merge_tokens,
+    reduction,
     token_counts,
     unmerge,
 )
@@ -47,17 +46,17 @@ class Case(NamedTuple):
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(self.batch, self.layout.num_tokens, dim, generator=generator).to(self.dtype)
 
-    def start(self) -> TokenMergingState:
-        return initial_state(self.batch, self.layout.num_tokens, torch.device("cpu"), track=True)
+    def start(self) -> Tokens:
+        return initial_tokens(self.batch, self.layout.num_tokens, torch.device("cpu"), track=True)
 
     def metric(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
-    def step(self, x: torch.Tensor, state: TokenMergingState) -> tuple[torch.Tensor, TokenMergingState]:
+    def step(self, x: torch.Tensor, state: Tokens) -> tuple[torch.Tensor, Tokens]:
         generator = torch.Generator().manual_seed(self.seed)
         return merge_tokens(x, self.metric(x), self.r, state, self.layout, self.settings, generator)
 
-    def run(self, layers: int) -> tuple[list[torch.Tensor], list[TokenMergingState]]:
+    def run(self, layers: int) -> tuple[list[torch.Tensor], list[Tokens]]:
         states, outputs = [self.start()], [self.draw()]
         for _ in range(layers):
             x, state = self.step(outputs[-1], states[-1])
@@ -65,7 +64,7 @@ class Case(NamedTuple):
             states.append(state)
         return outputs, states
 
-    def sizes(self, state: TokenMergingState, x: torch.Tensor) -> torch.Tensor:
+    def sizes(self, state: Tokens, x: torch.Tensor) -> torch.Tensor:
         return torch.ones(x.shape[:2]) if state.size is None else state.size
 
 
@@ -203,7 +202,7 @@ def test_r_zero_is_the_identity(case):
 def test_a_clip_gets_what_it_would_get_alone(case, layers):
     outputs, states = case.run(layers)
     for b in range(case.batch):
-        x, state = outputs[0][b : b + 1], initial_state(1, case.layout.num_tokens, torch.device("cpu"), track=True)
+        x, state = outputs[0][b : b + 1], initial_tokens(1, case.layout.num_tokens, torch.device("cpu"), track=True)
         for _ in range(layers):
             x, state = case.step(x, state)
         torch.testing.assert_close(outputs[-1][b : b + 1], x)
@@ -296,7 +295,7 @@ def test_nothing_that_is_remembered_is_larger_than_the_tokens(case, layers):
 def test_without_a_trace_the_states_are_the_same_and_nothing_is_tracked(case):
     x = case.draw()
     tracked, _ = case.step(x, case.start())
-    untracked, state = case.step(x, TokenMergingState())
+    untracked, state = case.step(x, Tokens())
     assert torch.equal(tracked, untracked)
     assert state.source is None
 
@@ -314,7 +313,7 @@ def test_a_metric_that_is_split_into_sets_already_gives_the_same(case):
 def test_keys_of_each_frame_by_itself_give_what_keys_of_the_clip_give(case, layers):
     x, state = case.draw(), case.start()
     for _ in range(layers):
-        step = TokenMergingStep(case.r, state, case.layout, case.settings)
+        step = Step(case.r, state, case.layout, case.settings)
         frames, places = step.grid(x.shape[1])
         assert x.shape[1] == case.layout.num_prefix_tokens + frames * places
         _, keys = case.layout.split(x, case.scope)
@@ -324,18 +323,20 @@ def test_keys_of_each_frame_by_itself_give_what_keys_of_the_clip_give(case, laye
         expected = step.decide(x.unsqueeze(1))
         torch.manual_seed(case.seed)
         merge = step.decide(keys, num_frames=frames)
-        expected_x, x, state = expected.apply(x), merge.apply(x), merge.state
+        expected_x, x, state = expected.apply(x), merge.apply(x), merge.tokens
         assert torch.equal(x, expected_x)
-        assert torch.equal(state.source, expected.state.source)
+        assert torch.equal(state.source, expected.tokens.source)
 
 
 def test_input_tensors_are_left_as_they_are():
     layout = TokenLayout(1, 2, 5)
     x, size = torch.randn(2, 11, 3), torch.randint(1, 4, (2, 11)).float()
-    state = TokenMergingState(size, torch.arange(11).repeat(2, 1), torch.randn(2, 11, 3))
-    before = [tensor.clone() for tensor in (x, *state)]
+    state = Tokens(
+        size, torch.arange(11).repeat(2, 1), torch.randn(2, 11, 3), torch.arange(11).repeat(2, 1), torch.ones(2, 11)
+    )
+    before = [tensor.clone() for tensor in (x, *state[:5])]
     merge_tokens(x, x, 3, state, layout, MergeSettings(position="centroid"))
-    assert all(torch.equal(a, b) for a, b in zip(before, (x, *state), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, *state[:5]), strict=True))
 
 
 class TestGradients:
@@ -349,14 +350,14 @@ class TestGradients:
         settings = MergeSettings(mode, threshold, scope)
 
         def merged(states):
-            return merge_tokens(states, metric, 2, TokenMergingState(size), layout, settings)[0]
+            return merge_tokens(states, metric, 2, Tokens(size), layout, settings)[0]
 
         assert torch.autograd.gradcheck(merged, x)
 
     def test_no_gradient_reaches_the_metric_or_the_sizes(self):
         x = torch.randn(1, 8, 2, requires_grad=True)
         metric = torch.randn(1, 8, 2, requires_grad=True)
-        output, state = merge_tokens(x, metric, 3, TokenMergingState(), TokenLayout(0, 1, 8), MergeSettings())
+        output, state = merge_tokens(x, metric, 3, Tokens(), TokenLayout(0, 1, 8), MergeSettings())
         assert not state.size.requires_grad
         output.sum().backward()
         assert metric.grad is None
@@ -364,7 +365,7 @@ class TestGradients:
 
     def test_each_original_token_gets_its_share(self):
         x = torch.randn(1, 8, 2, requires_grad=True)
-        state = initial_state(1, 8, torch.device("cpu"), track=True)
+        state = initial_tokens(1, 8, torch.device("cpu"), track=True)
         output, state = merge_tokens(x, x, 3, state, TokenLayout(0, 1, 8), MergeSettings())
         output.sum().backward()
         shares = 1 / state.size.gather(1, state.source)
@@ -386,8 +387,8 @@ class TestMeanPool:
         assert mean_pool(torch.ones(1, 2, 3, dtype=dtype), torch.tensor([[1.0, 3.0]])).dtype == dtype
 
 
-def _scattered(x: torch.Tensor, merge: TokenMerge) -> torch.Tensor:
-    """What `TokenMerge.apply` computes, one token after the other."""
+def _scattered(x: torch.Tensor, merge: Reduction) -> torch.Tensor:
+    """What `Reduction.apply` computes, one token after the other."""
     output = x.new_zeros(len(x), merge.assignment.owner.shape[-1], x.shape[-1])
     for clip, slots in enumerate(merge.assignment.slot[:, 0].tolist()):
         for token, slot in enumerate(slots):
@@ -404,8 +405,8 @@ class TestWeightedMeansAsOneKernel:
     def merge(self, settings):
         torch.manual_seed(0)
         metric = torch.randn(2, 15, 4, dtype=torch.float64)
-        state = TokenMergingState(size=torch.randint(1, 5, (2, 15)).double())
-        return decide_merge(metric, 6, state, TokenLayout(0, 3, 5), settings)
+        state = Tokens(size=torch.randint(1, 5, (2, 15)).double())
+        return Step(6, state, TokenLayout(0, 3, 5), settings).reduce(metric)
 
     @pytest.fixture
     def x(self):
@@ -432,11 +433,11 @@ class TestOneAssignmentForSetsThatLieSideBySide:
     """In TimeSformer the n-th patches of all frames are neighbours: with scope "tube" they merge as one long token."""
 
     @staticmethod
-    def decide(layout: TokenLayout, mode: str, r: int = 2) -> tuple[torch.Tensor, TokenMerge]:
+    def decide(layout: TokenLayout, mode: str, r: int = 2) -> tuple[torch.Tensor, Reduction]:
         torch.manual_seed(0)
         x = torch.randn(2, layout.num_tokens, 3, dtype=torch.float64)
         size = torch.ones(2, layout.num_tokens).double()
-        return x, decide_merge(x, r, TokenMergingState(size), layout, MergeSettings(mode, scope="tube"))
+        return x, Step(r, Tokens(size), layout, MergeSettings(mode, scope="tube")).reduce(x)
 
     def test_it_is_what_each_set_by_itself_would_give(self, layout, mode, monkeypatch):
         x, merge = self.decide(layout, mode)
@@ -447,13 +448,13 @@ class TestOneAssignmentForSetsThatLieSideBySide:
     def test_no_set_is_taken_out_of_the_sequence(self, layout, mode, monkeypatch):
         x, merge = self.decide(layout, mode)
         carried_out = []
-        original = functional._merge_sets
+        original = reduction._merge_sets
 
         def watched(sets, *args):
             carried_out.append((tuple(sets.shape), sets.data_ptr()))
             return original(sets, *args)
 
-        monkeypatch.setattr(functional, "_merge_sets", watched)
+        monkeypatch.setattr(reduction, "_merge_sets", watched)
         merge.apply(x)
         ((shape, address),) = carried_out
         assert shape == (2, 1, layout.num_patches, layout.num_frames * 3)

@@ -11,7 +11,7 @@ from hf_video_tome.merging import (
     MODES,
     MergeSettings,
     TokenLayout,
-    initial_state,
+    initial_tokens,
     merge_tokens,
     register_mode,
 )
@@ -25,7 +25,7 @@ def run(
     mode: str, x: torch.Tensor, metric: torch.Tensor, r: int, size=None, threshold=None, prefix: int = 0, **kwargs
 ):
     layout = TokenLayout(prefix, 1, x.shape[1] - prefix)
-    state = initial_state(x.shape[0], x.shape[1], x.device, track=True)._replace(size=size)
+    state = initial_tokens(x.shape[0], x.shape[1], x.device, track=True)._replace(size=size)
     return merge_tokens(x, metric, r, state, layout, MergeSettings(mode=mode, threshold=threshold), **kwargs)
 
 

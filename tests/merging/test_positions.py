@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from hf_video_tome.merging import MergeSettings, TokenLayout, TokenMergingState, initial_state, merge_tokens
+from hf_video_tome.merging import MergeSettings, TokenLayout, Tokens, initial_tokens, merge_tokens
 
 from . import reference
 from .test_merge_tokens import LAYERS, MERGE_MODES, THRESHOLD, Case, cases
@@ -14,7 +14,7 @@ from .test_merge_tokens import LAYERS, MERGE_MODES, THRESHOLD, Case, cases
 AXES = 3
 
 
-def run(case: Case, layers: int, position: str) -> tuple[list[torch.Tensor], list[TokenMergingState]]:
+def run(case: Case, layers: int, position: str) -> tuple[list[torch.Tensor], list[Tokens]]:
     """The states and what is known of them, with positions that are alike in all clips."""
     generator = torch.Generator().manual_seed(case.seed + 1)
     places = torch.rand(1, case.layout.num_tokens, AXES, generator=generator, dtype=torch.float64)
@@ -104,7 +104,7 @@ def test_places_are_not_copied_for_each_clip_while_nothing_is_removed(case, laye
 def test_a_hybrid_destination_keeps_its_place_while_its_content_is_discarded():
     metric = torch.tensor([[[1.0, 0.0], [0.5, 1.0]]])
     places = torch.tensor([[[0.0, 0.0, 0.0], [4.0, 0.0, 2.0]]])
-    state = initial_state(1, 2, torch.device("cpu"), track=False, position=places)
+    state = initial_tokens(1, 2, torch.device("cpu"), track=False, position=places)
     for position, expected in (("destination", [4.0, 0.0, 2.0]), ("centroid", [0.0, 0.0, 0.0])):
         settings = MergeSettings("hybrid", threshold=0.9, position=position)
         merged, after = merge_tokens(metric, metric, 1, state, TokenLayout(0, 1, 2), settings)
@@ -115,7 +115,7 @@ def test_a_hybrid_destination_keeps_its_place_while_its_content_is_discarded():
 @pytest.mark.parametrize("position", ["destination", "centroid"])
 def test_no_gradient_reaches_the_places_nor_comes_from_the_states(position):
     x = torch.randn(2, 8, 4, requires_grad=True)
-    state = initial_state(2, 8, torch.device("cpu"), track=False, position=torch.rand(1, 8, AXES))
+    state = initial_tokens(2, 8, torch.device("cpu"), track=False, position=torch.rand(1, 8, AXES))
     _, state = merge_tokens(x, x.detach(), 3, state, TokenLayout(0, 2, 4), MergeSettings(position=position))
     assert state.position.shape == (2, 5, AXES)
     assert not state.position.requires_grad

@@ -147,13 +147,13 @@ class TestCaps:
 
 
 class TestChecks:
-    @pytest.mark.parametrize("r", [0, 1, 10**9, 0.5, 1e-9, [], [0], [3, 0, 5]])
+    @pytest.mark.parametrize("r", [0, 1, 10**9, 0.5, 1e-9, [], [0], [3, 0, 5], [0.5, 2]])
     def test_allowed_r_comes_back_as_it_is(self, r):
         assert check_r(r) == r
         assert type(check_r(r)) is type(r)
 
     @pytest.mark.parametrize(
-        "r", [-1, 0.0, -0.1, 0.51, 1.0, float("nan"), float("inf"), True, None, "8", [1, -1], [0.5]]
+        "r", [-1, 0.0, -0.1, 0.51, 1.0, float("nan"), float("inf"), True, None, "8", [1, -1], [0.51]]
     )
     def test_other_r_is_refused_and_says_what_is_allowed(self, r):
         with pytest.raises(ValueError, match=r"int >= 0.*\(0, 0\.5\].*list") as error:

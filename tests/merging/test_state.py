@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_video_tome.merging import TokenMergingState, TokenMergingTrace, build_trace, initial_state, unmerge
+from hf_video_tome.merging import TokenMergingTrace, Tokens, build_trace, initial_tokens, unmerge
 
 
 def _trace() -> TokenMergingTrace:
@@ -60,15 +60,15 @@ def test_a_trace_knows_its_last_layer_and_its_counts():
 
 
 def test_nothing_is_tracked_unless_asked_for():
-    assert initial_state(2, 5, torch.device("cpu"), track=False) == TokenMergingState(None, None)
-    assert initial_state(2, 5, torch.device("cpu"), track=True).source.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert initial_tokens(2, 5, torch.device("cpu"), track=False) == Tokens(None, None)
+    assert initial_tokens(2, 5, torch.device("cpu"), track=True).source.tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_a_trace_of_untracked_states_is_refused():
     with pytest.raises(ValueError, match="tracked"):
-        build_trace([TokenMergingState()], [4], torch.float32)
+        build_trace([Tokens()], [4], torch.float32)
 
 
 def test_while_nothing_is_merged_sizes_are_one():
-    trace = build_trace([initial_state(2, 3, torch.device("cpu"), track=True)], [3], torch.float32)
+    trace = build_trace([initial_tokens(2, 3, torch.device("cpu"), track=True)], [3], torch.float32)
     assert torch.equal(trace.sizes, torch.ones(2, 3))

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from hf_video_tome.merging import (
     MergeSettings,
     TokenLayout,
-    TokenMergingState,
+    Tokens,
     bipartite_soft_matching,
     cosine_matching,
     merge_tokens,
@@ -248,7 +248,7 @@ def test_onnx_knows_every_mode(mode: str, threshold: float | None) -> None:
     layout, merge = TokenLayout(1, 2, 16), MergeSettings(mode=mode, threshold=threshold)
 
     def merge_twice(x: Tensor) -> tuple[Tensor, ...]:
-        state = TokenMergingState()
+        state = Tokens()
         for r in (6, 5):
             x, state = merge_tokens(x, x, r, state, layout, merge)
         return x, torch.ones(()) if state.size is None else state.size

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_video_tome.merging import TokenMergingPlan
+from hf_video_tome.merging import Plan
 from hf_video_tome.models import ARCHITECTURES, block_attention
 from hf_video_tome.models.block_attention import attend_in_blocks, is_faster_in_blocks
 from hf_video_tome.models.kernels import _tubelets_by_matrix, embed_tubelets, fused_activation
@@ -289,15 +289,15 @@ class TestLastLayer:
     def shortened(self, monkeypatch):
         """Whether the last layer returned CLS only, call by call."""
         shortened = []
-        original = TokenMergingPlan.step
+        original = Plan.step
 
-        def step(plan, layer, state):
-            made = original(plan, layer, state)
+        def step(plan, layer, removed, tokens):
+            made = original(plan, layer, removed, tokens)
             if layer == len(plan.requested) - 1:
-                shortened.append(made.prefix_only)
+                shortened.append(made.num_kept is not None)
             return made
 
-        monkeypatch.setattr(TokenMergingPlan, "step", step)
+        monkeypatch.setattr(Plan, "step", step)
         return shortened
 
     @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import nn
 
 import hf_video_tome
-from hf_video_tome.merging import MergeSettings, TokenLayout, TokenMergingState, mean_pool, merge_tokens
+from hf_video_tome.merging import MergeSettings, TokenLayout, Tokens, mean_pool, merge_tokens
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import PIXEL_SHAPE, TINY_CONFIGS
 
@@ -187,7 +187,7 @@ def test_many_tokens_in_one_keep_their_mean_in_half_precision(dtype, compiled):
     layout, settings = TokenLayout(0, 1, num_tokens), MergeSettings()
 
     def merge(x):
-        return merge_tokens(x, metric, num_tokens // 2, TokenMergingState(), layout, settings)
+        return merge_tokens(x, metric, num_tokens // 2, Tokens(), layout, settings)
 
     merged, state = (torch.compile(merge, fullgraph=True) if compiled else merge)(
         torch.ones(1, num_tokens, 8, dtype=dtype)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import hf_video_tome
 from hf_video_tome.cli import app
 from hf_video_tome.data.encoding import write_video
-from hf_video_tome.merging import MergeSettings, TokenLayout, TokenMergingState, TokenMergingStep
+from hf_video_tome.merging import MergeSettings, Step, TokenLayout, Tokens
 from hf_video_tome.models.videoprism import modeling_videoprism as ours
 from tests.tiny import BATCH_SIZE, NUM_LABELS, TINY_CONFIGS
 
@@ -141,12 +141,10 @@ class TestVideoPrism(TokenMergingModelTesterMixin):
         config._attn_implementation = implementation
         attention = ours.VideoPrismAttention(config).eval()
         states, sizes = torch.randn(2 * 4, 3, 32), torch.tensor([3, 1, 2])
-        step = TokenMergingStep(
-            0, TokenMergingState(sizes.float().repeat(2, 4)), TokenLayout(0, 4, 6), MergeSettings(scope="frame")
-        )
+        step = Step(0, Tokens(sizes.float().repeat(2, 4)), TokenLayout(0, 4, 6), MergeSettings(scope="frame"))
         try:
             with torch.no_grad():
-                output, _, keys = attention(states, token_merging=step)
+                output, _, reduction = attention(states, step=step)
         except Exception:
             skip_if_flex_cannot_run_here()
             raise
@@ -156,7 +154,7 @@ class TestVideoPrism(TokenMergingModelTesterMixin):
             unweighted, _ = attention(states)
         torch.testing.assert_close(output, expected[:, [0, 3, 4]], rtol=1e-4, atol=1e-5)
         assert not torch.allclose(output, unweighted, atol=1e-2)
-        assert keys.shape == (8, 4, 3, 8)
+        assert reduction.tokens is step.tokens
 
     def test_temporal_attention_does_not_weigh_frames(self, pixel_values):
         """Sizes say how much of a frame a token covers, not how often it is seen."""
@@ -170,7 +168,7 @@ class TestVideoPrism(TokenMergingModelTesterMixin):
         logits_of(model, pixel_values)
         assert len(seen) == self.num_layers
         for name, kwargs in seen:
-            assert ("token_merging" in kwargs) == ("spatial_layers" in name)
+            assert ("step" in kwargs) == ("spatial_layers" in name)
             assert kwargs.get("attention_mask") is None
 
     @pytest.mark.parametrize("mode", ["merge", "drop"])

@@ -12,7 +12,7 @@ from transformers import AutoModel
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
 import hf_video_tome
-from hf_video_tome.merging import MergeSettings, TokenLayout, TokenMergingState, TokenMergingStep
+from hf_video_tome.merging import MergeSettings, Step, TokenLayout, Tokens
 from hf_video_tome.models.vjepa2 import modeling_vjepa2 as ours
 from hf_video_tome.models.vjepa2.rotary import grid_positions, rotary_tables, rotate
 from tests.merging import reference
@@ -170,11 +170,9 @@ class TestVJEPA2(TokenMergingModelTesterMixin):
         with torch.no_grad():
             one, _ = layer(
                 tokens,
-                token_merging=TokenMergingStep(0, TokenMergingState(size.float(), None, position), layout, settings),
+                step=Step(0, Tokens(size.float(), position=position), layout, settings),
             )
-            several, _ = layer(
-                copies, token_merging=TokenMergingStep(0, TokenMergingState(None, None, positions), layout, settings)
-            )
+            several, _ = layer(copies, step=Step(0, Tokens(position=positions), layout, settings))
         torch.testing.assert_close(one[0].repeat_interleave(size[0], 0)[None], several, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("position", ["destination", "centroid"])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...merging import is_off
 from ..common import (
     Classifier,
     Dtype,
@@ -275,7 +274,7 @@ def choose_device(name: str | None) -> str:
 def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
     """Settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
     config: Any = classifier.model.config
-    if "r" in settings or not is_off(config.token_merging_r):
+    if "r" in settings or not config.token_merging.is_off:
         return dict(settings)
     share = round(DEFAULT_REMOVED / config.num_merging_layers, 4)
     print_note(f"--r was not given: {share:g} of the tokens in each layer")

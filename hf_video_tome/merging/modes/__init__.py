@@ -5,13 +5,16 @@ from .hybrid import hybrid
 from .merge import merge
 from .random_drop import random_drop
 from .random_merge import random_merge
-from .registry import MODES, Mode, ModeInputs, register_mode
+from .registry import MODES, READABLE, Context, Mode, Removals, half_at_most, register_mode
 
 __all__ = [
     "MODES",
+    "READABLE",
+    "Context",
     "Mode",
-    "ModeInputs",
+    "Removals",
     "drop",
+    "half_at_most",
     "hybrid",
     "merge",
     "random_drop",

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from ..assignment import Assignment, assign
-from ..matching import cosine_matching
-from .registry import ModeInputs, register_mode
+from ..assignment import Assignment, assign_pairs
+from .registry import Context, register_mode
 
 
 @register_mode("hybrid", needs_threshold=True)
-def hybrid(inputs: ModeInputs) -> Assignment:
+def hybrid(context: Context) -> Assignment:
     """Merges, but first discards each destination that any of its pairs reaches with a score below the threshold.
 
     The sources of such a destination take its place. The paper's thresholds: 0.8 for VideoMAE, 0.4 for ViViT.
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """
-    if inputs.threshold is None:
+    if context.threshold is None:
         raise ValueError("threshold must be a cosine similarity in [-1, 1] for the mode 'hybrid', got None")
-    matching = cosine_matching(inputs.metric, inputs.r, inputs.num_protected, inputs.shared)
-    weak = (matching.score < inputs.threshold).to(torch.int64)
-    num_tokens = inputs.metric.shape[2]
-    weak_pairs = weak.new_zeros((*weak.shape[:-1], num_tokens)).scatter_add(-1, matching.destination, weak)
-    return assign(matching, keep_sources=True, discarded=weak_pairs > 0)
+    matching = context.cosine_matching()
+    weak = matching.score < context.threshold
+    if matching.is_pair is not None:
+        weak = weak & matching.is_pair
+    weak_pairs = torch.zeros((*weak.shape[:-1], context.keys.shape[2]), dtype=torch.int64, device=weak.device)
+    weak_pairs = weak_pairs.scatter_add(-1, matching.destination, weak.to(torch.int64))
+    return assign_pairs(matching, discarded=weak_pairs > 0)

@@ -7,15 +7,12 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
+from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..base import (
-    TokenMergingHeadMixin,
-    TokenMergingModelMixin,
-    convert_modules,
-    run_layers,
-)
+from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
+from ..convert_modules import convert_modules
 from ..outputs import BaseModelOutputWithTokenMerging
+from ..run_layers import run_layers
 from .configuration_motionformer import MotionformerConfig
 from .plain import modeling_motionformer as stock
 
@@ -24,28 +21,28 @@ class MotionformerAttention(stock.MotionformerAttention):
     """Trajectory attention that weighs keys by token size and hands out its keys."""
 
     def forward(  # type: ignore[override]
-        self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, TokenMerge]:
-        """Returns (output (B, N, C), weights); where tokens are to be merged (B, M, C), weights and how they merge."""
-        if token_merging is None:
+        self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
+        """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
+        if step is None:
             return super().forward(hidden_states, **kwargs)
         query, key, value = self.project(hidden_states)
-        merge = token_merging.decide(key)
-        cls_attention = self.attend_merged(query[:, :, :1], key, value, token_merging.attention_size, **kwargs)
-        if token_merging.prefix_only:
+        reduction = step.decide(key)
+        cls_attention = self.attend_merged(query[:, :, :1], key, value, step.attention_size, **kwargs)
+        if step.num_kept is not None:
             context, weights = cls_attention
-            return self.o_proj(context.flatten(2)), weights, merge
-        sizes = token_merging.set_sizes
+            return self.o_proj(context.flatten(2)), weights, reduction
+        sizes = step.set_sizes
         patch_size = frame_size = None
-        if sizes is not None and token_merging.merges_frames:
+        if sizes is not None and step.merges_frames:
             # All tokens of a frame have the same size, which only counts against other frames.
             frame_size = sizes[:, 0]
         elif sizes is not None:
             patch_size = sizes.flatten(0, 1)
-        num_frames = token_merging.grid(hidden_states.shape[1])[0]
+        num_frames = step.grid(hidden_states.shape[1])[0]
         frames = self.fold_frames(query, key, value, num_frames)
         frame_attention = self.attend_merged(*frames, patch_size, **kwargs)
-        return *self.combine(*cls_attention, *frame_attention, frame_size, merge=merge.apply), merge
+        return *self.combine(*cls_attention, *frame_attention, frame_size, merge=reduction.apply), reduction
 
     def attend_merged(
         self, query: Tensor, key: Tensor, value: Tensor, size: Tensor | None, **kwargs: Any
@@ -69,16 +66,15 @@ class MotionformerLayer(stock.MotionformerLayer):
     """Transformer layer that merges tokens between attention and MLP."""
 
     def forward(  # type: ignore[override]
-        self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
-    ) -> Tensor | tuple[Tensor, TokenMergingState]:
-        """Returns the states (B, M, C), and the new merging state where one came in."""
-        if token_merging is None:
+        self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Tokens]:
+        """Returns the states (B, M, C), and the tokens where a step came in."""
+        if step is None:
             return super().forward(hidden_states, **kwargs)
-        attention_output, _, merge = self.attention(
-            self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
-        )
-        hidden_states = merge.apply(hidden_states) + self.drop_path(self.dropout(attention_output))
-        return self.feed_forward(hidden_states), merge.state
+        attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step, **kwargs)
+        hidden_states = reduction.apply(hidden_states) + self.drop_path(self.dropout(attention_output))
+        hidden_states, tokens = step.complete(hidden_states, reduction)
+        return self.feed_forward(hidden_states), tokens
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
@@ -107,7 +103,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         pixel_values: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_token_merging: bool = False,
-        token_merging: TokenMergingPlan | None = None,
+        plan: Plan | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
@@ -116,7 +112,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
             pixel_values: (B, T, C, H, W) float, normalised.
             interpolate_pos_encoding: As for the plain model.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the settings say when None.
+            plan: What each layer does; as the settings say when None.
             **kwargs: As for the plain model, and `token_merging_*` settings of this call.
 
         Returns:
@@ -126,7 +122,6 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        plan = token_merging
         if plan is None:
             plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
@@ -139,16 +134,15 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool,
-        plan: TokenMergingPlan,
+        plan: Plan,
         output_token_merging: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithTokenMerging:
         embeddings = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
-        hidden_states, state, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
+        hidden_states, tokens, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
+        last_hidden_state, token_sizes = plan.leave(self.layernorm(hidden_states), tokens)
         return BaseModelOutputWithTokenMerging(
-            last_hidden_state=self.layernorm(hidden_states),
-            token_sizes=None if plan.prefix_only else state.size,
-            token_merging=trace,
+            last_hidden_state=last_hidden_state, token_sizes=token_sizes, token_merging=trace
         )
 
 
@@ -170,6 +164,7 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
     """
 
     config_class = MotionformerConfig
+    reads = "prefix"
 
     def __init__(self, config: MotionformerConfig, **token_merging: Any) -> None:
         merging_config: Any = self._token_merging_config(config, token_merging)
@@ -200,13 +195,9 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
         Raises:
             ValueError: If clips or labels do not fit the checkpoint.
         """
+        kwargs["output_token_merging"] = output_token_merging  # type: ignore[typeddict-unknown-key]
         plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         outputs = self.motionformer(
-            pixel_values,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            output_token_merging=output_token_merging,
-            token_merging=plan._replace(prefix_only=self._reads_prefix_only(output_token_merging, kwargs)),
-            return_dict=True,
-            **kwargs,
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, plan=plan, return_dict=True, **kwargs
         )
         return self._classify(self.pool(outputs.last_hidden_state), outputs, labels, **kwargs)

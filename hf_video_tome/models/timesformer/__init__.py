@@ -2,28 +2,39 @@
 
 from transformers.models.timesformer import modeling_timesformer as stock
 
-from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
+from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
+from ..encoder import Encoder
+from ..host import Host
 from .configuration_timesformer import TimesformerConfig
 from .mac_count_timesformer import mac_count_timesformer
 from .modeling_timesformer import MODULE_CLASSES, TimesformerForVideoClassification, TimesformerModel
 
+ENCODER = Encoder(
+    model_type="timesformer",
+    config_class=TimesformerConfig,
+    stock_config_class=stock.TimesformerConfig,
+    model_class=TimesformerModel,
+    stock_model_class=stock.TimesformerModel,
+    module_classes=MODULE_CLASSES,
+    mac_count=mac_count_timesformer,
+    stock_attn_implementations=("eager",),
+)
+
+CLASSIFIER = Host(
+    stock_class=stock.TimesformerForVideoClassification,
+    model_class=TimesformerForVideoClassification,
+    config_class=TimesformerConfig,
+    stock_config_class=stock.TimesformerConfig,
+    encoders={"timesformer": ENCODER.model_type},
+)
+
 register_architecture(
-    Architecture(
-        model_type="timesformer",
-        config_class=TimesformerConfig,
-        stock_config_class=stock.TimesformerConfig,
-        model_class=TimesformerModel,
-        stock_model_class=stock.TimesformerModel,
-        head_class=TimesformerForVideoClassification,
-        stock_head_class=stock.TimesformerForVideoClassification,
-        module_classes=MODULE_CLASSES,
-        mac_count=mac_count_timesformer,
-        paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
-        stock_attn_implementations=("eager",),
-        usual_transform=UsualTransform(fields={"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}),
-        kinetics_clip=KineticsClip(num_frames=8, sampling_rate=32, training_rate=32),
-        converter=f"{__name__}.convert_timesformer",
-    )
+    ENCODER,
+    CLASSIFIER,
+    paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
+    usual_transform=UsualTransform(fields={"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}),
+    kinetics_clip=KineticsClip(num_frames=8, sampling_rate=32, training_rate=32),
+    converter=f"{__name__}.convert_timesformer",
 )
 
 __all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "TimesformerModel"]

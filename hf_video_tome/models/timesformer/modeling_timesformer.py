@@ -9,15 +9,12 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.timesformer import modeling_timesformer as stock
 
-from ...merging import TokenMergingPlan, TokenMergingStep, mean_pool
+from ...merging import Plan, Step, mean_pool
 from ..attention import attend
-from ..base import (
-    StateRecorder,
-    TokenMergingHeadMixin,
-    TokenMergingModelMixin,
-    convert_modules,
-)
+from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
+from ..convert_modules import convert_modules
 from ..outputs import BaseModelOutputWithTokenMerging
+from ..run_layers import TokenRecorder
 from .configuration_timesformer import TimesformerConfig
 
 
@@ -96,21 +93,21 @@ class TimesformerLayer(stock.TimesformerLayer):
         self,
         hidden_states: Tensor,
         output_attentions: bool = False,
-        token_merging: TokenMergingStep | None = None,
+        step: Step | None = None,
     ) -> tuple[Any, ...]:
         """Attends over time, then over space, merges, and applies the MLP.
 
         Args:
             hidden_states: (B, 1 + P * T, C): CLS, then the patch tokens, all frames of a place together.
             output_attentions: Whether to return the spatial attention weights.
-            token_merging: How to merge, or None.
+            step: How to merge, or None.
 
         Returns:
-            The states (B, 1 + P' * T, C), with scope "time" (B, 1 + P * T', C), the weights if asked for, and the new
-            merging state where one came in.
+            The states (B, 1 + P' * T, C), with scope "time" (B, 1 + P * T', C), the tokens where a step came in, and
+            the weights if asked for.
         """
         implementation = self.config._attn_implementation or "eager"
-        if token_merging is None and implementation == "eager":
+        if step is None and implementation == "eager":
             return super().forward(hidden_states, output_attentions)
         if self.attention_type != "divided_space_time":
             attention_output, *others = self.attention(
@@ -123,12 +120,12 @@ class TimesformerLayer(stock.TimesformerLayer):
         cls_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
         num_patches = patches.shape[1] // num_frames
         temporal_size = spatial_size = None
-        if token_merging is not None:
-            num_frames, num_patches = token_merging.grid(hidden_states.shape[1])
-            if token_merging.merges_frames:
-                temporal_size = token_merging.set_sizes
+        if step is not None:
+            num_frames, num_patches = step.grid(hidden_states.shape[1])
+            if step.merges_frames:
+                temporal_size = step.set_sizes
             else:
-                spatial_size = self._spatial_size(token_merging)
+                spatial_size = self._spatial_size(step)
 
         # Time: every place by itself, (B * P, T, C).
         temporal = patches.unflatten(1, (num_patches, num_frames)).flatten(0, 1)
@@ -150,66 +147,30 @@ class TimesformerLayer(stock.TimesformerLayer):
         # CLS gets the mean over all frames: a merged one counts as many times as there are frames in it.
         frame_size = None if temporal_size is None else temporal_size[:, 0]
         cls_residual = mean_pool(residual[:, :, 0], frame_size).unsqueeze(1)
-        if token_merging is not None and token_merging.prefix_only:
-            return (self._feed_forward(cls_token + cls_residual), *others, token_merging.state)
         patch_residual = residual[:, :, 1:].transpose(1, 2).flatten(1, 2)
         hidden_states = torch.cat((cls_token + cls_residual, patches + patch_residual), dim=1)
 
-        if token_merging is None:
+        if step is None:
             return (self._feed_forward(hidden_states), *others)
         # The keys of the CLS copies are left out: CLS takes no part in the matching.
-        merge = token_merging.decide(keys[:, :, 1:], num_frames)
-        return (self._feed_forward(merge.apply(hidden_states)), *others, merge.state)
+        reduction = step.decide(keys[:, :, 1:], num_frames)
+        hidden_states, tokens = step.complete(reduction.apply(hidden_states), reduction)
+        return (self._feed_forward(hidden_states), tokens, *others)
 
     def _feed_forward(self, hidden_states: Tensor) -> Tensor:
         layer_output = self.output(self.intermediate(self.layernorm_after(hidden_states)))
         return hidden_states + self.drop_path(layer_output)
 
-    def _spatial_size(self, token_merging: TokenMergingStep) -> Tensor | None:
+    def _spatial_size(self, step: Step) -> Tensor | None:
         """Sizes of the tokens of each frame behind those of its CLS copy: (B * T, 1 + P)."""
-        sizes = token_merging.set_sizes
+        sizes = step.set_sizes
         return None if sizes is None else nn.functional.pad(sizes, (1, 0), value=1.0).flatten(0, 1)
-
-
-class TimesformerEncoder(stock.TimesformerEncoder):
-    """Encoder that hands the merging state of one call from layer to layer."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-        token_merging: TokenMergingPlan | None = None,
-        output_token_merging: bool = False,
-    ) -> tuple | BaseModelOutput:
-        """Returns the last states, and sizes and trace where tokens are merged."""
-        if token_merging is None:
-            return super().forward(hidden_states, output_attentions, output_hidden_states, return_dict)
-        recorder = StateRecorder(hidden_states, token_merging, output_token_merging)
-        all_hidden_states: tuple[Tensor, ...] = (hidden_states,)
-        all_attentions: tuple[Tensor, ...] = ()
-        for index, layer in enumerate(self.layer):
-            hidden_states, *attentions, state = layer(
-                hidden_states, output_attentions, token_merging=token_merging.step(index, recorder.state)
-            )
-            recorder.append(state, hidden_states.shape[1])
-            all_hidden_states += (hidden_states,)
-            all_attentions += tuple(attentions)
-        return BaseModelOutputWithTokenMerging(
-            last_hidden_state=hidden_states,
-            hidden_states=all_hidden_states if output_hidden_states else None,
-            attentions=all_attentions if output_attentions else None,
-            token_sizes=None if token_merging.prefix_only else recorder.state.size,
-            token_merging=recorder.trace(),
-        )
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     stock.TimesformerSelfAttention: TimesformerSelfAttention,
     stock.TimeSformerAttention: TimeSformerAttention,
     stock.TimesformerLayer: TimesformerLayer,
-    stock.TimesformerEncoder: TimesformerEncoder,
 }
 
 
@@ -245,7 +206,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_token_merging: bool = False,
-        token_merging: TokenMergingPlan | None = None,
+        plan: Plan | None = None,
         **kwargs: Any,
     ) -> tuple | BaseModelOutput:
         """Encodes clips.
@@ -256,7 +217,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
             output_hidden_states: Whether to return the states of all layers.
             return_dict: Whether to return an output object rather than a tuple.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the settings say when None.
+            plan: What each layer does; as the settings say when None.
             **kwargs: As for `transformers.TimesformerModel`, and `token_merging_*` settings of this call.
 
         Returns:
@@ -268,9 +229,9 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         """
         config = self.config
         divided = config.attention_type == "divided_space_time"
-        plan = self._make_plan(pixel_values, kwargs) if token_merging is None else token_merging
+        plan = self._make_plan(pixel_values, kwargs) if plan is None else plan
         # Eager attention is that of transformers, and so is all else then: r = 0 is the stock model to the last bit.
-        shortens = plan.prefix_only and divided and config._attn_implementation not in (None, "eager")
+        shortens = plan.reads == "prefix" and divided and config._attn_implementation not in (None, "eager")
         if not plan.merges and not output_token_merging and not shortens:
             return super().forward(pixel_values, output_attentions, output_hidden_states, return_dict, **kwargs)
         if not divided:
@@ -278,14 +239,26 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
                 "output_token_merging must be False unless attention_type is 'divided_space_time', "
                 f"got {config.attention_type!r}"
             )
-        outputs = self.encoder(
-            self.embeddings(pixel_values),
-            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
-            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            token_merging=plan,
-            output_token_merging=output_token_merging,
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        recorder, hidden_states = TokenRecorder.start(plan, self.embeddings(pixel_values), output_token_merging)
+        all_hidden_states: tuple[Tensor, ...] = (hidden_states,)
+        all_attentions: tuple[Tensor, ...] = ()
+        for index, layer in enumerate(self.encoder.layer):
+            hidden_states, tokens, *attentions = layer(hidden_states, output_attentions, step=recorder.step(index))
+            recorder.append(tokens, hidden_states.shape[1])
+            all_hidden_states += (hidden_states,)
+            all_attentions += tuple(attentions)
+        last_hidden_state, token_sizes = plan.leave(self.layernorm(hidden_states), recorder.tokens)
+        outputs = BaseModelOutputWithTokenMerging(
+            last_hidden_state=last_hidden_state,
+            hidden_states=all_hidden_states if output_hidden_states else None,
+            attentions=all_attentions if output_attentions else None,
+            token_sizes=token_sizes,
+            token_merging=recorder.trace(),
         )
-        outputs.last_hidden_state = self.layernorm(outputs.last_hidden_state)
         return outputs if (config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
 
 
@@ -308,9 +281,10 @@ class TimesformerForVideoClassification(
     """
 
     config_class = TimesformerConfig
+    reads = "prefix"
 
     def __init__(self, config: TimesformerConfig, **token_merging: Any) -> None:
-        # The stock head would build the stock base model: its own __init__ is skipped.
+        # The stock head would build the stock base model, which refuses all attention implementations but eager.
         super(stock.TimesformerForVideoClassification, self).__init__(
             self._token_merging_config(config, token_merging)
         )
@@ -348,16 +322,13 @@ class TimesformerForVideoClassification(
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        plan = self._make_plan(pixel_values, kwargs)
-        outputs = self.timesformer(
-            pixel_values,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            output_token_merging=output_token_merging,
-            token_merging=plan._replace(prefix_only=self._reads_prefix_only(output_token_merging, asked)),
-        )
+        asked = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+            "output_token_merging": output_token_merging,
+        }
+        plan = self._make_plan(pixel_values, kwargs | asked)
+        outputs = self.timesformer(pixel_values, return_dict=True, plan=plan, **asked)
         # The stock head gives no further arguments to its loss.
         output = self._classify(outputs.last_hidden_state[:, 0], outputs, labels)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -2,29 +2,40 @@
 
 from transformers.models.videomae import modeling_videomae as stock
 
-from ..architecture import Architecture, KineticsClip, UsualTransform, paper_settings, register_architecture
+from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
+from ..encoder import Encoder
+from ..host import Host
 from .configuration_videomae import VideoMAEConfig
 from .mac_count_videomae import mac_count_videomae
 from .modeling_videomae import MODULE_CLASSES, VideoMAEForVideoClassification, VideoMAEModel
 
+ENCODER = Encoder(
+    model_type="videomae",
+    config_class=VideoMAEConfig,
+    stock_config_class=stock.VideoMAEConfig,
+    model_class=VideoMAEModel,
+    stock_model_class=stock.VideoMAEModel,
+    module_classes=MODULE_CLASSES,
+    mac_count=mac_count_videomae,
+    weight_conversions=("videomae",),
+)
+
+CLASSIFIER = Host(
+    stock_class=stock.VideoMAEForVideoClassification,
+    model_class=VideoMAEForVideoClassification,
+    config_class=VideoMAEConfig,
+    stock_config_class=stock.VideoMAEConfig,
+    encoders={"videomae": ENCODER.model_type},
+)
+
 register_architecture(
-    Architecture(
-        model_type="videomae",
-        config_class=VideoMAEConfig,
-        stock_config_class=stock.VideoMAEConfig,
-        model_class=VideoMAEModel,
-        stock_model_class=stock.VideoMAEModel,
-        head_class=VideoMAEForVideoClassification,
-        stock_head_class=stock.VideoMAEForVideoClassification,
-        module_classes=MODULE_CLASSES,
-        mac_count=mac_count_videomae,
-        weight_conversions=("videomae",),
-        paper_settings=paper_settings(r=150, scope="clip", proportional_attention=False),
-        usual_transform=UsualTransform(),
-        # Trained at a rate of 4, but the paper evaluates it at 1.
-        kinetics_clip=KineticsClip(num_frames=16, sampling_rate=1, training_rate=4),
-        converter=f"{__name__}.convert_videomae",
-    )
+    ENCODER,
+    CLASSIFIER,
+    paper_settings=paper_settings(r=150, scope="clip", proportional_attention=False),
+    usual_transform=UsualTransform(),
+    # Trained at a rate of 4, but the paper evaluates it at 1.
+    kinetics_clip=KineticsClip(num_frames=16, sampling_rate=1, training_rate=4),
+    converter=f"{__name__}.convert_videomae",
 )
 
 __all__ = ["VideoMAEConfig", "VideoMAEForVideoClassification", "VideoMAEModel"]

@@ -30,6 +30,11 @@ class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
         """Without mean pooling the head reads token 0, which takes no part in the matching: then only "clip"."""
         return SCOPES if self.use_mean_pooling else ("clip",)
 
+    @property
+    def supports_input_stage(self) -> bool:
+        """Without mean pooling the head reads token 0, whatever it shows."""
+        return bool(self.use_mean_pooling)
+
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Tokens lie frame by frame. Without mean pooling the head reads token 0, which is then protected."""
         num_slots, rows, columns = self.tubelet_grid(clip)

@@ -9,15 +9,12 @@ from transformers.models.videomae import modeling_videomae as stock
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep, mean_pool
+from ...merging import Plan, Reduction, Step, Tokens, mean_pool
 from ..attention import attend
-from ..base import (
-    TokenMergingHeadMixin,
-    TokenMergingModelMixin,
-    convert_modules,
-    run_layers,
-)
+from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
+from ..convert_modules import convert_modules
 from ..outputs import BaseModelOutputWithTokenMerging
+from ..run_layers import run_layers
 from .configuration_videomae import VideoMAEConfig
 
 
@@ -25,10 +22,10 @@ class VideoMAESelfAttention(stock.VideoMAESelfAttention):
     """Self-attention that weighs keys by token size and hands out its keys."""
 
     def forward(
-        self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
-        """Returns (context (B, N, C), weights), and the keys (B, H, N, D) where tokens are to be merged."""
-        if token_merging is None:
+        self, hidden_states: Tensor, step: Step | None = None
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
+        """Returns (context (B, N, C), weights); with a step (context (B, M, C), weights, reduction)."""
+        if step is None:
             return super().forward(hidden_states)
         hidden_shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
         keys = self.key(hidden_states).view(hidden_shape).transpose(1, 2)
@@ -41,66 +38,47 @@ class VideoMAESelfAttention(stock.VideoMAESelfAttention):
             queries,
             keys,
             values,
-            size=token_merging.attention_size,
+            size=step.attention_size,
             scaling=self.scaling,
             dropout=self.dropout_prob if self.training else 0.0,
         )
-        return context.flatten(2), weights, keys
+        reduction = step.decide(keys)
+        return reduction.apply(context.flatten(2)), weights, reduction
 
 
 class VideoMAEAttention(stock.VideoMAEAttention):
     """Attention and its output projection; tokens merge between the two, where there is least to compute."""
 
     def forward(
-        self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
-    ) -> Tensor | tuple[Tensor, TokenMerge]:
-        """Returns the output (B, N, C), or where tokens are to be merged (B, M, C) and how they merge."""
-        if token_merging is None:
+        self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Tensor | None, Reduction]:
+        """Returns the output (B, N, C); with a step (output (B, M, C), weights, reduction)."""
+        if step is None:
             return super().forward(hidden_states, **kwargs)
-        context, _, keys = self.attention(hidden_states, token_merging=token_merging)
-        merge = token_merging.decide(keys)
-        return self.output(merge.apply(context), hidden_states), merge
+        context, weights, reduction = self.attention(hidden_states, step=step)
+        return self.output(context, hidden_states), weights, reduction
 
 
 class VideoMAELayer(stock.VideoMAELayer):
     """Transformer layer that merges tokens between attention and MLP."""
 
     def forward(
-        self, hidden_states: Tensor, token_merging: TokenMergingStep | None = None, **kwargs: Any
-    ) -> Tensor | tuple[Tensor, TokenMergingState]:
-        """Returns the states (B, M, C), and the new merging state where one came in."""
-        if token_merging is None:
+        self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Tokens]:
+        """Returns the states (B, M, C), and the tokens where a step came in."""
+        if step is None:
             return super().forward(hidden_states, **kwargs)
-        attention_output, merge = self.attention(self.layernorm_before(hidden_states), token_merging=token_merging)
-        hidden_states = attention_output + merge.apply(hidden_states)
+        attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step)
+        hidden_states = attention_output + reduction.apply(hidden_states)
+        hidden_states, tokens = step.complete(hidden_states, reduction)
         layer_output = self.intermediate(self.layernorm_after(hidden_states))
-        return self.output(layer_output, hidden_states), merge.state
-
-
-class VideoMAEEncoder(stock.VideoMAEEncoder):
-    """Encoder that hands the merging state of one call from layer to layer."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        token_merging: TokenMergingPlan | None = None,
-        output_token_merging: bool = False,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """Returns the last states, and sizes and trace where tokens are merged."""
-        if token_merging is None:
-            return super().forward(hidden_states, **kwargs)
-        hidden_states, state, trace = run_layers(self.layer, hidden_states, token_merging, output_token_merging)
-        return BaseModelOutputWithTokenMerging(
-            last_hidden_state=hidden_states, token_sizes=state.size, token_merging=trace
-        )
+        return self.output(layer_output, hidden_states), tokens
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     stock.VideoMAESelfAttention: VideoMAESelfAttention,
     stock.VideoMAEAttention: VideoMAEAttention,
     stock.VideoMAELayer: VideoMAELayer,
-    stock.VideoMAEEncoder: VideoMAEEncoder,
 }
 
 
@@ -123,7 +101,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         pixel_values: Tensor,
         bool_masked_pos: torch.BoolTensor | None = None,
         output_token_merging: bool = False,
-        token_merging: TokenMergingPlan | None = None,
+        plan: Plan | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput | tuple:
         """Encodes clips.
@@ -132,7 +110,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
             pixel_values: (B, T, C, H, W) float, normalised.
             bool_masked_pos: (B, N) bool, patches to leave out.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the settings say when None.
+            plan: What each layer does; as the settings say when None.
             **kwargs: As for `transformers.VideoMAEModel`, and `token_merging_*` settings of this call.
 
         Returns:
@@ -142,7 +120,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
-        plan = self._make_plan(pixel_values, kwargs) if token_merging is None else token_merging
+        plan = self._make_plan(pixel_values, kwargs) if plan is None else plan
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, bool_masked_pos, **kwargs)
         return self._forward_merging(pixel_values, bool_masked_pos, plan, output_token_merging, **kwargs)
@@ -152,18 +130,24 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         self,
         pixel_values: Tensor,
         bool_masked_pos: torch.BoolTensor | None,
-        plan: TokenMergingPlan,
+        plan: Plan,
         output_token_merging: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithTokenMerging:
-        outputs = self.encoder(
-            self.embeddings(pixel_values, bool_masked_pos),
-            token_merging=plan,
-            output_token_merging=output_token_merging,
+        embeddings = self.embeddings(pixel_values, bool_masked_pos)
+        index = None
+        if bool_masked_pos is not None:
+            index = plan.layout.token_index(embeddings.device).expand(embeddings.shape[0], -1)
+            index = index[~bool_masked_pos].view(embeddings.shape[0], -1)
+        hidden_states, tokens, trace = run_layers(
+            self.encoder.layer, embeddings, plan, output_token_merging, index=index, pixel_values=pixel_values
         )
         if self.layernorm is not None:
-            outputs.last_hidden_state = self.layernorm(outputs.last_hidden_state)
-        return outputs
+            hidden_states = self.layernorm(hidden_states)
+        last_hidden_state, token_sizes = plan.leave(hidden_states, tokens)
+        return BaseModelOutputWithTokenMerging(
+            last_hidden_state=last_hidden_state, token_sizes=token_sizes, token_merging=trace
+        )
 
 
 class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVideoClassification):
@@ -185,14 +169,8 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
     config_class = VideoMAEConfig
 
     def __init__(self, config: VideoMAEConfig, **token_merging: Any) -> None:
-        # The stock head would build the stock base model: its own __init__ is skipped.
-        super(stock.VideoMAEForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
-        config = self.config
-        self.num_labels = config.num_labels
-        self.videomae = VideoMAEModel(config)
-        self.fc_norm = nn.LayerNorm(config.hidden_size) if config.use_mean_pooling else None
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        super().__init__(self._token_merging_config(config, token_merging))
+        convert_modules(self.videomae, {stock.VideoMAEModel: VideoMAEModel, **MODULE_CLASSES})
 
     @can_return_tuple
     def forward(
@@ -219,11 +197,11 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
         """
         plan = self._make_plan(pixel_values, kwargs)
         outputs = self.videomae(
-            pixel_values, output_token_merging=output_token_merging, token_merging=plan, return_dict=True, **kwargs
+            pixel_values, output_token_merging=output_token_merging, plan=plan, return_dict=True, **kwargs
         )
         if self.fc_norm is not None:
-            size = getattr(outputs, "token_sizes", None) if plan.settings.pooling == "weighted" else None
-            pooled = self.fc_norm(mean_pool(outputs.last_hidden_state, size))
+            weights = plan.pooling_weights(getattr(outputs, "token_sizes", None))
+            pooled = self.fc_norm(mean_pool(outputs.last_hidden_state, weights))
         else:
             pooled = outputs.last_hidden_state[:, 0]
         return self._classify(pooled, outputs, labels, **kwargs)

@@ -12,19 +12,11 @@ from transformers.models.videoprism import modeling_videoprism as stock
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import (
-    TokenMergingPlan,
-    TokenMergingState,
-    TokenMergingStep,
-    size_bias,
-)
-from ..base import (
-    StateRecorder,
-    TokenMergingHeadMixin,
-    TokenMergingModelMixin,
-    convert_modules,
-)
+from ...merging import Plan, Reduction, Step, Tokens, size_bias
+from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
+from ..convert_modules import convert_modules
 from ..outputs import TokenMergingOutputMixin
+from ..run_layers import TokenRecorder
 from .configuration_videoprism import VideoPrismVisionConfig
 
 
@@ -88,29 +80,30 @@ class VideoPrismAttention(stock.VideoPrismAttention):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        token_merging: TokenMergingStep | None = None,
+        step: Step | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
         """Attends inside frames or places.
 
         Args:
             hidden_states: (B * T, P, C) in the spatial encoder, (B * P, T, C) in the temporal one.
             attention_mask: As for the stock module; not with merging.
-            token_merging: How to merge, or None.
+            step: How to merge, or None.
             **kwargs: Passed on to the attention implementation.
 
         Returns:
-            The output, like `hidden_states`, and the weights; with merging also the keys (B * T, H, P, D).
+            The output, like `hidden_states`, and the weights; with a step also the reduction, which is still to be
+            applied to the tokens of whole clips.
         """
-        if token_merging is None:
+        if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
         hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         queries = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         keys = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        size = token_merging.attention_size
+        size = step.attention_size
         if size is not None:
-            size = clips_to_frames(size, token_merging.layout.num_frames)
+            size = clips_to_frames(size, step.layout.num_frames)
         remedy = "or set token_merging_proportional_attention=False"
         arguments = {"attention_mask": None, **size_arguments(self, size, queries.shape[2], queries.dtype, remedy)}
         interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -127,7 +120,7 @@ class VideoPrismAttention(stock.VideoPrismAttention):
             softcap=self.attn_logit_softcapping,
             **kwargs,
         )
-        return self.o_proj(context.flatten(2)), weights, keys
+        return self.o_proj(context.flatten(2)), weights, step.decide(keys, step.layout.num_frames)
 
 
 class VideoPrismLayer(stock.VideoPrismLayer):
@@ -137,31 +130,30 @@ class VideoPrismLayer(stock.VideoPrismLayer):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        token_merging: TokenMergingStep | None = None,
+        step: Step | None = None,
         **kwargs: Any,
-    ) -> Tensor | tuple[Tensor, TokenMergingState]:
+    ) -> Tensor | tuple[Tensor, Tokens]:
         """Attends, merges the tokens of each frame, and applies the MLP.
 
         Args:
             hidden_states: (B * T, P, C) in the spatial encoder, (B * P, T, C) in the temporal one.
             attention_mask: As for the stock module; not with merging.
-            token_merging: How to merge, or None.
+            step: How to merge, or None.
             **kwargs: Passed on to the attention.
 
         Returns:
-            The states, (B * T, P', C) with merging, and the new merging state where one came in.
+            The states, (B * T, P', C) with merging, and the tokens where a step came in.
         """
-        if token_merging is None:
+        if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
-        attention_output, _, keys = self.attention(
-            self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
-        )
+        attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step, **kwargs)
         hidden_states = self.dropout(attention_output) + hidden_states
-        num_frames = token_merging.layout.num_frames
-        merge = token_merging.decide(keys, num_frames)
-        hidden_states = clips_to_frames(merge.apply(frames_to_clips(hidden_states, num_frames)), num_frames)
+        num_frames = step.layout.num_frames
+        clips = reduction.apply(frames_to_clips(hidden_states, num_frames))
+        clips, tokens = step.complete(clips, reduction)
+        hidden_states = clips_to_frames(clips, num_frames)
         layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states)))
-        return layer_output + hidden_states, merge.state
+        return layer_output + hidden_states, tokens
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
@@ -189,7 +181,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
         pixel_values_videos: Tensor | None = None,
         interpolate_pos_encoding: bool | None = False,
         output_token_merging: bool = False,
-        token_merging: TokenMergingPlan | None = None,
+        plan: Plan | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> stock.BaseModelOutputWithSpatialAndTemporalStates | tuple:
         """Encodes clips.
@@ -199,7 +191,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
             interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
                 of other sizes and numbers of frames fit.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the settings say when None.
+            plan: What each layer does; as the settings say when None.
             **kwargs: As for `transformers.VideoPrismVisionModel`, and `token_merging_*` settings of this call.
 
         Returns:
@@ -211,7 +203,6 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
             ValueError: If the clips do not fit the checkpoint, or the attention implementation cannot weigh merged
                 tokens by their size.
         """
-        plan = token_merging
         if plan is None:
             any_shape = bool(interpolate_pos_encoding)
             plan = self._make_plan(pixel_values_videos, kwargs, any_size=any_shape, any_frames=any_shape)
@@ -227,17 +218,16 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
         self,
         pixel_values_videos: Tensor,
         interpolate_pos_encoding: bool | None,
-        plan: TokenMergingPlan,
+        plan: Plan,
         output_token_merging: bool,
         **kwargs: Any,
     ) -> VideoPrismModelOutputWithTokenMerging:
         num_frames = plan.layout.num_frames
         spatial_states = self.spatial_embeddings(pixel_values_videos, interpolate_pos_encoding)
-        recorder = StateRecorder(frames_to_clips(spatial_states, num_frames), plan, output_token_merging)
+        recorder, _ = TokenRecorder.start(plan, frames_to_clips(spatial_states, num_frames), output_token_merging)
         for index, layer in enumerate(self.spatial_layers):
-            step = plan.step(index, recorder.state)
-            spatial_states, state = layer(spatial_states, token_merging=step, **kwargs)
-            recorder.append(state, num_frames * spatial_states.shape[1])
+            spatial_states, tokens = layer(spatial_states, step=recorder.step(index), **kwargs)
+            recorder.append(tokens, num_frames * spatial_states.shape[1])
 
         # Each place has one token per frame, whose sizes say how much space it covers: they have no say over time.
         temporal_states = self.temporal_embeddings(
@@ -246,11 +236,12 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
         for layer in self.temporal_layers:
             temporal_states = layer(temporal_states, **kwargs)
         places = self.layernorm2(temporal_states).unflatten(0, (-1, spatial_states.shape[1]))
+        last_hidden_state, token_sizes = plan.leave(places.transpose(1, 2).flatten(1, 2), recorder.tokens)
         return VideoPrismModelOutputWithTokenMerging(
-            last_hidden_state=places.transpose(1, 2).flatten(1, 2),
+            last_hidden_state=last_hidden_state,
             last_temporal_hidden_state=temporal_states,
             last_spatial_hidden_state=spatial_states,
-            token_sizes=recorder.state.size,
+            token_sizes=token_sizes,
             token_merging=recorder.trace(),
         )
 
@@ -278,14 +269,8 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
     config_class = VideoPrismVisionConfig
 
     def __init__(self, config: VideoPrismVisionConfig, **token_merging: Any) -> None:
-        # The stock head would build the stock base model: its own __init__ is skipped.
-        super(stock.VideoPrismForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
-        config = self.config
-        self.vision_model = VideoPrismVisionModel(config)
-        self.head = stock.VideoPrismMultiheadAttentionPoolingHead(config)
-        self.head_layernorm = stock.VideoPrismLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+        super().__init__(self._token_merging_config(config, token_merging))
+        convert_modules(self.vision_model, {stock.VideoPrismVisionModel: VideoPrismVisionModel, **MODULE_CLASSES})
 
     @can_return_tuple
     def forward(
@@ -320,12 +305,12 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
             pixel_values_videos,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_token_merging=output_token_merging,
-            token_merging=plan,
+            plan=plan,
             return_dict=True,
             **kwargs,
         )
         tokens = outputs.last_hidden_state
-        size = getattr(outputs, "token_sizes", None) if plan.settings.pooling == "weighted" else None
+        size = plan.pooling_weights(getattr(outputs, "token_sizes", None))
         arguments = size_arguments(self.head, size, 1, tokens.dtype, "or set token_merging_pooling='mean'")
         # One query pools. Without its dimension the logits are what losses and pipelines expect.
         pooled = self.head_layernorm(self.head(tokens, **arguments, **kwargs)[0]).squeeze(1)

@@ -9,16 +9,13 @@ from transformers.models.vivit import modeling_vivit as stock
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
+from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..base import (
-    TokenMergingHeadMixin,
-    TokenMergingModelMixin,
-    convert_modules,
-    run_layers,
-)
+from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
+from ..convert_modules import convert_modules
 from ..kernels import embed_tubelets, fused_activation
 from ..outputs import BaseModelOutputWithTokenMerging
+from ..run_layers import run_layers
 from .configuration_vivit import VivitConfig
 
 
@@ -29,14 +26,14 @@ class VivitAttention(stock.VivitAttention):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        token_merging: TokenMergingStep | None = None,
+        step: Step | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, TokenMerge]:
-        """Returns (output (B, N, C), weights); where tokens are to be merged (B, M, C), weights and how they merge."""
-        if token_merging is None:
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
+        """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
+        if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
         hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        queries = self.q_proj(hidden_states[:, :1] if token_merging.prefix_only else hidden_states)
+        queries = self.q_proj(step.queries(hidden_states))
         queries = queries.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         keys = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
@@ -47,13 +44,13 @@ class VivitAttention(stock.VivitAttention):
             queries,
             keys,
             values,
-            size=token_merging.attention_size,
+            size=step.attention_size,
             scaling=self.scaling,
             dropout=self.attention_dropout if self.training else 0.0,
             **kwargs,
         )
-        merge = token_merging.decide(keys)
-        return self.o_proj(merge.apply(context.flatten(2))), weights, merge
+        reduction = step.decide(keys)
+        return self.o_proj(reduction.apply(context.flatten(2))), weights, reduction
 
 
 class VivitTubeletEmbeddings(stock.VivitTubeletEmbeddings):
@@ -106,18 +103,17 @@ class VivitLayer(stock.VivitLayer):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        token_merging: TokenMergingStep | None = None,
+        step: Step | None = None,
         **kwargs: Any,
-    ) -> Tensor | tuple[Tensor, TokenMergingState]:
-        """Returns the states (B, M, C), and the new merging state where one came in."""
-        if token_merging is None:
+    ) -> Tensor | tuple[Tensor, Tokens]:
+        """Returns the states (B, M, C), and the tokens where a step came in."""
+        if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
-        attention_output, _, merge = self.attention(
-            self.layernorm_before(hidden_states), token_merging=token_merging, **kwargs
-        )
-        hidden_states = self.dropout(attention_output) + merge.apply(hidden_states)
+        attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step, **kwargs)
+        hidden_states = self.dropout(attention_output) + reduction.apply(hidden_states)
+        hidden_states, tokens = step.complete(hidden_states, reduction)
         layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states), **_merges_tokens(self.mlp)))
-        return layer_output + hidden_states, merge.state
+        return layer_output + hidden_states, tokens
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
@@ -150,7 +146,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         interpolate_pos_encoding: bool = False,
         attention_mask: Tensor | None = None,
         output_token_merging: bool = False,
-        token_merging: TokenMergingPlan | None = None,
+        plan: Plan | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling | tuple:
         """Encodes clips.
@@ -160,7 +156,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
             interpolate_pos_encoding: As for `transformers.VivitModel`.
             attention_mask: As for `transformers.VivitModel`; not with merging.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the settings say when None.
+            plan: What each layer does; as the settings say when None.
             **kwargs: As for `transformers.VivitModel`, and `token_merging_*` settings of this call.
 
         Returns:
@@ -170,7 +166,6 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         Raises:
             ValueError: If the clips do not fit the checkpoint, or an attention mask is given together with merging.
         """
-        plan = token_merging
         if plan is None:
             plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         assert pixel_values is not None
@@ -185,17 +180,19 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool,
-        plan: TokenMergingPlan,
+        plan: Plan,
         output_token_merging: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithTokenMerging:
         embeddings = self.embeddings(pixel_values, interpolate_pos_encoding, **_merges_tokens(self.embeddings))
-        hidden_states, state, trace = run_layers(self.layers, embeddings, plan, output_token_merging, **kwargs)
-        sequence_output = self.layernorm(hidden_states)
+        hidden_states, tokens, trace = run_layers(
+            self.layers, embeddings, plan, output_token_merging, pixel_values=pixel_values, **kwargs
+        )
+        sequence_output, token_sizes = plan.leave(self.layernorm(hidden_states), tokens)
         return BaseModelOutputWithTokenMerging(
             last_hidden_state=sequence_output,
             pooler_output=self.pooler(sequence_output) if self.pooler is not None else None,
-            token_sizes=None if plan.prefix_only else state.size,
+            token_sizes=token_sizes,
             token_merging=trace,
         )
 
@@ -218,15 +215,11 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
     """
 
     config_class = VivitConfig
+    reads = "prefix"
 
     def __init__(self, config: VivitConfig, **token_merging: Any) -> None:
-        # The stock head would build the stock base model: its own __init__ is skipped.
-        super(stock.VivitForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
-        config = self.config
-        self.num_labels = config.num_labels
-        self.vivit = VivitModel(config, add_pooling_layer=False)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        super().__init__(self._token_merging_config(config, token_merging))
+        convert_modules(self.vivit, {stock.VivitModel: VivitModel, **MODULE_CLASSES})
 
     @can_return_tuple
     def forward(
@@ -252,13 +245,9 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
         Raises:
             ValueError: If the clips do not fit the checkpoint.
         """
+        kwargs["output_token_merging"] = output_token_merging  # type: ignore[typeddict-unknown-key]
         plan = self._make_plan(pixel_values, kwargs, any_size=interpolate_pos_encoding)
         outputs = self.vivit(
-            pixel_values,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            output_token_merging=output_token_merging,
-            token_merging=plan._replace(prefix_only=self._reads_prefix_only(output_token_merging, kwargs)),
-            return_dict=True,
-            **kwargs,
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, plan=plan, return_dict=True, **kwargs
         )
         return self._classify(outputs.last_hidden_state[:, 0], outputs, labels, **kwargs)

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
+from transformers.modeling_outputs import ImageClassifierOutput
 
 # The eager attention of V-JEPA 2 ignores its mask; this one is the same but for that.
 from transformers.models.vivit.modeling_vivit import eager_attention_forward
@@ -13,16 +13,13 @@ from transformers.models.vjepa2 import modeling_vjepa2 as stock
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import TokenMerge, TokenMergingPlan, TokenMergingState, TokenMergingStep
+from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..base import (
-    TokenMergingHeadMixin,
-    TokenMergingModelMixin,
-    convert_modules,
-    run_layers,
-)
+from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
+from ..convert_modules import convert_modules
 from ..kernels import are_untouched, embed_tubelets
-from ..outputs import BaseModelOutputWithTokenMerging, TokenMergingOutputMixin
+from ..outputs import TokenMergingOutputMixin
+from ..run_layers import run_layers
 from .configuration_vjepa2 import VJEPA2Config
 from .rotary import grid_positions, rotary_tables, rotate
 
@@ -39,16 +36,16 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
         self,
         hidden_states: Tensor,
         position_mask: Tensor | None = None,
-        token_merging: TokenMergingStep | None = None,
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, TokenMerge]:
-        """Returns (output (B, N, C), weights); where tokens are to be merged (B, M, C), weights and how they merge."""
-        if token_merging is None:
+        step: Step | None = None,
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
+        """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
+        if step is None:
             return super().forward(hidden_states, position_mask)
         hidden_shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
         queries = self.query(hidden_states).view(hidden_shape).transpose(1, 2)
         keys = self.key(hidden_states).view(hidden_shape).transpose(1, 2)
         values = self.value(hidden_states).view(hidden_shape).transpose(1, 2)
-        position = token_merging.state.position
+        position = step.tokens.position
         assert position is not None  # the encoder starts with those of the grid
         # The axes share the head's channels evenly, so one table serves all three.
         cosine, sine = rotary_tables(position, self.d_dim, queries.dtype)
@@ -59,12 +56,12 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
             rotate(queries, cosine, sine),
             rotate(keys, cosine, sine),
             values,
-            size=token_merging.attention_size,
+            size=step.attention_size,
             scaling=self.scaling,
             dropout=self.dropout_prob if self.training else 0.0,
         )
-        merge = token_merging.decide(keys)  # the keys that are not turned
-        return self.proj(merge.apply(context.flatten(2))), weights, merge
+        reduction = step.decide(keys)  # the keys that are not turned
+        return self.proj(reduction.apply(context.flatten(2))), weights, reduction
 
 
 class VJEPA2Layer(stock.VJEPA2Layer):
@@ -74,60 +71,16 @@ class VJEPA2Layer(stock.VJEPA2Layer):
         self,
         hidden_states: Tensor,
         position_mask: Tensor | None = None,
-        token_merging: TokenMergingStep | None = None,
+        step: Step | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, TokenMergingState]:
-        """Returns the states (B, M, C), and the new merging state where one came in, else the attention weights."""
-        if token_merging is None:
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tokens]:
+        """Returns the states (B, M, C), and the tokens where a step came in, else the attention weights."""
+        if step is None:
             return super().forward(hidden_states, position_mask, **kwargs)
-        attention_output, _, merge = self.attention(self.norm1(hidden_states), token_merging=token_merging)
-        hidden_states = self.drop_path(attention_output) + merge.apply(hidden_states)
-        return self.drop_path(self.mlp(self.norm2(hidden_states))) + hidden_states, merge.state
-
-
-class VJEPA2Encoder(stock.VJEPA2Encoder):
-    """Encoder that hands the merging state of one call from layer to layer."""
-
-    def forward(
-        self,
-        pixel_values_videos: Tensor | None = None,
-        token_merging: TokenMergingPlan | None = None,
-        output_token_merging: bool = False,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """Returns the last states, and sizes and trace where tokens are merged."""
-        if token_merging is None:
-            return super().forward(pixel_values_videos, **kwargs)
-        assert pixel_values_videos is not None  # the base model does not merge without clips
-        embeddings = self._embed(pixel_values_videos)
-        _, rows, columns = self.config.tubelet_grid(self.config.clip_shape)
-        position = grid_positions(
-            token_merging.layout.num_frames,
-            rows,
-            columns,
-            dtype=torch.promote_types(embeddings.dtype, torch.float32),
-            device=embeddings.device,
-        )
-        hidden_states, state, trace = run_layers(
-            self.layer, embeddings, token_merging, output_token_merging, position=position
-        )
-        return BaseModelOutputWithTokenMerging(
-            last_hidden_state=self.layernorm(hidden_states), token_sizes=state.size, token_merging=trace
-        )
-
-    def _embed(self, pixel_values_videos: Tensor) -> Tensor:
-        """Tubelets (B, N, C) of clips (B, T, C, H, W)."""
-        embeddings = self.embeddings
-        patches = embeddings.patch_embeddings
-        plain = type(embeddings) is stock.VJEPA2Embeddings and type(patches) is stock.VJEPA2PatchEmbeddings3D
-        # The stock module repeats clips that are shorter than a tubelet.
-        if (
-            not plain
-            or pixel_values_videos.shape[1] < patches.tubelet_size
-            or not are_untouched([embeddings, patches])
-        ):
-            return embeddings(pixel_values_videos)
-        return embed_tubelets(patches.proj, pixel_values_videos.to(patches.proj.weight.dtype))
+        attention_output, _, reduction = self.attention(self.norm1(hidden_states), step=step)
+        hidden_states = self.drop_path(attention_output) + reduction.apply(hidden_states)
+        hidden_states, tokens = step.complete(hidden_states, reduction)
+        return self.drop_path(self.mlp(self.norm2(hidden_states))) + hidden_states, tokens
 
 
 class VJEPA2PoolerSelfAttention(stock.VJEPA2PoolerSelfAttention):
@@ -210,7 +163,6 @@ class VJEPA2AttentivePooler(stock.VJEPA2AttentivePooler):
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     stock.VJEPA2RopeAttention: VJEPA2RopeAttention,
     stock.VJEPA2Layer: VJEPA2Layer,
-    stock.VJEPA2Encoder: VJEPA2Encoder,
     stock.VJEPA2PoolerSelfAttention: VJEPA2PoolerSelfAttention,
     stock.VJEPA2PoolerCrossAttention: VJEPA2PoolerCrossAttention,
     stock.VJEPA2AttentivePooler: VJEPA2AttentivePooler,
@@ -239,7 +191,7 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
         target_mask: list[Tensor] | None = None,
         skip_predictor: bool = False,
         output_token_merging: bool = False,
-        token_merging: TokenMergingPlan | None = None,
+        plan: Plan | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> stock.VJEPA2WithMaskedInputModelOutput | tuple:
         """Encodes clips.
@@ -251,7 +203,7 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
             skip_predictor: Whether to leave the predictor out. With merging it must be: it reads all tokens in their
                 places.
             output_token_merging: Whether to return the trace of the merging.
-            token_merging: What each layer does; as the settings say when None.
+            plan: What each layer does; as the settings say when None.
             **kwargs: As for `transformers.VJEPA2Model`, and `token_merging_*` settings of this call.
 
         Returns:
@@ -262,7 +214,6 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
             ValueError: If the clips do not fit the checkpoint, or masks or the predictor are asked for together with
                 merging or a trace.
         """
-        plan = token_merging
         if plan is None:
             plan = self._make_plan(pixel_values_videos, kwargs, any_frames=True)
         if not plan.merges and not output_token_merging:
@@ -281,15 +232,46 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
 
     @capture_outputs(tie_last_hidden_states=False)
     def _forward_merging(
-        self, pixel_values_videos: Tensor, plan: TokenMergingPlan, output_token_merging: bool, **kwargs: Any
+        self, pixel_values_videos: Tensor, plan: Plan, output_token_merging: bool, **kwargs: Any
     ) -> VJEPA2ModelOutputWithTokenMerging:
-        outputs = self.encoder(pixel_values_videos, token_merging=plan, output_token_merging=output_token_merging)
-        return VJEPA2ModelOutputWithTokenMerging(
-            last_hidden_state=outputs.last_hidden_state,
-            masked_hidden_state=outputs.last_hidden_state,  # without a mask, all tokens are the context
-            token_sizes=outputs.token_sizes,
-            token_merging=outputs.token_merging,
+        embeddings = self._embed(pixel_values_videos)
+        _, rows, columns = self.config.tubelet_grid(self.config.clip_shape)
+        position = grid_positions(
+            plan.layout.num_frames,
+            rows,
+            columns,
+            dtype=torch.promote_types(embeddings.dtype, torch.float32),
+            device=embeddings.device,
         )
+        hidden_states, tokens, trace = run_layers(
+            self.encoder.layer,
+            embeddings,
+            plan,
+            output_token_merging,
+            position=position,
+            pixel_values=pixel_values_videos,
+        )
+        last_hidden_state, token_sizes = plan.leave(self.encoder.layernorm(hidden_states), tokens)
+        return VJEPA2ModelOutputWithTokenMerging(
+            last_hidden_state=last_hidden_state,
+            masked_hidden_state=last_hidden_state,  # without a mask, all tokens are the context
+            token_sizes=token_sizes,
+            token_merging=trace,
+        )
+
+    def _embed(self, pixel_values_videos: Tensor) -> Tensor:
+        """Tubelets (B, N, C) of clips (B, T, C, H, W)."""
+        embeddings = self.encoder.embeddings
+        patches = embeddings.patch_embeddings
+        plain = type(embeddings) is stock.VJEPA2Embeddings and type(patches) is stock.VJEPA2PatchEmbeddings3D
+        # The stock module repeats clips that are shorter than a tubelet.
+        if (
+            not plain
+            or pixel_values_videos.shape[1] < patches.tubelet_size
+            or not are_untouched([embeddings, patches])
+        ):
+            return embeddings(pixel_values_videos)
+        return embed_tubelets(patches.proj, pixel_values_videos.to(patches.proj.weight.dtype))
 
 
 class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoClassification):
@@ -314,7 +296,7 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
     _supports_flex_attn = True
 
     def __init__(self, config: VJEPA2Config, **token_merging: Any) -> None:
-        # The stock head would build the stock base model: its own __init__ is skipped.
+        # The stock head would build the stock base model, which refuses flex attention.
         super(stock.VJEPA2ForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
         config = self.config
         self.num_labels = config.num_labels
@@ -351,9 +333,9 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
             pixel_values_videos,
             skip_predictor=True,
             output_token_merging=output_token_merging,
-            token_merging=plan,
+            plan=plan,
             return_dict=True,
             **kwargs,
         )
-        size = getattr(outputs, "token_sizes", None) if plan.settings.pooling == "weighted" else None
-        return self._classify(self.pooler(outputs.last_hidden_state, size), outputs, labels)
+        weights = plan.pooling_weights(getattr(outputs, "token_sizes", None))
+        return self._classify(self.pooler(outputs.last_hidden_state, weights), outputs, labels)

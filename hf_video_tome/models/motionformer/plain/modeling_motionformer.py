@@ -167,7 +167,7 @@ class MotionformerTemporalAttention(nn.Module):
 
         Args:
             trajectories: (B, T, N, C), entry [:, t, n] is what token n saw of frame t.
-            frame_size: (B, T) float > 0, how many frames each of them counts for; one each if None.
+            frame_size: (B, T) float, how many frames each of them counts for, 0 for padding; one each if None.
 
         Returns:
             The context (B, N, C) and the attention weights (B, N, H, T).
@@ -179,7 +179,7 @@ class MotionformerTemporalAttention(nn.Module):
         query = torch.einsum("bnhd,hdc->bnhc", query, self.key_weight.unflatten(0, heads))
         logits = torch.einsum("bnhc,btnc->bnht", query, trajectories)
         if frame_size is not None:
-            logits = logits + frame_size.log().to(logits.dtype)[:, None, None]
+            logits = logits + frame_size.log().clamp_min(-10_000.0).to(logits.dtype)[:, None, None]
         weights = _softmax(logits)
         weights = nn.functional.dropout(weights, p=self.attention_dropout, training=self.training)
         if self.value_weight is None:

@@ -10,23 +10,33 @@ HEAD_DIM_MULTIPLE = 8
 """Fused attention kernels want head dimensions that are a multiple of this."""
 
 
+LOG_OF_PADDING = -10_000.0
+"""Stands for the log of size 0: low enough for a weight of exactly 0, and finite in half precision, as -inf minus -inf
+is not a number."""
+
+
+def log_size(size: Tensor) -> Tensor:
+    """Log of token sizes (B, N), finite also for padding."""
+    return size.log().clamp_min(LOG_OF_PADDING)
+
+
 def size_bias(size: Tensor, dtype: torch.dtype) -> Tensor:
     """Bias that is added to the attention logits of each key, for every query and head.
 
     From "Token Merging: Your ViT But Faster" (ICLR 2023), section 3.
 
     Args:
-        size: (B, N) float token sizes.
+        size: (B, N) float token sizes, 0 for padding.
         dtype: Dtype of the queries.
 
     Returns:
-        (B, 1, 1, N): log(size).
+        (B, 1, 1, N): log(size), `LOG_OF_PADDING` for padding.
 
     Examples:
         >>> size_bias(torch.tensor([[1.0, 2.0]]), torch.float32).squeeze().tolist()
         [0.0, 0.6931471824645996]
     """
-    return size.log().to(dtype)[:, None, None, :]
+    return log_size(size).to(dtype)[:, None, None, :]
 
 
 def append_size_channel(
@@ -42,7 +52,7 @@ def append_size_channel(
         query: (B, H, N, D) float.
         key: (B, H, N, D) float.
         value: (B, H, N, D) float.
-        size: (B, N) float token sizes.
+        size: (B, N) float token sizes, 0 for padding.
         scaling: The factor that the kernel multiplies the logits with.
 
     Returns:
@@ -55,9 +65,9 @@ def append_size_channel(
     """
     head_dim = query.shape[-1]
     padded = -(-(head_dim + 2) // HEAD_DIM_MULTIPLE) * HEAD_DIM_MULTIPLE
-    log_size = size.log()
-    rounded = log_size.to(key.dtype)
-    bias = torch.stack((rounded, (log_size - rounded).to(key.dtype)), dim=-1)[:, None].expand(*key.shape[:-1], 2)
+    exact = log_size(size)
+    rounded = exact.to(key.dtype)
+    bias = torch.stack((rounded, (exact - rounded).to(key.dtype)), dim=-1)[:, None].expand(*key.shape[:-1], 2)
     query = torch.cat((query, query.new_full((*query.shape[:-1], 2), 1.0 / scaling)), dim=-1)
     key = torch.cat((key, bias), dim=-1)
     padding = (0, padded - head_dim - 2)

@@ -1,0 +1,79 @@
+"""The registry of input stages: an input stage decides which tubelets of a clip enter the first layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..assignment import Assignment
+from ..layout import TokenLayout
+
+
+class InputContext(NamedTuple):
+    """All that an input stage may look at.
+
+    Attributes:
+        embeddings: (B, N, C) float, without gradient, the patch tokens, positions included, frame by frame.
+        pixel_values: (B, T, C, H, W) float, without gradient, normalised clips; None if only embeddings are known.
+        layout: Layout of the clip's tokens.
+        keep: Tokens to keep of each clip, without prefix tokens.
+        generator: Source of randomness, or None for the global one.
+    """
+
+    embeddings: Tensor
+    pixel_values: Tensor | None
+    layout: TokenLayout
+    keep: int
+    generator: torch.Generator | None = None
+
+
+InputStage = Callable[[InputContext], Assignment]
+"""Decides on (B, 1, N) patch tokens, of which the owners that it names enter the first layer."""
+
+INPUT_STAGES: dict[str, InputStage] = {}
+"""All input stages by name."""
+
+
+def register_input_stage(name: str) -> Callable[[InputStage], InputStage]:
+    """Registers a function `(InputContext) -> Assignment` as a value of `token_merging_input`.
+
+    Args:
+        name: The value that selects it.
+
+    Returns:
+        The decorator, which returns the function unchanged.
+
+    Raises:
+        ValueError: If the name is taken by another function.
+    """
+
+    def decorator(function: InputStage) -> InputStage:
+        if INPUT_STAGES.get(name, function) is not function:
+            raise ValueError(f"the input stage {name!r} is registered already")
+        INPUT_STAGES[name] = function
+        return function
+
+    return decorator
+
+
+def keep_tokens(kept: Tensor, num_tokens: int) -> Assignment:
+    """Builds the assignment that keeps some tokens as they are, with sizes of one, and drops the others.
+
+    Args:
+        kept: (B, K) int64, positions of the tokens that are kept, in ascending order.
+        num_tokens: Tokens of each clip.
+
+    Returns:
+        The assignment, of one set per clip.
+
+    Examples:
+        >>> keep_tokens(torch.tensor([[0, 2]]), 4).slot.tolist()
+        [[[0, -1, 1, -1]]]
+    """
+    slots = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+    slot = kept.new_full((kept.shape[0], num_tokens), -1).scatter(-1, kept, slots)
+    moved = (slot < 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, : num_tokens - kept.shape[1]]
+    return Assignment(slot[:, None], kept[:, None], moved[:, None], content="owner", sizes="owner")

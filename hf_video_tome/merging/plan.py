@@ -1,0 +1,229 @@
+"""What all layers of one forward call will do, decided before the first of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .input_stages import INPUT_STAGES, InputContext
+from .layout import TokenLayout
+from .modes import MODES, Mode
+from .reduction import Reduction, reduce_tokens
+from .step import MergeSettings, Step
+from .tokens import Tokens, initial_tokens
+from .trace import unmerge
+
+
+class Plan(NamedTuple):
+    """What all layers of one forward call will do, decided before the first of them runs.
+
+    Attributes:
+        requested: Tokens that each layer is asked to remove from each matched set.
+        layout: Layout of the clip's tokens.
+        settings: How to merge.
+        input_stage: Name of the input stage, or None.
+        input_keep: Patch tokens of each clip that enter the first layer; None: all.
+        reads: What is read of what the last layer returns: all tokens, the prefix alone, or the full grid, in which
+            every original token has the state of the token that holds it.
+    """
+
+    requested: list[int]
+    layout: TokenLayout
+    settings: MergeSettings
+    input_stage: str | None = None
+    input_keep: int | None = None
+    reads: Literal["tokens", "prefix", "grid"] = "tokens"
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of the settings."""
+        return MODES[self.settings.mode]
+
+    @property
+    def merges(self) -> bool:
+        """Whether anything is removed, by a layer or before the first of them."""
+        return self.input_stage is not None or any(self.requested)
+
+    def removals(self, num_tokens: int | None = None) -> list[int]:
+        """Tokens that each layer removes from each matched set; of adaptive modes at most.
+
+        Args:
+            num_tokens: Tokens of the sequence that enter the first layer; those that the plan says when None.
+        """
+        scope = self.settings.scope
+        set_tokens, num_protected = self.layout.set_size(scope)
+        if scope == "clip":
+            set_tokens = self.entering_tokens if num_tokens is None else num_tokens
+        return self.mode.removals(self.requested, set_tokens, num_protected, self.layout)
+
+    @property
+    def entering_tokens(self) -> int:
+        """Tokens of the sequence that enter the first layer."""
+        if self.input_keep is None:
+            return self.layout.num_tokens
+        return self.layout.num_prefix_tokens + self.input_keep
+
+    def token_counts(self) -> list[int]:
+        """Tokens of the sequence before the first and after each layer, known before anything runs.
+
+        Returns:
+            L + 1 ints; entry i is the length of `hidden_states[i]`. Adaptive modes may leave fewer.
+
+        Examples:
+            >>> Plan([150] * 12, TokenLayout(0, 8, 196), MergeSettings()).token_counts()[-4:]
+            [218, 109, 55, 28]
+        """
+        scope = self.settings.scope
+        left = self.entering_tokens if scope == "clip" else self.layout.set_size(scope)[0]
+        counts = [self.layout.sequence_length(left, scope)]
+        for removed in self.removals():
+            left -= 0 if self.mode.adaptive else removed
+            counts.append(self.layout.sequence_length(left, scope))
+        return counts
+
+    def start(
+        self,
+        hidden_states: Tensor,
+        track: bool,
+        position: Tensor | None = None,
+        index: Tensor | None = None,
+    ) -> Tokens:
+        """Returns the tokens before the input stage and the first layer: nothing merged, every token in its place.
+
+        Args:
+            hidden_states: (B, N, C) embeddings.
+            track: Whether a trace was asked for.
+            position: (1, N, A) or (B, N, A) float positions, for models that need them in every layer.
+            index: (B, N) int64, where each token started, where these are not all tokens of the clip.
+
+        Raises:
+            ValueError: If the scope needs all tokens of the clip, and these are others.
+        """
+        batch_size, num_tokens = hidden_states.shape[:2]
+        device, layout = hidden_states.device, self.layout
+        if num_tokens != layout.num_tokens and self.settings.scope != "clip":
+            raise ValueError(
+                f"token_merging_scope={self.settings.scope!r} needs all {layout.num_tokens} tokens of the clip, "
+                f"got {num_tokens}; use 'clip' for masked inputs and other sizes"
+            )
+        if "index" not in self.mode.reads:
+            index = None
+        elif index is None:
+            index = layout.token_index(device).expand(batch_size, -1)
+        track = track or self.reads == "grid"
+        return initial_tokens(batch_size, num_tokens, device, track, position)._replace(index=index)
+
+    def enter(
+        self, hidden_states: Tensor, tokens: Tokens, pixel_values: Tensor | None = None
+    ) -> tuple[Tensor, Tokens]:
+        """Runs the input stage, if there is one.
+
+        Args:
+            hidden_states: (B, N, C) embeddings, with their positions.
+            tokens: What `start` returned.
+            pixel_values: (B, T, C, H, W) float, what was embedded.
+
+        Returns:
+            The embeddings (B, K, C) and the tokens that enter the first layer.
+
+        Raises:
+            ValueError: If the embeddings are not those of a whole clip.
+        """
+        if self.input_stage is None:
+            return hidden_states, tokens
+        layout = self.layout
+        if hidden_states.shape[1] != layout.num_tokens:
+            raise ValueError(
+                f"token_merging_input={self.input_stage!r} needs all {layout.num_tokens} tokens of the clip, "
+                f"got {hidden_states.shape[1]}: it does not go with masked inputs"
+            )
+        assert self.input_keep is not None  # set with the stage
+        context = InputContext(
+            embeddings=hidden_states[:, layout.num_prefix_tokens :].detach(),
+            pixel_values=None if pixel_values is None else pixel_values.detach(),
+            layout=layout,
+            keep=self.input_keep,
+        )
+        assignment = INPUT_STAGES[self.input_stage](context)
+        if assignment.num_slots is not None:
+            if torch.compiler.is_compiling() or torch.jit.is_tracing():
+                raise ValueError(
+                    f"token_merging_input={self.input_stage!r} keeps as many tokens as a clip needs: models are "
+                    "compiled and exported with a fixed number of them"
+                )
+            assignment = assignment.narrowed(int(assignment.num_slots.max()))
+        reduction: Reduction = reduce_tokens(
+            assignment.behind(layout.num_prefix_tokens),
+            tokens,
+            layout,
+            "clip",
+            torch.promote_types(hidden_states.dtype, torch.float32),
+        )
+        return reduction.apply(hidden_states), reduction.tokens
+
+    def step(self, layer: int, removed: int, tokens: Tokens) -> Step:
+        """The step of one layer.
+
+        Args:
+            layer: Number of the layer, from 0.
+            removed: Tokens that it removes from each matched set: see `removals`.
+            tokens: The tokens that come into it.
+        """
+        num_layers = len(self.requested)
+        kept = self.layout.num_prefix_tokens if self.reads == "prefix" and layer == num_layers - 1 else None
+        return Step(removed, tokens, self.layout, self.settings, layer, num_layers, num_kept=kept)
+
+    def leave(self, hidden_states: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+        """What an encoder returns: the tokens that are left and their sizes, or the full grid.
+
+        Args:
+            hidden_states: (B, M, C) final states.
+            tokens: The tokens after the last layer.
+
+        Returns:
+            (B, M, C) and the sizes (B, M), None while all are one; or (B, N0, C), zero where tokens were dropped, and
+            None.
+        """
+        if self.reads == "grid":
+            assert tokens.source is not None  # tracked for this
+            return unmerge(hidden_states, tokens.source), None
+        return hidden_states, None if self.reads == "prefix" else tokens.size
+
+    def pooling_weights(self, size: Tensor | None) -> Tensor | None:
+        """What a mean over the last tokens weighs them by.
+
+        Args:
+            size: (B, N) float, how many original tokens each token stands for, 0 for padding; None while all are one.
+
+        Returns:
+            (B, N) float, or None for a plain mean.
+        """
+        if size is None or self.settings.pooling == "weighted":
+            return size
+        return (size > 0).to(size.dtype) if self.may_pad else None
+
+    @property
+    def may_pad(self) -> bool:
+        """Whether clips of a batch may have different numbers of tokens."""
+        return self.mode.adaptive or self.input_stage is not None
+
+
+def token_counts(requested: Sequence[int], layout: TokenLayout, scope: str) -> list[int]:
+    """Tokens of the sequence before the first and after each layer, with modes that remove half of them at most.
+
+    Args:
+        requested: Tokens that each layer is asked to remove from each matched set.
+        layout: Layout of the clip's tokens.
+        scope: "clip", "frame", "tube" or "time".
+
+    Returns:
+        L + 1 ints; entry i is the length of `hidden_states[i]`.
+
+    Examples:
+        >>> token_counts([150] * 12, TokenLayout(0, 8, 196), "clip")[-4:]
+        [218, 109, 55, 28]
+    """
+    return Plan(list(requested), layout, MergeSettings(scope=scope)).token_counts()

@@ -1,0 +1,27 @@
+"""Pooling of the tokens that are left."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def mean_pool(x: Tensor, size: Tensor | None = None) -> Tensor:
+    """Mean over tokens, weighted by their sizes where given.
+
+    The weighted mean of merged tokens is the plain mean of the tokens that they stand for.
+
+    Args:
+        x: (B, N, C) float states.
+        size: (B, N) float sizes, or None for a plain mean.
+
+    Returns:
+        (B, C) in the dtype of x.
+
+    Examples:
+        >>> mean_pool(torch.tensor([[[1.0], [4.0]]]), torch.tensor([[2.0, 1.0]])).tolist()
+        [[2.0]]
+    """
+    if size is None:
+        return x.mean(1)
+    weight = size / size.sum(dim=1, keepdim=True)
+    return (x.to(weight.dtype) * weight.unsqueeze(-1)).sum(dim=1).to(x.dtype)

@@ -1,0 +1,141 @@
+"""A decided merge; apply it to any per-token tensor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .assignment import Assignment
+from .layout import TokenLayout
+from .slot_means import keep_states, merge_sizes, merge_states
+from .tokens import Tokens
+
+
+class Reduction(NamedTuple):
+    """A decided merge; apply it to any per-token tensor.
+
+    A mean is linear, so it can come before or after a linear layer: before, there is less to compute.
+
+    Attributes:
+        tokens: The tokens after it.
+        layout: Layout of the clip's tokens before anything merged.
+        scope: The scope of the matching.
+        assignment: Where every token goes, of each set or of all of them; None where nothing is removed.
+        weight: (B, S, n) or (B, 1, n) float as the assignment, share of each token in its slot; None where slots hold
+            their owners.
+        num_kept: Tokens at the start that alone are kept, because nothing else is read; None: all.
+        undecided: The metric, float, where hidden states have to be read before anything is decided.
+    """
+
+    tokens: Tokens
+    layout: TokenLayout
+    scope: str
+    assignment: Assignment | None = None
+    weight: Tensor | None = None
+    num_kept: int | None = None
+    undecided: Tensor | None = None
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Merges: (B, N, C) float, one entry per token before, to (B, M, C); differentiable in x."""
+        if self.num_kept is not None:
+            return x[:, : self.num_kept]
+        if self.assignment is None:
+            return x
+        num_sets = self.layout.num_sets(self.scope)
+        if self.assignment.owner.shape[1] < num_sets and self.layout.has_aligned_sets(self.scope):
+            kept, rows = self.layout.split_aligned(x, self.scope)
+            return self.layout.join_aligned(kept, _merge_sets(rows, self.weight, self.assignment), self.scope)
+        prefix, sets = self.layout.split(x, self.scope)
+        weight = None if self.weight is None else self.weight.expand(-1, num_sets, -1)
+        merged = _merge_sets(sets, weight, self.assignment.expand_sets(num_sets))
+        return self.layout.join(prefix, merged, self.scope)
+
+
+def _merge_sets(x: Tensor, weight: Tensor | None, assignment: Assignment) -> Tensor:
+    """Carries an assignment out: (B, S, N, C) -> (B, S, M, C)."""
+    return keep_states(x, assignment) if weight is None else merge_states(x, weight, assignment)
+
+
+def reduce_tokens(
+    assignment: Assignment,
+    tokens: Tokens,
+    layout: TokenLayout,
+    scope: str,
+    dtype: torch.dtype,
+    position: str = "destination",
+) -> Reduction:
+    """Works out what an assignment does to the tokens.
+
+    Args:
+        assignment: Where every token of each matched set goes.
+        tokens: The tokens before.
+        layout: Layout of the clip's tokens.
+        scope: "clip", "frame", "tube" or "time".
+        dtype: Float dtype of sizes, float32 or better.
+        position: "destination" or "centroid", where merged tokens are located.
+
+    Returns:
+        The reduction.
+    """
+    num_sets, batch_size = layout.num_sets(scope), assignment.slot.shape[0]
+    prefix_size, size = (None, None) if tokens.size is None else layout.split(tokens.size, scope)
+    if size is not None:
+        # Where one assignment serves all sets, tokens at equal positions of them have equal sizes.
+        size = size[:, : assignment.owner.shape[1]]
+    slot_size: Tensor | None = None
+    weight: Tensor | None = None
+    if assignment.content == "mean" or assignment.sizes == "summed":
+        slot_size, weight = merge_sizes(size, assignment, dtype)
+        if assignment.content == "owner":
+            weight = None
+    if assignment.sizes == "owner":
+        if size is not None:
+            slot_size = size.gather(-1, assignment.owner)
+        elif assignment.num_slots is not None:
+            slot_size = torch.ones(assignment.owner.shape, dtype=dtype, device=assignment.owner.device)
+        else:
+            slot_size = None
+        if slot_size is not None and assignment.num_slots is not None:
+            slots = torch.arange(slot_size.shape[-1], device=slot_size.device)
+            slot_size = slot_size * (slots < assignment.num_slots.unsqueeze(-1))
+    if slot_size is not None:
+        if prefix_size is None and scope != "clip":
+            prefix_size = slot_size.new_ones(batch_size, layout.num_prefix_tokens)
+        slot_size = layout.join(prefix_size, slot_size.expand(-1, num_sets, -1), scope)
+
+    every = assignment.expand_sets(num_sets)
+    after = Tokens(
+        size=slot_size,
+        source=None if tokens.source is None else _follow(tokens.source, every, layout, scope),
+        index=None if tokens.index is None else _of_owners(tokens.index, every, layout, scope, empty=-1),
+        group=None if tokens.group is None else _of_owners(tokens.group, every, layout, scope),
+        length=None if assignment.num_slots is None else assignment.num_slots[:, 0],
+    )
+    reduction = Reduction(after, layout, scope, assignment, weight)
+    if tokens.position is None:
+        return reduction
+    mover = reduction if position == "centroid" else reduction._replace(weight=None)
+    moved = mover.apply(tokens.position.expand(batch_size, -1, -1))
+    return reduction._replace(tokens=after._replace(position=moved))
+
+
+def _of_owners(x: Tensor, assignment: Assignment, layout: TokenLayout, scope: str, empty: int = 0) -> Tensor:
+    """What the owners of the slots have: (B, N) int64 -> (B, M)."""
+    prefix, sets = layout.split(x, scope)
+    kept = sets.gather(-1, assignment.owner)
+    if assignment.num_slots is not None:
+        slots = torch.arange(kept.shape[-1], device=kept.device)
+        kept = kept.where(slots < assignment.num_slots.unsqueeze(-1), empty)
+    return layout.join(prefix, kept, scope)
+
+
+def _follow(source: Tensor, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
+    """Updates the map from original to current tokens by one assignment: (B, N0) -> (B, N0), O(N)."""
+    slot = layout.sequence_index(assignment.slot, assignment.owner.shape[-1], scope)
+    prefix = None
+    if scope != "clip":
+        prefix = torch.arange(layout.num_prefix_tokens, device=slot.device).expand(slot.shape[0], -1)
+    moved_to = layout.join(prefix, slot, scope)
+    return torch.where(source < 0, source, moved_to.gather(1, source.clamp_min(0)))

@@ -1,0 +1,110 @@
+"""Carries an assignment out: the size-weighted mean of the tokens of each slot, as one kernel where there is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from .assignment import Assignment
+
+
+def _gather_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """Picks tokens: x (B, S, N, C), index (B, S, n) -> (B, S, n, C)."""
+    return x.gather(2, index.unsqueeze(-1).expand(*index.shape, x.shape[-1]))
+
+
+def merge_sizes(size: Tensor | None, assignment: Assignment, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Sizes after merging, and the weight of each token in its slot.
+
+    Args:
+        size: (B, S, N) float, how many original tokens each token stands for; None for all ones.
+        assignment: Where every token goes.
+        dtype: Dtype of the sizes where `size` is None.
+
+    Returns:
+        The sizes (B, S, M) of the slots, and the weights (B, S, N): size / size of the slot, zero where discarded. The
+        weights of each slot sum to one.
+    """
+    slot, alive = assignment.slot.clamp_min(0), assignment.slot >= 0
+    size = alive.to(dtype) if size is None else size * alive
+    slot_size = size.new_zeros(assignment.owner.shape).scatter_add(-1, slot, size)
+    return slot_size, size / slot_size.gather(-1, slot)
+
+
+def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
+    """Weighted mean of the tokens of each slot; differentiable in x.
+
+    Sums are taken in float32 or better: in half precision, hundreds of small terms would get lost.
+
+    Args:
+        x: (B, S, N, C) float states.
+        weight: (B, S, N) float, weights that sum to one in each slot.
+        assignment: Where every token goes.
+
+    Returns:
+        (B, S, M, C) in the dtype of x.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        return _SumBags.apply(x.to(dtype), weight.to(dtype), assignment.slot, assignment.owner.shape[-1]).to(x.dtype)
+    weight = weight.to(dtype).unsqueeze(-1)
+
+    def weighted(index: Tensor) -> Tensor:
+        return _gather_tokens(x, index).to(dtype) * _gather_tokens(weight, index)
+
+    target = assignment.slot.clamp_min(0).gather(-1, assignment.moved)
+    index = target.unsqueeze(-1).expand(*target.shape, x.shape[-1])
+    return weighted(assignment.owner).scatter_add(2, index, weighted(assignment.moved)).to(x.dtype)
+
+
+class _SumBags(torch.autograd.Function):
+    """`merge_states` as one kernel, which reads every token once and writes every slot once: several times faster.
+
+    PyTorch's own derivative of the kernel has no further one. This one is made of gathering and of the kernel itself,
+    as the function is linear.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, slot: Tensor, num_slots: int) -> Tensor:
+        """Sums x (B, S, N, C) times weight (B, S, N) by slot (B, S, N), -1 for none, to (B, S, num_slots, C)."""
+        total = slot[..., 0].numel() * num_slots
+        first_slot = torch.arange(0, total, num_slots, device=x.device).view(*slot.shape[:-1], 1)
+        # What is discarded has a bag of its own, behind all others.
+        bags, order = torch.where(slot < 0, total, slot + first_slot).flatten().sort(stable=True)
+        offsets = torch.searchsorted(bags, torch.arange(total + 1, device=x.device))
+        weights = weight.flatten().index_select(0, order)
+        sums = embedding_bag(order, x.flatten(0, 2), offsets, mode="sum", per_sample_weights=weights)
+        return sums[:-1].view(*x.shape[:2], num_slots, x.shape[-1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keeps what the derivatives need."""
+        _, weight, slot, ctx.num_slots = inputs
+        ctx.save_for_backward(weight, slot)
+        ctx.save_for_forward(weight, slot)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Each token gets the gradient of its slot, times its weight, which is zero where it was discarded."""
+        weight, slot = ctx.saved_tensors
+        index = slot.clamp_min(0).unsqueeze(-1).expand(*slot.shape, gradient.shape[-1])
+        return gradient.gather(2, index) * weight.unsqueeze(-1), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        """The function is linear in x."""
+        return _SumBags.apply(tangent, *ctx.saved_tensors, ctx.num_slots)
+
+
+def keep_states(x: Tensor, assignment: Assignment) -> Tensor:
+    """States of the owners of the slots, (B, S, N, C) -> (B, S, M, C); zero where slots are empty."""
+    states = _gather_tokens(x, assignment.owner)
+    if assignment.num_slots is None:
+        return states
+    slots = torch.arange(states.shape[2], device=states.device)
+    return states * (slots < assignment.num_slots.unsqueeze(-1)).unsqueeze(-1)

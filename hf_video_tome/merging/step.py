@@ -1,0 +1,224 @@
+"""What one layer needs to know to merge, and how it decides."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .layout import SHARED_SCOPES, TokenLayout
+from .matching import aggregate_heads
+from .modes import MODES, Context, Mode
+from .reduction import Reduction, reduce_tokens
+from .tokens import Tokens
+
+ADAPTIVE_REFUSAL = (
+    "token_merging_mode must be one that removes a number of tokens known beforehand to compile or export a model, "
+    "got {mode!r}, which removes as many as a clip has to spare"
+)
+
+
+class MergeSettings(NamedTuple):
+    """How tokens are merged, apart from how many.
+
+    Attributes:
+        mode: Name of an entry of `MODES`.
+        threshold: Threshold of the mode, or None.
+        scope: "clip", "frame", "tube" or "time".
+        head_aggregation: "mean" or "concat" of the heads' keys.
+        proportional_attention: Whether log(size) is added to the attention logits.
+        pooling: "weighted" or "mean": whether a mean over the last tokens weighs them by size.
+        position: "destination" or "centroid", where merged tokens are located; of no account where the tokens have no
+            positions.
+    """
+
+    mode: str = "merge"
+    threshold: float | None = None
+    scope: str = "clip"
+    head_aggregation: str = "mean"
+    proportional_attention: bool = True
+    pooling: str = "weighted"
+    position: str = "destination"
+
+
+class Step(NamedTuple):
+    """What one layer needs to know: how many tokens to remove, and of what.
+
+    A layer hands it to its attention, which weighs keys by `attention_size`, asks `decide` and applies the reduction
+    before its output projection. After the residual, the layer asks `complete`.
+
+    Attributes:
+        r: Tokens to remove from each matched set, capped at what the mode can remove.
+        tokens: The tokens that come into the layer.
+        layout: Layout of the clip's tokens before anything merged.
+        settings: How to merge.
+        layer: Number of the layer, from 0.
+        num_layers: Number of layers that can merge.
+        num_kept: Tokens at the start that alone are read of what the layer returns, so that it need not return more;
+            None: all. Nothing merges then.
+        generator: Source of randomness of the random modes; the global one when None.
+    """
+
+    r: int
+    tokens: Tokens
+    layout: TokenLayout
+    settings: MergeSettings
+    layer: int = 0
+    num_layers: int = 1
+    num_kept: int | None = None
+    generator: torch.Generator | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of the settings."""
+        return MODES[self.settings.mode]
+
+    @property
+    def attention_size(self) -> Tensor | None:
+        """(B, N) sizes that keys are weighed by, 0 for padding; None where that adds nothing."""
+        size = self.tokens.size
+        if self.settings.proportional_attention or size is None:
+            return size
+        return None if self.tokens.length is None else (size > 0).to(size.dtype)
+
+    @property
+    def set_sizes(self) -> Tensor | None:
+        """(B, S, n) `attention_size` of the tokens of each matched set."""
+        return None if self.attention_size is None else self.layout.split(self.attention_size, self.settings.scope)[1]
+
+    @property
+    def merges_frames(self) -> bool:
+        """Whether frames become fewer, each with all its patches (scope "time"), rather than patches."""
+        return self.settings.scope == "time"
+
+    def grid(self, num_tokens: int) -> tuple[int, int]:
+        """Frames, and patches of each of them, of a sequence of so many tokens: see `TokenLayout.grid`."""
+        return self.layout.grid(num_tokens, self.settings.scope)
+
+    def queries(self, hidden_states: Tensor) -> Tensor:
+        """Returns the states (B, n, C) that queries are needed of: all, or those of the first tokens."""
+        return hidden_states if self.num_kept is None else hidden_states[:, : self.num_kept]
+
+    def decide(self, keys: Tensor, num_frames: int | None = None) -> Reduction:
+        """Decides by the layer's attention keys which of its tokens merge.
+
+        Args:
+            keys: (B, H, N, D) float; with `num_frames` (B * num_frames, H, P, D), without prefix tokens.
+            num_frames: Frames of a clip, where each of them was attended to by itself.
+
+        Returns:
+            The reduction. Of modes that read hidden states, one that removes nothing yet: `complete` decides.
+        """
+        if self.r == 0 or self.num_kept is not None:
+            return Reduction(self.tokens, self.layout, self.settings.scope, num_kept=self.num_kept)
+        metric = aggregate_heads(keys, self.settings.head_aggregation)
+        if num_frames is not None:
+            metric = metric.unflatten(0, (-1, num_frames))
+            metric = metric.transpose(1, 2) if self.merges_frames else metric
+        if "hidden_states" in self.mode.reads:
+            return Reduction(self.tokens, self.layout, self.settings.scope, undecided=metric)
+        return self.reduce(metric)
+
+    def complete(self, hidden_states: Tensor, reduction: Reduction) -> tuple[Tensor, Tokens]:
+        """Merges by modes that read hidden states; of all others it is done by now.
+
+        Args:
+            hidden_states: (B, M, C) states after the attention's residual.
+            reduction: What `decide` returned.
+
+        Returns:
+            The states (B, M', C) and the tokens that the layer goes on with.
+        """
+        if reduction.undecided is not None:
+            reduction = self.reduce(reduction.undecided, hidden_states)
+            hidden_states = reduction.apply(hidden_states)
+        return hidden_states, reduction.tokens
+
+    def reduce(self, metric: Tensor, hidden_states: Tensor | None = None) -> Reduction:
+        """Decides which tokens merge, given what they are compared by.
+
+        Args:
+            metric: Float metric per token in float32 or better: (B, N, D) in the order of the sequence, or (B, S, n,
+                D) where it is taken apart into the matched sets already.
+            hidden_states: (B, N, C) states, for modes that read them.
+
+        Returns:
+            The reduction.
+
+        Raises:
+            ValueError: If the model is compiled or exported and the mode is adaptive.
+        """
+        context = self._context(metric, hidden_states)
+        if self.r == 0 or context.keys.shape[2] - context.num_protected < 2:
+            return Reduction(self.tokens, self.layout, self.settings.scope)
+        assignment = self.mode.assign(context)
+        if assignment.num_slots is not None and self.mode.adaptive:
+            if torch.compiler.is_compiling() or torch.jit.is_tracing():
+                raise ValueError(ADAPTIVE_REFUSAL.format(mode=self.settings.mode))
+            assignment = assignment.narrowed(int(assignment.num_slots.max()))
+        dtype = torch.promote_types(metric.dtype, torch.float32)
+        position = self.settings.position
+        return reduce_tokens(assignment, self.tokens, self.layout, self.settings.scope, dtype, position)
+
+    def _context(self, metric: Tensor, hidden_states: Tensor | None) -> Context:
+        scope = self.settings.scope
+
+        def sets(x: Tensor | None) -> Tensor | None:
+            return None if x is None else self.layout.split(x, scope)[1]
+
+        if metric.ndim == 3:
+            _, metric = self.layout.split(metric, scope)
+        tokens = self.tokens
+        # Detached rather than under `no_grad`: programs of torch.export that switch gradients off cannot be saved.
+        return Context(
+            keys=metric.detach(),
+            tokens=Tokens(sets(tokens.size), index=sets(tokens.index), group=sets(tokens.group), length=tokens.length),
+            layout=self.layout,
+            r=self.r,
+            hidden_states=sets(None if hidden_states is None else hidden_states.detach()),
+            layer=self.layer,
+            num_layers=self.num_layers,
+            num_protected=self.layout.set_size(scope)[1],
+            shared=scope in SHARED_SCOPES,
+            threshold=self.settings.threshold,
+            generator=self.generator,
+        )
+
+
+def merge_tokens(
+    hidden_states: Tensor,
+    metric: Tensor,
+    r: int,
+    tokens: Tokens,
+    layout: TokenLayout,
+    settings: MergeSettings,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tokens]:
+    """Removes r tokens from each matched set of a sequence.
+
+    Args:
+        hidden_states: (B, N, C) float.
+        metric: As for `Step.reduce`.
+        r: Tokens to remove from each set; capped at what the mode can remove. 0 changes nothing.
+        tokens: The tokens before.
+        layout: Layout of the clip's tokens.
+        settings: How to merge.
+        generator: Source of randomness of the random modes; the global one when None.
+
+    Returns:
+        The states (B, M, C), differentiable in `hidden_states`, and the tokens after.
+
+    Examples:
+        >>> x = torch.randn(2, 17, 8)
+        >>> layout = TokenLayout(num_prefix_tokens=1, num_frames=4, num_patches=4)
+        >>> merged, tokens = merge_tokens(x, x, 5, Tokens(), layout, MergeSettings())
+        >>> merged.shape, tokens.size.sum(dim=1).tolist()
+        (torch.Size([2, 12, 8]), [17.0, 17.0])
+    """
+    num_tokens = layout.split(metric, settings.scope)[1].shape[2] if metric.ndim == 3 else metric.shape[2]
+    num_protected = layout.set_size(settings.scope)[1]
+    [r] = MODES[settings.mode].removals([r], num_tokens, num_protected, layout)
+    step = Step(r, tokens, layout, settings, generator=generator)
+    reduction = step.reduce(metric, hidden_states if "hidden_states" in step.mode.reads else None)
+    return reduction.apply(hidden_states), reduction.tokens

@@ -1,0 +1,122 @@
+"""Models whose config holds the config of an encoder, such as dual encoders: settings are handed down to it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Literal
+
+from transformers import PreTrainedConfig
+
+from ..configuration import PREFIX, TokenMergingConfigMixin
+from ..merging import TokenMergingSettings
+from .convert_modules import convert_modules
+from .encoder import ENCODERS
+from .host import HOSTS
+
+
+class CompositeConfigMixin:
+    """A config that hands its token merging fields down to the config of an encoder, where they are saved.
+
+    `token_merging_r` of this config is that of the part.
+    """
+
+    encoder_config: ClassVar[str] = "vision_config"
+    """Name of the part."""
+
+    @property
+    def token_merging_config(self) -> TokenMergingConfigMixin:
+        """The config that holds the settings, with token merging fields from now on."""
+        part: Any = getattr(self, self.encoder_config)
+        if not isinstance(part, TokenMergingConfigMixin):
+            part = ENCODERS[part.model_type].config_class.from_stock(part)
+            setattr(self, self.encoder_config, part)
+        return part
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        changes = {name: kwargs.pop(name) for name in list(kwargs) if name.startswith(PREFIX)}
+        super().__post_init__(**kwargs)  # type: ignore[misc]
+        self.update_token_merging(**changes)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(PREFIX) and self.encoder_config in self.__dict__:
+            return getattr(self.token_merging_config, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith(PREFIX):
+            setattr(self.token_merging_config, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def token_merging(self) -> TokenMergingSettings:
+        """The settings as one object: those of the part."""
+        return self.token_merging_config.token_merging
+
+    def update_token_merging(self, **changes: Any) -> None:
+        """See `TokenMergingConfigMixin.update_token_merging`."""
+        self.token_merging_config.update_token_merging(**changes)
+
+    def full_names(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """See `TokenMergingConfigMixin.full_names`."""
+        return self.token_merging_config.full_names(changes)
+
+    @classmethod
+    def from_stock(cls, config: PreTrainedConfig) -> Any:
+        """Returns a copy of a config of transformers whose part has the token merging fields."""
+        converted: Any = copy.deepcopy(config)
+        converted.__class__ = cls
+        _ = converted.token_merging_config
+        return converted
+
+    def to_stock(self, stock_class: type[PreTrainedConfig]) -> PreTrainedConfig:
+        """Returns a copy of this config whose part has lost the token merging fields."""
+        converted: Any = copy.deepcopy(self)
+        part: Any = self.token_merging_config
+        stock_part = part.to_stock(ENCODERS[part.model_type].stock_config_class)
+        converted.__class__ = stock_class
+        setattr(converted, self.encoder_config, stock_part)
+        return converted
+
+
+class CompositeModelMixin:
+    """A model around one encoder that merges tokens; by default the encoder gives back the full grid."""
+
+    config_class: ClassVar[Any]
+    reads: ClassVar[Literal["tokens", "grid"]] = "grid"
+    """What the model reads of its encoder."""
+
+    def __init__(self, config: PreTrainedConfig, **token_merging: Any) -> None:
+        if not isinstance(config, CompositeConfigMixin):
+            config = self.config_class.from_stock(config)
+        elif token_merging:
+            config = copy.deepcopy(config)
+        config.update_token_merging(**token_merging, **({"restore": True} if self.reads == "grid" else {}))
+        super().__init__(config)  # type: ignore[call-arg]
+        model: Any = self
+        host = next(host for host in HOSTS.values() if isinstance(self, host.model_class))
+        for path, encoder in host.encoder_entries.items():
+            convert_modules(model.get_submodule(path), encoder.merging_classes)
+
+    @property
+    def token_merging_encoder(self) -> Any:
+        """The encoder that merges tokens."""
+        model: Any = self
+        host = next(host for host in HOSTS.values() if isinstance(self, host.model_class))
+        return model.get_submodule(next(iter(host.encoders)))
+
+    def set_token_merging(self, **changes: Any) -> None:
+        """Changes how the encoder merges tokens, at any time and without reloading."""
+        self.token_merging_encoder.set_token_merging(**changes)
+
+    def token_merging(self, **changes: Any) -> AbstractContextManager[None]:
+        """Changes how the encoder merges tokens for the calls inside a `with` block."""
+        context: AbstractContextManager[None] = self.token_merging_encoder.token_merging(**changes)
+        return context
+
+    def current_token_merging(self, changes: Mapping[str, Any] | None = None) -> TokenMergingSettings:
+        """Returns the settings of a call that is made now."""
+        settings: TokenMergingSettings = self.token_merging_encoder.current_token_merging(changes)
+        return settings
