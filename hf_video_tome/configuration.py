@@ -301,6 +301,10 @@ class TokenMergingConfigMixin:
         if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
             raise SettingError(f"{PREFIX}scope", settings.scope, f"one of {allowed} for {self.model_type}")
+        if MODES[settings.mode].adaptive and (settings.scope or self.default_token_merging_scope) == "frame":
+            raise SettingError(
+                f"{PREFIX}scope", "frame", f"'tube' for {PREFIX}mode={settings.mode!r}: frames must stay equally long"
+            )
         self._check_input_stage(settings)
         return self._requested_removals(self.token_layout, settings)
 

@@ -146,12 +146,9 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
         ([0], [3], [2, 1, 3])
     """
     scores = scores.detach()
-    if (
-        min(num_protected, scores.shape[-2] + scores.shape[-1]) > 1
-    ):  # one is at an even position, and takes nothing in anyway
-        scores = scores.index_fill(
-            -1, torch.arange(min(num_protected // 2, scores.shape[-1]), device=scores.device), -torch.inf
-        )
+    protected_odd = min(num_protected // 2, scores.shape[-1])
+    if protected_odd > 0:
+        scores = scores.index_fill(-1, torch.arange(protected_odd, device=scores.device), -torch.inf)
     return _keep_best_pairs(*scores.max(dim=-1), scores.shape[-1], r, num_protected)
 
 

@@ -24,6 +24,7 @@ import hf_video_tome
 from hf_video_tome.models import ARCHITECTURES
 from hf_video_tome.saved_settings import RESOLVED_WHEN_SAVED
 from tests.tiny import BATCH_SIZE, NUM_LABELS, PIXEL_SHAPE
+from tests.toys import ADAPTIVE_MODES, toy_methods
 
 LABELS = torch.tensor([1, 0, 5])
 DETERMINISTIC_MODES = [("merge", None), ("drop", None), ("hybrid", 0.5)]
@@ -367,6 +368,106 @@ class TokenMergingModelTesterMixin:
                 alone = model(pixel_values[index : index + 1], output_token_merging=True)
                 torch.testing.assert_close(together.logits[index], alone.logits[0])
                 assert torch.equal(together.token_merging.sources[index], alone.token_merging.sources[0])
+
+    # Clips with different numbers of tokens: padded to the longest one
+
+    adaptive_threshold = 0.5
+
+    def check_that_clips_are_alone(self, tolerance: float, pixel_values: torch.Tensor, **settings: Any) -> None:
+        """Each clip of a padded batch gets what it would get alone, and the trace knows how long it is."""
+        dtype, implementation = settings.pop("dtype", torch.float32), settings.pop("implementation", "sdpa")
+        # One head: torch 2.13 compiles flex attention wrongly on CPUs with AVX2 for heads of 16 and less.
+        config = {"num_attention_heads": 1} if implementation == "flex_attention" else {}
+        model = self.merging_model(implementation, config, **settings).to(dtype)
+        asked = {"output_token_merging": True, "output_hidden_states": True}
+        with torch.no_grad():
+            together = model(pixel_values.to(dtype), **asked)
+            counts = together.token_merging.clip_token_counts
+            assert len(set(counts[:, -1].tolist())) > 1, "no clip is padded: the test would show nothing"
+            assert together.logits.isfinite().all()
+            for index in range(len(pixel_values)):
+                alone = model(pixel_values[index : index + 1].to(dtype), **asked)
+                trace = alone.token_merging
+                difference = (together.logits[index] - alone.logits[0]).abs().max()
+                assert difference <= tolerance * alone.logits.abs().max()
+                assert counts[index].tolist() == trace.clip_token_counts[0].tolist()
+                if dtype is torch.float32:
+                    real = together.token_merging.sizes[index] > 0  # padding comes last in each frame
+                    torch.testing.assert_close(together.token_merging.sizes[index, real], trace.sizes[0])
+                    own, others = trace.sources[0], together.token_merging.sources[index]
+                    assert torch.equal((real.cumsum(0) - 1)[others].where(others >= 0, -1), own)
+
+    @pytest.fixture
+    def uneven_clips(self) -> torch.Tensor:
+        """Clips of which one is nearly the same everywhere, one is noise, and one is half of each."""
+        pixel_values = draw_pixels()
+        pixel_values[0] = 0.3 + 0.05 * pixel_values[0]  # not quite: equal scores would be put in order by rounding
+        pixel_values[1, :, :, : pixel_values.shape[-2] // 2] *= 0.05
+        return pixel_values
+
+    @pytest.mark.parametrize("proportional_attention", [True, False])
+    @pytest.mark.parametrize("mode", ADAPTIVE_MODES)
+    @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+    def test_a_padded_batch_gives_each_clip_what_it_would_get_alone(
+        self, uneven_clips, implementation, mode, proportional_attention
+    ):
+        if implementation == "sdpa" and not self.architecture.head_class._supports_sdpa:
+            pytest.skip("its soft-cap is left to others")
+        with toy_methods():
+            for scope in self.scopes:
+                if scope == "frame":
+                    continue
+                settings = {
+                    "implementation": implementation,
+                    "mode": mode,
+                    "threshold": self.adaptive_threshold,
+                    "scope": scope,
+                    "proportional_attention": proportional_attention,
+                    "r": 10**6,
+                }
+                try:
+                    self.check_that_clips_are_alone(2e-5, uneven_clips, **settings)
+                except Exception:
+                    if implementation == "flex_attention":
+                        skip_if_flex_cannot_run_here()
+                    raise
+
+    def test_a_padded_batch_in_bfloat16(self, uneven_clips):
+        with toy_methods():
+            self.check_that_clips_are_alone(
+                0.05,
+                uneven_clips,
+                dtype=torch.bfloat16,
+                implementation="eager",
+                mode="above",
+                threshold=self.adaptive_threshold,
+                r=10**6,
+            )
+
+    @pytest.mark.parametrize("pooling", ["weighted", "mean"])
+    def test_a_padded_input_is_merged_clip_by_clip(self, uneven_clips, pooling):
+        model = self.merging_model()
+        if not model.config.supports_input_stage:
+            with pytest.raises(ValueError, match=r"token_merging_input must be None for this .*, got 'random'"):
+                model.set_token_merging(input="random")
+            return
+        layout = model.config.token_layout
+        with toy_methods():
+            for mode, threshold in DETERMINISTIC_MODES:
+                settings = {"mode": mode, "threshold": threshold, "pooling": pooling, "implementation": "eager"}
+                settings |= {"input": "long", "input_keep": layout.num_frames * layout.num_patches - 1, "r": 3}
+                self.check_that_clips_are_alone(2e-5, uneven_clips, **settings)
+
+    def test_a_mode_that_reads_hidden_states_decides_after_the_attention(self, pixel_values):
+        with toy_methods():
+            for scope in self.scopes:
+                self.check_token_counts(pixel_values, mode="smallest", r=3, scope=scope)
+                model = self.merging_model(mode="smallest", r=3, scope=scope)
+                assert logits_of(model, pixel_values).isfinite().all()
+
+    def test_adaptive_modes_have_one_count_for_all_frames(self):
+        with toy_methods(), pytest.raises(ValueError, match=r"token_merging_scope must be .*, got 'frame'"):
+            self.merging_model(mode="above", threshold=0.5, scope="frame")
 
     # Numbers of tokens
 
