@@ -45,8 +45,7 @@ def _find(model: nn.Module) -> _Found:
     Raises:
         ValueError: If there is none, or more than one.
     """
-    names = ", ".join(host.stock_class.__name__ for host in HOSTS.values())
-    allowed = f"model must be or contain one of {names} (or its base model)"
+    allowed = _allowed()
     if not isinstance(model, nn.Module):
         raise ValueError(f"{allowed}, got {type(model).__name__}")
     known: dict[type, tuple[Host | Encoder, bool]] = {}
@@ -71,6 +70,11 @@ def _find(model: nn.Module) -> _Found:
     return _Found(match, *known[type(match)], users[-1] if users else None)
 
 
+def _allowed() -> str:
+    names = ", ".join(host.stock_class.__name__ for host in HOSTS.values())
+    return f"model must be or contain one of {names} (or its base model)"
+
+
 def _is_inside(name: str, outer: str) -> bool:
     return name != outer and name.startswith(f"{outer}." if outer else "")
 
@@ -83,8 +87,8 @@ def _check_user(found: _Found, restore: bool) -> None:
     """
     if found.user is not None and not restore:
         raise ValueError(
-            f"model must be a classifier, or its base model, got {type(found.user).__name__}, which uses "
-            f"{type(found.model).__name__} in its own way: restore=True gives it the full grid of tokens"
+            f"{_allowed()}, got {type(found.user).__name__}, which uses {type(found.model).__name__} in its own way "
+            "(restore=True gives it the full grid of tokens)"
         )
 
 
@@ -170,6 +174,7 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
     """
     found = _find(model)
     if not found.merges:
+        _check_user(found, restore=False)
         return model
     old: Any = found.model.config
     config = old.to_stock(found.entry.stock_config_class)

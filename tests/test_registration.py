@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,7 +37,7 @@ from transformers.conversion_mapping import (
 
 import hf_video_tome
 from hf_video_tome import registration
-from hf_video_tome.models import ARCHITECTURES, Architecture, register_architecture
+from hf_video_tome.models import ARCHITECTURES, ENCODERS, HOSTS, register_architecture, register_encoder, register_host
 from tests.tiny import NUM_LABELS, PIXEL_SHAPE, TINY_CONFIGS
 
 PACKAGE = Path(hf_video_tome.__file__).parent
@@ -191,7 +192,7 @@ class TestUnregister:
         assert type(AutoModelForVideoClassification.from_pretrained(folder)) is architecture.head_class
 
     def test_gives_the_weight_conversions_back(self):
-        keys = {key for architecture in ARCHITECTURES.values() for key in architecture.weight_conversions}
+        keys = {key for architecture in ARCHITECTURES.values() for key in architecture.encoder.weight_conversions}
         conversions = {key: get_checkpoint_conversion_mapping(key) for key in keys}
         assert keys <= USER_REGISTERED_MAPPINGS
         registration.unregister()
@@ -225,16 +226,27 @@ class TestUnregister:
 class TestArchitectureRegistry:
     def test_a_model_type_can_be_taken_once_only(self):
         with pytest.raises(ValueError, match="'videomae' is registered already"):
-            register_architecture(ARCHITECTURES["videomae"])
+            register_architecture(ARCHITECTURES["videomae"].encoder, ARCHITECTURES["videomae"].classifier)
 
     def test_class_names_must_be_those_of_transformers(self):
         class Renamed(ARCHITECTURES["videomae"].head_class):
             pass
 
-        fields = {**ARCHITECTURES["videomae"].__dict__, "model_type": "other", "head_class": Renamed}
-        with pytest.raises(ValueError, match="Renamed must have the name of its stock class VideoMAEForVideoClass"):
-            register_architecture(Architecture(**fields))
-        assert "other" not in ARCHITECTURES
+        host = replace(ARCHITECTURES["videomae"].classifier, stock_class=Renamed)
+        with pytest.raises(
+            ValueError, match="VideoMAEForVideoClassification must have the name of its stock class Ren"
+        ):
+            register_host(host)
+        encoder = replace(ARCHITECTURES["videomae"].encoder, model_type="other", stock_model_class=Renamed)
+        with pytest.raises(ValueError, match="VideoMAEModel must have the name of its stock class Renamed"):
+            register_encoder(encoder)
+        assert Renamed not in HOSTS
+        assert "other" not in ENCODERS
+
+    def test_the_encoder_of_a_host_must_be_known(self):
+        host = replace(ARCHITECTURES["videomae"].classifier, stock_class=nn.Module, encoders={"tower": "resnet"})
+        with pytest.raises(ValueError, match=r"the encoder of 'tower' must be one of motionformer, .*, got 'resnet'"):
+            register_host(host)
 
 
 class TestPipeline:

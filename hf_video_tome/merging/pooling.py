@@ -18,6 +18,7 @@ def mean_pool(x: Tensor, size: Tensor | None = None) -> Tensor:
         (B, C) in the dtype of x.
 
     Examples:
+        >>> import torch
         >>> mean_pool(torch.tensor([[[1.0], [4.0]]]), torch.tensor([[2.0, 1.0]])).tolist()
         [[2.0]]
     """

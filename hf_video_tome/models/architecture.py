@@ -91,6 +91,11 @@ class Architecture:
         return self.encoder.stock_model_class
 
     @property
+    def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
+        """From every stock class in the classifier to the one that merges."""
+        return self.classifier.merging_classes
+
+    @property
     def head_class(self) -> type[nn.Module]:
         """Classifier that merges tokens."""
         return self.classifier.model_class

@@ -244,6 +244,9 @@ def test_every_setting_reaches_the_model(
         "pooling": "mean",
         "head_aggregation": "concat",
         "proportional_attention": True,
+        "input": None,
+        "input_keep": None,
+        "restore": False,
     }
     assert result["token_counts"] == [64, 32, 16, 8, 8]
     assert result["clip"] == {"frames": FRAMES, "strategy": "center", "sampling_rate": 2}
@@ -441,7 +444,7 @@ def test_bad_options_are_refused(arguments: list[str], parts: list[str], capsys:
 
 
 @pytest.mark.parametrize(
-    "value", ["-5", "0.7", "0.0", "nan", "1e400", "1,x", "1,-2", "1,0.5", "many", "", ",", "1_0", "٣", "8,1_0"]
+    "value", ["-5", "0.7", "0.0", "nan", "1e400", "1,x", "1,-2", "1,0.7", "many", "", ",", "1_0", "٣", "8,1_0"]
 )
 def test_bad_r_is_refused(
     value: str, checkpoints: dict[str, Path], videos: dict[str, Path], capsys: pytest.CaptureFixture[str]

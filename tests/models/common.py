@@ -9,6 +9,7 @@ import math
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,7 +129,7 @@ class TokenMergingModelTesterMixin:
     @property
     def stock_implementations(self) -> tuple[str, ...]:
         """Attention implementations that the stock model knows."""
-        return self.architecture.stock_attn_implementations or ("eager", "sdpa")
+        return self.architecture.encoder.stock_attn_implementations or ("eager", "sdpa")
 
     def stock_config(self, **changes: Any):
         return self.architecture.stock_config_class(**{**self.tiny_config, **changes})
@@ -405,9 +406,14 @@ class TokenMergingModelTesterMixin:
         pixel_values[1, :, :, : pixel_values.shape[-2] // 2] *= 0.05
         return pixel_values
 
-    @pytest.mark.parametrize("proportional_attention", [True, False])
-    @pytest.mark.parametrize("mode", ADAPTIVE_MODES)
-    @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+    @pytest.mark.parametrize(
+        ("implementation", "mode", "proportional_attention"),
+        [
+            *product(("eager", "sdpa"), ADAPTIVE_MODES, (True, False)),
+            ("flex_attention", "above", True),
+            ("flex_attention", "drop_above", False),
+        ],
+    )
     def test_a_padded_batch_gives_each_clip_what_it_would_get_alone(
         self, uneven_clips, implementation, mode, proportional_attention
     ):

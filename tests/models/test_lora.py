@@ -76,7 +76,7 @@ def test_an_adapter_counts_in_every_forward_of_a_model_that_merges(checkpoint, p
 
 
 def test_at_r_zero_it_is_the_adapted_stock_model(architecture, checkpoint, pixel_values):
-    implementation = (architecture.stock_attn_implementations or ("eager",))[0]
+    implementation = (architecture.encoder.stock_attn_implementations or ("eager",))[0]
     stock = architecture.stock_head_class.from_pretrained(checkpoint, attn_implementation=implementation).eval()
     expected = logits_of(adapt(stock), pixel_values)
     model = load(checkpoint, r=R)
