@@ -127,6 +127,7 @@ def decisions(classifier: Classifier, dtype: Dtype, sampling: FrameOptions) -> d
         "dtype": dtype.value,
         "device": str(classifier.device),
         "token_merging": merging_summary(model),
+        "num_tokens": model.config.token_layout.num_tokens,
         "token_counts": token_counts(model),
         "clip": {"frames": model.config.num_frames, **sampling.to_dict()},
         "transform": {"source": classifier.transform_source, **classifier.transform.to_dict()},
@@ -149,7 +150,7 @@ def print_decisions(decided: dict[str, Any]) -> None:
             ("model", f"{decided['model']}{location}"),
             ("architecture", f"{decided['architecture']}, {decided['labels']} labels"),
             ("merging", describe_merging(decided["token_merging"])),
-            ("tokens", describe_counts(decided["token_counts"])),
+            ("tokens", describe_counts(decided["token_counts"], decided["num_tokens"])),
             ("clip", f"{clip['frames']} frames, {spacing}; {size} pixels, transform {transform['source']}"),
             ("runs on", f"{decided['device']}, {decided['dtype']}"),
         ]

@@ -480,12 +480,12 @@ def describe_merging(summary: Mapping[str, Any]) -> str:
     return f"{describe_settings(summary)}, {summary['pooling']} pooling, {attention} proportional attention{position}"
 
 
-def describe_counts(counts: list[int]) -> str:
-    """Tokens from layer to layer, in words."""
-    if counts[0] == counts[-1]:
+def describe_counts(counts: list[int], num_tokens: int) -> str:
+    """Tokens from layer to layer in words, of the `num_tokens` that a clip has."""
+    if num_tokens == counts[-1]:
         return f"{counts[0]} in all {len(counts) - 1} layers"
-    removed = 1 - counts[-1] / counts[0]
-    return f"{' → '.join(map(str, counts))}  ({removed:.0%} removed)"
+    start = "" if num_tokens == counts[0] else f"{num_tokens}, of which "
+    return f"{start}{' → '.join(map(str, counts))}  ({1 - counts[-1] / num_tokens:.0%} removed)"
 
 
 # --- what other commands left behind

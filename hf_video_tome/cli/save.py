@@ -120,7 +120,7 @@ def command(
         [
             ("model", classifier.name),
             ("merging", describe_merging(summary)),
-            ("tokens", describe_counts(counts)),
+            ("tokens", describe_counts(counts, classifier.model.config.token_layout.num_tokens)),
             ("folder", folder),
             ("files", ", ".join([*others, f"{len(code)} Python files"] if code else others)),
             *([] if address is None else [("Hub", address)]),
