@@ -67,7 +67,7 @@ def _find(model: nn.Module) -> _Found:
         for outer_name, outer in model.named_modules()
         if isinstance(outer, PreTrainedModel) and _is_inside(name, outer_name)
     ]
-    return _Found(match, *known[type(match)], users[-1] if users else None)
+    return _Found(match, *known[type(match)], users[0] if users else None)
 
 
 def _allowed() -> str:
@@ -197,7 +197,10 @@ def set_token_merging(model: nn.Module, **settings: Any) -> None:
     Raises:
         ValueError: If the model is not one that can merge tokens, or a setting is unknown or out of range.
     """
-    _find_merging(model).set_token_merging(**settings)
+    merging = _find_merging(model)
+    if "restore" in settings:
+        _check_user(_find(model), settings["restore"])
+    merging.set_token_merging(**settings)
 
 
 def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[None]:
@@ -261,6 +264,7 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
     if isinstance(model_or_config, nn.Module):
         model = _find_merging(model_or_config)
         return token_counts_of_config(model.config, model.current_token_merging())
+    model_or_config = getattr(model_or_config, "token_merging_config", model_or_config)
     if not isinstance(model_or_config, TokenMergingConfigMixin):
         raise ValueError(f"model_or_config must have token merging fields, got {type(model_or_config).__name__}")
     return token_counts_of_config(model_or_config)
@@ -297,6 +301,7 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
     """
     model: Any = _find(model_or_config).model if isinstance(model_or_config, nn.Module) else None
     config: Any = model_or_config if model is None else model.config
+    config = getattr(config, "token_merging_config", config)
     encoder = ENCODERS.get(getattr(config, "model_type", ""))
     if encoder is None:
         names = ", ".join(repr(name) for name in ENCODERS)

@@ -229,6 +229,11 @@ class TokenMergingConfigMixin:
         except SettingError as error:
             raise error.with_field(PREFIX + error.field) from None
 
+    @property
+    def unmerged_settings(self) -> dict[str, Any]:
+        """The changes with which nothing merges: the stock model."""
+        return {"r": 0} if self.token_merging_input is None else {"r": 0, "input": None}
+
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Where the tokens of a clip lie in the sequence of this model.
 
@@ -301,9 +306,13 @@ class TokenMergingConfigMixin:
         if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
             raise SettingError(f"{PREFIX}scope", settings.scope, f"one of {allowed} for {self.model_type}")
+        if settings.is_off:
+            return self._requested_removals(self.token_layout, settings)
         if MODES[settings.mode].adaptive and (settings.scope or self.default_token_merging_scope) == "frame":
             raise SettingError(
-                f"{PREFIX}scope", "frame", f"'tube' for {PREFIX}mode={settings.mode!r}: frames must stay equally long"
+                f"{PREFIX}scope",
+                "frame",
+                f"another for {PREFIX}mode={settings.mode!r}: frames must stay equally long",
             )
         self._check_input_stage(settings)
         return self._requested_removals(self.token_layout, settings)

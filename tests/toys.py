@@ -57,7 +57,9 @@ def smallest(context: Context) -> Assignment:
     if context.shared:
         scores = scores.mean(dim=1, keepdim=True)
     return assign_pairs(
-        bipartite_soft_matching(scores, context.r, context.num_protected), content="owner", sizes="owner"
+        bipartite_soft_matching(scores, context.r, context.num_protected, length=context.tokens.length),
+        content="owner",
+        sizes="owner",
     )
 
 

@@ -100,6 +100,8 @@ def setting_grid(
     candidate.update_token_merging(**{**common, "r": 0})
     plan = candidate.token_merging_plan()
     set_tokens, num_protected = plan.layout.set_size(plan.settings.scope)
+    if plan.input_keep is not None:
+        set_tokens = plan.entering_tokens
     limit = max_removable(set_tokens, num_protected)
     values = [
         tokens_of_share(value, set_tokens - num_protected) if isinstance(value, float) else value
@@ -110,7 +112,7 @@ def setting_grid(
             raise ValueError(f"r must be at most {limit}, half of the tokens that are matched together, got {value!r}")
     if not any(values):
         raise ValueError(f"r must be at least 1 of the {set_tokens - num_protected} tokens once, got {list(r or [])}")
-    grid: list[dict[str, Any]] = [{**common, "r": 0}]
+    grid: list[dict[str, Any]] = [{**common, **candidate.unmerged_settings}]
     for mode in modes:
         threshold = {} if mode in MODES and MODES[mode].needs_threshold else {"threshold": None}
         for schedule in schedules:

@@ -212,7 +212,7 @@ def study_layers(
     with merging(model, settings):
         config = model.config
         plan, geometry = config.token_merging_plan(), ClipGeometry.from_config(config)
-        if not plan.merges:
+        if not any(plan.requested):
             raise ValueError(
                 f"token_merging_r must remove tokens for layers to be compared, got {config.token_merging_r!r}"
             )

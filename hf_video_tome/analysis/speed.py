@@ -53,7 +53,7 @@ def measure_speed_ups(
 
     before = model.config.token_merging_settings()
     merging_ones = [changes for changes in settings if merges(changes)]
-    runs = [partial(prepare, changes) for changes in ({"r": 0}, *merging_ones)]
+    runs = [partial(prepare, changes) for changes in (model.config.unmerged_settings, *merging_ones)]
     with merging(model, {}), torch.inference_mode():
         interleave(runs, 1, timer_of(clips.device))
         baseline, *others = interleave(

@@ -225,7 +225,7 @@ def check_splicing(config: Any, region: str, share: float) -> str:
             leaves nothing on one side.
     """
     plan = config.token_merging_plan()
-    if not plan.merges:
+    if not any(plan.requested):
         raise ValueError(f"token_merging_r must remove tokens for something to merge, got {config.token_merging_r!r}")
     scope = plan.settings.scope
     if (region, scope) in (("time", "frame"), ("time", "tube"), ("space", "time")):
@@ -440,7 +440,7 @@ def study_splices(
         scope = check_splicing(model.config, region, share)
     places = np.random.default_rng([seed, 0])
     masks = [splice_mask(geometry, region, share, places) for _ in range(len(clips))]
-    with merging(model, {"r": 0}):
+    with merging(model, model.config.unmerged_settings):
         logits = logits_of(model, transform, clips.frames, batch_size, seed)
     divergence = divergences(logits, tasks)
     colours = np.stack([tubelet_colours(frames, geometry) for frames in clips.frames])

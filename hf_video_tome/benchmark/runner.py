@@ -144,7 +144,7 @@ def _first_pass(
         "requested_per_layer": statistics.fmean(merging.check_token_merging()),
         "token_counts": token_counts(merging),
         "macs": macs.to_dict(),
-        "mac_ratio": mac_count(merging, r=0).total / macs.total,
+        "mac_ratio": mac_count(merging, **merging.unmerged_settings).total / macs.total,
         "seconds": [],
     }
     memory = None

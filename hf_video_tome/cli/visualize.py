@@ -186,7 +186,7 @@ def command(
         raise InputError(f"--layer must be 0 (before the first layer) to {num_layers} (after the last), got {layer}")
     if not as_json:
         print_decisions(decided)
-    if decided["token_counts"][0] == decided["token_counts"][-1]:
+    if decided["num_tokens"] == decided["token_counts"][-1]:
         print_note("no layer removes a token: give --r")
 
     import torch

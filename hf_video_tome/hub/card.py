@@ -314,10 +314,11 @@ def _shown(value: Any) -> str:
 def _introduction(config: TokenMergingConfigMixin, base: BaseCheckpoint) -> str:
     counts = token_counts_of_config(config)
     source = f"[{base.repo_id}](https://huggingface.co/{base.repo_id})" if base.repo_id else f"`{base.name}`"
-    if counts[0] == counts[-1]:
+    num_tokens = config.token_layout.num_tokens
+    if num_tokens == counts[-1]:
         return f"{source}, with token merging switched off: a setting away, see below.\n\n{_METHOD}"
     return (
-        f"{source}, merging redundant tokens inside the model: of {counts[0]} tokens {counts[-1]} are left after the "
+        f"{source}, merging redundant tokens inside the model: of {num_tokens} tokens {counts[-1]} are left after the "
         f"last of {len(counts) - 1} layers, so that each layer has less to do than the one before.\n\n{_METHOD}"
     )
 
@@ -326,9 +327,10 @@ def _settings_section(config: TokenMergingConfigMixin) -> str:
     resolved = config.token_merging_settings(resolved=True)
     rows = [(f"`{PREFIX}{name}`", _shown(value)) for name, value in resolved.items()]
     counts = " → ".join(map(str, token_counts_of_config(config)))
+    unmerged = ", ".join(f"{name}={value}" for name, value in config.unmerged_settings.items())
     return (
         "## Settings\n\n"
-        f"Saved in `config.json`; `model.set_token_merging(r=0)` is the unmerged model again.\n\n"
+        f"Saved in `config.json`; `model.set_token_merging({unmerged})` is the unmerged model again.\n\n"
         f"{_table(('field', 'value'), rows)}\n\n"
         f"Tokens before the first and after each layer: {counts}."
     )

@@ -123,7 +123,9 @@ def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | 
     return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> Matching:
+def bipartite_soft_matching(
+    scores: Tensor, r: int, num_protected: int = 0, *, length: Tensor | None = None
+) -> Matching:
     """Matches each token at an even position to its best token at an odd position and keeps the r best pairs.
 
     The kept tokens come out as: the unmatched even ones, then all odd ones. With protected tokens the even ones are in
@@ -136,6 +138,7 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
         scores: (..., ceil(N / 2), floor(N / 2)) float, similarity of the tokens at even to those at odd positions.
         r: Pairs to make; more than half of the unprotected tokens is capped.
         num_protected: Tokens at the start (CLS, registers) that are neither merged away nor take others in.
+        length: (B,) int64, of scores (B, S, ...), tokens of each set that are no padding; None where there is none.
 
     Returns:
         The `Matching`, without gradient.
@@ -149,7 +152,10 @@ def bipartite_soft_matching(scores: Tensor, r: int, num_protected: int = 0) -> M
     protected_odd = min(num_protected // 2, scores.shape[-1])
     if protected_odd > 0:
         scores = scores.index_fill(-1, torch.arange(protected_odd, device=scores.device), -torch.inf)
-    return _keep_best_pairs(*scores.max(dim=-1), scores.shape[-1], r, num_protected)
+    if length is not None:
+        odd = torch.arange(1, 2 * scores.shape[-1], 2, device=scores.device)
+        scores = scores.where(odd < length[:, None, None, None], -torch.inf)
+    return _keep_best_pairs(*scores.max(dim=-1), scores.shape[-1], r, num_protected, length)
 
 
 def cosine_matching(
@@ -364,10 +370,13 @@ def _keep_best_pairs(
         best[..., : (num_protected + 1) // 2] = -torch.inf
     if length is not None:
         best = best.where(2 * torch.arange(num_even, device=best.device) < length[:, None, None], -torch.inf)
+    score = best if score is None else score
+    if threshold is not None:
+        best = best.where(score > threshold, -torch.inf)
     order = _order_from_best(best)
     merged = order[..., :r]
     source, destination = 2 * merged, 2 * best_odd.gather(-1, merged) + 1
-    pair_score = (best if score is None else score).gather(-1, merged)
+    pair_score = score.gather(-1, merged)
     if length is None and threshold is None:
         kept = _kept(order[..., r:], num_odd, num_protected)
         return Matching(source, destination, pair_score, kept, moved=source)
@@ -375,7 +384,7 @@ def _keep_best_pairs(
         length = best_odd.new_full(best.shape[:1], num_even + num_odd)
     num_pairs = ((length - num_protected).clamp_min(0) // 2).clamp_max(r).unsqueeze(-1).expand(best.shape[:-1])
     if threshold is not None:
-        num_pairs = torch.minimum(num_pairs, (pair_score > threshold).sum(dim=-1))
+        num_pairs = torch.minimum(num_pairs, best.isfinite().sum(dim=-1))
     arranged = _arranged(order, num_odd, num_protected, length, num_pairs)
     width = num_even + num_odd - (r if threshold is None else 0)
     return Matching(

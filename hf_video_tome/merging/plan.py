@@ -11,7 +11,7 @@ from torch import Tensor
 from .input_stages import INPUT_STAGES, InputContext
 from .layout import TokenLayout
 from .modes import MODES, Mode
-from .reduction import Reduction, reduce_tokens
+from .reduction import reduce_tokens
 from .step import MergeSettings, Step
 from .tokens import Tokens, initial_tokens
 from .trace import unmerge
@@ -57,6 +57,8 @@ class Plan(NamedTuple):
         set_tokens, num_protected = self.layout.set_size(scope)
         if scope == "clip":
             set_tokens = self.entering_tokens if num_tokens is None else num_tokens
+        if self.mode.adaptive:  # earlier layers may have left all tokens
+            return [self.mode.removals([r], set_tokens, num_protected, self.layout)[0] for r in self.requested]
         return self.mode.removals(self.requested, set_tokens, num_protected, self.layout)
 
     @property
@@ -155,7 +157,7 @@ class Plan(NamedTuple):
                     "compiled and exported with a fixed number of them"
                 )
             assignment = assignment.narrowed(int(assignment.num_slots.max()))
-        reduction: Reduction = reduce_tokens(
+        reduction = reduce_tokens(
             assignment.behind(layout.num_prefix_tokens),
             tokens,
             layout,

@@ -95,8 +95,6 @@ def reduce_tokens(
             slot_size = size.gather(-1, assignment.owner)
         elif assignment.num_slots is not None:
             slot_size = torch.ones(assignment.owner.shape, dtype=dtype, device=assignment.owner.device)
-        else:
-            slot_size = None
         if slot_size is not None and assignment.num_slots is not None:
             slots = torch.arange(slot_size.shape[-1], device=slot_size.device)
             slot_size = slot_size * (slots < assignment.num_slots.unsqueeze(-1))

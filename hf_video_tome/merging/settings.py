@@ -82,7 +82,7 @@ def _check_restore(value: object) -> bool:
     raise SettingError("restore", value, "True or False")
 
 
-def is_off(r: float | Sequence[int], input_stage: str | None = None, input_keep: float | int | None = None) -> bool:
+def is_off(r: float | Sequence[float], input_stage: str | None = None, input_keep: float | int | None = None) -> bool:
     """Whether nothing is removed, so that no other setting matters.
 
     Args:
@@ -109,7 +109,7 @@ class TokenMergingSettings:
     A model reads it once per forward call, so that one call cannot mix the settings of two.
 
     Attributes:
-        r: Tokens that each layer removes: an int, a share of the initial tokens, or a tuple of ints, one per layer.
+        r: Tokens that each layer removes: an int, a share of the initial tokens, or a tuple of these, one per layer.
         schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
         mode: Name of an entry of `MODES`.
         threshold: Threshold of the mode, or None.
@@ -130,7 +130,7 @@ class TokenMergingSettings:
         (150, 75)
     """
 
-    r: int | float | tuple[int, ...] = _setting(0, check_r)
+    r: int | float | tuple[int | float, ...] = _setting(0, check_r)
     schedule: str | float = _setting("constant", check_schedule)
     mode: str = _setting("merge", one_of("mode", MODES))
     threshold: float | None = _setting(None, _check_threshold)

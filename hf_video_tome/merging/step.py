@@ -153,6 +153,11 @@ class Step(NamedTuple):
         if self.r == 0 or context.keys.shape[2] - context.num_protected < 2:
             return Reduction(self.tokens, self.layout, self.settings.scope)
         assignment = self.mode.assign(context)
+        if context.tokens.length is not None and assignment.num_slots is None:
+            raise ValueError(
+                f"token_merging_mode={self.settings.mode!r} must say how many slots each clip of a padded batch has: "
+                "its function does not read tokens.length"
+            )
         if assignment.num_slots is not None and self.mode.adaptive:
             if torch.compiler.is_compiling() or torch.jit.is_tracing():
                 raise ValueError(ADAPTIVE_REFUSAL.format(mode=self.settings.mode))
@@ -169,17 +174,19 @@ class Step(NamedTuple):
 
         if metric.ndim == 3:
             _, metric = self.layout.split(metric, scope)
-        tokens = self.tokens
+        tokens, num_protected, r = self.tokens, self.layout.set_size(scope)[1], self.r
+        if self.mode.adaptive:
+            [r] = self.mode.removals([r], metric.shape[2], num_protected, self.layout)
         # Detached rather than under `no_grad`: programs of torch.export that switch gradients off cannot be saved.
         return Context(
             keys=metric.detach(),
             tokens=Tokens(sets(tokens.size), index=sets(tokens.index), group=sets(tokens.group), length=tokens.length),
             layout=self.layout,
-            r=self.r,
+            r=r,
             hidden_states=sets(None if hidden_states is None else hidden_states.detach()),
             layer=self.layer,
             num_layers=self.num_layers,
-            num_protected=self.layout.set_size(scope)[1],
+            num_protected=num_protected,
             shared=scope in SHARED_SCOPES,
             threshold=self.settings.threshold,
             generator=self.generator,

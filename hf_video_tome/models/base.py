@@ -97,8 +97,9 @@ class TokenMergingModelMixin:
 
         Args:
             **changes: Any of `r`, `schedule`, `mode`, `threshold`, `head_aggregation`, `proportional_attention`,
-                `pooling` and `scope`, and of V-JEPA 2 `position`: see `TokenMergingConfigMixin` and `VJEPA2Config`.
-                What is not named stays as it is. r = 0 is the stock model.
+                `pooling`, `scope`, `input`, `input_keep` and `restore`, and of V-JEPA 2 `position`: see
+                `TokenMergingConfigMixin` and `VJEPA2Config`. What is not named stays as it is. r = 0 is the stock
+                model, but for an input stage.
 
         Raises:
             ValueError: If a name or a value is not allowed; nothing is changed then.

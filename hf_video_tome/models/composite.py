@@ -13,7 +13,10 @@ from ..configuration import PREFIX, TokenMergingConfigMixin
 from ..merging import TokenMergingSettings
 from .convert_modules import convert_modules
 from .encoder import ENCODERS
-from .host import HOSTS
+from .host import HOSTS, Host
+
+RESTORE = f"{PREFIX}restore"
+"""Follows from what the model reads, and is not saved."""
 
 
 class CompositeConfigMixin:
@@ -63,6 +66,16 @@ class CompositeConfigMixin:
         """See `TokenMergingConfigMixin.full_names`."""
         return self.token_merging_config.full_names(changes)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Returns the config as it is saved: of the token merging fields of the part those that say something."""
+        output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
+        part = output.get(self.encoder_config)
+        if part is not None:
+            kept = self.token_merging_config.to_diff_dict()
+            names = [name for name in part if name.startswith(PREFIX) and (name not in kept or name == RESTORE)]
+            output[self.encoder_config] = {name: value for name, value in part.items() if name not in names}
+        return output
+
     @classmethod
     def from_stock(cls, config: PreTrainedConfig) -> Any:
         """Returns a copy of a config of transformers whose part has the token merging fields."""
@@ -89,23 +102,23 @@ class CompositeModelMixin:
     """What the model reads of its encoder."""
 
     def __init__(self, config: PreTrainedConfig, **token_merging: Any) -> None:
-        if not isinstance(config, CompositeConfigMixin):
-            config = self.config_class.from_stock(config)
-        elif token_merging:
-            config = copy.deepcopy(config)
+        # A copy in any case: the encoder of the caller's config need not restore anything elsewhere.
+        config = self.config_class.from_stock(config)
         config.update_token_merging(**token_merging, **({"restore": True} if self.reads == "grid" else {}))
         super().__init__(config)  # type: ignore[call-arg]
         model: Any = self
-        host = next(host for host in HOSTS.values() if isinstance(self, host.model_class))
-        for path, encoder in host.encoder_entries.items():
+        for path, encoder in self._host.encoder_entries.items():
             convert_modules(model.get_submodule(path), encoder.merging_classes)
+
+    @property
+    def _host(self) -> Host:
+        return next(host for host in HOSTS.values() if isinstance(self, host.model_class))
 
     @property
     def token_merging_encoder(self) -> Any:
         """The encoder that merges tokens."""
         model: Any = self
-        host = next(host for host in HOSTS.values() if isinstance(self, host.model_class))
-        return model.get_submodule(next(iter(host.encoders)))
+        return model.get_submodule(next(iter(self._host.encoders)))
 
     def set_token_merging(self, **changes: Any) -> None:
         """Changes how the encoder merges tokens, at any time and without reloading."""

@@ -96,12 +96,15 @@ class MergingLayer(NamedTuple):
     Attributes:
         number: Of the layer, from 0.
         tokens: Tokens of the sequence that come in.
+        projected: Tokens that the output projection of the attention is applied to: those that are left, unless the
+            mode reads hidden states, which come later.
         left: Tokens of the sequence that are left for the MLP.
         matching: MACs of the matching.
     """
 
     number: int
     tokens: int
+    projected: int
     left: int
     matching: int
 
@@ -120,11 +123,13 @@ def merging_layers(config: TokenMergingConfigMixin, width: int, num_heads: int) 
     plan = config.token_merging_plan()
     channels = width if plan.settings.head_aggregation == "concat" else width // num_heads
     counts = plan.token_counts()
+    decides_late = "hidden_states" in plan.mode.reads
     for index, (removed, tokens, left) in enumerate(zip(plan.removals(), counts[:-1], counts[1:], strict=True)):
-        yield MergingLayer(index, tokens, left, _matching(plan, index, tokens, removed, channels) if removed else 0)
+        matching = _matching(plan, index, tokens, removed, channels, width) if removed else 0
+        yield MergingLayer(index, tokens, tokens if decides_late else left, left, matching)
 
 
-def _matching(plan: Plan, layer: int, num_tokens: int, removed: int, channels: int) -> int:
+def _matching(plan: Plan, layer: int, num_tokens: int, removed: int, channels: int, width: int) -> int:
     """MACs of what a mode compares, for all sets of a clip: found by running it on tensors without content."""
     layout, scope = plan.layout, plan.settings.scope
     tokens = torch.empty(1, num_tokens, channels, device="meta")
@@ -135,7 +140,7 @@ def _matching(plan: Plan, layer: int, num_tokens: int, removed: int, channels: i
         tokens=Tokens(index=index if "index" in plan.mode.reads else None),
         layout=layout,
         r=removed,
-        hidden_states=metric if "hidden_states" in plan.mode.reads else None,
+        hidden_states=layout.split(torch.empty(1, num_tokens, width, device="meta"), scope)[1],
         layer=layer,
         num_layers=len(plan.requested),
         num_protected=layout.set_size(scope)[1],
@@ -191,7 +196,7 @@ def joint_layers(config: Any, mlp_width: int) -> tuple[LayerMacCount, ...]:
             name=f"layer {layer.number}",
             tokens=layer.tokens,
             # Tokens merge before the output projection.
-            projections=(3 * layer.tokens + layer.left) * width**2,
+            projections=(3 * layer.tokens + layer.projected) * width**2,
             attention=attention_products(layer.tokens, layer.tokens, width),
             matching=layer.matching,
             mlp=2 * layer.left * width * mlp_width,

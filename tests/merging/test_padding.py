@@ -7,16 +7,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_video_tome.merging import MODES as MODES_BY_NAME
 from hf_video_tome.merging import (
     MergeSettings,
+    Plan,
     TokenLayout,
     Tokens,
     append_size_channel,
+    assign_pairs,
+    bipartite_soft_matching,
     cosine_matching,
     initial_tokens,
     is_real,
     mean_pool,
     merge_tokens,
+    register_mode,
     size_bias,
 )
 from tests.toys import toy_methods
@@ -145,3 +150,36 @@ class TestSizeZero:
     def test_pooling_does_not_count_it(self):
         x = torch.tensor([[[1.0], [4.0], [100.0]]])
         assert mean_pool(x, torch.tensor([[2.0, 1.0, 0.0]])).item() == 2.0
+
+
+@pytest.mark.parametrize("groups", [None, [0, 1, 1, 0, 0, 0]])
+def test_with_a_threshold_pairs_above_it_are_made_and_no_others(groups):
+    unit = torch.tensor([[1.0, 0.0], [0.95, 0.3], [0.0, 1.0], [0.98, 0.2], [1.0, 0.1], [0.99, 0.11]])
+    group = None if groups is None else torch.tensor(groups).view(1, 1, -1)
+    matching = cosine_matching(unit.view(1, 1, 6, 2).double(), 3, group=group, threshold=0.5)
+    made = matching.score[matching.is_pair]
+    assert len(made) == int(matching.num_kept.new_tensor(6) - matching.num_kept)
+    assert (made > 0.5).all()
+    assert (matching.score[~matching.is_pair] <= 0.5).all()
+
+
+def test_an_adaptive_mode_is_asked_in_every_layer():
+    """A clip may become redundant late: earlier layers may have left everything."""
+    with toy_methods():
+        plan = Plan([16] * 8, TokenLayout(0, 2, 16), MergeSettings("above", threshold=0.9))
+        assert plan.removals() == [16] * 8
+        assert plan.token_counts() == [32] * 9
+
+
+def test_a_mode_that_does_not_heed_padding_is_refused():
+    @register_mode("heedless")
+    def heedless(context):
+        scores = context.keys[..., ::2, :] @ context.keys[..., 1::2, :].transpose(-1, -2)
+        return assign_pairs(bipartite_soft_matching(scores, context.r))
+
+    try:
+        x, tokens = padded([5, 8], 8, seed=0)
+        with pytest.raises(ValueError, match="'heedless' must say how many slots each clip of a padded batch has"):
+            merge_tokens(x, x, 2, tokens, TokenLayout(0, 1, 8), MergeSettings("heedless"))
+    finally:
+        del MODES_BY_NAME["heedless"]

@@ -459,7 +459,7 @@ class TokenMergingModelTesterMixin:
             return
         layout = model.config.token_layout
         with toy_methods():
-            for mode, threshold in DETERMINISTIC_MODES:
+            for mode, threshold in [*DETERMINISTIC_MODES, ("smallest", None)]:
                 settings = {"mode": mode, "threshold": threshold, "pooling": pooling, "implementation": "eager"}
                 settings |= {"input": "long", "input_keep": layout.num_frames * layout.num_patches - 1, "r": 3}
                 self.check_that_clips_are_alone(2e-5, uneven_clips, **settings)

@@ -105,9 +105,27 @@ class TestDualEncoder:
         saved = json.loads((tmp_path / "saved" / "config.json").read_text())
         assert "token_merging_r" not in saved
         assert saved["vision_config"]["token_merging_r"] == 2
+        assert "token_merging_restore" not in saved["vision_config"]
         again = transformers.AutoModel.from_pretrained(tmp_path / "saved")
         assert again.config.token_merging_r == 2
         assert torch.equal(embeddings(again, pixel_values), embeddings(model, pixel_values))
+
+    def test_unset_it_saves_what_the_stock_model_saves(self, path, tmp_path):
+        stock.VideoPrismClipModel.from_pretrained(path).save_pretrained(tmp_path / "plain")
+        transformers.AutoModel.from_pretrained(path).save_pretrained(tmp_path / "ours")
+        ours, expected = ((tmp_path / name / "config.json").read_text() for name in ("ours", "plain"))
+        assert json.loads(ours) == json.loads(expected)
+
+    def test_the_config_of_the_caller_stays_as_it_is(self):
+        config = VideoPrismConfig(
+            vision_config={**VISION, "num_auxiliary_layers": 1, "model_type": "videoprism_vision_model"},
+            text_config=TEXT,
+        )
+        VideoPrismClipModel(config, token_merging_r=2)
+        assert config.token_merging_r == 0
+        assert not config.vision_config.token_merging_restore
+        assert hf_video_tome.token_counts(config) == hf_video_tome.token_counts(config.vision_config)
+        assert hf_video_tome.mac_count(config, r=2).total < hf_video_tome.mac_count(config).total
 
     def test_plain_transformers_reads_what_was_saved(self, stock_model, path, pixel_values, tmp_path):
         transformers.AutoModel.from_pretrained(path, token_merging_r=2).save_pretrained(tmp_path / "saved")
@@ -194,5 +212,6 @@ class TestUnknownHosts:
 
     def test_the_full_grid_is_not_given_up_for_them(self, host):
         hf_video_tome.apply_token_merging(host, r=3, restore=True)
-        with pytest.raises(ValueError, match="restore=True"):
-            hf_video_tome.apply_token_merging(host, restore=False)
+        for function in (hf_video_tome.apply_token_merging, hf_video_tome.set_token_merging):
+            with pytest.raises(ValueError, match="restore=True"):
+                function(host, restore=False)

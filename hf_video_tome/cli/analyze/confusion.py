@@ -89,7 +89,8 @@ def command(
 
     def compared(classifier: Classifier) -> list[dict[str, Any]]:
         _choose_task(task, [found.name for found in classifier_tasks(classifier.model.config)])
-        return [{"r": 0}, merging_of(settings, classifier)[0]]
+        config: Any = classifier.model.config
+        return [config.unmerged_settings, merging_of(settings, classifier)[0]]
 
     target = files.folder("confusion", model, evaluation)
     request = make_request(

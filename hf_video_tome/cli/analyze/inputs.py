@@ -274,7 +274,7 @@ def choose_device(name: str | None) -> str:
 def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
     """Settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
     config: Any = classifier.model.config
-    if "r" in settings or not config.token_merging.is_off:
+    if "r" in settings or any(config.token_merging_plan().requested):
         return dict(settings)
     share = round(DEFAULT_REMOVED / config.num_merging_layers, 4)
     print_note(f"--r was not given: {share:g} of the tokens in each layer")
@@ -289,7 +289,7 @@ def merging_of(given: Mapping[str, Any], classifier: Classifier) -> tuple[dict[s
     """
     settings = with_default_r(given, classifier)
     changed = with_settings(classifier.model.config, settings)
-    if not changed.token_merging_plan().merges:
+    if not any(changed.token_merging_plan().requested):
         raise InputError(
             f"--r must be more than 0, so that there is something to look at, got {changed.token_merging_r}"
         )

@@ -134,7 +134,9 @@ def register_mode(
         >>> @register_mode("keep_first_halves")
         ... def keep_first_halves(context):
         ...     scores = torch.zeros_like(context.keys[..., ::2, :1]).expand(-1, -1, -1, context.keys.shape[2] // 2)
-        ...     matching = bipartite_soft_matching(scores, context.r, context.num_protected)
+        ...     matching = bipartite_soft_matching(
+        ...         scores, context.r, context.num_protected, length=context.tokens.length
+        ...     )
         ...     return assign_pairs(matching, content="owner", sizes="owner")
         >>> del MODES["keep_first_halves"]
     """

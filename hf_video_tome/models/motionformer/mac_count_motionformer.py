@@ -35,7 +35,7 @@ def _layers(config: MotionformerConfig) -> list[LayerMacCount]:
             LayerMacCount(
                 name=f"layer {layer.number}",
                 tokens=layer.tokens,
-                projections=(3 * layer.tokens + layer.left + num_temporal * patches) * width**2,
+                projections=(3 * layer.tokens + layer.projected + num_temporal * patches) * width**2,
                 attention=over_space + over_time,
                 matching=layer.matching,
                 mlp=2 * layer.left * width * config.intermediate_size,
