@@ -16,6 +16,8 @@ import hf_video_tome
 from hf_video_tome.checkpoints import checkpoint_path
 from tests.scripts import load_script
 
+DOCS = Path(__file__).parents[1] / "docs"
+
 
 @pytest.fixture(scope="module")
 def study() -> ModuleType:
@@ -135,3 +137,10 @@ def test_conclusions_follow_from_the_numbers(study: ModuleType, shift: int, flip
     row = re.search(r"^\| drop \| .*$", study.conclusions([content, {**content, "model": "n"}]), re.MULTILINE)
     assert row is not None
     assert row[0].count(f", {expected};") == 2
+
+
+def test_the_page_on_real_video_says_what_its_data_files_say(study: ModuleType, tmp_path: Path) -> None:
+    page, copy = DOCS / "real-video.md", tmp_path / "page.md"
+    copy.write_text(page.read_text())
+    study.write_page(sorted((DOCS / "real-video").glob("*.json")), copy)
+    assert copy.read_text() == page.read_text(), "regenerate it"
