@@ -14,6 +14,7 @@ import hf_video_tome
 from hf_video_tome.merging import MODES
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import TINY_CONFIGS
+from tests.toys import toy_methods
 
 NAMES = sorted(ARCHITECTURES)
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_path_rate")
@@ -87,6 +88,19 @@ def test_every_mode(name: str, mode: str) -> None:
     expected, model = counted(name, token_merging_r=3, **fields)
     assert hf_video_tome.mac_count(model).total == expected
     assert (hf_video_tome.mac_count(model).matching == 0) == mode.startswith("random_")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modes_that_read_hidden_states_merge_after_the_output_projection(name: str) -> None:
+    with toy_methods():
+        expected, model = counted(name, token_merging_r=3, token_merging_mode="smallest")
+        assert hf_video_tome.mac_count(model).total == expected
+
+
+@pytest.mark.parametrize("name", ["videomae", "vivit", "vjepa2"])
+def test_an_input_stage(name: str) -> None:
+    expected, model = counted(name, token_merging_r=3, token_merging_input="random", token_merging_input_keep=0.5)
+    assert hf_video_tome.mac_count(model).total == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
