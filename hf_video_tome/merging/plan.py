@@ -150,6 +150,11 @@ class Plan(NamedTuple):
             keep=self.input_keep,
         )
         assignment = INPUT_STAGES[self.input_stage](context)
+        if assignment.num_slots is None and assignment.owner.shape[-1] != self.input_keep:
+            raise ValueError(
+                f"token_merging_input={self.input_stage!r} must keep exactly {self.input_keep} tokens, or say how "
+                f"many of each clip, got {assignment.owner.shape[-1]}"
+            )
         if assignment.num_slots is not None:
             if torch.compiler.is_compiling() or torch.jit.is_tracing():
                 raise ValueError(

@@ -158,7 +158,14 @@ class Step(NamedTuple):
                 f"token_merging_mode={self.settings.mode!r} must say how many slots each clip of a padded batch has: "
                 "its function does not read tokens.length"
             )
-        if assignment.num_slots is not None and self.mode.adaptive:
+        if not self.mode.adaptive:
+            removed = context.keys.shape[2] - assignment.owner.shape[-1]
+            if removed != context.r or (assignment.num_slots is not None and context.tokens.length is None):
+                raise ValueError(
+                    f"token_merging_mode={self.settings.mode!r} must remove exactly {context.r} tokens of each set, "
+                    f"unless it is registered as adaptive, got {removed}"
+                )
+        elif assignment.num_slots is not None:
             if torch.compiler.is_compiling() or torch.jit.is_tracing():
                 raise ValueError(ADAPTIVE_REFUSAL.format(mode=self.settings.mode))
             assignment = assignment.narrowed(int(assignment.num_slots.max()))

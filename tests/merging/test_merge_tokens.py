@@ -16,6 +16,7 @@ from hf_video_tome.merging import (
     TokenLayout,
     Tokens,
     initial_tokens,
+    max_removable,
     mean_pool,
     merge_tokens,
     reduction,
@@ -313,8 +314,9 @@ def test_a_metric_that_is_split_into_sets_already_gives_the_same(case):
 def test_keys_of_each_frame_by_itself_give_what_keys_of_the_clip_give(case, layers):
     x, state = case.draw(), case.start()
     for _ in range(layers):
-        step = Step(case.r, state, case.layout, case.settings)
-        frames, places = step.grid(x.shape[1])
+        frames, places = case.layout.grid(x.shape[1], case.scope)
+        r = min(case.r, max_removable(frames if case.scope == "time" else places))
+        step = Step(r, state, case.layout, case.settings)
         assert x.shape[1] == case.layout.num_prefix_tokens + frames * places
         _, keys = case.layout.split(x, case.scope)
         keys = (keys.transpose(1, 2) if case.scope == "time" else keys).flatten(0, 1).unsqueeze(1)
