@@ -92,8 +92,8 @@ def _check_user(found: _Found, restore: bool) -> None:
         )
 
 
-def _find_merging(model: nn.Module) -> Any:
-    """The model in a module that can merge tokens.
+def _find_merging(model: nn.Module) -> _Found:
+    """Finds the host or encoder in a module that can merge tokens.
 
     Raises:
         ValueError: If there is none, or it is a stock one.
@@ -103,7 +103,7 @@ def _find_merging(model: nn.Module) -> Any:
         raise ValueError(
             f"model must be able to merge tokens, got a stock {type(found.model).__name__}: call apply_token_merging"
         )
-    return found.model
+    return found
 
 
 def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
@@ -197,9 +197,10 @@ def set_token_merging(model: nn.Module, **settings: Any) -> None:
     Raises:
         ValueError: If the model is not one that can merge tokens, or a setting is unknown or out of range.
     """
-    merging = _find_merging(model)
+    found = _find_merging(model)
     if "restore" in settings:
-        _check_user(_find(model), settings["restore"])
+        _check_user(found, settings["restore"])
+    merging: Any = found.model
     merging.set_token_merging(**settings)
 
 
@@ -237,7 +238,7 @@ def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[N
         >>> hf_video_tome.token_counts(model)
         [32, 32, 32]
     """
-    found = _find_merging(model)
+    found: Any = _find_merging(model).model
     if any(name.rpartition(".")[2] == "_orig_mod" for name, _ in model.named_modules()):  # torch.compile's wrapper
         raise RuntimeError(REFUSAL)
     return cast(AbstractContextManager[None], found.token_merging(**settings))
@@ -262,7 +263,7 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
         56
     """
     if isinstance(model_or_config, nn.Module):
-        model = _find_merging(model_or_config)
+        model: Any = _find_merging(model_or_config).model
         return token_counts_of_config(model.config, model.current_token_merging())
     model_or_config = getattr(model_or_config, "token_merging_config", model_or_config)
     if not isinstance(model_or_config, TokenMergingConfigMixin):

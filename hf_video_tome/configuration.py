@@ -332,7 +332,6 @@ class TokenMergingConfigMixin:
             raise SettingError(
                 f"{PREFIX}scope", scope, f"'clip' with {PREFIX}input, after which tokens are on no grid any more"
             )
-        self._kept_at_input(self.token_layout, settings)
 
     @property
     def supports_input_stage(self) -> bool:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .merging import is_off
+from .merging import are_off
 
 RESOLVED_WHEN_SAVED = ("schedule", "proportional_attention", "pooling", "scope", "position")
 """Settings that are saved even at their defaults while anything merges: a later default must not take their place."""
-
-OFF_FIELDS = {"r": 0, "input": None, "input_keep": None}
-"""Settings that say whether anything merges, with their defaults."""
 
 _DEFAULTS_OF_0 = {"schedule": "constant", "pooling": "weighted"}
 _DEFAULTS_OF_0_BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
@@ -42,7 +39,7 @@ def settings_of_file(model_type: str, fields: Mapping[str, Any], prefix: str) ->
         {'token_merging_schedule': 'constant', 'token_merging_pooling': 'weighted', \
 'token_merging_proportional_attention': False}
     """
-    if is_off(*(fields.get(prefix + name, default) for name, default in OFF_FIELDS.items())):
+    if are_off({name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}):
         return {}
     defaults = {**_DEFAULTS_OF_0, **_DEFAULTS_OF_0_BY_MODEL_TYPE.get(model_type, {})}
     return {prefix + name: value for name, value in defaults.items() if fields.get(prefix + name) is None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .merging import is_off
+from .merging import are_off, is_off
 
 
 def setting_name(changes: Mapping[str, Any]) -> str:
@@ -57,7 +57,7 @@ def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = []
     for changes in settings:
         own = {name: value for name, value in changes.items() if name not in common}
-        if "r" in changes and is_off(changes["r"], changes.get("input"), changes.get("input_keep")):
+        if "r" in changes and are_off(changes):
             own = {"r": 0}  # nothing else counts
         names.append(setting_name(own))
     return names if len(set(names)) == len(names) else [setting_name(changes) for changes in settings]
@@ -82,7 +82,7 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         'merge, r = 150,75 by layer, scope clip'
     """
     r = settings["r"]
-    if is_off(r, settings.get("input"), settings.get("input_keep")):
+    if are_off(settings):
         return "off (r = 0): the stock model"
     start = ""
     if settings.get("input") is not None:

@@ -226,7 +226,11 @@ class TestUnregister:
 class TestArchitectureRegistry:
     def test_a_model_type_can_be_taken_once_only(self):
         with pytest.raises(ValueError, match="'videomae' is registered already"):
-            register_architecture(ARCHITECTURES["videomae"].encoder, ARCHITECTURES["videomae"].classifier)
+            register_architecture(
+                ARCHITECTURES["videomae"].encoder,
+                ARCHITECTURES["videomae"].stock_head_class,
+                ARCHITECTURES["videomae"].head_class,
+            )
 
     def test_class_names_must_be_those_of_transformers(self):
         class Renamed(ARCHITECTURES["videomae"].head_class):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..merging import is_off
+from ..merging import are_off
 from .common import (
     Dtype,
     InputError,
@@ -360,7 +360,7 @@ def _settings(
     chosen_modes: list[str | None] = [*modes] or [None]
     for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
         chosen = {**saved, **merging_settings(schedule=schedule, mode=mode), **common, "r": value}
-        if is_off(value, chosen.get("input"), chosen.get("input_keep")):
+        if are_off(chosen):
             chosen = {"r": 0}  # nothing else counts
         with_settings(config, {**fresh, **chosen})
         if chosen not in found:

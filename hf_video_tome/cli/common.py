@@ -21,7 +21,7 @@ import typer
 from ..checkpoints import DEFAULT_CHECKPOINT, loading
 from ..checkpoints.loading import Classifier
 from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
-from ..merging import CHECKS, SettingError, is_off
+from ..merging import CHECKS, SettingError, are_off
 from ..setting_names import describe_settings
 from .printing import one_line, print_note
 
@@ -473,7 +473,7 @@ def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
 
 def describe_merging(summary: Mapping[str, Any]) -> str:
     """The same in words."""
-    if is_off(summary["r"], summary.get("input"), summary.get("input_keep")):
+    if are_off(summary):
         return describe_settings(summary)
     attention = "with" if summary["proportional_attention"] else "without"
     position = f", position {summary['position']}" if "position" in summary else ""

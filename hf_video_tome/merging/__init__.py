@@ -13,7 +13,7 @@ from .matching import (
     random_scores,
 )
 from .modes import MODES, Context, Mode, half_at_most, register_mode
-from .plan import Plan, token_counts
+from .plan import Plan
 from .pooling import mean_pool
 from .proportional import append_size_channel, log_size, size_bias
 from .reduction import Reduction, reduce_tokens
@@ -30,7 +30,7 @@ from .schedule import (
     tokens_of_share,
 )
 from .setting_error import SettingError
-from .settings import CHECKS, POSITIONS, Check, TokenMergingSettings, is_off
+from .settings import CHECKS, POSITIONS, Check, TokenMergingSettings, are_off, is_off
 from .slot_means import keep_states, merge_sizes, merge_states
 from .step import MergeSettings, Step, merge_tokens
 from .tokens import Tokens, initial_tokens, is_real
@@ -64,6 +64,7 @@ __all__ = [
     "Tokens",
     "aggregate_heads",
     "append_size_channel",
+    "are_off",
     "assign_pairs",
     "bipartite_soft_matching",
     "build_trace",
@@ -93,7 +94,6 @@ __all__ = [
     "requested_removals",
     "shown",
     "size_bias",
-    "token_counts",
     "tokens_of_share",
     "unmerge",
 ]

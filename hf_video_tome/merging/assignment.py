@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .matching import Matching
+from .tokens import is_real
 
 Content = Literal["mean", "owner"]
 """What a slot holds: the size-weighted mean of its tokens, or the token that owns it."""
@@ -58,8 +59,20 @@ class Assignment(NamedTuple):
             num_slots=None if self.num_slots is None else self.num_slots + num_prefix_tokens,
         )
 
-    def narrowed(self, width: int) -> Assignment:
-        """Returns the same assignment with `width` slots: those behind are empty in all sets."""
+    def without_empty_slots(self, refusal: str) -> Assignment:
+        """Returns the same assignment without the slots that are empty in all sets.
+
+        Args:
+            refusal: What to say where the number of slots has to be known beforehand.
+
+        Raises:
+            ValueError: If the number depends on content while a model is compiled or exported.
+        """
+        if self.num_slots is None:
+            return self
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            raise ValueError(refusal)
+        width = int(self.num_slots.max())
         return self._replace(
             owner=self.owner[..., :width], moved=torch.cat((self.owner[..., width:], self.moved), dim=-1)
         )
@@ -83,7 +96,7 @@ def assign_pairs(
     num_tokens = num_slots + matching.moved.shape[-1]
     slots = torch.arange(num_slots, device=matching.kept.device).expand_as(matching.kept)
     if matching.num_kept is not None:
-        slots = slots.where(slots < matching.num_kept.unsqueeze(-1), -1)
+        slots = slots.where(is_real(matching.num_kept, num_slots), -1)
     slot = slots.new_full((*slots.shape[:-1], num_tokens), -1).scatter(-1, matching.kept, slots)
     heir = slot.gather(-1, matching.destination) if sizes == "summed" else matching.source.new_full((), -1)
     if matching.is_pair is not None:

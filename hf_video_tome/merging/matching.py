@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import has_static_value
 
 from .schedule import max_removable
+from .tokens import is_real
 
 SCORES_PER_BLOCK = 4 << 20
 """Scores, of all clips and sets together, that are held at a time: 16 MiB in float32."""
@@ -393,7 +394,7 @@ def _keep_best_pairs(
         pair_score,
         kept=arranged[..., :width],
         moved=arranged[..., width:],
-        is_pair=torch.arange(r, device=best.device) < num_pairs.unsqueeze(-1),
+        is_pair=is_real(num_pairs, r),
         num_kept=length.unsqueeze(-1) - num_pairs,
     )
 

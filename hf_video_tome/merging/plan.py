@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -155,13 +154,10 @@ class Plan(NamedTuple):
                 f"token_merging_input={self.input_stage!r} must keep exactly {self.input_keep} tokens, or say how "
                 f"many of each clip, got {assignment.owner.shape[-1]}"
             )
-        if assignment.num_slots is not None:
-            if torch.compiler.is_compiling() or torch.jit.is_tracing():
-                raise ValueError(
-                    f"token_merging_input={self.input_stage!r} keeps as many tokens as a clip needs: models are "
-                    "compiled and exported with a fixed number of them"
-                )
-            assignment = assignment.narrowed(int(assignment.num_slots.max()))
+        assignment = assignment.without_empty_slots(
+            f"token_merging_input={self.input_stage!r} keeps as many tokens as a clip needs: models are compiled and "
+            "exported with a fixed number of them"
+        )
         reduction = reduce_tokens(
             assignment.behind(layout.num_prefix_tokens),
             tokens,
@@ -216,21 +212,3 @@ class Plan(NamedTuple):
     def may_pad(self) -> bool:
         """Whether clips of a batch may have different numbers of tokens."""
         return self.mode.adaptive or self.input_stage is not None
-
-
-def token_counts(requested: Sequence[int], layout: TokenLayout, scope: str) -> list[int]:
-    """Tokens of the sequence before the first and after each layer, with modes that remove half of them at most.
-
-    Args:
-        requested: Tokens that each layer is asked to remove from each matched set.
-        layout: Layout of the clip's tokens.
-        scope: "clip", "frame", "tube" or "time".
-
-    Returns:
-        L + 1 ints; entry i is the length of `hidden_states[i]`.
-
-    Examples:
-        >>> token_counts([150] * 12, TokenLayout(0, 8, 196), "clip")[-4:]
-        [218, 109, 55, 28]
-    """
-    return Plan(list(requested), layout, MergeSettings(scope=scope)).token_counts()

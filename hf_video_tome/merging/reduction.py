@@ -10,7 +10,7 @@ from torch import Tensor
 from .assignment import Assignment
 from .layout import TokenLayout
 from .slot_means import keep_states, merge_sizes, merge_states
-from .tokens import Tokens
+from .tokens import Tokens, is_real
 
 
 class Reduction(NamedTuple):
@@ -96,8 +96,7 @@ def reduce_tokens(
         elif assignment.num_slots is not None:
             slot_size = torch.ones(assignment.owner.shape, dtype=dtype, device=assignment.owner.device)
         if slot_size is not None and assignment.num_slots is not None:
-            slots = torch.arange(slot_size.shape[-1], device=slot_size.device)
-            slot_size = slot_size * (slots < assignment.num_slots.unsqueeze(-1))
+            slot_size = slot_size * is_real(assignment.num_slots, slot_size.shape[-1])
     if slot_size is not None:
         if prefix_size is None and scope != "clip":
             prefix_size = slot_size.new_ones(batch_size, layout.num_prefix_tokens)
@@ -124,8 +123,7 @@ def _of_owners(x: Tensor, assignment: Assignment, layout: TokenLayout, scope: st
     prefix, sets = layout.split(x, scope)
     kept = sets.gather(-1, assignment.owner)
     if assignment.num_slots is not None:
-        slots = torch.arange(kept.shape[-1], device=kept.device)
-        kept = kept.where(slots < assignment.num_slots.unsqueeze(-1), empty)
+        kept = kept.where(is_real(assignment.num_slots, kept.shape[-1]), empty)
     return layout.join(prefix, kept, scope)
 
 

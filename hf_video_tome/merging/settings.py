@@ -58,12 +58,6 @@ def _check_threshold(value: Any) -> float | None:
     raise SettingError("threshold", value, "a cosine similarity in [-1, 1] or None")
 
 
-def _check_proportional_attention(value: object) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    raise SettingError("proportional_attention", value, "True, False, or None for the architecture's default")
-
-
 def _check_input_keep(value: Any) -> float | int | None:
     if value is None:
         return None
@@ -76,10 +70,27 @@ def _check_input_keep(value: Any) -> float | int | None:
     raise SettingError("input_keep", value, f"a share in (0, 1.0], a number of tokens >= 2{hint}, or None")
 
 
-def _check_restore(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise SettingError("restore", value, "True or False")
+def true_or_false(name: str, none_means: str | None = None) -> Check:
+    """Makes the check of a setting that is on or off.
+
+    Args:
+        name: Name of the setting.
+        none_means: What None stands for; None is refused without.
+
+    Returns:
+        The check.
+
+    Examples:
+        >>> true_or_false("restore")(True)
+        True
+    """
+
+    def check(value: object) -> object:
+        if isinstance(value, bool) or (value is None and none_means is not None):
+            return value
+        raise SettingError(name, value, f"True, False, or None for {none_means}" if none_means else "True or False")
+
+    return check
 
 
 def is_off(r: float | Sequence[float], input_stage: str | None = None, input_keep: float | int | None = None) -> bool:
@@ -96,6 +107,20 @@ def is_off(r: float | Sequence[float], input_stage: str | None = None, input_kee
     """
     keeps_all = input_stage is None or (isinstance(input_keep, float) and input_keep == 1.0)
     return keeps_all and not (any(r) if isinstance(r, Sequence) else r)
+
+
+OFF_FIELDS = {"r": 0, "input": None, "input_keep": None}
+"""Settings that say whether anything merges, in the order of the arguments of `is_off`, with their defaults."""
+
+
+def are_off(settings: Mapping[str, Any]) -> bool:
+    """Whether settings by name, of which the others are at their defaults, remove nothing: see `is_off`.
+
+    Examples:
+        >>> are_off({"mode": "drop"}), are_off({"r": 0, "input": "random"})
+        (True, False)
+    """
+    return is_off(*(settings.get(name, default) for name, default in OFF_FIELDS.items()))
 
 
 def _setting(default: Any, check: Check) -> Any:
@@ -135,13 +160,15 @@ class TokenMergingSettings:
     mode: str = _setting("merge", one_of("mode", MODES))
     threshold: float | None = _setting(None, _check_threshold)
     head_aggregation: str = _setting("mean", one_of("head_aggregation", HEAD_AGGREGATIONS))
-    proportional_attention: bool | None = _setting(None, _check_proportional_attention)
+    proportional_attention: bool | None = _setting(
+        None, true_or_false("proportional_attention", none_means="the architecture's default")
+    )
     pooling: str = _setting("weighted", one_of("pooling", POOLINGS))
     scope: str | None = _setting(None, one_of("scope", SCOPES, optional=True))
     position: str = _setting("destination", one_of("position", POSITIONS))
     input: str | None = _setting(None, one_of("input", INPUT_STAGES, optional=True))
     input_keep: float | int | None = _setting(None, _check_input_keep)
-    restore: bool = _setting(False, _check_restore)
+    restore: bool = _setting(False, true_or_false("restore"))
 
     @property
     def is_off(self) -> bool:

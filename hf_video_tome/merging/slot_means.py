@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from .assignment import Assignment
+from .tokens import is_real
 
 
 def _gather_tokens(x: Tensor, index: Tensor) -> Tensor:
@@ -106,5 +107,4 @@ def keep_states(x: Tensor, assignment: Assignment) -> Tensor:
     states = _gather_tokens(x, assignment.owner)
     if assignment.num_slots is None:
         return states
-    slots = torch.arange(states.shape[2], device=states.device)
-    return states * (slots < assignment.num_slots.unsqueeze(-1)).unsqueeze(-1)
+    return states * is_real(assignment.num_slots, states.shape[2]).unsqueeze(-1)

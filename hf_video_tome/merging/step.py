@@ -13,11 +13,6 @@ from .modes import MODES, Context, Mode
 from .reduction import Reduction, reduce_tokens
 from .tokens import Tokens
 
-ADAPTIVE_REFUSAL = (
-    "token_merging_mode must be one that removes a number of tokens known beforehand to compile or export a model, "
-    "got {mode!r}, which removes as many as a clip has to spare"
-)
-
 
 class MergeSettings(NamedTuple):
     """How tokens are merged, apart from how many.
@@ -165,10 +160,11 @@ class Step(NamedTuple):
                     f"token_merging_mode={self.settings.mode!r} must remove exactly {context.r} tokens of each set, "
                     f"unless it is registered as adaptive, got {removed}"
                 )
-        elif assignment.num_slots is not None:
-            if torch.compiler.is_compiling() or torch.jit.is_tracing():
-                raise ValueError(ADAPTIVE_REFUSAL.format(mode=self.settings.mode))
-            assignment = assignment.narrowed(int(assignment.num_slots.max()))
+        else:
+            assignment = assignment.without_empty_slots(
+                "token_merging_mode must be one that removes a number of tokens known beforehand to compile or export "
+                f"a model, got {self.settings.mode!r}, which removes as many as a clip has to spare"
+            )
         dtype = torch.promote_types(metric.dtype, torch.float32)
         position = self.settings.position
         return reduce_tokens(assignment, self.tokens, self.layout, self.settings.scope, dtype, position)

@@ -55,14 +55,14 @@ def initial_tokens(
 
 
 def is_real(length: Tensor, num_tokens: int) -> Tensor:
-    """Whether tokens are no padding.
+    """Whether tokens, or slots, are no padding, which comes last.
 
     Args:
-        length: (B,) int64, tokens of each matched set that are no padding.
+        length: (...) int64, tokens of each set that are no padding.
         num_tokens: Tokens of each set, padding included.
 
     Returns:
-        (B, num_tokens) bool.
+        (..., num_tokens) bool.
 
     Examples:
         >>> is_real(torch.tensor([1, 3]), 3).tolist()

@@ -133,12 +133,15 @@ ARCHITECTURES: dict[str, Architecture] = {}
 """All architectures by model type."""
 
 
-def register_architecture(encoder: Encoder, classifier: Host, **known: Any) -> Architecture:
+def register_architecture(
+    encoder: Encoder, stock_head_class: type[nn.Module], head_class: type[nn.Module], **known: Any
+) -> Architecture:
     """Registers an encoder, its classifier, and what is known of published checkpoints.
 
     Args:
         encoder: The base model.
-        classifier: The classifier around it.
+        stock_head_class: The classifier of transformers, which shares the config of the base model.
+        head_class: The one that merges tokens; has the name of the stock class.
         **known: The other fields of `Architecture`.
 
     Returns:
@@ -148,7 +151,16 @@ def register_architecture(encoder: Encoder, classifier: Host, **known: Any) -> A
         ValueError: If the model type or the classifier is taken, or class names differ from the stock ones.
     """
     register_encoder(encoder)
-    register_host(classifier)
+    stock: Any = stock_head_class
+    classifier = register_host(
+        Host(
+            stock_class=stock_head_class,
+            model_class=head_class,
+            config_class=encoder.config_class,
+            stock_config_class=encoder.stock_config_class,
+            encoders={stock.base_model_prefix: encoder.model_type},
+        )
+    )
     architecture = Architecture(encoder, classifier, **known)
     ARCHITECTURES[architecture.model_type] = architecture
     return architecture

@@ -72,6 +72,6 @@ def register_host(host: Host) -> Host:
     for path, model_type in host.encoders.items():
         if model_type not in ENCODERS:
             raise ValueError(f"the encoder of {path!r} must be one of {', '.join(ENCODERS)}, got {model_type!r}")
-    check_names({host.stock_config_class: host.config_class, **host.merging_classes})
+    check_names({host.stock_config_class: host.config_class, host.stock_class: host.model_class})
     HOSTS[host.stock_class] = host
     return host

@@ -20,11 +20,11 @@ from hf_video_tome.merging import (
     mean_pool,
     merge_tokens,
     reduction,
-    token_counts,
     unmerge,
 )
 
 from . import reference
+from .counts import token_counts
 
 MERGE_MODES = ("merge", "random_merge")
 THRESHOLD = 0.2

@@ -19,8 +19,9 @@ from hf_video_tome.merging import (
     removals_per_layer,
     requested_removals,
     shown,
-    token_counts,
 )
+
+from .counts import token_counts
 
 R = st.integers(0, 400)
 LAYERS = st.integers(1, 48)

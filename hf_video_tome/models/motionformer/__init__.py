@@ -5,33 +5,23 @@ transformers has no Motionformer: `plain` has one, in the place of the stock mod
 
 from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
 from ..encoder import Encoder
-from ..host import Host
 from . import plain
 from .configuration_motionformer import MotionformerConfig
 from .mac_count_motionformer import mac_count_motionformer
 from .modeling_motionformer import MODULE_CLASSES, MotionformerForVideoClassification, MotionformerModel
 
-ENCODER = Encoder(
-    model_type="motionformer",
-    config_class=MotionformerConfig,
-    stock_config_class=plain.MotionformerConfig,
-    model_class=MotionformerModel,
-    stock_model_class=plain.MotionformerModel,
-    module_classes=MODULE_CLASSES,
-    mac_count=mac_count_motionformer,
-)
-
-CLASSIFIER = Host(
-    stock_class=plain.MotionformerForVideoClassification,
-    model_class=MotionformerForVideoClassification,
-    config_class=MotionformerConfig,
-    stock_config_class=plain.MotionformerConfig,
-    encoders={"motionformer": ENCODER.model_type},
-)
-
 register_architecture(
-    ENCODER,
-    CLASSIFIER,
+    Encoder(
+        model_type="motionformer",
+        config_class=MotionformerConfig,
+        stock_config_class=plain.MotionformerConfig,
+        model_class=MotionformerModel,
+        stock_model_class=plain.MotionformerModel,
+        module_classes=MODULE_CLASSES,
+        mac_count=mac_count_motionformer,
+    ),
+    stock_head_class=plain.MotionformerForVideoClassification,
+    head_class=MotionformerForVideoClassification,
     paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
     usual_transform=UsualTransform(fields={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}),
     kinetics_clip=KineticsClip(num_frames=16, sampling_rate=4, training_rate=4),

@@ -4,33 +4,23 @@ from transformers.models.timesformer import modeling_timesformer as stock
 
 from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
 from ..encoder import Encoder
-from ..host import Host
 from .configuration_timesformer import TimesformerConfig
 from .mac_count_timesformer import mac_count_timesformer
 from .modeling_timesformer import MODULE_CLASSES, TimesformerForVideoClassification, TimesformerModel
 
-ENCODER = Encoder(
-    model_type="timesformer",
-    config_class=TimesformerConfig,
-    stock_config_class=stock.TimesformerConfig,
-    model_class=TimesformerModel,
-    stock_model_class=stock.TimesformerModel,
-    module_classes=MODULE_CLASSES,
-    mac_count=mac_count_timesformer,
-    stock_attn_implementations=("eager",),
-)
-
-CLASSIFIER = Host(
-    stock_class=stock.TimesformerForVideoClassification,
-    model_class=TimesformerForVideoClassification,
-    config_class=TimesformerConfig,
-    stock_config_class=stock.TimesformerConfig,
-    encoders={"timesformer": ENCODER.model_type},
-)
-
 register_architecture(
-    ENCODER,
-    CLASSIFIER,
+    Encoder(
+        model_type="timesformer",
+        config_class=TimesformerConfig,
+        stock_config_class=stock.TimesformerConfig,
+        model_class=TimesformerModel,
+        stock_model_class=stock.TimesformerModel,
+        module_classes=MODULE_CLASSES,
+        mac_count=mac_count_timesformer,
+        stock_attn_implementations=("eager",),
+    ),
+    stock_head_class=stock.TimesformerForVideoClassification,
+    head_class=TimesformerForVideoClassification,
     paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
     usual_transform=UsualTransform(fields={"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}),
     kinetics_clip=KineticsClip(num_frames=8, sampling_rate=32, training_rate=32),

@@ -4,33 +4,23 @@ from transformers.models.videomae import modeling_videomae as stock
 
 from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
 from ..encoder import Encoder
-from ..host import Host
 from .configuration_videomae import VideoMAEConfig
 from .mac_count_videomae import mac_count_videomae
 from .modeling_videomae import MODULE_CLASSES, VideoMAEForVideoClassification, VideoMAEModel
 
-ENCODER = Encoder(
-    model_type="videomae",
-    config_class=VideoMAEConfig,
-    stock_config_class=stock.VideoMAEConfig,
-    model_class=VideoMAEModel,
-    stock_model_class=stock.VideoMAEModel,
-    module_classes=MODULE_CLASSES,
-    mac_count=mac_count_videomae,
-    weight_conversions=("videomae",),
-)
-
-CLASSIFIER = Host(
-    stock_class=stock.VideoMAEForVideoClassification,
-    model_class=VideoMAEForVideoClassification,
-    config_class=VideoMAEConfig,
-    stock_config_class=stock.VideoMAEConfig,
-    encoders={"videomae": ENCODER.model_type},
-)
-
 register_architecture(
-    ENCODER,
-    CLASSIFIER,
+    Encoder(
+        model_type="videomae",
+        config_class=VideoMAEConfig,
+        stock_config_class=stock.VideoMAEConfig,
+        model_class=VideoMAEModel,
+        stock_model_class=stock.VideoMAEModel,
+        module_classes=MODULE_CLASSES,
+        mac_count=mac_count_videomae,
+        weight_conversions=("videomae",),
+    ),
+    stock_head_class=stock.VideoMAEForVideoClassification,
+    head_class=VideoMAEForVideoClassification,
     paper_settings=paper_settings(r=150, scope="clip", proportional_attention=False),
     usual_transform=UsualTransform(),
     # Trained at a rate of 4, but the paper evaluates it at 1.

@@ -4,32 +4,22 @@ from transformers.models.videoprism import modeling_videoprism as stock
 
 from ..architecture import UsualTransform, register_architecture
 from ..encoder import Encoder
-from ..host import Host
 from .configuration_videoprism import VideoPrismVisionConfig
 from .mac_count_videoprism import mac_count_videoprism
 from .modeling_videoprism import MODULE_CLASSES, VideoPrismForVideoClassification, VideoPrismVisionModel
 
-ENCODER = Encoder(
-    model_type="videoprism_vision_model",
-    config_class=VideoPrismVisionConfig,
-    stock_config_class=stock.VideoPrismVisionConfig,
-    model_class=VideoPrismVisionModel,
-    stock_model_class=stock.VideoPrismVisionModel,
-    module_classes=MODULE_CLASSES,
-    mac_count=mac_count_videoprism,
-)
-
-CLASSIFIER = Host(
-    stock_class=stock.VideoPrismForVideoClassification,
-    model_class=VideoPrismForVideoClassification,
-    config_class=VideoPrismVisionConfig,
-    stock_config_class=stock.VideoPrismVisionConfig,
-    encoders={"vision_model": ENCODER.model_type},
-)
-
 register_architecture(
-    ENCODER,
-    CLASSIFIER,
+    Encoder(
+        model_type="videoprism_vision_model",
+        config_class=VideoPrismVisionConfig,
+        stock_config_class=stock.VideoPrismVisionConfig,
+        model_class=VideoPrismVisionModel,
+        stock_model_class=stock.VideoPrismVisionModel,
+        module_classes=MODULE_CLASSES,
+        mac_count=mac_count_videoprism,
+    ),
+    stock_head_class=stock.VideoPrismForVideoClassification,
+    head_class=VideoPrismForVideoClassification,
     video_processor_only=True,
     usual_transform=UsualTransform(enlargement=None, fields={"mean": None, "std": None}),
 )

@@ -6,33 +6,23 @@ from transformers.models.vivit import modeling_vivit as stock
 
 from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
 from ..encoder import Encoder
-from ..host import Host
 from .configuration_vivit import VivitConfig
 from .mac_count_vivit import mac_count_vivit
 from .modeling_vivit import MODULE_CLASSES, VivitForVideoClassification, VivitModel
 
-ENCODER = Encoder(
-    model_type="vivit",
-    config_class=VivitConfig,
-    stock_config_class=stock.VivitConfig,
-    model_class=VivitModel,
-    stock_model_class=stock.VivitModel,
-    module_classes=MODULE_CLASSES,
-    mac_count=mac_count_vivit,
-    weight_conversions=("VivitModel",),
-)
-
-CLASSIFIER = Host(
-    stock_class=stock.VivitForVideoClassification,
-    model_class=VivitForVideoClassification,
-    config_class=VivitConfig,
-    stock_config_class=stock.VivitConfig,
-    encoders={"vivit": ENCODER.model_type},
-)
-
 register_architecture(
-    ENCODER,
-    CLASSIFIER,
+    Encoder(
+        model_type="vivit",
+        config_class=VivitConfig,
+        stock_config_class=stock.VivitConfig,
+        model_class=VivitModel,
+        stock_model_class=stock.VivitModel,
+        module_classes=MODULE_CLASSES,
+        mac_count=mac_count_vivit,
+        weight_conversions=("VivitModel",),
+    ),
+    stock_head_class=stock.VivitForVideoClassification,
+    head_class=VivitForVideoClassification,
     paper_settings=paper_settings(r=300, scope="clip", proportional_attention=True),
     usual_transform=UsualTransform(
         enlargement=Fraction(256, 224),

@@ -6,33 +6,23 @@ from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
 from ..architecture import UsualTransform, register_architecture
 from ..encoder import Encoder
-from ..host import Host
 from .configuration_vjepa2 import VJEPA2Config
 from .mac_count_vjepa2 import mac_count_vjepa2
 from .modeling_vjepa2 import MODULE_CLASSES, VJEPA2ForVideoClassification, VJEPA2Model
 
-ENCODER = Encoder(
-    model_type="vjepa2",
-    config_class=VJEPA2Config,
-    stock_config_class=stock.VJEPA2Config,
-    model_class=VJEPA2Model,
-    stock_model_class=stock.VJEPA2Model,
-    module_classes=MODULE_CLASSES,
-    mac_count=mac_count_vjepa2,
-    stock_attn_implementations=("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
-)
-
-CLASSIFIER = Host(
-    stock_class=stock.VJEPA2ForVideoClassification,
-    model_class=VJEPA2ForVideoClassification,
-    config_class=VJEPA2Config,
-    stock_config_class=stock.VJEPA2Config,
-    encoders={"vjepa2": ENCODER.model_type},
-)
-
 register_architecture(
-    ENCODER,
-    CLASSIFIER,
+    Encoder(
+        model_type="vjepa2",
+        config_class=VJEPA2Config,
+        stock_config_class=stock.VJEPA2Config,
+        model_class=VJEPA2Model,
+        stock_model_class=stock.VJEPA2Model,
+        module_classes=MODULE_CLASSES,
+        mac_count=mac_count_vjepa2,
+        stock_attn_implementations=("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
+    ),
+    stock_head_class=stock.VJEPA2ForVideoClassification,
+    head_class=VJEPA2ForVideoClassification,
     video_processor_only=True,
     usual_transform=UsualTransform(enlargement=Fraction(256, 224)),
 )
