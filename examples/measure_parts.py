@@ -31,8 +31,9 @@ from hf_video_tome.merging import (
     merge_states,
     size_bias,
 )
-from hf_video_tome.models.block_attention import attend_in_blocks
-from hf_video_tome.models.kernels import _tubelets_by_matrix, fused_activation
+from hf_video_tome.models.cpu.block_attention import attend_in_blocks
+from hf_video_tome.models.cpu.embed_tubelets import _tubelets_by_matrix
+from hf_video_tome.models.fused_activation import fused_activation
 
 Pair = tuple[str, Callable[[], object], Callable[[], object]]
 """What it is, the plain form, and the fast one."""

@@ -34,11 +34,11 @@ import numpy as np
 import torch
 
 import hf_video_tome
-from hf_video_tome.checkpoints.loading import load_classifier
 from hf_video_tome.cli.evaluation import parse_data_options
 from hf_video_tome.data import DATASETS, load, sampling_preset
 from hf_video_tome.data.loading import canonical_name
 from hf_video_tome.evaluation import evaluate
+from hf_video_tome.loading import load_classifier
 from hf_video_tome.metrics.functional import mean_with_error, share_with_error
 
 TARGETS = (1.5, 2.0, 2.5, 4.0)

@@ -41,7 +41,6 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_video_tome
-from hf_video_tome.checkpoints.loading import find_checkpoint
 from hf_video_tome.data import (
     ClipAugmentation,
     ClipSampling,
@@ -53,6 +52,7 @@ from hf_video_tome.data import (
 )
 from hf_video_tome.data.groups import group_of
 from hf_video_tome.evaluation import evaluate
+from hf_video_tome.loading import find_checkpoint
 from hf_video_tome.metrics import trainer_metrics
 from hf_video_tome.models import ARCHITECTURES
 

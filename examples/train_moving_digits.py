@@ -43,7 +43,6 @@ from torch.nn import functional as F
 from train_class_folder import start_positions
 from transformers import PreTrainedModel
 
-from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.moving_digits import (
     ACTIONS,
     NOUNS,
@@ -56,6 +55,7 @@ from hf_video_tome.data.moving_digits import (
     write_clips,
 )
 from hf_video_tome.data.transforms import ClipTransform
+from hf_video_tome.data.video.decoding import read_frames
 from hf_video_tome.hub import card_data, render_card
 from hf_video_tome.models.motionformer import plain as motionformer
 

@@ -16,6 +16,7 @@ from .api import (
     token_merging,
 )
 from .configuration import TokenMergingConfigMixin
+from .data.processor import ClipProcessor
 from .merging import SettingError, TokenMergingTrace
 from .models.mac_count import MacCount
 from .models.motionformer import MotionformerConfig, MotionformerForVideoClassification, MotionformerModel
@@ -24,7 +25,6 @@ from .models.videomae import VideoMAEConfig, VideoMAEForVideoClassification, Vid
 from .models.videoprism import VideoPrismForVideoClassification, VideoPrismVisionConfig, VideoPrismVisionModel
 from .models.vivit import VivitConfig, VivitForVideoClassification, VivitModel
 from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
-from .processing import ClipProcessor
 from .registration import register
 from .version import __version__
 

@@ -25,7 +25,7 @@ def lazy_names(
     Examples:
         >>> module_getattr, _ = lazy_names("hf_video_tome.data", {"clips": ["read_clips"]})
         >>> module_getattr("read_clips").__module__
-        'hf_video_tome.data.clips'
+        'hf_video_tome.data.video.clips'
     """
     module_of = {name: module for module, names in modules.items() for name in names}
 

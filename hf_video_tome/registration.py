@@ -15,8 +15,8 @@ from transformers.conversion_mapping import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
+from .data.processor import ClipProcessor
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder
-from .processing import ClipProcessor
 
 _REGISTERED_CONVERSIONS: set[str] = set()
 """Keys of the checkpoint conversions that are registered here, and not by the user."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from hf_video_tome.data.encoding import write_video
+from hf_video_tome.data.video.encoding import write_video
 
 SIZE, FRAMES, LABELS = 32, 8, 5
 NAMES = ["running", "walking", "jumping", "standing still", "waving hands"]

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hf_video_tome.checkpoints import CheckpointError, load_classifier
 from hf_video_tome.cli import run
+from hf_video_tome.loading import CheckpointError, load_classifier
 from hf_video_tome.saved_files import read_json_object
 from tests.classified_videos import PROCESSOR, save_checkpoint
 

@@ -9,15 +9,9 @@ import pytest
 import torch
 from transformers import VideoMAEForVideoClassification
 
-from hf_video_tome.checkpoints import (
-    CheckpointError,
-    SettingsError,
-    available,
-    checkpoint_path,
-    find_checkpoint,
-    load_classifier,
-)
+from hf_video_tome.checkpoints import available, checkpoint_path
 from hf_video_tome.data import ClipTransform
+from hf_video_tome.loading import CheckpointError, SettingsError, find_checkpoint, load_classifier
 from tests.classified_videos import FRAMES, SIZE, make_model, save_checkpoint
 
 

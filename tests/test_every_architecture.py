@@ -15,7 +15,7 @@ from transformers import pipeline
 import hf_video_tome
 from hf_video_tome.cli import run
 from hf_video_tome.data import ClipTransform
-from hf_video_tome.data.encoding import write_video
+from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import NUM_LABELS, TINY_CONFIGS
 

@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
 import hf_video_tome
-from hf_video_tome.data.encoding import write_video
 from hf_video_tome.data.transforms import ClipTransform
+from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import TINY_CONFIGS
 

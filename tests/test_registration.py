@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import doctest
 import importlib
 import json
@@ -11,7 +10,6 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import av
 import numpy as np
@@ -324,7 +322,7 @@ class TestImports:
     PARTS = (
         ("transformers", "from transformers import AutoModelForVideoClassification"),
         ("the package", "import hf_video_tome"),
-        ("its data", "from hf_video_tome.data import decoding, encoding, loading, moving_digits, sampling"),
+        ("its data", "from hf_video_tome.data.video import decoding, encoding, loading, moving_digits, sampling"),
         ("names of data sets", "loading.DATASETS"),
         ("its metrics", "import hf_video_tome.metrics.functional"),
     )
@@ -348,13 +346,13 @@ class TestImports:
         added = set(loaded["the package"]) - set(loaded["transformers"])
         assert not {name for name in added if name == module or name.startswith(f"{module}.")}
 
-    @pytest.mark.parametrize("module", ["data", "cli", "visualization"])
+    @pytest.mark.parametrize("module", ["data.transforms", "data.video", "cli", "visualization"])
     def test_importing_the_package_does_not_load_its_own(self, loaded, module):
         assert not [name for name in loaded["the package"] if name.startswith(f"hf_video_tome.{module}")]
 
     def test_what_reads_videos_and_data_sets_is_loaded_when_there_is_one_to_read(self, loaded):
         added = set(loaded["names of data sets"]) - set(loaded["transformers"])
-        assert {"hf_video_tome.data.decoding", "hf_video_tome.data.moving_digits"} <= added
+        assert {"hf_video_tome.data.video.decoding", "hf_video_tome.data.moving_digits"} <= added
         assert not {"av", "datasets", "pandas", "sklearn", "matplotlib"} & added
 
     def test_numbers_of_metrics_need_no_evaluate(self, loaded):
@@ -382,49 +380,6 @@ assert out.shape == (1, 6, 4)
 assert not [name for name in sys.modules if name.startswith("hf_video_tome")]
 """
         subprocess.run([sys.executable, "-c", code], check=True)
-
-    # Folder -> what its files may import: the package's own parts, and nothing above them
-    ALLOWED: ClassVar[dict[str, set[str]]] = {
-        "merging": {"merging"},
-        "models": {"merging", "models", "configuration"},
-        "configuration": {"merging", "configuration", "saved_settings"},
-        "saved_settings": {"merging"},
-        "registration": {"models", "processing", "registration"},
-        "api": {"api", "merging", "models", "configuration"},
-    }
-
-    @pytest.mark.parametrize("path", FILES, ids=module_name)
-    def test_imports_point_downwards_only(self, path):
-        part = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        own, others = imported_names(path)
-        if part in self.ALLOWED:
-            assert own <= self.ALLOWED[part]
-        if part == "merging":
-            assert others <= {"__future__", "torch", *sys.stdlib_module_names}
-
-
-def imported_names(path: Path) -> tuple[set[str], set[str]]:
-    """Parts of this package and top-level names of other packages that a file imports, inside functions included."""
-    package = module_name(path).split(".")
-    if path.name != "__init__.py":
-        package = package[:-1]
-    own, others = set(), set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            base = [*base, *(node.module.split(".") if node.module else [])]
-            names = [".".join([*base, alias.name]) for alias in node.names]
-        else:
-            continue
-        for name in names:
-            top, *rest = name.split(".")
-            if top == "hf_video_tome":
-                own.add(rest[0] if rest else top)
-            else:
-                others.add(top)
-    return own, others
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

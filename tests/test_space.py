@@ -25,11 +25,12 @@ from PIL import Image
 from transformers import AutoConfig
 
 from hf_video_tome import token_counts
-from hf_video_tome.checkpoints import checkpoint_path, load_classifier
-from hf_video_tome.data.decoding import read_frames
-from hf_video_tome.data.encoding import write_video
+from hf_video_tome.checkpoints import checkpoint_path
 from hf_video_tome.data.moving_digits import write_clips
+from hf_video_tome.data.video.decoding import read_frames
+from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.hub import save_checkpoint
+from hf_video_tome.loading import load_classifier
 from tests.scripts import load_script
 
 gradio = pytest.importorskip("gradio", reason='the Space needs gradio: pip install "hf-video-tome[space]"')

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModelForVideoClassification, Tr
 
 import hf_video_tome
 from hf_video_tome.data import ClipAugmentation, ClipTransform, load, split_by_group
-from hf_video_tome.data.encoding import write_video
+from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
 from tests.scripts import load_script
 from tests.tiny import TINY_CONFIGS

@@ -28,11 +28,12 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_video_tome.benchmark import Ratio, interleave, ratio, stopwatch
 from hf_video_tome.benchmark.timing import Timer
-from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, CheckpointError, Classifier, available, load_classifier
+from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available
 from hf_video_tome.configuration import PREFIX
 from hf_video_tome.data import ClipSampling, VideoDecodingError, probe_video, read_clips
 from hf_video_tome.data.moving_digits import write_clips
 from hf_video_tome.evaluation import predict_labels
+from hf_video_tome.loading import CheckpointError, Classifier, load_classifier
 from hf_video_tome.merging import MODES
 from hf_video_tome.visualization import TracedClip, save_tokens, trace_clip
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration import TokenMergingConfigMixin
-from ..evaluation.tasks import ACTION
+from ..describe import setting_name
 from ..merging import MODES, max_removable, tokens_of_share
-from ..setting_names import setting_name
+from ..tasks import ACTION
 from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
 
 PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)

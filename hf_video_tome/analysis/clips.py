@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..api import set_token_merging
 from ..evaluation.examples import Examples, decode_batches
-from ..evaluation.tasks import check_finite
+from ..tasks import check_finite
 
 if TYPE_CHECKING:
     from ..data.sampling import ClipSampling

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.sampling import sample_frame_indices
-from ..evaluation.tasks import Task
 from ..metrics.functional import kl_divergence
+from ..tasks import Task
 from ..visualization import ClipGeometry, token_map
 from .clips import Clips, logits_of, merging, run_clips
 from .drawing import COLOURS, GREY, add_note, new_figure, save, tidy

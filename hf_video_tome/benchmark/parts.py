@@ -16,7 +16,7 @@ PARTS = ("linear layers", "attention", "merging", "normalisation", "activation",
 
 _PART_OF_MODULE = {
     "hf_video_tome.merging": "merging",
-    "hf_video_tome.models.block_attention": "attention",
+    "hf_video_tome.models.cpu.block_attention": "attention",
     "hf_video_tome.models.attention": "attention",
     "transformers.integrations": "attention",
     "transformers.activations": "activation",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..setting_names import setting_name
+from ..describe import setting_name
 from .results import BenchmarkResults
 from .timing import Ratio
 from .variants import SHORT_DTYPES, Variant

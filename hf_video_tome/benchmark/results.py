@@ -16,8 +16,8 @@ import torch
 import transformers
 
 from ..configuration import TokenMergingConfigMixin, token_counts_of_config
+from ..describe import setting_name
 from ..saved_files import read_json
-from ..setting_names import setting_name
 from ..version import __version__
 from .memory import HOW, Memory
 from .timing import ProcessorTime, Ratio, ratio, spread

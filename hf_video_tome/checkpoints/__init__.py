@@ -2,19 +2,12 @@
 
 They are trained on Moving Digits, a synthetic data set; each folder holds a model card and a training log.
 
-`load_classifier` loads these and any other checkpoint, with the transform of its clips; it and what belongs to it are
-imported on first use.
+`hf_video_tome.loading.load_classifier` loads these and any other checkpoint, with the transform of its clips.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from .._lazy import lazy_names
-
-if TYPE_CHECKING:
-    from .loading import CheckpointError, Classifier, SettingsError, find_checkpoint, load_classifier
 
 DEFAULT_CHECKPOINT = "videomae-moving-digits"
 """The checkpoint that commands use when none is named."""
@@ -57,18 +50,4 @@ def checkpoint_path(name: str = DEFAULT_CHECKPOINT) -> Path:
     return Path(__file__).parent / name
 
 
-__all__ = [
-    "DEFAULT_CHECKPOINT",
-    "CheckpointError",
-    "Classifier",
-    "SettingsError",
-    "available",
-    "checkpoint_path",
-    "find_checkpoint",
-    "load_classifier",
-]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {"loading": ["CheckpointError", "Classifier", "SettingsError", "find_checkpoint", "load_classifier"]},
-)
+__all__ = ["DEFAULT_CHECKPOINT", "available", "checkpoint_path"]

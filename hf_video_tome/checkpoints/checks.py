@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from transformers import AttentionInterface
 from transformers.activations import ACT2FN
 
+from ..conversion.original_files import load_torch_file
+from ..conversion.state_dict import ConversionError, check_values
 from ..merging import shown
 from ..models import ARCHITECTURES
-from ..models.conversion import ConversionError, check_values
 from ..models.embedding_limit import check_embeddings
-from ..models.original_files import load_torch_file
 from ..saved_files import find_saved_files, read_json_object
 
 CONFIG_FILE = "config.json"

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
+from .commands import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError
 from .printing import OutputError, one_line, print_error, print_line, print_lines, print_safely, safe_printing
 from .single_values import SingleValuesCommand

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..checkpoints import DEFAULT_CHECKPOINT, loading
-from ..checkpoints.loading import Classifier
-from ..checkpoints.loading import quiet_transformers as quiet_transformers  # for the commands
+from .. import loading
+from ..checkpoints import DEFAULT_CHECKPOINT
+from ..describe import describe_settings
+from ..loading import Classifier
+from ..loading import quiet_transformers as quiet_transformers  # for the commands
 from ..merging import CHECKS, SettingError, are_off
-from ..setting_names import describe_settings
 from .printing import one_line, print_note
 
 if TYPE_CHECKING:
@@ -126,9 +127,9 @@ class FrameOptions:
         Raises:
             InputError: If the file cannot be read.
         """
-        from ..data.clips import read_clips
-        from ..data.decoding import VideoDecodingError
         from ..data.sampling import ClipSampling
+        from ..data.video.clips import read_clips
+        from ..data.video.types import VideoDecodingError
 
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", file):
             raise InputError(f"{file}: is a URL, while videos are read from files: download it first")

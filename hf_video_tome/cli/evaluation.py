@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..setting_names import distinct_names
+from ..describe import distinct_names
 from .common import (
     Classifier,
     Dtype,

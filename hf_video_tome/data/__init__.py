@@ -16,13 +16,14 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .augmentation import ClipAugmentation
-    from .clips import VideoSegment, read_clips
-    from .decoding import VideoDecodingError, VideoInfo, frame_timestamps, probe_video, read_frames, read_frames_at
-    from .frame_folder import FrameFolder
     from .groups import split_by_group
     from .loading import DATASETS, DatasetEntry, load
     from .sampling import ClipSampling, sample_frame_indices, sampling_preset
     from .transforms import ClipTransform
+    from .video.clips import VideoSegment, read_clips
+    from .video.decoding import frame_timestamps, probe_video, read_frames, read_frames_at
+    from .video.frame_folder import FrameFolder
+    from .video.types import VideoDecodingError, VideoInfo
 
 __all__ = [
     "DATASETS",
@@ -49,16 +50,15 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "augmentation": ["ClipAugmentation"],
-        "clips": ["VideoSegment", "read_clips"],
-        "decoding": [
-            "VideoDecodingError",
-            "VideoInfo",
+        "video.clips": ["VideoSegment", "read_clips"],
+        "video.decoding": [
             "frame_timestamps",
             "probe_video",
             "read_frames",
             "read_frames_at",
         ],
-        "frame_folder": ["FrameFolder"],
+        "video.frame_folder": ["FrameFolder"],
+        "video.types": ["VideoDecodingError", "VideoInfo"],
         "groups": ["split_by_group"],
         "loading": ["DATASETS", "DatasetEntry", "load"],
         "sampling": ["ClipSampling", "sample_frame_indices", "sampling_preset"],

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .encoding import write_video
+from .video.encoding import write_video
 
 VERSION = "1.0.0"
 """Version of the rendering: the same version, arguments and library versions give the same frames."""

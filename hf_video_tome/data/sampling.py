@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..models import ARCHITECTURES
+from .usual_inputs import USUAL_INPUTS
 
 SamplingStrategy = Literal["start", "center", "uniform", "random"]
 SamplingProtocol = Literal["paper", "full"]
@@ -254,7 +254,7 @@ def sampling_preset(
     if num_frames is not None:
         _check_count("num_frames", num_frames)
     by_rate = dataset in ("kinetics400", "epic-kitchens-100")
-    clips = {name: entry.kinetics_clip for name, entry in ARCHITECTURES.items() if entry.kinetics_clip}
+    clips = {name: usual.kinetics_clip for name, usual in USUAL_INPUTS.items() if usual.kinetics_clip}
     clip = clips.get(model_type)
     if clip is None and (by_rate or num_frames is None):
         known = ", ".join(map(repr, clips))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from ..merging import is_between, shown
-from ..models import ARCHITECTURES
 from ..saved_files import find_saved_files, read_json_object
+from .usual_inputs import USUAL_INPUTS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -473,14 +473,13 @@ class ClipTransform:
         model_type = getattr(config, "model_type", None)
         if size is None:
             raise ValueError(f"The config of {model_type!r} has neither `image_size` nor `crop_size`.")
-        known = {name: entry.usual_transform for name, entry in ARCHITECTURES.items() if entry.usual_transform}
-        usual = known.get(str(model_type))
-        if usual is None:
+        if model_type not in USUAL_INPUTS:
             raise ValueError(
-                f"No usual settings are known for the model type {model_type!r} (known: {', '.join(known)}). Give the "
-                "checkpoint a preprocessor_config.json or build a ClipTransform(...) with the settings it was trained "
-                "with."
+                f"No usual settings are known for the model type {model_type!r} (known: {', '.join(USUAL_INPUTS)}). "
+                "Give the checkpoint a preprocessor_config.json or build a ClipTransform(...) with the settings it "
+                "was trained with."
             )
+        usual = USUAL_INPUTS[model_type].transform
         if usual.enlargement is None:
             return cls(resize=size, crop=None, **usual.fields)
         return cls(resize=int(min(size) * usual.enlargement), crop=size, **usual.fields)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..tasks import Prediction, Task, check_finite, classifier_tasks, match_labels, output_name, predict_labels
     from .examples import Examples, read_examples
     from .loop import Progress
     from .output import read_predictions
     from .results import Difference, EvaluationResults, SettingResults, Share, TaskResults
     from .runner import evaluate
-    from .tasks import Prediction, Task, check_finite, classifier_tasks, match_labels, output_name, predict_labels
 
 __all__ = [
     "Difference",
@@ -45,7 +45,7 @@ __getattr__, __dir__ = lazy_names(
         "output": ["read_predictions"],
         "results": ["Difference", "EvaluationResults", "SettingResults", "Share", "TaskResults"],
         "runner": ["evaluate"],
-        "tasks": [
+        ".tasks": [
             "Prediction",
             "Task",
             "check_finite",

@@ -17,11 +17,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..data.class_names import class_numbers
-from ..data.clips import VideoSegment, read_clips
-from ..data.decoding import VideoDecodingError
-from ..data.frame_folder import FrameFolder
 from ..data.sampling import ClipSampling
-from .tasks import Task, match_labels
+from ..data.video.clips import VideoSegment, read_clips
+from ..data.video.frame_folder import FrameFolder
+from ..data.video.types import VideoDecodingError
+from ..tasks import Task, match_labels
 
 if TYPE_CHECKING:
     from ..data.transforms import ClipTransform

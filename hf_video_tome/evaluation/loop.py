@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..data.sampling import ClipSampling
+from ..tasks import Task, check_finite
 from .examples import (
     DecodedBatch,
     Examples,
@@ -22,7 +23,6 @@ from .examples import (
 )
 from .journal import Journal, Row
 from .results import predict_video
-from .tasks import Task, check_finite
 
 if TYPE_CHECKING:
     from ..data.transforms import ClipTransform

@@ -14,11 +14,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..tasks import Task
 from .examples import Examples
 from .journal import Journal, Row, read_rows, write_atomically
 from .processes import Processes
 from .results import EvaluationResults
-from .tasks import Task
 
 RUN_FILE, PREDICTIONS_FILE, RESULTS_FILE, TIMING_FILE = "run.json", "predictions.jsonl", "results.json", "timing.json"
 DIGEST = "predictions_sha256"

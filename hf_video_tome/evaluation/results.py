@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..metrics.functional import joint_ranks, log_softmax, mean_with_error, ranks, share_with_error, top_classes
+from ..tasks import ACTION, Task
 from .journal import Row
-from .tasks import ACTION, Task
 
 _DIGITS = 6  # of stored log-probabilities
 

@@ -15,13 +15,13 @@ from torch import nn
 from ..api import set_token_merging, token_counts
 from ..configuration import TokenMergingConfigMixin
 from ..data.sampling import ClipSampling
+from ..tasks import classifier_tasks, names_digest
 from .examples import Examples, read_examples
 from .journal import Journal
 from .loop import MIXED_PRECISION, Clock, Loop, Progress
 from .output import close_output, in_order, locked, open_output, read_reference
 from .processes import Processes
 from .results import EvaluationResults, summarize
-from .tasks import classifier_tasks, names_digest
 
 if TYPE_CHECKING:
     from ..data.transforms import ClipTransform

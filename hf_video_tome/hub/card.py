@@ -20,13 +20,13 @@ from transformers import PreTrainedModel
 
 from ..benchmark import BenchmarkResults
 from ..configuration import PREFIX, TokenMergingConfigMixin, token_counts_of_config
+from ..describe import distinct_names
 from ..evaluation.output import RESULTS_FILE
 from ..evaluation.results import check_results
 from ..evaluation.runner import digest_weights
-from ..evaluation.tasks import classifier_tasks, names_digest
 from ..models import ARCHITECTURES
 from ..saved_files import read_json
-from ..setting_names import distinct_names
+from ..tasks import classifier_tasks, names_digest
 
 TASK = "video-classification"
 TAG = "token-merging"

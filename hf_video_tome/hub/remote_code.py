@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..data.processor import ClipProcessor
 from ..models import ARCHITECTURES, Architecture
-from ..processing import ClipProcessor
 from ..saved_files import read_json_object
 from ..version import __version__
 

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 from torch import nn
 
 from .encoder import Encoder, register_encoder
 from .host import Host, register_host
-
-
-@dataclass(frozen=True)
-class UsualTransform:
-    """How frames became the input of an architecture's published checkpoints.
-
-    Attributes:
-        enlargement: Shortest edge that frames are resized to before the centre crop, relative to that of the model's
-            frames. None: they are resized to the model's frames as they are, and not cropped.
-        fields: Other fields of `hf_video_tome.data.ClipTransform`, where they are not its defaults.
-    """
-
-    enlargement: Fraction | None = Fraction(1)
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class KineticsClip:
-    """The clip that an architecture's base model takes on Kinetics-400.
-
-    Attributes:
-        num_frames: Frames of the clip.
-        sampling_rate: Distance of two of them in the evaluation of "Video, How Do Your Tokens Merge?" (CVPRW 2025).
-        training_rate: Their distance when the published checkpoints were trained.
-    """
-
-    num_frames: int
-    sampling_rate: int
-    training_rate: int
 
 
 @dataclass(frozen=True)
@@ -51,19 +21,12 @@ class Architecture:
         paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty where it has none.
         video_processor_only: Whether transformers has a video processor for it, which needs torchvision, and no image
             processor.
-        usual_transform: For checkpoints without a processor file; None where there is no usual one.
-        kinetics_clip: For the sampling presets; None where the paper has none.
-        converter: Module that converts checkpoints of the original implementation (see `models.conversion`); None
-            where there is none.
     """
 
     encoder: Encoder
     classifier: Host
     paper_settings: dict[str, Any] = field(default_factory=dict)
     video_processor_only: bool = False
-    usual_transform: UsualTransform | None = None
-    kinetics_clip: KineticsClip | None = None
-    converter: str | None = None
 
     @property
     def model_type(self) -> str:

@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..merging import append_size_channel, size_bias
-from .block_attention import attend_in_blocks, is_faster_in_blocks
+from .cpu.block_attention import attend_in_blocks, is_faster_in_blocks
 
 
 def takes_mask(implementation: str | None, device: torch.device, dtype: torch.dtype) -> bool:

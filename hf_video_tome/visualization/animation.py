@@ -98,7 +98,7 @@ def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray]
         >>> write_animation(f"{tempfile.mkdtemp()}/blink.gif", pictures, fps=2).name
         'blink.gif'
     """
-    from ..data.encoding import write_video
+    from ..data.video.encoding import write_video
 
     target = Path(path)
     suffix = target.suffix.lower()

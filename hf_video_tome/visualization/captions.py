@@ -29,7 +29,7 @@ def describe_prediction(logits: torch.Tensor, config: Any) -> str:
         >>> describe_prediction(torch.tensor([0.0, 2.0]), VideoMAEConfig(id2label={0: "walk", 1: "run"}))
         "'run' (88.1 %)"
     """
-    from ..evaluation.tasks import SINGLE_TASK, predict_labels
+    from ..tasks import SINGLE_TASK, predict_labels
 
     answers = []
     for task, (best,) in predict_labels(logits, config).items():

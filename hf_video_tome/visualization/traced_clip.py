@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..describe import describe_settings
 from ..merging import TokenMergingTrace
-from ..setting_names import describe_settings
 from .captions import describe_prediction
 from .colours import are_shared
 from .merged_tokens import ClipGeometry, count_places, identity_colours, merged_tokens_image, model_view, token_map

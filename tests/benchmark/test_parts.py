@@ -13,7 +13,8 @@ from hf_video_tome.benchmark import PARTS, ModelPool, Variant, run_benchmark, ti
 from hf_video_tome.benchmark.page import parts_columns, parts_rows, write_page
 from hf_video_tome.benchmark.parts import part_of
 from hf_video_tome.benchmark.results import BenchmarkResults
-from hf_video_tome.models import ARCHITECTURES, block_attention
+from hf_video_tome.models import ARCHITECTURES
+from hf_video_tome.models.cpu import block_attention
 from tests.benchmark.test_benchmark import CPU, conditions, stock_model
 from tests.tiny import TINY_CONFIGS
 

@@ -18,7 +18,8 @@ import torch._inductor.config
 
 from hf_video_tome.benchmark import BenchmarkResults
 from hf_video_tome.benchmark.page import footnotes
-from hf_video_tome.cli import benchmark, run
+from hf_video_tome.cli import run
+from hf_video_tome.cli.commands import benchmark
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import TINY_CONFIGS
 

@@ -13,9 +13,10 @@ import torch
 import transformers
 
 from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_path
-from hf_video_tome.cli import classify, common, printing, run
+from hf_video_tome.cli import common, printing, run
+from hf_video_tome.cli.commands import classify
 from hf_video_tome.cli.common import parse_r
-from hf_video_tome.data.encoding import write_video
+from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
 from tests.classified_videos import PROCESSOR, SIZE
 
@@ -183,8 +184,8 @@ def test_classify_gives_what_transformers_gives(
     assert result["architecture"] == architecture
     assert result["token_counts"] == [TOKENS[architecture]] * (LAYERS + 1)
 
-    from hf_video_tome.data.decoding import read_frames
     from hf_video_tome.data.sampling import sample_frame_indices
+    from hf_video_tome.data.video.decoding import read_frames
 
     frames = read_frames(videos["forward"], sample_frame_indices(20, FRAMES, strategy="uniform"))
     pixel_values = transformers.VideoMAEImageProcessor(**PROCESSOR)(list(frames.numpy()), return_tensors="pt")
@@ -317,7 +318,7 @@ def test_whatever_a_file_raises_the_others_are_classified(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    from hf_video_tome.data import clips
+    from hf_video_tome.data.video import clips
 
     read_clips = clips.read_clips
 
@@ -592,7 +593,7 @@ def check_demo(folder: Path, result: dict, rs: list[float]) -> None:
     with Image.open(result["picture"]) as picture:
         assert picture.width > 1000
         assert picture.height > 500
-    from hf_video_tome.data.decoding import probe_video
+    from hf_video_tome.data.video.decoding import probe_video
 
     kept = sorted((folder / "clips").glob("*.mp4"))
     assert len(kept) == 6
@@ -661,7 +662,7 @@ def test_demo_runs_on_untrained_weights(
     checkpoint = tmp_path / "untrained"
     make_model("timesformer", id2label=dict(enumerate(ACTIONS))).save_pretrained(checkpoint)
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    monkeypatch.setattr("hf_video_tome.checkpoints.loading.checkpoint_path", lambda: checkpoint)
+    monkeypatch.setattr("hf_video_tome.loading.checkpoint_path", lambda: checkpoint)
     result = run_json(capsys, ["demo", "--output", tmp_path / "out", "--clips", 7, "--r", "2"])
     check_demo(tmp_path / "out", result, [0, 2])
     assert result["results"][1]["tokens"] == [129, 65]
@@ -679,7 +680,7 @@ def test_demo_refuses_bad_input(
 
 def test_measure_keeps_clips_and_answers_together(checkpoints: dict[str, Path]) -> None:
     """Batches that are not full, and values of r taken in another order on each batch, change no answer."""
-    from hf_video_tome.cli.demo import measure
+    from hf_video_tome.cli.commands.demo import measure
 
     classifier = common.load_classifier(str(checkpoints["videomae"]), {})
     clips = list(torch.randn(31, FRAMES, 3, SIZE, SIZE))

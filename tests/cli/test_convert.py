@@ -18,10 +18,10 @@ from transformers import AutoModelForVideoClassification
 from transformers.models.timesformer import modeling_timesformer as stock_timesformer
 from transformers.models.videomae import modeling_videomae as stock_videomae
 
-from hf_video_tome.cli.convert import parse_label_groups, read_labels
+from hf_video_tome.cli.commands.convert import parse_label_groups, read_labels
+from hf_video_tome.conversion.original_files import load_original_checkpoint
 from hf_video_tome.data.transforms import ClipTransform
-from hf_video_tome.evaluation.tasks import Task, classifier_tasks
-from hf_video_tome.models.original_files import load_original_checkpoint
+from hf_video_tome.tasks import Task, classifier_tasks
 from tests.cli.test_cli import check_refused, run_json
 from tests.original_models import (
     FRAMES,
@@ -632,7 +632,7 @@ def test_folders_that_are_no_checkpoints_are_never_replaced(
 def test_a_failure_while_writing_leaves_everything_as_it_was(
     tmp_path: Path, timesformer_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_video_tome.cli import convert
+    from hf_video_tome.cli.commands import convert
 
     out = tmp_path / "out"
     arguments = ["convert", "timesformer", timesformer_file, out]

@@ -11,8 +11,8 @@ import pytest
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from hf_video_tome.cli import run
+from hf_video_tome.describe import distinct_names, setting_name
 from hf_video_tome.evaluation.paper import PUBLISHED, paper_table_settings, published_top_1
-from hf_video_tome.setting_names import distinct_names, setting_name
 
 from ..classified_videos import FRAMES, NAMES, PROCESSOR, SIZE, save_checkpoint
 

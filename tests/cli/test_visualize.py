@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from hf_video_tome.cli import run
-from hf_video_tome.data.decoding import probe_video
-from hf_video_tome.data.encoding import write_video
+from hf_video_tome.data.video.decoding import probe_video
+from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import TINY_CONFIGS
 

@@ -9,9 +9,10 @@ import datasets
 import pytest
 from dataset_samples import write_clip
 
-from hf_video_tome.data.decoding import VideoDecodingError, read_frames
-from hf_video_tome.data.encoding import _replacing
 from hf_video_tome.data.loading import load
+from hf_video_tome.data.video.decoding import read_frames
+from hf_video_tome.data.video.encoding import _replacing
+from hf_video_tome.data.video.types import VideoDecodingError
 
 
 def make(root: Path, *names: str) -> Path:

@@ -22,11 +22,12 @@ from video_samples import (
     write_pictures,
 )
 
-from hf_video_tome.data import seeking, video_file
-from hf_video_tome.data.clips import VideoSegment, read_clips
-from hf_video_tome.data.decoding import VideoDecodingError, frame_timestamps, read_frames
-from hf_video_tome.data.frame_folder import FrameFolder
 from hf_video_tome.data.sampling import ClipSampling
+from hf_video_tome.data.video import seeking, video_file
+from hf_video_tome.data.video.clips import VideoSegment, read_clips
+from hf_video_tome.data.video.decoding import frame_timestamps, read_frames
+from hf_video_tome.data.video.frame_folder import FrameFolder
+from hf_video_tome.data.video.types import VideoDecodingError
 
 LONG = 20_000  # frames, at 50 per second: 400 s
 

@@ -24,14 +24,9 @@ from video_samples import (
     remux,
 )
 
-from hf_video_tome.data import decoding, seeking, video_file
-from hf_video_tome.data.decoding import (
-    VideoDecodingError,
-    frame_timestamps,
-    probe_video,
-    read_frames,
-    read_frames_at,
-)
+from hf_video_tome.data.video import decoding, seeking, video_file
+from hf_video_tome.data.video.decoding import frame_timestamps, probe_video, read_frames, read_frames_at
+from hf_video_tome.data.video.types import VideoDecodingError
 
 UNEVEN = ("uneven.mp4", "uneven.mkv", "uneven.webm")
 

@@ -24,9 +24,9 @@ from dataset_samples import (
     write_pickle,
 )
 
-from hf_video_tome.data.decoding import read_frames
-from hf_video_tome.data.epic_kitchens_100 import read_pickled_table
+from hf_video_tome.data.builders.epic_kitchens_100 import read_pickled_table
 from hf_video_tome.data.loading import load
+from hf_video_tome.data.video.decoding import read_frames
 
 validation = partial(load_validation, "epic-kitchens")
 FRAMES = [(1, 113), (8, 202), (3796, 3910)]

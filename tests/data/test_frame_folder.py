@@ -10,18 +10,18 @@ import torch
 from PIL import Image
 from video_samples import HEIGHT, WIDTH, frame_number, write_pictures
 
-from hf_video_tome.data import frame_folder
-from hf_video_tome.data.clips import read_clips
-from hf_video_tome.data.decoding import (
-    VideoDecodingError,
+from hf_video_tome.data.sampling import ClipSampling
+from hf_video_tome.data.video import frame_folder
+from hf_video_tome.data.video.clips import read_clips
+from hf_video_tome.data.video.decoding import (
     frame_timestamps,
     probe_video,
     read_frames,
     read_frames_at,
     read_frames_by_rank,
 )
-from hf_video_tome.data.frame_folder import FrameFolder
-from hf_video_tome.data.sampling import ClipSampling
+from hf_video_tome.data.video.frame_folder import FrameFolder
+from hf_video_tome.data.video.types import VideoDecodingError
 
 EPIC = "frame_{:010d}.jpg"
 

@@ -24,8 +24,8 @@ from dataset_samples import (
 from video_samples import frame_number
 
 from hf_video_tome.data.annotations import read_label_names
-from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.loading import load
+from hf_video_tome.data.video.decoding import read_frames
 
 validation = partial(load_validation, "kinetics400")
 NAMES = ["abseiling", "air drumming", "massaging person's head", "petting animal (not cat)"]

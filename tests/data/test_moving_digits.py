@@ -11,8 +11,6 @@ import pytest
 import torch
 
 from hf_video_tome.data import moving_digits
-from hf_video_tome.data.decoding import read_frames
-from hf_video_tome.data.encoding import write_video
 from hf_video_tome.data.moving_digits import (
     ACTIONS,
     NOUNS,
@@ -26,6 +24,8 @@ from hf_video_tome.data.moving_digits import (
     variant,
     write_clips,
 )
+from hf_video_tome.data.video.decoding import read_frames
+from hf_video_tome.data.video.encoding import write_video
 
 FRAMES = np.zeros((4, 16, 16, 3), dtype=np.uint8)
 
@@ -330,7 +330,7 @@ def test_missing_scikit_learn_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 # --- datasets
 def test_builder_end_to_end(tmp_path: Path) -> None:
-    from hf_video_tome.data.moving_digits_builder import MovingDigits
+    from hf_video_tome.data.builders.moving_digits import MovingDigits
 
     builder = MovingDigits(cache_dir=str(tmp_path), num_train=3, num_validation=0, num_test=4)
     builder.download_and_prepare()
@@ -348,7 +348,7 @@ def test_builder_end_to_end(tmp_path: Path) -> None:
 
 
 def test_builder_variants_and_seeds_do_not_share_files(tmp_path: Path) -> None:
-    from hf_video_tome.data.moving_digits_builder import MovingDigits
+    from hf_video_tome.data.builders.moving_digits import MovingDigits
 
     paths = set()
     for config_name, seed in (("standard", 0), ("standard", 1), ("contrast", 0), ("vp9", 0)):
@@ -369,7 +369,7 @@ def test_builder_variants_and_seeds_do_not_share_files(tmp_path: Path) -> None:
     ],
 )
 def test_builder_refuses_bad_arguments_by_name(tmp_path: Path, arguments: dict, message: str) -> None:
-    from hf_video_tome.data.moving_digits_builder import MovingDigits
+    from hf_video_tome.data.builders.moving_digits import MovingDigits
 
     with pytest.raises(ValueError, match=message):
         MovingDigits(cache_dir=str(tmp_path), **arguments)

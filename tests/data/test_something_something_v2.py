@@ -14,8 +14,8 @@ from dataset_samples import (
     write_json,
 )
 
-from hf_video_tome.data.decoding import read_frames
 from hf_video_tome.data.loading import load
+from hf_video_tome.data.video.decoding import read_frames
 
 validation = partial(load_validation, "ssv2")
 NAMES = ["Approaching something with your camera", "Holding something", "Putting something on a surface"]

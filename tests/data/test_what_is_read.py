@@ -25,9 +25,10 @@ from video_samples import (
     write_packets,
 )
 
-from hf_video_tome.data.clips import VideoSegment, read_clips
-from hf_video_tome.data.decoding import VideoDecodingError, frame_timestamps, probe_video, read_frames, read_frames_at
 from hf_video_tome.data.sampling import ClipSampling
+from hf_video_tome.data.video.clips import VideoSegment, read_clips
+from hf_video_tome.data.video.decoding import frame_timestamps, probe_video, read_frames, read_frames_at
+from hf_video_tome.data.video.types import VideoDecodingError
 
 H264 = {"g": "30", "bf": "3", "preset": "fast"}
 NO_B_FRAMES = {"g": "30", "bf": "0", "preset": "fast"}
@@ -447,7 +448,7 @@ def test_random_clips_follow_the_generator_where_the_packets_are_no_frames(whole
 
 
 def test_seeking_goes_on_where_only_times_vary(uneven_files, monkeypatch):
-    from hf_video_tome.data import video_file
+    from hf_video_tome.data.video import video_file
 
     seen = []
     original = video_file.decode_packet
@@ -643,7 +644,7 @@ def test_a_colour_matrix_that_ffmpeg_cannot_convert_counts_as_unspecified(tmp_pa
 @pytest.mark.parametrize("error", [ValueError("31 is not\na valid Type"), OSError(95, "Operation not supported")])
 @pytest.mark.parametrize("place", ["decode", "convert"])
 def test_whatever_pyav_raises_is_one_line_about_that_file(video_files, monkeypatch, error, place):
-    from hf_video_tome.data import pixels, video_file
+    from hf_video_tome.data.video import pixels, video_file
 
     def broken(*args, **kwargs):
         raise error

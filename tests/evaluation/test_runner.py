@@ -17,8 +17,8 @@ from transformers import AutoModelForVideoClassification
 
 import hf_video_tome
 from hf_video_tome.data import ClipTransform
-from hf_video_tome.data.decoding import probe_video, read_frames
 from hf_video_tome.data.sampling import ClipSampling
+from hf_video_tome.data.video.decoding import probe_video, read_frames
 from hf_video_tome.evaluation import EvaluationResults, Progress, evaluate
 from hf_video_tome.evaluation.journal import Journal, JournalRemovedError, write_atomically
 

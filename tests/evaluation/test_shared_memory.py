@@ -19,7 +19,7 @@ import torch
 from hf_video_tome.cli import run as run_command
 from hf_video_tome.data import ClipSampling, ClipTransform
 from hf_video_tome.evaluation.examples import DecodedBatch, decode_batches, read_examples
-from hf_video_tome.evaluation.tasks import Task
+from hf_video_tome.tasks import Task
 
 from ..classified_videos import FRAMES, UNREADABLE
 

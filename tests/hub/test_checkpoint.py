@@ -17,9 +17,10 @@ from huggingface_hub import CommitOperationDelete, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModelForVideoClassification
 
-from hf_video_tome.checkpoints import checkpoint_path, load_classifier
+from hf_video_tome.checkpoints import checkpoint_path
 from hf_video_tome.cli import run
 from hf_video_tome.hub import BaseCheckpoint, model_card, push_to_hub, save_checkpoint, upload_checkpoint
+from hf_video_tome.loading import load_classifier
 
 NAME = "videomae-moving-digits"
 
@@ -249,7 +250,7 @@ def test_a_processor_that_came_with_code_does_not_claim_it_when_saved_without(tm
     with_code = save_checkpoint(
         classifier.model, tmp_path / "code", processor=checkpoint_path("vjepa2-moving-digits"), remote_code=True
     )
-    assert "processing.py" in with_code
+    assert "data/processor.py" in with_code
     assert "auto_map" in (tmp_path / "code" / "preprocessor_config.json").read_text()
     save_checkpoint(classifier.model, tmp_path / "plain", processor=tmp_path / "code")
     plain = json.loads((tmp_path / "plain" / "preprocessor_config.json").read_text())

@@ -12,8 +12,7 @@ from torch import Tensor
 from transformers.models.timesformer import modeling_timesformer as stock_timesformer
 from transformers.models.videomae import modeling_videomae as stock_videomae
 
-from hf_video_tome.models import ARCHITECTURES
-from hf_video_tome.models.conversion import (
+from hf_video_tome.conversion.state_dict import (
     UNKNOWN,
     ConversionError,
     ConvertedCheckpoint,
@@ -133,7 +132,7 @@ def test_what_the_weights_do_not_tell_comes_from_elsewhere_and_is_said(
 
 @pytest.mark.parametrize(("width", "heads"), [(384, 6), (768, 12), (1024, 16), (1280, 16), (1408, 16)])
 def test_heads_are_as_published(width: int, heads: int) -> None:
-    from hf_video_tome.models.conversion import attention_heads
+    from hf_video_tome.conversion.state_dict import attention_heads
 
     assert attention_heads(width, None) == heads
 
@@ -188,7 +187,7 @@ def test_weights_do_not_share_memory_with_the_original() -> None:
 
 @pytest.mark.parametrize("model_type", convertible_architectures())
 def test_name_tables_lead_there_and_back_and_are_in_the_docs(model_type: str) -> None:
-    table: NameTable = import_module(str(ARCHITECTURES[model_type].converter)).NAMES
+    table: NameTable = import_module(f"hf_video_tome.conversion.{model_type}").NAMES
     text = DOCS.read_text()
     for original, targets in table.used.items():
         name = original.format(layer=3, parameter="weight")

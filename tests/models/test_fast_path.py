@@ -13,9 +13,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_video_tome.merging import Plan
-from hf_video_tome.models import ARCHITECTURES, block_attention
-from hf_video_tome.models.block_attention import attend_in_blocks, is_faster_in_blocks
-from hf_video_tome.models.kernels import _tubelets_by_matrix, embed_tubelets, fused_activation
+from hf_video_tome.models import ARCHITECTURES
+from hf_video_tome.models.cpu import block_attention
+from hf_video_tome.models.cpu.block_attention import attend_in_blocks, is_faster_in_blocks
+from hf_video_tome.models.cpu.embed_tubelets import _tubelets_by_matrix, embed_tubelets
+from hf_video_tome.models.fused_activation import fused_activation
 
 from ..tiny import TINY_CONFIGS
 from .common import OperationCounter, draw_pixels, logits_of
@@ -211,7 +213,7 @@ class TestTubelets:
             calls.append(1)
             return _tubelets_by_matrix(*args)
 
-        monkeypatch.setattr("hf_video_tome.models.kernels._tubelets_by_matrix", counted)
+        monkeypatch.setattr("hf_video_tome.models.cpu.embed_tubelets._tubelets_by_matrix", counted)
         assert torch.equal(logits_of(model, pixel_values), expected)
         assert calls == [1]
         seen = []

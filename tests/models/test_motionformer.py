@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 
 import hf_video_tome
-from hf_video_tome.models.conversion import convert_original_state_dict
+from hf_video_tome.conversion.state_dict import convert_original_state_dict
 from hf_video_tome.models.motionformer import plain
 from tests.tiny import BATCH_SIZE, NUM_LABELS, TINY_CONFIGS
 

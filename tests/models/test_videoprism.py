@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import hf_video_tome
 from hf_video_tome.cli import app
-from hf_video_tome.data.encoding import write_video
+from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.merging import MergeSettings, Step, TokenLayout, Tokens
 from hf_video_tome.models.videoprism import modeling_videoprism as ours
 from tests.tiny import BATCH_SIZE, NUM_LABELS, TINY_CONFIGS

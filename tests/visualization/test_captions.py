@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hf_video_tome
-from hf_video_tome.setting_names import describe_settings
+from hf_video_tome.describe import describe_settings
 from hf_video_tome.visualization.captions import describe_prediction, load_font, wrap_text
 
 

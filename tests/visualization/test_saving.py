@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from hf_video_tome.data.decoding import probe_video, read_frames
 from hf_video_tome.data.transforms import ClipTransform
+from hf_video_tome.data.video.decoding import probe_video, read_frames
 from hf_video_tome.merging import TokenLayout, TokenMergingTrace
 from hf_video_tome.models import ARCHITECTURES
 from hf_video_tome.visualization import (

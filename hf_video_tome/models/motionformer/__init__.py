@@ -3,7 +3,7 @@
 transformers has no Motionformer: `plain` has one, in the place of the stock model.
 """
 
-from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
+from ..architecture import paper_settings, register_architecture
 from ..encoder import Encoder
 from . import plain
 from .configuration_motionformer import MotionformerConfig
@@ -23,9 +23,6 @@ register_architecture(
     stock_head_class=plain.MotionformerForVideoClassification,
     head_class=MotionformerForVideoClassification,
     paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
-    usual_transform=UsualTransform(fields={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}),
-    kinetics_clip=KineticsClip(num_frames=16, sampling_rate=4, training_rate=4),
-    converter=f"{__name__}.convert_motionformer",
 )
 
 __all__ = ["MotionformerConfig", "MotionformerForVideoClassification", "MotionformerModel"]

@@ -9,8 +9,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
 from ..convert_modules import convert_modules
+from ..head_mixin import TokenMergingHeadMixin
+from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
 from ..run_layers import run_layers
 from .configuration_motionformer import MotionformerConfig

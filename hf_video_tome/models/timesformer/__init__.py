@@ -2,7 +2,7 @@
 
 from transformers.models.timesformer import modeling_timesformer as stock
 
-from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
+from ..architecture import paper_settings, register_architecture
 from ..encoder import Encoder
 from .configuration_timesformer import TimesformerConfig
 from .mac_count_timesformer import mac_count_timesformer
@@ -22,9 +22,6 @@ register_architecture(
     stock_head_class=stock.TimesformerForVideoClassification,
     head_class=TimesformerForVideoClassification,
     paper_settings=paper_settings(r=18, scope="frame", proportional_attention=True),
-    usual_transform=UsualTransform(fields={"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}),
-    kinetics_clip=KineticsClip(num_frames=8, sampling_rate=32, training_rate=32),
-    converter=f"{__name__}.convert_timesformer",
 )
 
 __all__ = ["TimesformerConfig", "TimesformerForVideoClassification", "TimesformerModel"]

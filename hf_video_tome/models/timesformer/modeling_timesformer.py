@@ -11,8 +11,9 @@ from transformers.models.timesformer import modeling_timesformer as stock
 
 from ...merging import Plan, Step, mean_pool
 from ..attention import attend
-from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
 from ..convert_modules import convert_modules
+from ..head_mixin import TokenMergingHeadMixin
+from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
 from ..run_layers import TokenRecorder
 from .configuration_timesformer import TimesformerConfig

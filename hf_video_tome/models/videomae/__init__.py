@@ -2,7 +2,7 @@
 
 from transformers.models.videomae import modeling_videomae as stock
 
-from ..architecture import KineticsClip, UsualTransform, paper_settings, register_architecture
+from ..architecture import paper_settings, register_architecture
 from ..encoder import Encoder
 from .configuration_videomae import VideoMAEConfig
 from .mac_count_videomae import mac_count_videomae
@@ -22,10 +22,6 @@ register_architecture(
     stock_head_class=stock.VideoMAEForVideoClassification,
     head_class=VideoMAEForVideoClassification,
     paper_settings=paper_settings(r=150, scope="clip", proportional_attention=False),
-    usual_transform=UsualTransform(),
-    # Trained at a rate of 4, but the paper evaluates it at 1.
-    kinetics_clip=KineticsClip(num_frames=16, sampling_rate=1, training_rate=4),
-    converter=f"{__name__}.convert_videomae",
 )
 
 __all__ = ["VideoMAEConfig", "VideoMAEForVideoClassification", "VideoMAEModel"]

@@ -2,7 +2,7 @@
 
 from transformers.models.videoprism import modeling_videoprism as stock
 
-from ..architecture import UsualTransform, register_architecture
+from ..architecture import register_architecture
 from ..encoder import Encoder
 from .configuration_videoprism import VideoPrismVisionConfig
 from .mac_count_videoprism import mac_count_videoprism
@@ -21,7 +21,6 @@ register_architecture(
     stock_head_class=stock.VideoPrismForVideoClassification,
     head_class=VideoPrismForVideoClassification,
     video_processor_only=True,
-    usual_transform=UsualTransform(enlargement=None, fields={"mean": None, "std": None}),
 )
 
 __all__ = ["VideoPrismForVideoClassification", "VideoPrismVisionConfig", "VideoPrismVisionModel"]

@@ -13,8 +13,9 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import Plan, Reduction, Step, Tokens, size_bias
-from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
 from ..convert_modules import convert_modules
+from ..head_mixin import TokenMergingHeadMixin
+from ..model_mixin import TokenMergingModelMixin
 from ..outputs import TokenMergingOutputMixin
 from ..run_layers import TokenRecorder
 from .configuration_videoprism import VideoPrismVisionConfig

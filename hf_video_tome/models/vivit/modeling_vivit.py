@@ -11,9 +11,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
 from ..convert_modules import convert_modules
-from ..kernels import embed_tubelets, fused_activation
+from ..cpu.embed_tubelets import embed_tubelets
+from ..fused_activation import fused_activation
+from ..head_mixin import TokenMergingHeadMixin
+from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
 from ..run_layers import run_layers
 from .configuration_vivit import VivitConfig

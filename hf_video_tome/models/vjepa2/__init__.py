@@ -1,10 +1,8 @@
 """V-JEPA 2 (https://arxiv.org/abs/2506.09985): all tokens are one set, rotary positions, attentive pooler."""
 
-from fractions import Fraction
-
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
-from ..architecture import UsualTransform, register_architecture
+from ..architecture import register_architecture
 from ..encoder import Encoder
 from .configuration_vjepa2 import VJEPA2Config
 from .mac_count_vjepa2 import mac_count_vjepa2
@@ -24,7 +22,6 @@ register_architecture(
     stock_head_class=stock.VJEPA2ForVideoClassification,
     head_class=VJEPA2ForVideoClassification,
     video_processor_only=True,
-    usual_transform=UsualTransform(enlargement=Fraction(256, 224)),
 )
 
 __all__ = ["VJEPA2Config", "VJEPA2ForVideoClassification", "VJEPA2Model"]

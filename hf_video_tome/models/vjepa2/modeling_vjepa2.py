@@ -15,11 +15,13 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..base import TokenMergingHeadMixin, TokenMergingModelMixin
 from ..convert_modules import convert_modules
-from ..kernels import are_untouched, embed_tubelets
+from ..cpu.embed_tubelets import embed_tubelets
+from ..head_mixin import TokenMergingHeadMixin
+from ..model_mixin import TokenMergingModelMixin
 from ..outputs import TokenMergingOutputMixin
 from ..run_layers import run_layers
+from ..untouched import are_untouched
 from .configuration_vjepa2 import VJEPA2Config
 from .rotary import grid_positions, rotary_tables, rotate
 

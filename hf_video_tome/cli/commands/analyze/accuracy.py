@@ -1,0 +1,244 @@
+"""`hf-video-tome analyze accuracy`: accuracy against r and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .... import loading
+from ...common import (
+    Classifier,
+    Dtype,
+    InputError,
+    input_errors,
+    load_classifier,
+    make_folder,
+    merging_settings,
+    option_names,
+    parse_r,
+    print_busy,
+    read_benchmark,
+    read_evaluation,
+    require_packages,
+    with_settings,
+)
+from ...evaluation import ClipOptions, DataOptions
+from ...merging_options import MatchingOptions, ModesOption
+from ...option_groups import grouped_options
+from ...printing import progress_bar
+from .inputs import (
+    choose_device,
+    evaluated,
+    load_evaluated,
+    make_request,
+    with_dashes,
+)
+from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .results import OutputOptions, title_of, write_results
+
+HELP = """Accuracy against r up to the limit, and against speed, for each schedule and mode.
+
+Runs an evaluation of the unmerged model and of all r, modes and schedules in one pass, or takes a finished one with
+--evaluation. The speed-up comes from --benchmark FILE, or is measured here on random clips (--rounds 0 leaves it out);
+with --evaluation that takes MODEL, the evaluated one.
+
+\b
+Examples:
+  hf-video-tome analyze accuracy videomae-moving-digits --dataset moving-digits --mode merge --mode drop
+  hf-video-tome analyze accuracy --evaluation evaluations/my-run
+"""
+SHORT_HELP = "Accuracy against r and speed, per schedule and mode."
+ROUNDS = 10
+"""How often each setting is timed where nothing else is said."""
+
+
+@grouped_options
+def command(
+    model: OptionalModelArgument = None,
+    *,
+    dataset: DatasetOption = None,
+    data: DataOptions,
+    evaluation: EvaluationOption = None,
+    r: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--r",
+            "-r",
+            metavar="R",
+            help="Tokens that each layer removes, a number (150) or a share (0.1); can be given more than once.",
+            show_default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
+        ),
+    ] = None,
+    mode: ModesOption = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule",
+            metavar="SCHEDULE",
+            help="constant, decreasing, increasing or a number from -1 to 1; can be given more than once.",
+            show_default="constant, decreasing and increasing",
+        ),
+    ] = None,
+    matching: MatchingOptions,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(
+            "--benchmark",
+            metavar="FILE",
+            help="results.json of a benchmark of the same model and settings, to take the speed-ups from.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            metavar="N",
+            min=0,
+            help="How often each setting is timed; 0 for not at all.",
+            show_default=str(ROUNDS),
+        ),
+    ] = None,
+    sampling: ClipOptions,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option("--dtype", help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
+    ] = None,
+    run: EvaluationRunOptions,
+    files: OutputOptions,
+) -> None:
+    """Runs the command; see `HELP`."""
+    require_packages({"matplotlib": "matplotlib"}, extra="viz")
+    from ....analysis import accuracy_curves, draw_accuracy, setting_grid
+    from ....analysis.accuracy import curve_rows
+    from ....analysis.files import conditions_of_run
+    from ....analysis.speed import measure_speed_ups, speed_ups_of
+
+    common = matching.settings()
+    if evaluation is not None and (r or mode or schedule or common):
+        raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
+    if evaluation is not None and dtype is not None:
+        raise InputError("--dtype and --evaluation exclude each other")
+    if benchmark is not None and rounds:
+        raise InputError("--benchmark and --rounds exclude each other")
+    for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
+        if given and model is None:
+            raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same one")
+    schedules = [
+        merging_settings(schedule=text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
+    ]
+    modes = [merging_settings(mode=text)["mode"] for text in mode or ["merge"]]
+    values = None if r is None else [_one_r(text) for text in r]
+    if values is not None and not any(values):
+        raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
+
+    measured = None if benchmark is None else read_benchmark(benchmark)
+    taken: tuple[list[float], dict[str, Any]] | None = None
+
+    def take_speed_ups(config: Any, settings: Sequence[Mapping[str, Any]], own: str) -> None:
+        nonlocal taken
+        if measured is not None:
+            configs = [with_settings(config, changes) for changes in settings]
+            with input_errors(ValueError, rewrite=lambda text: f"--benchmark {benchmark}: {text}"):
+                taken = speed_ups_of(measured, configs, own)
+
+    def grid(classifier: Classifier) -> list[dict[str, Any]]:
+        config: Any = classifier.model.config
+        with_settings(config, common)
+        with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
+            found = setting_grid(config, values, modes, schedules, common)
+        take_speed_ups(config, found, chosen_dtype.value)  # rather now than after all of the evaluation
+        return found
+
+    chosen_dtype = dtype or Dtype.float32
+    target = files.folder("accuracy", model, evaluation)
+    request = make_request(
+        model,
+        dataset,
+        data,
+        sampling,
+        run,
+        chosen_dtype,
+        evaluation,
+        settings=grid,
+        output=target / "evaluation",
+        overwrite=files.overwrite,
+    )
+    results, failed = {}, False
+    if evaluation is not None:
+        results = read_evaluation(evaluation)
+        with input_errors(ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
+            accuracy_curves(results)
+    files.check(target, "accuracy", run.resume)
+    classifier: Classifier | None = None
+    if request is not None:
+        done = evaluated(request, files.as_json)
+        if done is None:
+            return
+        results, failed = done
+    elif model is not None:
+        classifier = load_evaluated(model, results, choose_device(run.device))
+        resolved = [setting["resolved"] for setting in results["settings"]]
+        if measured is not None or rounds != 0:
+            for number, settings in enumerate(resolved):  # a mode, say, that nobody has registered here
+                where = f"--evaluation {evaluation}: settings[{number}]"
+                with input_errors(loading.SettingsError, rewrite=lambda text, where=where: f"{where}: {text}"):  # type: ignore[misc]
+                    loading.with_settings(classifier.model.config, settings)
+        take_speed_ups(classifier.model.config, resolved, results["run"]["dtype"])
+    speed_ups, conditions_of_speed = taken or (None, None)
+    num_rounds = ROUNDS if rounds is None else rounds
+    if taken is None and num_rounds and model is not None:
+        import torch
+
+        from ....benchmark.timing import ProcessorTime
+
+        own = results["run"]["dtype"]
+        classifier = classifier or load_classifier(model, {}, own, choose_device(run.device))
+        # What they came to there, whatever settings are saved with this checkpoint.
+        settings = [setting["resolved"] for setting in results["settings"]]
+        counts = [setting["token_counts"] for setting in results["settings"]]
+        processor = ProcessorTime()
+        passes = num_rounds * (1 + sum(tokens[-1] < tokens[0] for tokens in counts))
+        with progress_bar(f"timing {len(settings)} settings", passes) as advance:
+            speed_ups = measure_speed_ups(
+                classifier.model,
+                settings,
+                batch_size=run.batch_size,
+                rounds=num_rounds,
+                seed=run.seed,
+                on_progress=advance,
+                processor=processor,
+            )
+        share = processor.share if classifier.device.type == "cpu" else None
+        print_busy(share)
+        conditions_of_speed = {
+            "batch_size": run.batch_size,
+            "rounds": num_rounds,
+            "dtype": own,
+            "device": classifier.device.type,
+            "threads": torch.get_num_threads(),
+            "processor_share": share,
+            "input": "random clips, all settings in turn, median of the ratios",
+        }
+    with input_errors(ValueError):
+        curves = accuracy_curves(results, speed_ups)
+    make_folder(target)
+    conditions = {**conditions_of_run(results["run"]), "speed": conditions_of_speed}
+    note = f"± one standard error over {results['num_labelled']} clips; dotted: unmerged"
+    picture = draw_accuracy(
+        curves, target / "accuracy.png", title=title_of(conditions, results["num_labelled"]), note=note
+    )
+    write_results(
+        target, "accuracy", conditions, {"points": curve_rows(curves)}, curve_rows(curves), [picture], files.as_json
+    )
+    if failed:
+        raise typer.Exit(2)
+
+
+def _one_r(text: str) -> int | float:
+    value = parse_r(text)
+    if isinstance(value, list):
+        raise InputError(f"--r must be a number or a share here, got {text!r}")
+    return value

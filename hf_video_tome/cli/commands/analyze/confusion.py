@@ -1,0 +1,178 @@
+"""`hf-video-tome analyze confusion`: which answers merging changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ....describe import distinct_names
+from ...common import (
+    Classifier,
+    Dtype,
+    DtypeOption,
+    InputError,
+    input_errors,
+    make_folder,
+    read_evaluation,
+    require_packages,
+)
+from ...evaluation import ClipOptions, DataOptions
+from ...merging_options import MergingOptions
+from ...option_groups import grouped_options
+from .inputs import evaluated, load_evaluated, make_request, merging_of
+from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .results import OutputOptions, title_of, write_results
+
+HELP = """Confusion matrices without and with merging, and what merging changes in them.
+
+Runs an evaluation of the unmerged model and of one r, or takes two settings of a finished one with --evaluation.
+
+\b
+Examples:
+  hf-video-tome analyze confusion videomae-moving-digits --dataset moving-digits --r 46
+  hf-video-tome analyze confusion --evaluation evaluations/my-run --before 0 --after 2
+"""
+SHORT_HELP = "What merging changes in the confusion matrix."
+
+
+@grouped_options
+def command(
+    model: OptionalModelArgument = None,
+    *,
+    dataset: DatasetOption = None,
+    data: DataOptions,
+    evaluation: EvaluationOption = None,
+    before: Annotated[
+        int, typer.Option("--before", metavar="N", min=0, help="Number of the evaluation's setting to compare with.")
+    ] = 0,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            "--after", metavar="N", min=0, help="Number of the setting that is compared.", show_default="the last"
+        ),
+    ] = None,
+    merging: MergingOptions,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", metavar="NAME", help="Task of the classifier, such as verb or noun.", show_default="the first"
+        ),
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", metavar="N", min=1, help="Classes to draw.")] = 20,
+    select: Annotated[
+        str,
+        typer.Option(
+            "--select", metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."
+        ),
+    ] = "changed",
+    sampling: ClipOptions,
+    dtype: DtypeOption = Dtype.float32,
+    run: EvaluationRunOptions,
+    files: OutputOptions,
+) -> None:
+    """Runs the command; see `HELP`."""
+    require_packages({"matplotlib": "matplotlib"}, extra="viz")
+    from ....analysis import choose_classes, compare_confusions, draw_confusion
+    from ....analysis.confusion import SELECTIONS, describe_choice
+    from ....analysis.files import conditions_of_run
+    from ....evaluation import classifier_tasks, read_predictions
+
+    if select not in SELECTIONS:
+        raise InputError(f"--select must be one of {', '.join(SELECTIONS)}, got {select!r}")
+    settings = merging.settings()
+    if evaluation is not None and settings:
+        raise InputError("the settings are those of --evaluation: choose two of them with --before and --after")
+    if evaluation is None and (before, after) != (0, None):
+        raise InputError("--before and --after choose among the settings of --evaluation")
+
+    def compared(classifier: Classifier) -> list[dict[str, Any]]:
+        _choose_task(task, [found.name for found in classifier_tasks(classifier.model.config)])
+        config: Any = classifier.model.config
+        return [config.unmerged_settings, merging_of(settings, classifier)[0]]
+
+    target = files.folder("confusion", model, evaluation)
+    request = make_request(
+        model,
+        dataset,
+        data,
+        sampling,
+        run,
+        dtype,
+        evaluation,
+        settings=compared,
+        output=target / "evaluation",
+        overwrite=files.overwrite,
+    )
+    results, failed = {}, False
+    if evaluation is not None:
+        results = read_evaluation(evaluation)
+        _choose_settings(before, after, len(results["settings"]))
+        _choose_task(task, list(results["run"]["tasks"]))
+    files.check(target, "confusion", run.resume)
+    if request is not None:
+        done = evaluated(request, files.as_json)
+        if done is None:
+            return
+        results, failed = done
+    evaluated_run = results["run"]
+    after = _choose_settings(before, after, len(results["settings"]))
+    chosen_task = _choose_task(task, list(evaluated_run["tasks"]))
+    names = _class_names(model, results, chosen_task)
+    with input_errors(ValueError, OSError):
+        rows = read_predictions(evaluation or target / "evaluation", [chosen_task])
+        change = compare_confusions(rows, before, after, evaluated_run["tasks"][chosen_task], chosen_task)
+    drawn = choose_classes(change, classes, select)
+    headings = distinct_names([results["settings"][number]["changes"] for number in (before, after)])
+    make_folder(target)
+    conditions = {
+        **conditions_of_run(evaluated_run),
+        "task": chosen_task,
+        "before": results["settings"][before]["resolved"],
+        "after": results["settings"][after]["resolved"],
+    }
+    summary = change.summary()
+    picture = draw_confusion(
+        change,
+        drawn,
+        target / "confusion.png",
+        names=names,
+        headings=(headings[0], headings[1]),
+        title=title_of(conditions, summary["videos"]),
+        note=f"{describe_choice(change, drawn, select)}; in all: {summary['right_to_wrong']} right answers "
+        f"lost, {summary['wrong_to_right']} gained, {summary['wrong_to_other_wrong']} wrong in another way. "
+        "Left and middle: share of the class",
+    )
+    content = {"summary": summary, "drawn_classes": [{"class": label, "name": names(label)} for label in drawn]}
+    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()]
+    write_results(target, "confusion", conditions, content, change.rows(names), [picture], files.as_json, lines)
+    if failed:
+        raise typer.Exit(2)
+
+
+def _choose_settings(before: int, after: int | None, count: int) -> int:
+    """Number of the setting that is compared: the last where nothing else is said."""
+    last = count - 1
+    chosen = last if after is None else after
+    if before > last or chosen > last or before == chosen:
+        raise InputError(f"--before and --after must be two of the settings 0 to {last}, got {before} and {chosen}")
+    return chosen
+
+
+def _choose_task(task: str | None, known: Sequence[str]) -> str:
+    """The task to look at: the first where nothing else is said."""
+    if task is not None and task not in known:
+        raise InputError(f"--task must be one of {', '.join(known)}, got {task!r}")
+    return known[0] if task is None else task
+
+
+def _class_names(model: str | None, results: Mapping[str, Any], task: str) -> Callable[[int], str]:
+    """What the classes of a task are called; by number without a model."""
+    if model is None:
+        return str
+    from ....evaluation import classifier_tasks, output_name
+
+    config: Any = load_evaluated(model, results).model.config
+    answered = next(found for found in classifier_tasks(config) if found.name == task)
+    return lambda label: output_name(config, answered, label)

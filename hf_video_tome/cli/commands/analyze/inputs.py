@@ -1,0 +1,304 @@
+"""What analyses start from: a checkpoint and clips for it, or the results of an evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ...common import (
+    Classifier,
+    Dtype,
+    InputError,
+    check_device,
+    find_checkpoint,
+    input_errors,
+    load_classifier,
+    option_name,
+    option_names,
+    with_settings,
+)
+from ...evaluation import (
+    SHOWN_FAILURES,
+    ClipOptions,
+    DataOptions,
+    Protocol,
+    Request,
+    choose_sampling,
+    find_dataset,
+    finish,
+    load_examples,
+    report_failures,
+    run_evaluation,
+)
+from ...printing import one_line, print_error, print_note, progress_bar
+from .options import RunOptions
+
+if TYPE_CHECKING:
+    from ....analysis import Clips
+    from ....configuration import TokenMergingConfigMixin
+    from ....evaluation import Examples, Task
+
+DEFAULT_REMOVED = 0.8
+"""Share of the tokens that all layers together are asked to remove where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint, clips for it, and how to merge."""
+
+    classifier: Classifier
+    clips: Clips
+    tasks: Sequence[Task]
+    settings: dict[str, Any]
+    dataset: str
+    split: str
+    sampling: dict[str, Any]
+    dtype: str
+    batch_size: int
+
+    def conditions(self, seed: int) -> dict[str, Any]:
+        """Under which numbers were made, JSON-safe and without paths."""
+        from ....analysis.files import model_name
+
+        config: Any = self.classifier.model.config
+        return {
+            "model": model_name(self.classifier.name),
+            "model_type": config.model_type,
+            "dataset": self.dataset,
+            "split": self.split,
+            "num_clips": len(self.clips),
+            "unreadable": len(self.clips.failures),
+            "sampling": self.sampling,
+            "transform": self.classifier.transform.to_dict(),
+            "resolved": with_settings(config, self.settings).token_merging_settings(resolved=True),
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
+            "device": self.classifier.device.type,
+            "seed": seed,
+        }
+
+    def name(self, clip: int) -> str:
+        """The name of the class of a clip."""
+        from ....evaluation import output_name
+
+        config: Any = self.classifier.model.config
+        labels = self.clips.labels[clip]
+        if labels is None:
+            return f"clip {clip}"
+        return ", ".join(output_name(config, task, label) for task, label in zip(self.tasks, labels, strict=True))
+
+    def finish(self) -> None:
+        """Lists videos that could not be read.
+
+        Raises:
+            Exit: With code 2, if there are any.
+        """
+        failures = self.clips.failures
+        for video_id, reason in list(failures.items())[:SHOWN_FAILURES]:
+            print_error(f"{video_id}: {one_line(reason)}")
+        if failures:
+            print_error(f"{len(failures)} of {len(failures) + len(self.clips)} videos could not be read")
+            raise typer.Exit(2)
+
+
+def make_request(
+    model: str | None,
+    dataset: str | None,
+    data: DataOptions,
+    sampling: ClipOptions,
+    run: RunOptions,
+    dtype: Dtype,
+    evaluation: Path | None = None,
+    *,
+    settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}],
+    output: Path | None = None,
+    overwrite: bool = False,
+) -> Request | None:
+    """The options as a request, checked as far as they can be without loading anything.
+
+    Args:
+        model: MODEL.
+        dataset: Value of `--dataset`.
+        data: Videos of it.
+        sampling: Frames of these.
+        run: How they go through the model.
+        dtype: What it runs in.
+        evaluation: Value of `--evaluation`.
+        settings: What to evaluate.
+        output: Where to evaluate; None for an analysis that only takes clips.
+        overwrite: Whether to delete what is there.
+
+    Returns:
+        The request; None where a finished evaluation is taken.
+
+    Raises:
+        InputError: If it is not clear what to run, or it cannot be.
+    """
+    if model is not None:
+        find_checkpoint(model)
+    if run.device is not None:
+        check_device(run.device)
+    others = asdict(run)
+    if evaluation is not None:
+        chosen = {"dataset": dataset, **asdict(sampling), **asdict(data)}
+        chosen |= {name: others[name] for name in ("limit", "resume")}
+        for name, value in chosen.items():
+            if value:
+                raise InputError(f"{option_name(name)} and --evaluation exclude each other")
+        return None
+    if model is None:
+        raise InputError("MODEL must be given, or --evaluation with the folder of a finished evaluation")
+    if dataset is None:
+        raise InputError("--dataset must be given" + (", or --evaluation" if output is not None else ""))
+    request = Request(
+        model=model,
+        dataset=dataset,
+        **data.request(),
+        settings=settings,
+        protocol=Protocol.single,
+        sampling=sampling.sampling(),
+        dtype=dtype,
+        output=output,
+        overwrite=overwrite,
+        needs_labels=output is not None,
+        **others,
+    )
+    find_dataset(request)
+    return request
+
+
+def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") -> Classifier:
+    """Loads the checkpoint that an evaluation is of, in the dtype that it had there.
+
+    Args:
+        model: MODEL.
+        results: Those of the evaluation.
+        device: Where the model is to lie.
+
+    Raises:
+        InputError: If the evaluation is of another one.
+    """
+    from ....hub import check_evaluation
+
+    classifier = load_classifier(model, {}, results["run"]["dtype"], device)
+    with input_errors(ValueError, rewrite=lambda text: f"MODEL {model}: {text}"):
+        check_evaluation(results, classifier.model)
+    return classifier
+
+
+def evaluated(request: Request, quiet: bool) -> tuple[dict[str, Any], bool] | None:
+    """Runs an evaluation: its results, and whether videos could not be read; None in helping processes."""
+    finished = run_evaluation(request, quiet=quiet)
+    if not finished.processes.is_main:
+        finish(finished.processes, False)
+        return None
+    report_failures(finished.results, finished.folder)
+    finish(finished.processes, False)
+    # As it is read from a file: JSON has no tuples and no other keys than strings.
+    return json.loads(json.dumps(finished.results.to_dict())), bool(finished.results.failures)
+
+
+def load(
+    request: Request | None,
+    choose: Callable[[Examples], Examples],
+    given: Mapping[str, Any],
+    check: Callable[[TokenMergingConfigMixin], object] = lambda config: None,
+) -> Loaded:
+    """Loads the checkpoint and decodes the clips.
+
+    Args:
+        request: What was asked for.
+        choose: Chooses videos of the split.
+        given: The merging options that were given.
+        check: Raises a ValueError if the model, with these settings, is none for the analysis.
+    """
+    from ....analysis import load_clips
+    from ....evaluation import classifier_tasks
+
+    assert request is not None  # no evaluation can take its place
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("this analysis runs in one process: start it without torchrun or accelerate launch")
+    name, split = find_dataset(request)
+    classifier = load_classifier(request.model, {}, request.dtype.value, choose_device(request.device))
+    config: Any = classifier.model.config
+    settings, changed = merging_of(given, classifier)
+    with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
+        check(changed)
+    sampling = choose_sampling(request, name, classifier)
+    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+        examples = choose(load_examples(request, name, split, classifier))
+    batches = -(-len(examples) // request.batch_size)
+    with (
+        progress_bar(f"decoding {len(examples)} clips", batches) as advance,
+        input_errors(ValueError, rewrite=lambda text: f"--dataset {name}: {text}"),
+    ):
+        clips = load_clips(
+            examples,
+            sampling,
+            classifier.transform,
+            batch_size=request.batch_size,
+            num_workers=request.workers,
+            seed=request.seed,
+            on_progress=advance,
+        )
+    return Loaded(
+        classifier,
+        clips,
+        classifier_tasks(config),
+        settings,
+        name,
+        split,
+        sampling.to_dict(),
+        request.dtype.value,
+        request.batch_size,
+    )
+
+
+def choose_device(name: str | None) -> str:
+    """Where to run: as told, else on a GPU if there is any."""
+    import torch
+
+    if name is not None:
+        check_device(name)
+        return name
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
+    """Settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
+    config: Any = classifier.model.config
+    if "r" in settings or any(config.token_merging_plan().requested):
+        return dict(settings)
+    share = round(DEFAULT_REMOVED / config.num_merging_layers, 4)
+    print_note(f"--r was not given: {share:g} of the tokens in each layer")
+    return {**settings, "r": min(share, 0.5)}
+
+
+def merging_of(given: Mapping[str, Any], classifier: Classifier) -> tuple[dict[str, Any], TokenMergingConfigMixin]:
+    """What the merging options that were given come to: settings with an r, and a config that has them.
+
+    Raises:
+        InputError: If they do not go with the model, or nothing is merged.
+    """
+    settings = with_default_r(given, classifier)
+    changed = with_settings(classifier.model.config, settings)
+    if not any(changed.token_merging_plan().requested):
+        raise InputError(
+            f"--r must be more than 0, so that there is something to look at, got {changed.token_merging_r}"
+        )
+    return settings, changed
+
+
+def with_dashes(message: str) -> str:
+    """Calls arguments by the names of their options."""
+    for name in ("r", "share", "region"):
+        if message.startswith(f"{name} "):
+            return f"--{message}"
+    return message

@@ -1,0 +1,58 @@
+"""Options that several analyses have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...evaluation import BatchSizeOption, DeviceChoice, LimitOption, WorkersOption
+
+OptionalModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package. Can be left out with "
+        "--evaluation.",
+        show_default=False,
+    ),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="kinetics400, something-something-v2 (ssv2), epic-kitchens-100, class-folders or moving-digits.",
+        show_default=False,
+    ),
+]
+EvaluationOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--evaluation",
+        metavar="FOLDER",
+        help="Output folder of a finished `hf-video-tome evaluate` to take in place of running one.",
+    ),
+]
+ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Clips to draw.")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How clips go through the model; the fields are those of a `Request`."""
+
+    batch_size: BatchSizeOption = 8
+    workers: WorkersOption = 0
+    device: DeviceChoice = None
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")] = 0
+
+
+@dataclass(frozen=True)
+class EvaluationRunOptions(RunOptions):
+    """The same for analyses that evaluate a data set, which takes longer."""
+
+    workers: WorkersOption = 2
+    limit: LimitOption = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False

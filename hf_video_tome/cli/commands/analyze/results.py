@@ -1,0 +1,78 @@
+"""Files that an analysis leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...common import InputError, JsonOption, check_writable, input_errors
+from ...evaluation import (
+    output_folder,
+)
+from ...printing import print_line, print_paragraph, write_json
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the results go."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Folder for the files.", show_default="analysis/KIND-MODEL"
+        ),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")] = False
+    as_json: JsonOption = False
+
+    def folder(self, kind: str, model: str | None, evaluation: Path | None = None) -> Path:
+        """The output folder; nothing is looked at yet."""
+        from ....analysis.files import model_name
+
+        name = evaluation.resolve().name if evaluation is not None else model_name(model or "")
+        return self.output or Path("analysis") / output_folder(kind, name, "").name.strip("-")
+
+    def check(self, folder: Path, kind: str, resume: bool = False) -> None:
+        """Looks at the output folder, once all else is clear; whoever has something to write makes it.
+
+        Raises:
+            InputError: If it cannot be written to, or has results that are not to be replaced.
+        """
+        if (folder / f"{kind}.json").exists() and not (self.overwrite or resume):
+            raise InputError(f"--output {folder} has a {kind}.json already: --overwrite replaces it")
+        check_writable(folder)
+
+
+def title_of(conditions: Mapping[str, Any], num_clips: int) -> str:
+    """What was analysed, as the title of a picture."""
+    return f"{conditions.get('model', 'model')} on {conditions.get('dataset', 'data')}, {num_clips} clips"
+
+
+def write_results(
+    folder: Path,
+    kind: str,
+    conditions: Mapping[str, Any],
+    content: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Path],
+    as_json: bool,
+    lines: Sequence[str] = (),
+) -> None:
+    """Writes the data beside the pictures, and prints some lines about the result and the names of all files."""
+    from ....analysis.files import versions, write_csv
+    from ....analysis.files import write_json as write_json_file
+
+    everything = {"analysis": kind, "conditions": {**conditions, "versions": versions()}, **content}
+    with input_errors(OSError, rewrite=lambda text: f"--output {folder}: {text}"):
+        files = [write_csv(folder / f"{kind}.csv", rows), write_json_file(folder / f"{kind}.json", everything)]
+    if as_json:
+        write_json({"output": str(folder), **everything})
+        return
+    for line in lines:
+        print_paragraph(line)
+    for path in (*pictures, *files):
+        print_line(path)

@@ -1,0 +1,491 @@
+"""`hf-video-tome benchmark`: how much faster is it here?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...merging import are_off
+from ..common import (
+    Dtype,
+    InputError,
+    JsonOption,
+    check_device,
+    check_writable,
+    cpu_threads,
+    input_errors,
+    load_classifier,
+    make_folder,
+    merging_settings,
+    parse_named_values,
+    parse_r,
+    print_busy,
+    quiet_transformers,
+    require_packages,
+    with_settings,
+)
+from ..merging_options import MatchingOptions, ModesOption
+from ..option_groups import grouped_options
+from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...benchmark import BenchmarkResults
+
+HELP = """Measure how much faster models that merge tokens are than stock transformers, on this machine.
+
+Stock models with sdpa and with eager attention are always measured beside. All variants take turns (A B C, A B C,
+...), so that whatever else the machine does hits all of them alike, and speed-ups are medians of the ratios in each
+round.
+
+\b
+Examples:
+  hf-video-tome benchmark videomae --dtype bfloat16
+  hf-video-tome benchmark vivit --r 0 --r 150 --r 300 --schedule constant --schedule decreasing --output speed/vivit
+  hf-video-tome benchmark vjepa2 --r 100 --config-option num_frames=16 --config-option num_hidden_layers=12
+  hf-video-tome benchmark MCG-NJU/videomae-base-finetuned-kinetics --r 150 --device cuda --batch-size 8 --compile
+"""
+SHORT_HELP = "Measure speed and memory beside stock transformers."
+NUM_LABELS = 400
+PLOT_NAME = "speed.png"
+_TEXT = ("variant",)
+SIZE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_spatial_layers",
+    "num_temporal_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "num_labels",
+)
+"""Fields of configs that say how large a model is, where it has them."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be measured.
+
+    Attributes:
+        name: What the user called it, without folders.
+        stock: The config of transformers.
+        merging: The same with token merging fields, as saved or unset.
+        weights: "random", or "checkpoint".
+    """
+
+    name: str
+    stock: Any
+    merging: Any
+    weights: str
+
+
+@grouped_options
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Architecture (videomae, vivit, timesformer, motionformer, vjepa2, videoprism_vision_model) for "
+            "random weights at its default size, or a checkpoint: a folder, a model id on the Hub, or one that comes "
+            "with the package.",
+        ),
+    ],
+    *,
+    r: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--r",
+            "-r",
+            metavar="R",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare.",
+            show_default="as saved with the checkpoint, or the paper's for an architecture",
+        ),
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule",
+            metavar="SCHEDULE",
+            help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
+            show_default="constant",
+        ),
+    ] = None,
+    mode: ModesOption = None,
+    matching: MatchingOptions,
+    config_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--config-option",
+            metavar="NAME=VALUE",
+            help="Field of the config of an architecture, such as num_frames=64 or hidden_size=1024; can be given "
+            "more than once.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[Dtype] | None,
+        typer.Option("--dtype", help="Precision; can be given more than once.", show_default="float32"),
+    ] = None,
+    float32_baseline: Annotated[
+        bool, typer.Option("--float32-baseline", help="Measure the stock model in float32, too.")
+    ] = False,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            help="Clips that go through the model together; can be given more than once.",
+            show_default="1",
+        ),
+    ] = None,
+    attn_implementation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attn-implementation",
+            metavar="NAME",
+            help="Attention of the models that merge: sdpa, eager, flex_attention, flash_attention_2; can be given "
+            "more than once. Stock models that have it are measured with it, too.",
+            show_default="sdpa, or eager where there is none",
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Measure everything a second time with torch.compile(fullgraph=True)."
+        ),
+    ] = False,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if any.")
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="CPU threads.", show_default="as torch chooses"),
+    ] = None,
+    warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Rounds that do not count.")] = 2,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=2, help="Rounds that count.")] = 10,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure the peak memory of a pass.")] = True,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Say where the time of a pass goes: linear layers, attention, merging, ..."),
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of random weights and clips.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot of them."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results of an earlier run there.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    import torch
+
+    from ...benchmark import BenchmarkResults, machine, make_variants, run_benchmark
+    from ...benchmark.runner import BenchmarkError, num_passes
+
+    if output is not None:
+        require_packages({"matplotlib": "matplotlib"}, extra="viz")
+    elif overwrite:
+        raise InputError("--overwrite has no effect without --output")
+    target = check_device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if compiled:
+        _check_compiler(target)
+    cores = os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise InputError(f"--threads must be at most {cores}, the cores of this machine, got {threads}")
+    dtypes = list(dict.fromkeys(choice.value for choice in dtype or [Dtype.float32]))
+    batch_sizes = list(dict.fromkeys(batch_size or [1]))
+    subject = _find_subject(model, config_option or [])
+    common = matching.settings()
+    settings = _settings(subject, r, schedule or [], mode or [], common)
+    wanted = list(dict.fromkeys(attn_implementation or []))
+    with quiet_transformers():
+        attentions, stock_attentions = _attentions(subject, wanted)
+    variants = make_variants(
+        settings,
+        dtypes=dtypes,
+        attn_implementations=attentions,
+        stock_attn_implementations=stock_attentions,
+        compiled=(False, True) if compiled else (False,),
+        float32_baseline=float32_baseline,
+    )
+    if output is not None:
+        _check_output(output, overwrite)
+
+    freezing = compiled and _compiler_freezes()
+    with cpu_threads(threads or torch.get_num_threads()):
+        conditions = {
+            "model": subject.name,
+            "model_type": subject.merging.model_type,
+            "weights": subject.weights,
+            "config": _sizes(subject.merging, config_option or []),
+            "clip_shape": list(subject.merging.clip_shape),
+            "dtypes": dtypes,
+            "batch_sizes": batch_sizes,
+            "warmup": warmup,
+            "rounds": rounds,
+            "seed": seed,
+            **machine(target, memory),
+            "inductor_freezing": freezing,
+            "command": ("TORCHINDUCTOR_FREEZING=1 " if freezing else "")
+            + _command_line(
+                subject.name,
+                {
+                    "--r": r,
+                    "--schedule": schedule,
+                    "--mode": mode,
+                    **{f"--{name.replace('_', '-')}": value for name, value in common.items()},
+                    "--config-option": config_option,
+                    "--dtype": [choice.value for choice in dtype or []],
+                    "--float32-baseline": float32_baseline,
+                    "--batch-size": batch_size,
+                    "--attn-implementation": attn_implementation,
+                    "--compile": compiled,
+                    "--device": target.type,
+                    "--threads": threads,
+                    "--warmup": warmup,
+                    "--rounds": rounds,
+                    "--no-memory": not memory,
+                    "--profile": profile,
+                },
+            ),
+        }
+        stock = _build(model, subject, seed, config_option or [])
+        with (
+            progress_bar("measuring", num_passes(len(variants), len(batch_sizes), warmup, rounds)) as advance,
+            quiet_transformers(),
+            input_errors(BenchmarkError),
+        ):
+            measured = run_benchmark(
+                stock,
+                variants,
+                device=target,
+                batch_sizes=batch_sizes,
+                warmup=warmup,
+                rounds=rounds,
+                with_memory=memory,
+                with_parts=profile,
+                seed=seed,
+                advance=advance,
+            )
+    results = BenchmarkResults(conditions, measured)
+    files = {} if output is None else _save(results, output)
+    if as_json:
+        write_json({**results.to_dict(), "files": {name: str(path) for name, path in files.items()}})
+        print_busy(results.processor_share)
+        return
+    print_results(results)
+    for name, path in files.items():
+        print_line(f"{name + ':':9}{path}")
+
+
+# --- what is asked for
+def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
+    """The config of an architecture or of a checkpoint; no weights are made or read yet."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ...models import ARCHITECTURES
+    from ...models.embedding_limit import check_embeddings
+
+    architecture = ARCHITECTURES.get(name)
+    if architecture is None:
+        if config_options:
+            raise InputError(
+                f"--config-option goes with the name of an architecture ({', '.join(ARCHITECTURES)}), got MODEL "
+                f"{name!r}: a checkpoint has its own config"
+            )
+        # Loading checks what else can be wrong; the stock model is made of it.
+        config = load_classifier(name, {}).model.config
+        stock_class = ARCHITECTURES[config.model_type].stock_config_class
+        return Subject(Path(name).name, config.to_stock(stock_class), config, "checkpoint")
+    fields: dict[str, Any] = {"num_labels": NUM_LABELS}
+    known = architecture.config_class()
+    for field, value in parse_named_values(config_options, "--config-option").items():
+        text = f"{field}={value}"
+        if field in known.token_merging_fields:
+            raise InputError(f"--config-option {text}: settings of token merging have options of their own")
+        if not hasattr(known, field):
+            raise InputError(f"--config-option {text}: the config of {name} has no field {field!r}")
+        try:
+            fields[field] = json.loads(value)
+        except ValueError:
+            fields[field] = value
+    errors = (ValueError, TypeError, AttributeError, StrictDataclassError)
+    with input_errors(*errors, rewrite=lambda text: f"--config-option: {text}"), quiet_transformers():
+        config = architecture.config_class(**fields)
+        check_embeddings(config)
+    if config.num_merging_layers < 1:
+        raise InputError(f"--config-option: {name} must have a layer that merges, got {config.num_merging_layers}")
+    return Subject(name, config.to_stock(architecture.stock_config_class), config, "random")
+
+
+def _settings(
+    subject: Subject,
+    r: Sequence[str] | None,
+    schedules: Sequence[str],
+    modes: Sequence[str],
+    common: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """All combinations, checked against the architecture."""
+    from ...models import ARCHITECTURES
+
+    config = subject.merging
+    fresh = type(config)().token_merging_settings()
+    # A file says scope and proportional attention in full, which makes them no less the architecture's choice.
+    usual = type(config)().token_merging_settings(resolved=True)
+    chosen_before = config.token_merging_settings(resolved=True)
+    saved = {name: value for name, value in chosen_before.items() if value != usual[name]}
+    if r:
+        values: list[Any] = [parse_r(text) for text in r]
+    elif "r" in saved:
+        values = [saved["r"]]
+    else:
+        paper = ARCHITECTURES[config.model_type].paper_settings if subject.weights == "random" else {}
+        if not paper:
+            raise InputError(f"--r must be given: neither the paper nor the checkpoint has one for {subject.name}")
+        values = [paper["r"]]
+    found: list[dict[str, Any]] = []
+    chosen_schedules: list[str | None] = [*schedules] or [None]
+    chosen_modes: list[str | None] = [*modes] or [None]
+    for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
+        chosen = {**saved, **merging_settings(schedule=schedule, mode=mode), **common, "r": value}
+        if are_off(chosen):
+            chosen = {"r": 0}  # nothing else counts
+        with_settings(config, {**fresh, **chosen})
+        if chosen not in found:
+            found.append(chosen)
+    return found
+
+
+def _attentions(subject: Subject, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Attention implementations of models that merge, and of stock models."""
+    from ...benchmark import supports
+    from ...models import ARCHITECTURES
+
+    architecture = ARCHITECTURES[subject.merging.model_type]
+    merging, stock_class = subject.merging, architecture.stock_head_class
+    for name in wanted:
+        reason = supports(architecture.head_class, merging, name)
+        if reason is not None:
+            raise InputError(f"--attn-implementation {name}: {reason}")
+    default = next(name for name in ("sdpa", "eager") if supports(architecture.head_class, merging, name) is None)
+    chosen = list(wanted) or [default]
+    names = dict.fromkeys(("sdpa", "eager", *chosen))
+    return chosen, [name for name in names if supports(stock_class, subject.stock, name) is None]
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Refuses --compile where torch.compile has nothing to compile with."""
+    from importlib.util import find_spec
+
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
+    if not any(name and shutil.which(name) for name in compilers):
+        raise InputError("--compile needs a C++ compiler (g++ or clang++): none was found")
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise InputError("--compile needs triton on a GPU: pip install triton")
+
+
+def _compiler_freezes() -> bool:
+    """Whether compiled models have their weights in them, rearranged for the machine (TORCHINDUCTOR_FREEZING=1)."""
+    from torch._inductor import config
+
+    return bool(config.freezing)
+
+
+def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]) -> Any:
+    """The stock classifier of transformers, in float32 on the CPU."""
+    import torch
+
+    from ...api import remove_token_merging
+    from ...models import ARCHITECTURES
+
+    if subject.weights == "checkpoint":
+        return remove_token_merging(load_classifier(name, {}).model)
+    stock_class: Any = ARCHITECTURES[subject.merging.model_type].stock_head_class
+    torch.manual_seed(seed)
+    with quiet_transformers():
+        try:
+            return stock_class._from_config(subject.stock)
+        except Exception as error:
+            # Sizes and names that transformers and torch cannot build of fail in any way: KeyError, RuntimeError, ...
+            if not config_options:
+                raise
+            given, reason = " ".join(config_options), f"{type(error).__name__}: {one_line(error)}"
+            raise InputError(f"--config-option {given}: such a model cannot be built: {reason}") from error
+
+
+def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:
+    """What says how large a model is, and what was asked for."""
+    shown = [*SIZE_FIELDS, *(text.partition("=")[0] for text in options)]
+    return {name: getattr(config, name) for name in dict.fromkeys(shown) if hasattr(config, name)}
+
+
+def _command_line(name: str, options: Mapping[str, Any]) -> str:
+    """The command again, without what only concerns this machine's folders."""
+    words = ["hf-video-tome", "benchmark", name]
+    for option, value in options.items():
+        if value is None or value is False:
+            continue
+        if value is True:
+            words.append(option)
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [option, str(one)]
+    return shlex.join(words)
+
+
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Refuses a folder that cannot be written to, or has results that are not to be replaced."""
+    from ...benchmark.results import FILE_NAME
+
+    for name in (FILE_NAME, PLOT_NAME):
+        if (folder / name).exists() and not overwrite:
+            raise InputError(f"--output {folder} has a {name} already: --overwrite replaces it")
+    check_writable(folder)
+
+
+def _save(results: BenchmarkResults, folder: Path) -> dict[str, Path]:
+    """Writes the results, and draws them if there is a line to draw."""
+    from ...benchmark.plot import save_plot
+
+    make_folder(folder)
+    files = {"results": results.save(folder)}
+    (folder / PLOT_NAME).unlink(missing_ok=True)  # an earlier one would be of other results, if now there is none
+    picture = save_plot(results, folder / PLOT_NAME)
+    return files if picture is None else {**files, "plot": picture}
+
+
+# --- printing
+def print_results(results: BenchmarkResults) -> None:
+    """Prints the tables of each batch size, and what is to be known for reading them."""
+    from ...benchmark.page import (
+        PARTS_TITLE,
+        columns,
+        describe_conditions,
+        footnotes,
+        parts_columns,
+        parts_rows,
+        rows,
+    )
+
+    for batch_size in results.batch_sizes:
+        title = f"{results.conditions['model']}, batch size {batch_size}"
+        print_table(columns(results), rows(results, batch_size), text=_TEXT, title=title)
+        print_line()
+        parts = parts_rows(results, batch_size)
+        if parts:
+            print_table(parts_columns(results, batch_size), parts, text=_TEXT, title=PARTS_TITLE)
+            print_line()
+    for line in (*footnotes(results), describe_conditions(results)):
+        print_paragraph(line)

@@ -1,0 +1,351 @@
+"""`hf-video-tome demo`: everything once, offline, on real video files and a trained checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...checkpoints import DEFAULT_CHECKPOINT
+from ..common import (
+    Classifier,
+    JsonOption,
+    cpu_threads,
+    input_errors,
+    load_classifier,
+    parse_r,
+    print_busy,
+    require_packages,
+)
+from ..printing import print_line, print_paragraph, print_table, progress_bar, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+HELP = """See it work, offline: accuracy, tokens and speed at several r, and a picture of merged tokens.
+
+Writes real video files of moving handwritten digits, decodes them, and classifies them with a small trained VideoMAE
+that comes with the package. Takes less than a minute.
+
+\b
+Example:
+  hf-video-tome demo --output demo-output
+"""
+SHORT_HELP = "See it work, offline, on a small trained model."
+KEPT_CLIPS = 6
+BATCH_SIZE = 24
+MIN_TIMED_BATCHES = 10
+CAPTION = (
+    "Moving Digits is synthetic motion of real handwritten digits, not Kinetics. The model is tiny ({tokens} tokens "
+    "of width {width}): its speed-up is far below that of a base-size model, for which see the README."
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What was measured at one value of r.
+
+    Attributes:
+        r: The value.
+        tokens: Tokens before the first and after the last layer.
+        removed: Share of the tokens that all layers together removed, 0 to 1.
+        accuracy: Share of clips whose action was recognised, 0 to 1.
+        standard_error: Of the accuracy.
+        nll: Mean negative log-likelihood of the right action, in nats.
+        agreement: Share of clips with the same answer as at r = 0, 0 to 1.
+        clips_per_second: Batch size over the median time of a batch.
+        speedup: Median over the batches of the time at r = 0 over the time at this r.
+    """
+
+    r: int | float
+    tokens: tuple[int, int]
+    removed: float
+    accuracy: float
+    standard_error: float
+    nll: float
+    agreement: float
+    clips_per_second: float
+    speedup: float
+
+
+def command(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the video files and the picture.")
+    ] = Path("demo-output"),
+    clips: Annotated[
+        int,
+        typer.Option(
+            "--clips",
+            metavar="N",
+            min=1,
+            help="Test clips to classify; multiples of 120 hold each action equally often.",
+        ),
+    ] = 360,
+    r: Annotated[
+        str,
+        typer.Option(
+            "--r",
+            metavar="R,R,...",
+            help="Tokens that each layer removes: numbers (24) or shares (0.1) to compare, separated by commas.",
+        ),
+    ] = "0,24,38,46",
+    threads: Annotated[
+        int,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            help="CPU threads. One is steady even on a busy machine; so small a model gains little by more.",
+        ),
+    ] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    require_packages({"scikit-learn": "sklearn", "matplotlib": "matplotlib"}, extra="demo")
+    with cpu_threads(threads):
+        _run(output, clips, _parse_values(r), as_json)
+
+
+def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> None:
+    from ...benchmark.timing import ProcessorTime, busy_warning
+
+    with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
+        (output / "clips").mkdir(parents=True, exist_ok=True)
+    # The flag at loading time, as a user would set it; every later value goes through `set_token_merging`.
+    classifier = load_classifier(None, {"r": values[-1]})
+    for value in values:
+        with input_errors(ValueError, rewrite=lambda text: f"--r: {text}"):
+            classifier.model.set_token_merging(r=value)
+
+    with progress_bar(f"writing and decoding {clips} video files", clips) as advance:
+        frames, labels, paths = _make_clips(classifier, output / "clips", clips, advance)
+    pixel_values = [classifier.transform(clip) for clip in frames]
+    steps = len(values) * max(-(-clips // BATCH_SIZE), MIN_TIMED_BATCHES)
+    with (
+        progress_bar(f"classifying them at {len(values)} values of r", steps) as advance,
+        ProcessorTime() as processor,
+    ):
+        variants = measure(classifier.model, pixel_values, labels, values, advance)
+    picture = _draw(
+        classifier, frames[0], pixel_values[0], paths[0].name, labels[0], values, output / "merged-tokens.png"
+    )
+
+    conditions = {**_conditions(classifier, clips), "processor_share": processor.share}
+    if as_json:
+        print_busy(processor.share)
+        results = [asdict(variant) for variant in variants]
+        write_json({**conditions, "results": results, "picture": str(picture), "clips_folder": str(output / "clips")})
+        return
+    _print_table(variants)
+    threads = f"{conditions['threads']} thread{'s' if conditions['threads'] > 1 else ''}"
+    print_paragraph(
+        f"{clips} test clips; accuracy ± standard error; agreement: same answer as at r = 0. Speed: medians over "
+        f"batches of {conditions['batch_size']} in {conditions['dtype']} on {conditions['device']}, "
+        f"{threads}, values of r taken in turn; torch {conditions['torch']}, "
+        f"transformers {conditions['transformers']}."
+    )
+    busy = busy_warning(processor.share)
+    if busy is not None:
+        print_paragraph(busy)
+    print_paragraph(conditions["caption"])
+    print_line()
+    print_line(f"picture:      {picture}")
+    print_line(f"video files:  {output / 'clips'}")
+    print_line(f"next:         hf-video-tome classify {shlex.quote(str(output / 'clips'))}/*.mp4 --r {values[-1]}")
+
+
+def measure(
+    model: Any,
+    clips: Sequence[torch.Tensor],
+    labels: Sequence[int],
+    values: Sequence[int | float],
+    advance: Callable[[], None] = lambda: None,
+) -> list[Variant]:
+    """Measures a classifier at several r, in turn on each batch, so that a busy machine slows all of them alike.
+
+    Args:
+        model: A model that can merge tokens, in eval mode. Its r is changed.
+        clips: Inputs (T, 3, H, W), float.
+        labels: Class index of each clip.
+        values: Values of r; the first is 0.
+        advance: Called after each forward pass that counts.
+
+    Returns:
+        One `Variant` for each value.
+    """
+    import torch
+
+    from ...api import token_counts
+    from ...evaluation import check_finite
+    from ...metrics.functional import share_with_error
+
+    batches = [torch.stack(list(clips[first : first + BATCH_SIZE])) for first in range(0, len(clips), BATCH_SIZE)]
+    full = [batch for batch in batches if len(batch) == len(batches[0])]
+    # Few clips make few batches: then they go round again, for the timing only.
+    rounds = batches + [full[index % len(full)] for index in range(MIN_TIMED_BATCHES - len(batches))]
+    logits: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(values))}
+    seconds: dict[int, list[float]] = {index: [] for index in range(len(values))}
+
+    def forward(index: int, batch: torch.Tensor) -> torch.Tensor:
+        model.set_token_merging(r=values[index])
+        return model(batch).logits
+
+    with torch.inference_mode():
+        for index in range(len(values)):  # warm-up
+            forward(index, batches[0])
+        for number, batch in enumerate(rounds):
+            for turn in range(len(values)):
+                index = (number + turn) % len(values)
+                began = time.perf_counter()
+                answer = forward(index, batch)
+                elapsed = time.perf_counter() - began
+                if number < len(batches):
+                    logits[index].append(answer)
+                if len(batch) == len(batches[0]):
+                    seconds[index].append(elapsed)
+                advance()
+
+    target = torch.tensor(labels)
+    answers = [torch.cat(logits[index]) for index in range(len(values))]
+    for answer in answers:
+        check_finite(answer)
+    variants = []
+    for index, value in enumerate(values):
+        model.set_token_merging(r=value)
+        counts = token_counts(model)
+        predicted = answers[index].argmax(-1)
+        accuracy, standard_error = share_with_error((predicted == target).numpy())
+        variants.append(
+            Variant(
+                r=value,
+                tokens=(counts[0], counts[-1]),
+                removed=1 - counts[-1] / counts[0],
+                accuracy=accuracy,
+                standard_error=standard_error,
+                nll=torch.nn.functional.cross_entropy(answers[index].float(), target).item(),
+                agreement=(predicted == answers[0].argmax(-1)).double().mean().item(),
+                clips_per_second=len(batches[0]) / statistics.median(seconds[index]),
+                speedup=statistics.median(
+                    base / merged for base, merged in zip(seconds[0], seconds[index], strict=True)
+                ),
+            )
+        )
+    return variants
+
+
+def _parse_values(text: str) -> list[int | float]:
+    """Reads the values of r: as given, without repetition, and r = 0 first because all else is compared with it."""
+    values: list[int | float] = [0]
+    for part in text.split(","):
+        value = parse_r(part.strip(), "each value of --r")
+        if not isinstance(value, list) and value not in values:
+            values.append(value)
+    return values
+
+
+def _make_clips(
+    classifier: Classifier, folder: Path, count: int, advance: Callable[[], None]
+) -> tuple[list[torch.Tensor], list[int], list[Path]]:
+    """Renders, encodes and decodes test clips; the first few files stay, the others go when they have been read."""
+    from ...data.moving_digits import VARIANTS, write_clips
+    from ...data.sampling import sample_frame_indices
+    from ...data.video.decoding import read_frames
+
+    config = VARIANTS["standard"]
+    wanted = classifier.model.config.num_frames
+    indices = sample_frame_indices(config.num_frames, wanted, config.num_frames // wanted, "start")
+    frames, labels, paths = [], [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        for index in range(count):
+            (written,) = write_clips(folder if index < KEPT_CLIPS else scratch, "test", [index], config)
+            frames.append(read_frames(written.path, indices))
+            labels.append(written.label.action)
+            if index < KEPT_CLIPS:
+                paths.append(folder / written.path.name)
+            else:
+                written.path.unlink()
+            advance()
+    return frames, labels, paths
+
+
+def _draw(
+    classifier: Classifier,
+    frames: torch.Tensor,
+    pixel_values: torch.Tensor,
+    name: str,
+    label: int,
+    values: Sequence[int | float],
+    path: Path,
+) -> Path:
+    """Draws the tokens of one clip at the smallest and the largest r."""
+    import torch
+
+    from ...evaluation import predict_labels
+    from ...visualization import ClipGeometry, model_view, save_contact_sheet
+
+    model = classifier.model
+    merging = [value for value in values if value] or [0]
+    traces, answers = {}, {}
+    with torch.inference_mode():
+        for value in dict.fromkeys((0, merging[0], merging[-1])):
+            model.set_token_merging(r=value)
+            out = model(pixel_values[None], output_token_merging=True)
+            answers[value] = ", ".join(best.label for (best,) in predict_labels(out.logits[0], model.config).values())
+            if value in merging:
+                traces[f"r = {value}"] = out.token_merging
+    answered = ", ".join(f"{text!r} at r = {value}" for value, text in answers.items())
+    return save_contact_sheet(
+        path,
+        model_view(frames, classifier.transform),
+        traces,
+        ClipGeometry.from_config(model.config),
+        title=f"{DEFAULT_CHECKPOINT}, clip of {model.config.id2label[label]!r} ({name}); answers: {answered}",
+        note="Each token that the last layer leaves is filled with the mean colour of all that it stands for, and its "
+        "outline has the same colour in all frames. Dark outlines: tokens that were not merged.",
+    )
+
+
+def _conditions(classifier: Classifier, clips: int) -> dict[str, Any]:
+    """Under which the numbers were measured, JSON-safe."""
+    import torch
+    import transformers
+
+    config = classifier.model.config
+    tokens = config.token_layout.num_tokens
+    return {
+        "model": classifier.name,
+        "location": classifier.location,
+        "data": "Moving Digits, test split, mp4 (H.264)",
+        "clips": clips,
+        "batch_size": min(BATCH_SIZE, clips),
+        "dtype": str(classifier.model.dtype).removeprefix("torch."),
+        "device": str(classifier.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "caption": CAPTION.format(tokens=tokens, width=config.hidden_size),
+    }
+
+
+def _print_table(variants: Sequence[Variant]) -> None:
+    names = ("r", "tokens", "removed", "accuracy", "agreement", "clips/s", "speed-up")
+    rows = [
+        (
+            str(variant.r),
+            f"{variant.tokens[0]} → {variant.tokens[1]}",
+            f"{variant.removed:.0%}",
+            f"{100 * variant.accuracy:.1f} ± {100 * variant.standard_error:.1f} %",
+            f"{100 * variant.agreement:.1f} %",
+            f"{variant.clips_per_second:.0f}",
+            f"{variant.speedup:.2f}x",
+        )
+        for variant in variants
+    ]
+    print_table(names, rows, text=(), title=f"{DEFAULT_CHECKPOINT}: tokens merged without any training")

@@ -1,0 +1,319 @@
+"""`hf-video-tome evaluate`: how accurate is a checkpoint, merged and unmerged?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...describe import distinct_names
+from ...saved_files import read_json
+from ..common import Classifier, InputError, JsonOption, ModelArgument, input_errors, option_name, parse_r
+from ..evaluation import (
+    ClipOptions,
+    DataOptions,
+    OverwriteOption,
+    PassOptions,
+    Protocol,
+    Request,
+    ResumeOption,
+    finish,
+    report_failures,
+    run_evaluation,
+)
+from ..merging_options import MatchingOptions, ModeOption, ScheduleOption
+from ..option_groups import grouped_options
+from ..printing import print_line, print_paragraph, print_table, write_json
+
+if TYPE_CHECKING:
+    from ...evaluation import EvaluationResults
+
+
+HELP = """Measure the accuracy of a checkpoint on a data set, with several settings in one pass.
+
+Predictions are written as they come; after an interruption the same command with --resume goes on and ends in the same
+results. With several GPUs or processes: torchrun --nproc-per-node 2 -m hf_video_tome evaluate ...
+(write -r for --r there, which torchrun takes for one of its own).
+Videos that cannot be read are listed and counted, and the exit code is 2.
+
+\b
+Examples:
+  hf-video-tome evaluate videomae-moving-digits --dataset moving-digits --r 0 --r 38
+  hf-video-tome evaluate google/vivit-b-16x2-kinetics400 --dataset kinetics400 --data-dir /data/k400 --r 0 --r 300
+  hf-video-tome evaluate google/vivit-b-16x2-kinetics400 --dataset kinetics400 --data-dir /data/k400 --preset paper
+"""
+SHORT_HELP = "Measure the accuracy of a checkpoint on a data set."
+
+
+class Preset(Enum):
+    """Values of `--preset`."""
+
+    paper = "paper"
+
+
+class ShortVideos(Enum):
+    """Values of `--short-videos`."""
+
+    pad = "pad"
+    refuse = "refuse"
+
+
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="kinetics400, something-something-v2 (ssv2), epic-kitchens-100, class-folders (a folder of class "
+        "folders) or moving-digits.",
+    ),
+]
+
+
+@grouped_options
+def command(
+    model: ModelArgument,
+    *,
+    dataset: DatasetOption,
+    data: DataOptions,
+    r: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--r",
+            "-r",
+            metavar="R",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare; the first is what the others are compared with.",
+            show_default="as saved with the checkpoint, else 0",
+        ),
+    ] = None,
+    mode: ModeOption = None,
+    schedule: ScheduleOption = None,
+    matching: MatchingOptions,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--settings",
+            metavar="FILE",
+            help='JSON list of settings to compare, such as [{"r": 0}, {"r": 150, "mode": "drop"}], in place of --r.',
+        ),
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option("--preset", help="All lines of the paper's table for this architecture, in place of --r."),
+    ] = None,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(
+            "--protocol",
+            help="Usual sampling for the architecture and data set: one view (single), many views (full), or as in "
+            "the paper.",
+            show_default="single; paper with --preset paper",
+        ),
+    ] = None,
+    sampling: ClipOptions,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            "--num-clips", metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"
+        ),
+    ] = None,
+    crops: Annotated[
+        int | None,
+        typer.Option(
+            "--num-crops",
+            metavar="1|3",
+            min=1,
+            max=3,
+            help="Crops of each clip, averaged.",
+            show_default="by --protocol",
+        ),
+    ] = None,
+    target_fps: Annotated[
+        float | None,
+        typer.Option(
+            "--target-fps",
+            metavar="FPS",
+            help="Take frames by their time stamps as if the video had this rate; for variable frame rates.",
+            show_default="stored frames",
+        ),
+    ] = None,
+    short_videos: Annotated[
+        ShortVideos,
+        typer.Option(
+            "--short-videos", help="A video with too few frames repeats its last one (pad) or counts as unreadable."
+        ),
+    ] = ShortVideos.pad,
+    videos: PassOptions,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Of random sampling and of the random modes.")
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for predictions and results.",
+            show_default="evaluations/MODEL-DATASET-SPLIT",
+        ),
+    ] = None,
+    resume: ResumeOption = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: try again the videos that could not be read.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="FOLDER",
+            help="Output folder of an earlier evaluation of the same videos to compare with.",
+            show_default="the first setting",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    given = [name for name, value in (("--r", r), ("--settings", settings_file), ("--preset", preset)) if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other")
+    common = matching.settings(mode=mode, schedule=schedule)
+    if common and (settings_file or preset):
+        raise InputError(f"{option_name(next(iter(common)))} goes with --r, not with {given[0]}")
+
+    def settings(classifier: Classifier) -> list[dict[str, Any]]:
+        if preset is not None:
+            from ...evaluation.paper import paper_table_settings
+
+            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset.value}: {text}"):
+                return paper_table_settings(classifier.model.config.model_type)
+        if settings_file is not None:
+            return _read_settings(settings_file, classifier)
+        return [{**common, "r": parse_r(value)} for value in r] if r else [common]
+
+    request = Request(
+        model=model,
+        dataset=dataset,
+        **data.request(),
+        settings=settings,
+        protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
+        sampling={
+            **sampling.sampling(),
+            "num_clips": clips,
+            "num_crops": crops,
+            "target_fps": target_fps,
+        },
+        pad=short_videos is ShortVideos.pad,
+        **asdict(videos),
+        seed=seed,
+        output=output,
+        resume=resume,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        reference=reference,
+    )
+    finished = run_evaluation(request, quiet=as_json)
+    results, folder, timing = finished.results, finished.folder, finished.timing
+    if finished.processes.is_main:
+        if as_json:
+            write_json({"output": str(folder), **results.to_dict(), "timing": timing})
+        else:
+            print_results(results, timing)
+            print_line()
+            print_line(f"results:      {folder / 'results.json'}")
+            print_line(f"predictions:  {folder / 'predictions.jsonl'}")
+        report_failures(results, folder)
+    finish(finished.processes, bool(results.failures))
+
+
+def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
+    """The settings of a file, which calls them by their names in Python."""
+    config: Any = classifier.model.config
+    with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings: {text}"):
+        content = read_json(path)
+    if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
+        raise InputError(
+            f'--settings {path}: must hold a JSON list of objects, such as [{{"r": 0}}, {{"r": 150, "mode": "drop"}}]'
+        )
+    for entry in content:
+        candidate = type(config).from_stock(config)
+        with input_errors(ValueError, rewrite=lambda text: f"--settings {path}: {text}"):
+            candidate.update_token_merging(**entry)
+    return content
+
+
+# --- printing
+def print_results(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
+    """Prints a table with a line for each setting and task, and what is to be known for reading it."""
+    _print_table(results, timing)
+    for line in footnotes(results, timing):
+        print_paragraph(line)
+
+
+def _print_table(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
+    """Prints the results with each of the settings: mostly narrow enough for 80 columns."""
+    run = results.run
+    names = distinct_names([setting.changes for setting in results.settings])
+    several = len(run["tasks"]) > 1
+    compared = any(setting.agreement is not None for setting in results.settings)
+    columns = ["settings", "tokens", *(["task"] if several else []), "top-1 %", "top-5", "NLL"]
+    columns += [*(["agree", "change"] if compared else []), "clips/s"]
+    rows = []
+    for name, setting, rate in zip(names, results.settings, timing["clips_per_second"], strict=True):
+        counts, difference = setting.token_counts, setting.top_1_difference
+        last = next(reversed(setting.tasks), None)
+        # What concerns all tasks stands in the line of the last, which is all of them together.
+        for task in setting.tasks or [None]:
+            measured = None if task is None else setting.tasks[task]
+            first = task is None or task == next(iter(setting.tasks))
+            cells = [name if first else "", f"{counts[0]} → {counts[-1]}" if counts and first else ""]
+            cells += [task or ""] if several else []
+            cells += [
+                "" if measured is None else _percent(measured.top_1.value, measured.top_1.standard_error),
+                "" if measured is None else _percent(measured.top_5.value),
+                "" if measured is None else f"{measured.nll:.3f}",
+            ]
+            final = task == last
+            if compared:
+                cells.append(_percent(setting.agreement.value) if setting.agreement and final else "")
+                cells.append(
+                    _percent(difference.value, difference.standard_error, "+") if difference and final else ""
+                )
+            cells.append(f"{rate:.1f}" if rate is not None and final else "")
+            rows.append(cells)
+    title = f"{run.get('model', '')} on {run.get('dataset', '')}"
+    print_table(columns, rows, text=("settings", "task"), title=title)
+
+
+def _percent(value: float, error: float | None = None, sign: str = "") -> str:
+    """A share as a percentage, with its standard error."""
+    return f"{100 * value:{sign}.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
+
+
+def footnotes(results: EvaluationResults, timing: Mapping[str, Any]) -> list[str]:
+    """What is to be known for reading the table."""
+    failed, labelled = len(results.failures), results.num_labelled
+    unread = f"; {failed} could not be read" if failed else ""
+    if labelled:
+        text = f"{labelled} of {results.num_videos} videos counted{unread}. ± standard error."
+    elif failed == results.num_videos:
+        text = f"None of the {results.num_videos} videos could be read."
+    else:
+        text = f"{results.num_videos} videos{unread}; their labels are unknown, so there is no accuracy."
+    numbers = {setting.num_compared for setting in results.settings if setting.num_compared}
+    if numbers:
+        where = f"the {max(numbers)} videos that both could read" if results.run["reference"] else "the same videos"
+        to = f"{results.run['reference']['folder']}" if results.run["reference"] else "the first line"
+        text += f" agree: % with the answer of {to}; change: of top-1 to it, on {where}."
+    lines = [text]
+    if timing.get("seconds"):
+        lines.append(
+            f"Waited for data {timing['waiting_for_data']:.1%} of {timing['seconds']:.0f} s (and "
+            f"{timing['startup_seconds']:.1f} s for the first batch). clips/s: the model alone, beside "
+            "decoding on the same machine; for speed use measurements made for it."
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""Checkpoints of the original implementations, under the names and shapes of transformers."""

@@ -1,0 +1,1 @@
+"""Builders of `datasets`: one file a data set."""

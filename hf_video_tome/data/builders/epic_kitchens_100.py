@@ -1,0 +1,351 @@
+"""EPIC-KITCHENS-100 on the local disk, as a `datasets` builder: segments of long videos, or of folders of frames."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pickle
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import datasets
+
+from ..annotations import (
+    UNLABELLED,
+    Row,
+    VideoFiles,
+    check_columns,
+    check_unique,
+    first_existing,
+    read_label_names,
+    read_table,
+)
+from .video_builder import AnnotatedVideoConfig, VideoBuilder, VideoTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NUM_VERBS = 97
+"""Number of verb classes."""
+
+NUM_NOUNS = 300
+"""Number of noun classes."""
+
+MEDIA: tuple[str, ...] = ("auto", "frames", "videos")
+"""What `EpicKitchens100Config.media` can be."""
+
+_SEGMENT_COLUMNS = ("participant_id", "video_id", "start_timestamp", "stop_timestamp")
+_CLASS_COLUMNS = ("verb_class", "noun_class")
+_TIMESTAMP = re.compile(r"(\d+):(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
+_VIDEO_ID = re.compile(r"P\d+_(\d+)")
+
+# All that the pickle of a table of numbers and text needs, in old and new versions of pandas; each only makes data. A
+# pickle that names anything else, such as a function of `os`, is refused before that is even imported.
+_PICKLE_NAMES = frozenset(
+    {(module, name) for module in ("builtins", "__builtin__") for name in ("slice", "bytearray", "object")}
+    | {
+        (f"numpy.{core}.{module}", name)
+        for core in ("core", "_core")
+        for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
+    }
+    | {("pandas.core.indexes.numeric", f"{kind}Index") for kind in ("Int64", "UInt64", "Float64")}
+    | {("pyarrow.lib", name) for name in ("_restore_array", "py_buffer", "type_for_alias", "chunked_array")}
+    | {
+        ("_codecs", "encode"),
+        ("copyreg", "_reconstructor"),
+        ("copy_reg", "_reconstructor"),
+        ("functools", "partial"),
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        ("pandas", "Categorical"),
+        ("pandas", "CategoricalDtype"),
+        ("pandas", "CategoricalIndex"),
+        ("pandas", "DataFrame"),
+        ("pandas", "Index"),
+        ("pandas", "RangeIndex"),
+        ("pandas", "StringDtype"),
+        ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
+        ("pandas._libs.internals", "_unpickle_block"),
+        ("pandas.arrays", "ArrowStringArray"),
+        ("pandas.core.arrays.categorical", "Categorical"),
+        ("pandas.core.arrays.string_", "StringArray"),
+        ("pandas.core.arrays.string_", "StringDtype"),
+        ("pandas.core.arrays.string_arrow", "ArrowStringArray"),
+        ("pandas.core.arrays.string_arrow", "ArrowStringArrayNumpySemantics"),
+        ("pandas.core.dtypes.dtypes", "CategoricalDtype"),
+        ("pandas.core.frame", "DataFrame"),
+        ("pandas.core.indexes.base", "Index"),
+        ("pandas.core.indexes.base", "_new_Index"),
+        ("pandas.core.indexes.category", "CategoricalIndex"),
+        ("pandas.core.indexes.range", "RangeIndex"),
+        ("pandas.core.internals.blocks", "new_block"),
+        ("pandas.core.internals.managers", "BlockManager"),
+    }
+)
+
+
+@dataclass(eq=False)
+class EpicKitchens100Config(AnnotatedVideoConfig):
+    """Configuration of `EpicKitchens100`.
+
+    Attributes:
+        data_dir: Folder of the data set, which holds the folders of the participants (`P01`, ...) itself or in a
+            folder `EPIC-KITCHENS`; `~` is the home folder.
+        splits: Splits to read; None reads all that are there.
+        annotations: The annotation file of one split (`.csv` or `.pkl`), or a mapping from split to file. A relative
+            path is looked for in `data_dir`, then in the working directory. None looks for `EPIC_100_{split}.csv`
+            (test: `EPIC_100_test_timestamps.csv`), then `.pkl`, in `data_dir` and its folders `annotations` and
+            `epic-kitchens-100-annotations`.
+        media: `"videos"` (`P01/videos/P01_01.MP4`), `"frames"` (`P01/rgb_frames/P01_01/`), or `"auto"`: the folder of
+            frames where there is one, else the video.
+    """
+
+    media: str = "auto"
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("", "annotations", "epic-kitchens-100-annotations")
+
+    def usual_names(self, split: str) -> list[str]:
+        """Return the names that the annotation file of a split usually has."""
+        stem = "EPIC_100_test_timestamps" if split == "test" else f"EPIC_100_{split}"
+        return [f"{stem}.csv", f"{stem}.pkl"]
+
+    def read(self) -> VideoTable:
+        """Read the rows of the splits that are wanted."""
+        if self.media not in MEDIA:
+            raise ValueError(f"`media` must be one of {', '.join(MEDIA)}, got {self.media!r}")
+        media = _Media(self.root, self.media)
+        files = self.wanted_files()
+        return VideoTable(
+            columns={
+                "verb": self._classes("verb", NUM_VERBS),
+                "noun": self._classes("noun", NUM_NOUNS),
+                "narration_id": datasets.Value("string"),
+                "participant_id": datasets.Value("string"),
+                "start_seconds": datasets.Value("float64"),
+                "stop_seconds": datasets.Value("float64"),
+                "start_frame": datasets.Value("int64"),
+                "stop_frame": datasets.Value("int64"),
+                "frames_per_second": datasets.Value("float64"),
+            },
+            splits={split: _read_split(path, split, media) for split, path in files.items()},
+        )
+
+    def _classes(self, kind: str, number: int) -> datasets.ClassLabel:
+        """Return the verb or noun classes, with their names if the file with the names is there."""
+        path = first_existing(self.folders(), [f"EPIC_100_{kind}_classes.csv", f"EPIC_100_{kind}_classes_v2.csv"])
+        if path is None:
+            return datasets.ClassLabel(num_classes=number)
+        names = read_label_names(path)
+        if len(names) != number:
+            raise ValueError(f"{path}: must hold the {number} {kind} classes, got {len(names)}")
+        return datasets.ClassLabel(names=names)
+
+
+class EpicKitchens100(VideoBuilder):
+    r"""EPIC-KITCHENS-100 for the `datasets` library, from files on the local disk.
+
+    A row is a segment. It has the columns `video_id` (the narration id, which is unique), `video` (not decoded:
+    `{"path": ..., "bytes": None}`, the untrimmed video or the folder of its frames; the path where a missing one
+    should be), `verb` and `noun` (97 and 300 classes; -1 in the test split, which has no labels), `narration_id`,
+    `participant_id`, `start_seconds`, `stop_seconds`, and `start_frame`, `stop_frame`: the numbers in the names of
+    the frame files, from 1, the last one not included.
+
+    Args:
+        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
+        data_dir: Folder of the data set.
+        **config_kwargs: Fields of `EpicKitchens100Config`.
+
+    Raises:
+        ValueError: If an argument or a row of an annotation file is wrong.
+        FileNotFoundError: If the data folder or an annotation file is missing.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from hf_video_tome.data.builders.epic_kitchens_100 import EpicKitchens100
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "EPIC_100_validation.csv").write_text(
+        ...     "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,verb_class,noun_class\n"
+        ...     "P01_11_0,P01,P01_11,00:00:00.00,00:00:01.89,0,2\n"
+        ... )
+        >>> builder = EpicKitchens100(cache_dir=tempfile.mkdtemp(), data_dir=str(folder))
+        >>> builder.download_and_prepare()
+        >>> row = builder.as_dataset(split="validation")[0]
+        >>> row["verb"], row["noun"], row["start_frame"], row["stop_frame"]
+        (0, 2, 1, 113)
+    """
+
+    BUILDER_CONFIG_CLASS = EpicKitchens100Config
+    DATASET = "epic-kitchens-100"
+    DESCRIPTION = (
+        "Actions in kitchens, seen by the person who acts: segments with one of 97 verbs and one of 300 nouns."
+    )
+    CITATION = """@article{damen2022rescaling,
+  title = {Rescaling Egocentric Vision: Collection, Pipeline and Challenges for EPIC-KITCHENS-100},
+  author = {Damen, Dima and Doughty, Hazel and Farinella, Giovanni Maria and Furnari, Antonino and others},
+  journal = {International Journal of Computer Vision},
+  volume = {130},
+  pages = {33--55},
+  year = {2022},
+}"""
+
+
+class _Media:
+    """Where videos and folders of frames are."""
+
+    def __init__(self, root: Path, media: str) -> None:
+        self.root = root / "EPIC-KITCHENS" if (root / "EPIC-KITCHENS").is_dir() else root
+        self.media = media
+        self.files = VideoFiles()
+        self.found: dict[tuple[str, str], Path] = {}
+
+    def find(self, participant: str, recording: str) -> Path:
+        """Return the path of a video or of its frames, or the one where it should be."""
+        key = participant, recording
+        if key not in self.found:
+            frames = self.root / participant / "rgb_frames" / recording
+            videos = self.root / participant / "videos"
+            if self.media == "frames" or (self.media == "auto" and frames.is_dir()):
+                self.found[key] = frames
+            else:
+                name = f"{recording}.MP4"
+                self.found[key] = self.files.find(videos, name) or videos / name
+        return self.found[key]
+
+
+def _table_unpickler() -> type[pickle.Unpickler]:
+    """Return a class that unpickles a table and nothing else."""
+    base: Any
+    try:
+        # Knows the pickles of older versions of pandas; not a public name.
+        base = importlib.import_module("pandas.compat.pickle_compat").Unpickler
+    except (ImportError, AttributeError):
+        base = pickle.Unpickler
+
+    class TableUnpickler(base):
+        def find_class(self, module: str, name: str) -> Any:
+            if (module, name) not in _PICKLE_NAMES:
+                raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a table")
+            return super().find_class(module, name)
+
+    return TableUnpickler
+
+
+def read_pickled_table(path: Path) -> list[Row]:
+    """Read a pickled pandas table of numbers and text, without running code that the file may hold.
+
+    Args:
+        path: The `.pkl` file.
+
+    Returns:
+        Its rows, all cells as text; the index is a column too where it has a name.
+
+    Raises:
+        ValueError: If the file is not such a table, or names anything but the parts of one.
+    """
+    try:
+        with path.open("rb") as file:
+            frame = _table_unpickler()(file).load()
+        if type(frame).__name__ != "DataFrame":
+            raise ValueError(f"it holds a {type(frame).__name__}")
+        frame.columns = [str(column) for column in frame.columns]  # a categorical index takes no further column
+        if any(name is not None and name not in frame.columns for name in frame.index.names):
+            frame = frame.reset_index()
+        columns = [str(column) for column in frame.columns]
+        records = list(frame.itertuples(index=False, name=None))
+    except Exception as error:  # a broken or hostile pickle can raise anything
+        raise ValueError(f"{path}: not the pickle of a pandas table ({error}); use the .csv file") from None
+    if not records:
+        raise ValueError(f"{path}: holds no row")
+    return [
+        Row(f"{path}, row {number}", {column: _as_text(cell) for column, cell in zip(columns, record, strict=True)})
+        for number, record in enumerate(records)
+    ]
+
+
+def _as_text(cell: object) -> str:
+    """Return a cell as a CSV file has it: a missing value is empty."""
+    missing = cell is None or (isinstance(cell, float) and math.isnan(cell))
+    return "" if missing else str(cell).strip()
+
+
+def _read_split(path: Path, split: str, media: _Media) -> list[dict[str, Any]]:
+    """Read the annotations of a split."""
+    required = ("narration_id", *_SEGMENT_COLUMNS, *(() if split == "test" else _CLASS_COLUMNS))
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        table = read_pickled_table(path)
+        check_columns(path, list(table[0].values), required)
+    else:
+        table = read_table(path, required)
+    rows = []
+    for row in table:
+        narration, participant, recording = (row.text(name) for name in ("narration_id", *_SEGMENT_COLUMNS[:2]))
+        start, stop = _seconds(row, "start_timestamp"), _seconds(row, "stop_timestamp")
+        start_frame, stop_frame = _frame(row, "start_frame", start), _frame(row, "stop_frame", stop)
+        for name, first, last in (("timestamp", start, stop), ("frame", start_frame, stop_frame)):
+            if last <= first:
+                raise ValueError(
+                    f"{row.where}: `stop_{name}` must be greater than `start_{name}`, got {float(last):g} and "
+                    f"{float(first):g}"
+                )
+        labelled = split != "test" or all(row.values.get(name) for name in _CLASS_COLUMNS)
+        rows.append(
+            {
+                "video_id": narration,
+                "video": str(media.find(participant, recording)),
+                "verb": row.integer("verb_class", maximum=NUM_VERBS - 1) if labelled else UNLABELLED,
+                "noun": row.integer("noun_class", maximum=NUM_NOUNS - 1) if labelled else UNLABELLED,
+                "narration_id": narration,
+                "participant_id": participant,
+                "start_seconds": float(start),
+                "stop_seconds": float(stop),
+                "start_frame": start_frame,
+                "stop_frame": stop_frame,
+                "frames_per_second": _frame_rate(recording),
+            }
+        )
+    check_unique((row.text("narration_id"), row.where) for row in table)
+    return rows
+
+
+def _seconds(row: Row, column: str) -> Fraction:
+    """Return a time stamp such as `00:01:02.34` in seconds."""
+    text = row.text(column)
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{row.where}: `{column}` must be a time such as 00:01:02.34, got {text!r}")
+    hours, minutes, seconds = match.groups()
+    return (int(hours) * 60 + int(minutes)) * 60 + Fraction(seconds)
+
+
+def _frame(row: Row, column: str, seconds: Fraction) -> int:
+    """Return a frame number: the row's own, or the one that the annotations have for that time."""
+    if row.values.get(column):
+        return row.integer(column, minimum=1)
+    recording = row.text("video_id")
+    rate = _frame_rate(recording)
+    if rate is None:
+        raise ValueError(
+            f"{row.where}: `video_id` must be like P01_01 or P01_101, which tells the frame rate, because "
+            f"`{column}` is not given; got {recording!r}"
+        )
+    return max(1, math.floor(seconds * int(rate)))
+
+
+def _frame_rate(recording: str) -> float | None:
+    """Return the rate that the frames of a recording were extracted with, which its name tells."""
+    match = _VIDEO_ID.fullmatch(recording)
+    # The extension of 2020 (three digits) has 50 frames a second, the videos of 2018 have 60.
+    return None if match is None else 50.0 if len(match[1]) == 3 else 60.0
+
+
+__all__ = [
+    "MEDIA",
+    "NUM_NOUNS",
+    "NUM_VERBS",
+    "EpicKitchens100",
+    "EpicKitchens100Config",
+    "read_pickled_table",
+]

@@ -1,0 +1,158 @@
+"""Something-Something v2 on the local disk, as a `datasets` builder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import datasets
+
+from ..annotations import UNLABELLED, VideoFiles, check_unique, first_existing, read_json, read_label_names
+from .video_builder import AnnotatedVideoConfig, VideoBuilder, VideoTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", "")
+_PREFIX = "something-something-v2-"
+
+
+@dataclass(eq=False)
+class SomethingSomethingV2Config(AnnotatedVideoConfig):
+    """Configuration of `SomethingSomethingV2`.
+
+    Attributes:
+        data_dir: Folder of the data set; `~` is the home folder.
+        splits: Splits to read; None reads all that are there.
+        annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked for
+            in `data_dir`, then in the working directory. None looks for `something-something-v2-{split}.json` and
+            `{split}.json` in `data_dir` and its folders `labels` and `annotations`.
+        labels: The file with the classes, `{template: "index"}`, with or without brackets. None looks for
+            `something-something-v2-labels.json` and `labels.json` in the same folders.
+    """
+
+    labels: str | os.PathLike[str] | None = None
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("", "labels", "annotations")
+
+    def usual_names(self, split: str) -> list[str]:
+        """Return the names that the annotation file of a split usually has."""
+        return [f"{_PREFIX}{split}.json", f"{split}.json"]
+
+    def read(self) -> VideoTable:
+        """Read the rows of the splits that are wanted."""
+        files = self.wanted_files()
+        if self.labels is not None:
+            labels: Path | None = self.file("labels", self.labels)
+        else:
+            labels = first_existing(self.folders(), self.usual_names("labels"))
+        if labels is None:
+            raise FileNotFoundError(
+                f"`labels`: no {' or '.join(self.usual_names('labels'))} in {str(self.root)!r} or its folders "
+                f"{', '.join(name for name in self.FOLDERS if name)}"
+            )
+        # The labels file too may have the templates with their brackets.
+        names = [_without_brackets(name) for name in read_label_names(labels, keys="name")]
+        check_unique((name, f"{labels}, class {index}") for index, name in enumerate(names))
+        indices = {name: index for index, name in enumerate(names)}
+        videos = _Videos(self.root)
+        return VideoTable(
+            columns={"label": datasets.ClassLabel(names=names)},
+            splits={split: _read_split(path, split, indices, labels, videos) for split, path in files.items()},
+        )
+
+
+class SomethingSomethingV2(VideoBuilder):
+    """Something-Something v2 for the `datasets` library, from files on the local disk.
+
+    Rows have the columns `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`; the path where a missing
+    file should be) and `label` (174 classes, the templates without their brackets; -1 in the test split, which has no
+    labels).
+
+    Args:
+        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
+        data_dir: Folder of the data set.
+        **config_kwargs: Fields of `SomethingSomethingV2Config`.
+
+    Raises:
+        ValueError: If an argument or an entry of an annotation file is wrong.
+        FileNotFoundError: If the data folder or an annotation file is missing.
+
+    Examples:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from hf_video_tome.data.builders.something_something_v2 import SomethingSomethingV2
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "labels.json").write_text(json.dumps({"Folding something": "0", "Holding something": "1"}))
+        >>> entry = {"id": "74225", "label": "holding a cup", "template": "Holding [something]"}
+        >>> _ = (folder / "validation.json").write_text(json.dumps([{**entry, "placeholders": ["a cup"]}]))
+        >>> builder = SomethingSomethingV2(cache_dir=tempfile.mkdtemp(), data_dir=str(folder))
+        >>> builder.download_and_prepare()
+        >>> rows = builder.as_dataset(split="validation")
+        >>> rows[0]["video_id"], rows.features["label"].int2str(rows[0]["label"])
+        ('74225', 'Holding something')
+    """
+
+    BUILDER_CONFIG_CLASS = SomethingSomethingV2Config
+    DATASET = "something-something-v2"
+    DESCRIPTION = (
+        "Short clips of people who do something with everyday objects: 174 classes that need time to be told apart."
+    )
+    CITATION = """@inproceedings{goyal2017something,
+  title = {The "something something" video database for learning and evaluating visual common sense},
+  author = {Goyal, Raghav and Ebrahimi Kahou, Samira and Michalski, Vincent and Materzynska, Joanna and others},
+  booktitle = {ICCV},
+  year = {2017},
+}"""
+
+
+class _Videos:
+    """Where the videos are: `{id}.webm` in one of the usual folders, or with another suffix after a conversion."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = VideoFiles()
+        self.folders = [root / name for name in _VIDEO_FOLDERS]
+        self.usual = next((folder for folder in self.folders[:-1] if folder.is_dir()), self.folders[0])
+
+    def find(self, identifier: str) -> Path:
+        """Return the path of a video, or the one where it should be."""
+        name = f"{identifier}.webm"
+        found = (self.files.find(folder, name) for folder in self.folders)
+        return next((path for path in found if path is not None), self.usual / name)
+
+
+def _without_brackets(template: str) -> str:
+    return template.replace("[", "").replace("]", "").strip()
+
+
+def _read_split(
+    path: Path, split: str, indices: dict[str, int], labels: Path, videos: _Videos
+) -> list[dict[str, Any]]:
+    """Read the annotations of a split."""
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path}: must hold a list of entries such as {{'id': ..., 'template': ...}}, none given")
+    rows = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}, entry {number}"
+        if not isinstance(entry, dict) or not str(entry.get("id") or "").strip():
+            raise ValueError(f"{where}: must have an `id`, got {entry!r}")
+        identifier, template = str(entry["id"]).strip(), entry.get("template")
+        if template is None and split == "test":
+            label = UNLABELLED
+        elif not isinstance(template, str):
+            raise ValueError(f"{where} (id {identifier}): `template` must be text, got {template!r}")
+        else:
+            name = _without_brackets(template)
+            if name not in indices:
+                raise ValueError(
+                    f"{where} (id {identifier}): unknown template {template!r}; {labels} has {len(indices)} others"
+                )
+            label = indices[name]
+        rows.append({"video_id": identifier, "video": str(videos.find(identifier)), "label": label})
+    check_unique((str(row["video_id"]), f"{path}, entry {number}") for number, row in enumerate(rows, start=1))
+    return rows
+
+
+__all__ = ["SomethingSomethingV2", "SomethingSomethingV2Config"]

@@ -1,0 +1,280 @@
+"""Loads a classifier together with the transform of its clips, by the name that a person knows it by."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_path
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from .configuration import TokenMergingConfigMixin
+    from .data.transforms import ClipTransform
+
+SAVED_TRANSFORM = "saved with the checkpoint"
+"""The `transform_source` of a classifier whose transform nobody had to guess."""
+
+
+_MAX_MESSAGE = 1000  # what transformers and torch say of a value can be as long as the value
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not there, or of no use; the message begins with its name."""
+
+
+class SettingsError(ValueError):
+    """Token merging settings do not go with a checkpoint; the message names the field, its value, what is allowed."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded checkpoint.
+
+    Attributes:
+        name: What the user called it.
+        location: Folder or Hub id that it came from.
+        model: The model, ready to run.
+        transform: How frames become its input.
+        transform_source: Where the transform came from.
+        device: Where the model lies.
+    """
+
+    name: str
+    location: str
+    model: PreTrainedModel
+    transform: ClipTransform
+    transform_source: str
+    device: torch.device
+
+
+def find_checkpoint(name: str | None = None) -> str:
+    """Says what to load for the name of a checkpoint.
+
+    A folder comes before a shipped checkpoint of the same name, as it does before a Hub id in transformers.
+
+    Args:
+        name: A folder, an id of the Hub, or one of `available()`; None for the default checkpoint.
+
+    Returns:
+        A folder, or an id of the Hub.
+
+    Raises:
+        CheckpointError: If it can only be meant as a folder and is not there or holds no checkpoint.
+
+    Examples:
+        >>> find_checkpoint("google/vivit-b-16x2-kinetics400")
+        'google/vivit-b-16x2-kinetics400'
+        >>> find_checkpoint("vivit-moving-digits") == str(checkpoint_path("vivit-moving-digits"))
+        True
+    """
+    if name is None:
+        return str(checkpoint_path())
+    allowed = f"a checkpoint is a folder, a model id on the Hub, or one of: {', '.join(available())}"
+    if not name.strip():  # would be the folder one is in
+        raise CheckpointError(f"{name!r}: is no name; {allowed}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(
+                f"{name}: this folder has no config.json; a checkpoint folder holds config.json and "
+                "model.safetensors, as save_pretrained writes them"
+            )
+        return str(path)
+    if name in available():
+        return str(checkpoint_path(name))
+    if path.exists():
+        raise CheckpointError(f"{name}: is a file; {allowed}")
+    if path.is_absolute() or name.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise CheckpointError(f"{name}: no such folder; {allowed}")
+    return name
+
+
+def load_classifier(
+    name: str | None = None,
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Classifier:
+    """Loads a checkpoint with its transform.
+
+    Args:
+        name: A folder, an id of the Hub, or one of `available()`; None for the default checkpoint.
+        dtype: Precision of the weights, a torch dtype or its name.
+        device: Where the model is to lie.
+        **settings: Token merging settings, as for `apply_token_merging`; what is not named is as saved.
+
+    Returns:
+        The classifier, in eval mode. A folder without a processor gets the usual transform of its architecture, and
+        its `transform_source` says so.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be loaded, is of another kind, or lacks weights.
+        SettingsError: If it does not go with the settings.
+
+    Examples:
+        >>> classifier = load_classifier("vivit-moving-digits", r=24)
+        >>> classifier.model.config.token_merging_r, classifier.transform_source
+        (24, 'saved with the checkpoint')
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForVideoClassification, PretrainedConfig
+
+    from .checkpoints.checks import (
+        CONFIG_FILE,
+        check_config,
+        check_config_content,
+        check_loaded,
+        check_weights,
+        find_weights,
+    )
+    from .tasks import classifier_tasks
+
+    location, shown = find_checkpoint(name), name or DEFAULT_CHECKPOINT
+    is_local = Path(location).is_dir()
+    no_folder = (
+        f"neither a folder here, nor one of the shipped checkpoints ({', '.join(available())}), nor could it be "
+        "loaded from the Hub: "
+    )
+    with quiet_transformers():
+        with _failures(shown, "" if is_local else no_folder):
+            content = _read_config(location) if is_local else PretrainedConfig.get_config_dict(location)[0]
+        with _failures(shown, f"{CONFIG_FILE}: "):
+            check_config_content(content)
+            config = AutoConfig.from_pretrained(location)
+            check_config(config)
+            classifier_tasks(config)  # here, as whatever reads its answers needs to know
+        with_settings(config, settings)
+        transform, source = _load_transform(location, config, shown)
+        with _failures(shown):
+            weights = find_weights(location, content)
+        with _failures(shown, f"{CONFIG_FILE}: no model can be built of it: "):
+            check_weights(config, weights)
+        # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
+        fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
+        with _failures(shown, "transformers cannot load it: "):
+            model, report = AutoModelForVideoClassification.from_pretrained(
+                location,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                return_dict=True,  # outputs are read by their names
+                **fields,
+            )
+            check_loaded(model, weights, report)
+    model.to(device)
+    return Classifier(shown, location, model.eval(), transform, source, torch.device(device))
+
+
+def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
+    """A copy of a config with other token merging settings.
+
+    Args:
+        config: A config with token merging fields.
+        settings: As for `apply_token_merging`.
+
+    Returns:
+        The copy.
+
+    Raises:
+        SettingsError: If the architecture does not have them, or their values are not possible for the config.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    from .configuration import PREFIX
+    from .models import ARCHITECTURES
+
+    for name in settings:
+        field = PREFIX + name.removeprefix(PREFIX)
+        if field not in config.token_merging_fields:
+            others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_fields]
+            if not others:
+                raise SettingsError(f"{field} is no setting of any architecture")
+            raise SettingsError(f"{field} goes with {', '.join(others)} only, not with {config.model_type}")
+    changed: TokenMergingConfigMixin = type(config).from_stock(config)
+    try:
+        changed.update_token_merging(**settings)
+    except (ValueError, StrictDataclassError) as error:
+        raise SettingsError(str(error)) from error
+    return changed
+
+
+def _read_config(location: str) -> Any:
+    """Content of the config.json in a folder."""
+    from transformers import PretrainedConfig
+
+    from .checkpoints.checks import CONFIG_FILE
+    from .saved_files import read_json_object
+
+    read_json_object(Path(location) / CONFIG_FILE)  # which says better what is wrong with it
+    return PretrainedConfig.get_config_dict(location)[0]
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hides progress bars and warnings of the loading: what matters of it is checked here and said in errors."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransform, str]:
+    """The transform saved with a checkpoint, and where it is from; for a folder without one the usual one."""
+    from .data.transforms import ClipTransform
+
+    with _failures(shown):
+        try:
+            return ClipTransform.from_pretrained(location, config=config), SAVED_TRANSFORM
+        except FileNotFoundError:
+            if not Path(location).is_dir():
+                raise
+        return ClipTransform.from_config(config), f"the usual one of {config.model_type}"
+
+
+@contextmanager
+def _failures(name: str, prefix: str = "") -> Iterator[None]:
+    """Turns whatever a bad checkpoint causes into a `CheckpointError` of one line.
+
+    That can be any exception: transformers and torch fail in every way on values that nobody expected.
+
+    Args:
+        name: What the user called the checkpoint.
+        prefix: Put before what does not begin with the name of a file.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    from .checkpoints.checks import FileError
+
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror:  # its number says nothing to people
+            text = f"{error.strerror}: {error.filename}"
+        if not isinstance(error, (OSError, ValueError, StrictDataclassError, SafetensorError)):
+            text = f"{type(error).__name__}: {text}"
+        if not isinstance(error, FileError):
+            text = prefix + text
+        raise CheckpointError(f"{name}: {' '.join(text.split())[:_MAX_MESSAGE]}") from error
