@@ -2,7 +2,7 @@
 
 from .assignment import Assignment, assign_pairs
 from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
-from .layout import SCOPES, TokenLayout
+from .layout import TokenLayout
 from .matching import (
     Matching,
     aggregate_heads,
@@ -29,8 +29,9 @@ from .schedule import (
     requested_removals,
     tokens_of_share,
 )
+from .scopes import SCOPES
 from .setting_error import SettingError
-from .settings import CHECKS, POSITIONS, Check, TokenMergingSettings, are_off, is_off
+from .settings import SETTINGS, Check, SettingInfo, TokenMergingSettings, are_off, is_off
 from .slot_means import keep_states, merge_sizes, merge_states
 from .step import MergeSettings, Step, merge_tokens
 from .tokens import Tokens, initial_tokens, is_real
@@ -38,15 +39,14 @@ from .trace import TokenMergingTrace, build_trace, unmerge
 from .values import is_between, shown
 
 __all__ = [
-    "CHECKS",
     "INPUT_STAGES",
     "MAX_LAYERS",
     "MAX_R",
     "MAX_SHARE",
     "MODES",
-    "POSITIONS",
     "SCHEDULE_INFLECTIONS",
     "SCOPES",
+    "SETTINGS",
     "Assignment",
     "Check",
     "Context",
@@ -57,6 +57,7 @@ __all__ = [
     "Plan",
     "Reduction",
     "SettingError",
+    "SettingInfo",
     "Step",
     "TokenLayout",
     "TokenMergingSettings",

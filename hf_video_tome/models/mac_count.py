@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..configuration import TokenMergingConfigMixin
 from ..merging import Context, Plan, Tokens
-from ..merging.layout import SHARED_SCOPES
+from ..merging.scopes import SHARED_SCOPES
 
 
 @dataclass(frozen=True)

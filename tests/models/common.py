@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, AutoModelForVideoClassification
 
 import hf_video_tome
+from hf_video_tome.configuration import _SAVED_RESOLVED as RESOLVED_WHEN_SAVED
 from hf_video_tome.models import ARCHITECTURES
-from hf_video_tome.saved_settings import RESOLVED_WHEN_SAVED
 from tests.tiny import BATCH_SIZE, NUM_LABELS, PIXEL_SHAPE
 from tests.toys import ADAPTIVE_MODES, toy_methods
 

@@ -25,15 +25,13 @@ from ..common import (
     input_errors,
     load_classifier,
     make_folder,
-    merging_settings,
     parse_named_values,
-    parse_r,
     print_busy,
     quiet_transformers,
     require_packages,
     with_settings,
 )
-from ..merging_options import MatchingOptions, ModesOption
+from ..merging_options import MatchingOptions, ModesOption, parse_setting, parse_settings
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
@@ -347,7 +345,7 @@ def _settings(
     chosen_before = config.token_merging_settings(resolved=True)
     saved = {name: value for name, value in chosen_before.items() if value != usual[name]}
     if r:
-        values: list[Any] = [parse_r(text) for text in r]
+        values: list[Any] = [parse_setting("r", text) for text in r]
     elif "r" in saved:
         values = [saved["r"]]
     else:
@@ -359,7 +357,7 @@ def _settings(
     chosen_schedules: list[str | None] = [*schedules] or [None]
     chosen_modes: list[str | None] = [*modes] or [None]
     for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
-        chosen = {**saved, **merging_settings(schedule=schedule, mode=mode), **common, "r": value}
+        chosen = {**saved, **parse_settings(schedule=schedule, mode=mode), **common, "r": value}
         if are_off(chosen):
             chosen = {"r": 0}  # nothing else counts
         with_settings(config, {**fresh, **chosen})

@@ -59,6 +59,7 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
             raise SettingError(
                 "token_merging_r",
                 settings.get("r"),
-                f"0 for attention_type={self.attention_type!r}: tokens are merged with 'divided_space_time' only",
+                f"0 for attention_type={self.attention_type!r}",
+                because="tokens are merged with 'divided_space_time' only",
             )
         return requested

@@ -16,9 +16,7 @@ from ...common import (
     input_errors,
     load_classifier,
     make_folder,
-    merging_settings,
     option_names,
-    parse_r,
     print_busy,
     read_benchmark,
     read_evaluation,
@@ -26,7 +24,7 @@ from ...common import (
     with_settings,
 )
 from ...evaluation import ClipOptions, DataOptions
-from ...merging_options import MatchingOptions, ModesOption
+from ...merging_options import MatchingOptions, ModesOption, parse_setting
 from ...option_groups import grouped_options
 from ...printing import progress_bar
 from .inputs import (
@@ -126,10 +124,8 @@ def command(
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
         if given and model is None:
             raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same one")
-    schedules = [
-        merging_settings(schedule=text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
-    ]
-    modes = [merging_settings(mode=text)["mode"] for text in mode or ["merge"]]
+    schedules = [parse_setting("schedule", text) for text in schedule or ["constant", "decreasing", "increasing"]]
+    modes = [parse_setting("mode", text) for text in mode or ["merge"]]
     values = None if r is None else [_one_r(text) for text in r]
     if values is not None and not any(values):
         raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
@@ -238,7 +234,7 @@ def command(
 
 
 def _one_r(text: str) -> int | float:
-    value = parse_r(text)
+    value = parse_setting("r", text)
     if isinstance(value, list):
         raise InputError(f"--r must be a number or a share here, got {text!r}")
     return value
