@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ._compat import attn_implementation, is_compiled_name, set_attn_implementation
 from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder, Host
 from .models.convert_modules import convert_modules
@@ -180,8 +181,8 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
     config = old.to_stock(found.entry.stock_config_class)
     for _, encoder in found.encoders:
         known = encoder.stock_attn_implementations
-        if known is not None and config._attn_implementation not in known:
-            config._attn_implementation = known[0]
+        if known is not None and attn_implementation(config) not in known:
+            set_attn_implementation(config, known[0])
     convert_modules(found.model, {merging: stock for stock, merging in found.entry.merging_classes.items()})
     _replace_config(model, old, config)
     return model
@@ -239,7 +240,7 @@ def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[N
         [32, 32, 32]
     """
     found: Any = _find_merging(model).model
-    if any(name.rpartition(".")[2] == "_orig_mod" for name, _ in model.named_modules()):  # torch.compile's wrapper
+    if any(is_compiled_name(name) for name, _ in model.named_modules()):
         raise RuntimeError(REFUSAL)
     return cast(AbstractContextManager[None], found.token_merging(**settings))
 

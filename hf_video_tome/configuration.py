@@ -7,6 +7,7 @@ import numbers
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedConfig
@@ -27,6 +28,7 @@ from .merging import (
     shown,
     tokens_of_share,
 )
+from .saved_files import read_json_object
 from .saved_settings import RESOLVED_WHEN_SAVED, settings_of_file
 
 PREFIX = "token_merging_"
@@ -496,7 +498,7 @@ class TokenMergingConfigMixin:
     @classmethod
     def from_json_file(cls, json_file: Any) -> Any:
         """See `PreTrainedConfig.from_json_file`; what was saved keeps its meaning."""
-        return cls.from_dict(cls._dict_from_json_file(json_file))  # type: ignore[attr-defined]
+        return cls.from_dict(read_json_object(Path(json_file)))
 
     @classmethod
     def _token_merging_defaults(cls) -> dict[str, Any]:

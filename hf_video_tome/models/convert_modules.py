@@ -7,7 +7,8 @@ from types import MethodType
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
+
+from .._compat import OLD_FORWARD, register_recorded_outputs
 
 
 def convert_modules(root: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
@@ -25,7 +26,7 @@ def convert_modules(root: nn.Module, classes: Mapping[type[nn.Module], type[nn.M
     """
     chosen = [(module, classes[type(module)]) for module in root.modules() if type(module) in classes]
     for module, _ in chosen:
-        replaced = "_old_forward" if "_old_forward" in module.__dict__ else "forward"
+        replaced = OLD_FORWARD if OLD_FORWARD in module.__dict__ else "forward"
         forward = module.__dict__.get(replaced)
         if forward is not None and getattr(forward, "__func__", None) is not type(module).forward:
             raise ValueError(
@@ -34,9 +35,9 @@ def convert_modules(root: nn.Module, classes: Mapping[type[nn.Module], type[nn.M
             )
     for module, new_class in chosen:
         module.__class__ = new_class
-        for name in ("forward", "_old_forward"):
+        for name in ("forward", OLD_FORWARD):
             if getattr(module.__dict__.get(name), "__self__", None) is module:
                 setattr(module, name, MethodType(new_class.forward, module))
         if isinstance(module, PreTrainedModel):
             # transformers looks up by class what a model can record, and fills that in when a model is built.
-            _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
+            register_recorded_outputs(module)

@@ -4,9 +4,8 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
+from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
 from ..convert_modules import convert_modules
@@ -51,14 +50,13 @@ class MotionformerAttention(stock.MotionformerAttention):
         """Runs the attention implementation, with the sizes of the keys (B, M) for proportional attention, or None."""
         return attend(
             self,
-            self.config._attn_implementation,
             stock.eager_attention_forward,
             query,
             key,
             value,
             size=size,
             scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
+            dropout=self.attention_dropout,
             **kwargs,
         )
 

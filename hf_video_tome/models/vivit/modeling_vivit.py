@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.models.vivit import modeling_vivit as stock
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
+from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
 from ..convert_modules import convert_modules
@@ -41,14 +40,13 @@ class VivitAttention(stock.VivitAttention):
         values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         context, weights = attend(
             self,
-            self.config._attn_implementation,
             stock.eager_attention_forward,
             queries,
             keys,
             values,
             size=step.attention_size,
             scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
+            dropout=self.attention_dropout,
             **kwargs,
         )
         reduction = step.decide(keys)
