@@ -1,4 +1,4 @@
-"""Turns stock modules into merging ones and back, in place."""
+"""Turns stock modules into merging ones and back, in place, and gives them the config that goes with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MethodType
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .._compat import OLD_FORWARD, register_recorded_outputs
 
@@ -41,3 +41,25 @@ def convert_modules(root: nn.Module, classes: Mapping[type[nn.Module], type[nn.M
         if isinstance(module, PreTrainedModel):
             # transformers looks up by class what a model can record, and fills that in when a model is built.
             register_recorded_outputs(module)
+
+
+def replace_config(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
+    """Gives all modules that share a config another one: wrappers, parts of it, and configs that it is part of.
+
+    Args:
+        model: The model.
+        old: The config that they share.
+        new: Takes its place.
+    """
+    replaced = {id(old): new}
+    for name, part in vars(old).items():
+        if isinstance(part, PreTrainedConfig):
+            replaced[id(part)] = getattr(new, name)
+    for module in model.modules():
+        config = module.__dict__.get("config")
+        if id(config) in replaced:
+            module.config = replaced[id(config)]
+        elif isinstance(config, PreTrainedConfig):
+            for name, part in vars(config).items():
+                if id(part) in replaced:
+                    setattr(config, name, replaced[id(part)])

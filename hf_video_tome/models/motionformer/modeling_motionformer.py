@@ -8,7 +8,6 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -91,11 +90,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
     """
 
     config_class = MotionformerConfig
-
-    def __init__(self, config: MotionformerConfig, **token_merging: Any) -> None:
-        merging_config: Any = self._token_merging_config(config, token_merging)
-        super().__init__(merging_config)
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -163,12 +158,8 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
     """
 
     config_class = MotionformerConfig
+    module_classes = MODULE_CLASSES | {stock.MotionformerModel: MotionformerModel}
     reads = "prefix"
-
-    def __init__(self, config: MotionformerConfig, **token_merging: Any) -> None:
-        merging_config: Any = self._token_merging_config(config, token_merging)
-        super().__init__(merging_config)
-        convert_modules(self.motionformer, {stock.MotionformerModel: MotionformerModel, **MODULE_CLASSES})
 
     @can_return_tuple
     def forward(

@@ -12,7 +12,6 @@ from transformers.models.timesformer import modeling_timesformer as stock
 from ..._compat import attn_implementation
 from ...merging import Plan, Step, mean_pool
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -196,10 +195,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
     """
 
     config_class = TimesformerConfig
-
-    def __init__(self, config: TimesformerConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -283,18 +279,9 @@ class TimesformerForVideoClassification(
     """
 
     config_class = TimesformerConfig
+    module_classes = MODULE_CLASSES | {stock.TimesformerModel: TimesformerModel}
+    stock_attn_implementation = "eager"
     reads = "prefix"
-
-    def __init__(self, config: TimesformerConfig, **token_merging: Any) -> None:
-        # The stock head would build the stock base model, which refuses all attention implementations but eager.
-        super(stock.TimesformerForVideoClassification, self).__init__(
-            self._token_merging_config(config, token_merging)
-        )
-        config = self.config
-        self.num_labels = config.num_labels
-        self.timesformer = TimesformerModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
 
     def forward(
         self,

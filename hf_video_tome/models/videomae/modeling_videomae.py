@@ -10,7 +10,6 @@ from transformers.models.videomae import modeling_videomae as stock
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
 from ...merging import Plan, Reduction, Step, Tokens, mean_pool
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -90,10 +89,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
     """
 
     config_class = VideoMAEConfig
-
-    def __init__(self, config: VideoMAEConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -166,10 +162,7 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
     """
 
     config_class = VideoMAEConfig
-
-    def __init__(self, config: VideoMAEConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self.videomae, {stock.VideoMAEModel: VideoMAEModel, **MODULE_CLASSES})
+    module_classes = MODULE_CLASSES | {stock.VideoMAEModel: VideoMAEModel}
 
     @can_return_tuple
     def forward(

@@ -10,7 +10,6 @@ from transformers.models.videoprism import modeling_videoprism as stock
 
 from ..._compat import TransformersKwargs, attention_function, attn_implementation, can_return_tuple, capture_outputs
 from ...merging import Plan, Reduction, Step, Tokens, size_bias
-from ..convert_modules import convert_modules
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import TokenMergingOutputMixin
@@ -167,10 +166,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
     """
 
     config_class = VideoPrismVisionConfig
-
-    def __init__(self, config: VideoPrismVisionConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -263,10 +259,7 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
     """
 
     config_class = VideoPrismVisionConfig
-
-    def __init__(self, config: VideoPrismVisionConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self.vision_model, {stock.VideoPrismVisionModel: VideoPrismVisionModel, **MODULE_CLASSES})
+    module_classes = MODULE_CLASSES | {stock.VideoPrismVisionModel: VideoPrismVisionModel}
 
     @can_return_tuple
     def forward(

@@ -10,7 +10,6 @@ from transformers.models.vivit import modeling_vivit as stock
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..cpu.embed_tubelets import embed_tubelets
 from ..fused_activation import fused_activation
 from ..head_mixin import TokenMergingHeadMixin
@@ -135,10 +134,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
     """
 
     config_class = VivitConfig
-
-    def __init__(self, config: VivitConfig, add_pooling_layer: bool = True, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging), add_pooling_layer)
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -215,11 +211,8 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
     """
 
     config_class = VivitConfig
+    module_classes = MODULE_CLASSES | {stock.VivitModel: VivitModel}
     reads = "prefix"
-
-    def __init__(self, config: VivitConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self.vivit, {stock.VivitModel: VivitModel, **MODULE_CLASSES})
 
     @can_return_tuple
     def forward(

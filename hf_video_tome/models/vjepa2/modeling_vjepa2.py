@@ -14,7 +14,6 @@ from transformers.models.vjepa2 import modeling_vjepa2 as stock
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
 from ...merging import Plan, Reduction, Step, Tokens
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..cpu.embed_tubelets import embed_tubelets
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
@@ -176,11 +175,8 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
     """
 
     config_class = VJEPA2Config
+    module_classes = MODULE_CLASSES
     _supports_flex_attn = True
-
-    def __init__(self, config: VJEPA2Config, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
 
     def forward(
         self,
@@ -291,18 +287,9 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
     """
 
     config_class = VJEPA2Config
+    module_classes = MODULE_CLASSES | {stock.VJEPA2Model: VJEPA2Model}
+    stock_attn_implementation = "eager"
     _supports_flex_attn = True
-
-    def __init__(self, config: VJEPA2Config, **token_merging: Any) -> None:
-        # The stock head would build the stock base model, which refuses flex attention.
-        super(stock.VJEPA2ForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
-        config = self.config
-        self.num_labels = config.num_labels
-        self.vjepa2 = VJEPA2Model(config)
-        self.pooler = stock.VJEPA2AttentivePooler(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-        convert_modules(self, MODULE_CLASSES)
 
     @can_return_tuple
     def forward(
