@@ -26,8 +26,9 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 # Attention on sdpa may run in blocks instead. Gone: compare names, "sdpa".
 from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa_attention_forward
 
-# Finds the function of an attention implementation. Gone: `transformers.AttentionInterface`, which is documented.
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+# Finds the function of an attention implementation: transformers looks for `ALL_ATTENTION_FUNCTIONS.get_interface(`
+# in the source of models that can change theirs. Gone: `transformers.AttentionInterface`, which is documented.
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 # What a forward of transformers takes and how it returns. Gone: `dict[str, Any]`, `to_tuple()`, reading the config.
@@ -47,11 +48,6 @@ modules."""
 
 
 # --- attention implementations
-def attention_function(implementation: str | None, eager: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function of an attention implementation; `eager` for "eager"."""
-    return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-
-
 def attn_implementation(config: PreTrainedConfig) -> str | None:
     """Returns the attention implementation of a config; None before a model was built from it.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._compat import attention_function, attn_implementation, sdpa_attention_forward
+from .._compat import ALL_ATTENTION_FUNCTIONS, attn_implementation, sdpa_attention_forward
 from ..merging import append_size_channel, size_bias
 from .cpu.block_attention import attend_in_blocks, is_faster_in_blocks
 
@@ -60,7 +60,7 @@ def attend(
         The context (B, N, H, D) and the attention weights (B, H, N, N), or None where the implementation has none.
     """
     implementation = attn_implementation(module.config) if implementation is None else implementation
-    interface = attention_function(implementation, eager_attention_forward)
+    interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     mask, head_dim = None, query.shape[-1]
     if size is not None:
         if takes_mask(implementation, query.device, query.dtype):

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.videoprism import modeling_videoprism as stock
 
-from ..._compat import TransformersKwargs, attention_function, attn_implementation, can_return_tuple, capture_outputs
+from ..._compat import (
+    ALL_ATTENTION_FUNCTIONS,
+    TransformersKwargs,
+    attn_implementation,
+    can_return_tuple,
+    capture_outputs,
+)
 from ...merging import Plan, Reduction, Step, Tokens, size_bias
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
@@ -103,7 +109,9 @@ class VideoPrismAttention(stock.VideoPrismAttention):
             size = clips_to_frames(size, step.layout.num_frames)
         remedy = "or set token_merging_proportional_attention=False"
         arguments = {"attention_mask": None, **size_arguments(self, size, queries.shape[2], queries.dtype, remedy)}
-        interface = attention_function(attn_implementation(self.config), stock.eager_attention_forward)
+        interface = ALL_ATTENTION_FUNCTIONS.get_interface(
+            attn_implementation(self.config), stock.eager_attention_forward
+        )
         context, weights = interface(
             self,
             queries,

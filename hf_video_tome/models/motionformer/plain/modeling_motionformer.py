@@ -18,8 +18,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 
 from ...._compat import (
+    ALL_ATTENTION_FUNCTIONS,
     TransformersKwargs,
-    attention_function,
     attn_implementation,
     can_return_tuple,
     capture_outputs,
@@ -246,7 +246,7 @@ class MotionformerAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Runs the attention implementation: (B, H, N, D) -> (B, N, H, D), and weights where it has them."""
-        return attention_function(attn_implementation(self.config), eager_attention_forward)(
+        return ALL_ATTENTION_FUNCTIONS.get_interface(attn_implementation(self.config), eager_attention_forward)(
             self,
             query,
             key,
