@@ -142,6 +142,7 @@ def _first_pass(
         "variant": variant,
         "batch_size": batch_size,
         "requested_per_layer": statistics.fmean(merging.check_token_merging()),
+        "num_tokens": merging.token_layout.num_tokens,
         "token_counts": token_counts(merging),
         "macs": macs.to_dict(),
         "mac_ratio": mac_count(merging, **merging.unmerged_settings).total / macs.total,
