@@ -7,6 +7,7 @@ import numbers
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedConfig
@@ -28,6 +29,7 @@ from .merging import (
     tokens_of_share,
 )
 from .merging.setting_error import PREFIX
+from .saved_files import read_json_object
 from .saved_settings import settings_of_file
 
 DEFAULT_INPUT_KEEP = 2 / 3
@@ -491,7 +493,7 @@ class TokenMergingConfigMixin:
     @classmethod
     def from_json_file(cls, json_file: Any) -> Any:
         """See `PreTrainedConfig.from_json_file`; what was saved keeps its meaning."""
-        return cls.from_dict(cls._dict_from_json_file(json_file))  # type: ignore[attr-defined]
+        return cls.from_dict(read_json_object(Path(json_file)))
 
     @classmethod
     def _token_merging_defaults(cls) -> dict[str, Any]:

@@ -189,6 +189,7 @@ def command(
     """Runs the command; see `HELP`."""
     import torch
 
+    from ..._compat import compiler_freezes
     from ...benchmark import BenchmarkResults, machine, make_variants, run_benchmark
     from ...benchmark.runner import BenchmarkError, num_passes
 
@@ -221,7 +222,7 @@ def command(
     if output is not None:
         _check_output(output, overwrite)
 
-    freezing = compiled and _compiler_freezes()
+    freezing = compiled and compiler_freezes()
     with cpu_threads(threads or torch.get_num_threads()):
         conditions = {
             "model": subject.name,
@@ -394,17 +395,11 @@ def _check_compiler(device: torch.device) -> None:
         raise InputError("--compile needs triton on a GPU: pip install triton")
 
 
-def _compiler_freezes() -> bool:
-    """Whether compiled models have their weights in them, rearranged for the machine (TORCHINDUCTOR_FREEZING=1)."""
-    from torch._inductor import config
-
-    return bool(config.freezing)
-
-
 def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]) -> Any:
     """The stock classifier of transformers, in float32 on the CPU."""
     import torch
 
+    from ..._compat import build_model
     from ...api import remove_token_merging
     from ...models import ARCHITECTURES
 
@@ -414,7 +409,7 @@ def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]
     torch.manual_seed(seed)
     with quiet_transformers():
         try:
-            return stock_class._from_config(subject.stock)
+            return build_model(stock_class, subject.stock)
         except Exception as error:
             # Sizes and names that transformers and torch cannot build of fail in any way: KeyError, RuntimeError, ...
             if not config_options:

@@ -196,7 +196,8 @@ def command(
         settings = [setting["resolved"] for setting in results["settings"]]
         counts = [setting["token_counts"] for setting in results["settings"]]
         processor = ProcessorTime()
-        passes = num_rounds * (1 + sum(tokens[-1] < tokens[0] for tokens in counts))
+        num_tokens = classifier.model.config.token_layout.num_tokens
+        passes = num_rounds * (1 + sum(tokens[-1] < num_tokens for tokens in counts))
         with progress_bar(f"timing {len(settings)} settings", passes) as advance:
             speed_ups = measure_speed_ups(
                 classifier.model,
@@ -219,7 +220,8 @@ def command(
             "input": "random clips, all settings in turn, median of the ratios",
         }
     with input_errors(ValueError):
-        curves = accuracy_curves(results, speed_ups)
+        num_tokens = None if classifier is None else classifier.model.config.token_layout.num_tokens
+        curves = accuracy_curves(results, speed_ups, num_tokens)
     make_folder(target)
     conditions = {**conditions_of_run(results["run"]), "speed": conditions_of_speed}
     note = f"± one standard error over {results['num_labelled']} clips; dotted: unmerged"
