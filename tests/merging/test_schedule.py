@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hf_video_tome.merging import (
     MAX_LAYERS,
     MAX_R,
-    MODES,
     TokenLayout,
     check_r,
     check_schedule,
@@ -203,8 +202,3 @@ class TestChecks:
         with pytest.raises(ValueError, match=r"constant.*decreasing.*increasing.*\[-1, 1\]") as error:
             check_schedule(schedule)
         assert repr(schedule) in str(error.value)
-
-
-def test_the_five_modes_are_registered():
-    assert {"merge", "drop", "hybrid", "random_merge", "random_drop"} <= set(MODES)
-    assert [name for name, mode in MODES.items() if mode.needs_threshold] == ["hybrid"]
