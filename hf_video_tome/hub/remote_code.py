@@ -26,6 +26,8 @@ from ..version import __version__
 
 PACKAGE = __name__.split(".")[0]
 _ALL_ARCHITECTURES = (PACKAGE, f"{PACKAGE}.models")
+# Packages that only hand out names of their modules.
+_HAND_OUT = (*_ALL_ARCHITECTURES, f"{PACKAGE}.merging")
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The hf-video-tome authors
@@ -87,7 +89,7 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
         >>> code = collect_remote_code("videomae")
         >>> code.auto_map["AutoModelForVideoClassification"]
         'modeling_videomae.VideoMAEForVideoClassification'
-        >>> "merging.py" in code.files, "registration.py" in code.files
+        >>> "merging_plan.py" in code.files, "registration.py" in code.files
         (True, False)
     """
     if model_type not in ARCHITECTURES:
@@ -166,8 +168,8 @@ def _relative_imports(module: ModuleType, text: str, flat_name: Any) -> list[_Im
             continue
         origin = import_module(resolve_name("." * node.level + (node.module or ""), package))
         start, end = position(node.lineno, node.col_offset), position(node.end_lineno or 0, node.end_col_offset or 0)
-        if origin.__name__ in _ALL_ARCHITECTURES:
-            # Where a name comes from is carried along, not the package that imports all architectures to hand it out.
+        if origin.__name__ in _HAND_OUT:
+            # Where a name comes from is carried along, not the package that hands it out.
             sources = {alias: _source(origin, alias.name) for alias in node.names}
             statements = [f"from .{flat_name(source)} import {ast.unparse(it)}" for it, source in sources.items()]
             found.append(_Import(start, end, f"\n{' ' * node.col_offset}".join(statements), tuple(sources.values())))
@@ -203,7 +205,7 @@ def _source(package: ModuleType, name: str) -> ModuleType:
             continue
         if name in [alias.asname or alias.name for alias in node.names]:
             return import_module(resolve_name("." * node.level + node.module, package.__name__))
-    raise RuntimeError(f"{name} is imported from {package.__name__}, which holds all architectures")
+    raise RuntimeError(f"{name} is imported from {package.__name__}, which does not hand it out")
 
 
 def _value(module: ModuleType, name: str) -> Any:
