@@ -6,29 +6,36 @@ stock models do, but for three things: TimeSformer runs on fused attention, the 
 labels) rather than (batch, 1, labels), and clips that do not fit the checkpoint are refused.
 """
 
-from .api import (
-    apply_token_merging,
-    mac_count,
-    paper_settings,
-    remove_token_merging,
-    set_token_merging,
-    token_counts,
-    token_merging,
-)
-from .configuration import TokenMergingConfigMixin
-from .data.processor import ClipProcessor
-from .merging import SettingError, TokenMergingTrace
-from .models.mac_count import MacCount
-from .models.motionformer import MotionformerConfig, MotionformerForVideoClassification, MotionformerModel
-from .models.timesformer import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
-from .models.videomae import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEModel
-from .models.videoprism import VideoPrismForVideoClassification, VideoPrismVisionConfig, VideoPrismVisionModel
-from .models.vivit import VivitConfig, VivitForVideoClassification, VivitModel
-from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
-from .registration import register
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_names
+from ._own_command import is_own_command
 from .version import __version__
 
-register()
+if TYPE_CHECKING:
+    from .api import (
+        apply_token_merging,
+        mac_count,
+        paper_settings,
+        remove_token_merging,
+        set_token_merging,
+        token_counts,
+        token_merging,
+    )
+    from .configuration import TokenMergingConfigMixin
+    from .data.processor import ClipProcessor
+    from .merging.setting_error import SettingError
+    from .merging.trace import TokenMergingTrace
+    from .models.mac_count import MacCount
+    from .models.motionformer import MotionformerConfig, MotionformerForVideoClassification, MotionformerModel
+    from .models.timesformer import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
+    from .models.videomae import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEModel
+    from .models.videoprism import VideoPrismForVideoClassification, VideoPrismVisionConfig, VideoPrismVisionModel
+    from .models.vivit import VivitConfig, VivitForVideoClassification, VivitModel
+    from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
+    from .registration import register as register
 
 __all__ = [
     "ClipProcessor",
@@ -63,3 +70,10 @@ __all__ = [
     "token_counts",
     "token_merging",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)
+
+if not is_own_command():  # whose commands register when they begin to work
+    from . import registration
+
+    registration.register()

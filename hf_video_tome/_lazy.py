@@ -1,40 +1,64 @@
-"""Names of a package that are imported on first use."""
+"""Names of a package that are imported on first use (PEP 562), written once: as imports for type checkers."""
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Protocol, cast
 
 
-def lazy_names(
-    package: str, modules: Mapping[str, Sequence[str]]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+class _SourceLoader(Protocol):
+    def get_source(self, fullname: str) -> str | None: ...
+
+
+def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Makes `__getattr__` and `__dir__` of a package whose modules are slow to import, or need more than is installed.
 
-    Type checkers do not run them: they read the same imports under `if TYPE_CHECKING`.
+    The names are those that its `__init__.py` imports under `if TYPE_CHECKING`, which type checkers and editors read
+    and Python does not run. The modules that they come from are names of the package, too, as they are of a package
+    that imports them.
 
     Args:
         package: `__name__` of the package.
-        modules: From each module inside the package to the names that the package has from it.
 
     Returns:
         `__getattr__` and `__dir__`.
 
     Examples:
-        >>> module_getattr, _ = lazy_names("hf_video_tome.data", {"clips": ["read_clips"]})
+        >>> module_getattr, _ = lazy_names("hf_video_tome.data")
         >>> module_getattr("read_clips").__module__
         'hf_video_tome.data.video.clips'
     """
-    module_of = {name: module for module, names in modules.items() for name in names}
+    origins = _type_checking_imports(package)
+    modules = {origin.partition(".")[0] for origin in origins.values()}
 
     def module_getattr(name: str) -> Any:
-        if name not in module_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f".{module_of[name]}", package), name)
+        if name in origins:
+            return getattr(import_module(f".{origins[name]}", package), name)
+        if name in modules:
+            return import_module(f".{name}", package)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def module_dir() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *module_of})
+        return sorted({*vars(sys.modules[package]), *origins})
 
     return module_getattr, module_dir
+
+
+def _type_checking_imports(package: str) -> dict[str, str]:
+    """Returns from each name that a package imports for type checkers to its module: "video.clips", ".tasks"."""
+    spec = find_spec(package)
+    source = None if spec is None else cast(_SourceLoader, spec.loader).get_source(package)
+    if source is None:
+        raise ImportError(f"{package} needs the source of its __init__.py, which names what it imports on first use")
+    return {
+        alias.name: "." * (node.level - 1) + str(node.module)
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }

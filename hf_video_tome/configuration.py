@@ -12,23 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedConfig
 
-from .merging import (
-    MAX_LAYERS,
-    MODES,
-    SCOPES,
-    SETTINGS,
-    MergeSettings,
-    Plan,
-    SettingError,
-    SettingInfo,
-    TokenLayout,
-    TokenMergingSettings,
-    is_between,
-    requested_removals,
-    shown,
-    tokens_of_share,
-)
-from .merging.setting_error import PREFIX
+from .merging.layout import TokenLayout
+from .merging.modes import MODES
+from .merging.plan import Plan
+from .merging.schedule import MAX_LAYERS, requested_removals, tokens_of_share
+from .merging.scopes import SCOPES
+from .merging.setting_error import PREFIX, SettingError
+from .merging.settings import SETTINGS, SettingInfo, TokenMergingSettings
+from .merging.step import MergeSettings
+from .merging.values import is_between, shown
 from .saved_files import read_json_object
 from .saved_settings import settings_of_file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .merging import are_off
+from .merging.settings import are_off
 
 _DEFAULTS_OF_0 = {"schedule": "constant", "pooling": "weighted"}
 _DEFAULTS_OF_0_BY_MODEL_TYPE: dict[str, dict[str, Any]] = {

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..configuration import TokenMergingConfigMixin
 from ..describe import setting_name
-from ..merging import MODES, max_removable, tokens_of_share
+from ..merging.modes import MODES
+from ..merging.schedule import max_removable, tokens_of_share
 from ..tasks import ACTION
 from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
 

@@ -14,10 +14,10 @@ from typing import Annotated
 
 import typer
 
+from .command import Command
 from .commands import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError
 from .printing import OutputError, one_line, print_error, print_line, print_lines, print_safely, safe_printing
-from .single_values import SingleValuesCommand
 
 PROGRAM = "hf-video-tome"
 
@@ -39,7 +39,7 @@ for _name, _module in (
     ("save", save),
     ("demo", demo),
 ):
-    app.command(_name, cls=SingleValuesCommand, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
+    app.command(_name, cls=Command, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
 app.add_typer(analyze.app, name="analyze", help=analyze.HELP, short_help=analyze.SHORT_HELP)
 
 

@@ -23,8 +23,8 @@ from ..checkpoints import DEFAULT_CHECKPOINT
 from ..describe import describe_settings
 from ..loading import Classifier
 from ..loading import quiet_transformers as quiet_transformers  # for the commands
-from ..merging import are_off
 from ..merging.setting_error import PREFIX, SettingError
+from ..merging.settings import are_off
 from .printing import one_line, print_note
 
 if TYPE_CHECKING:

@@ -46,22 +46,4 @@ __all__ = [
     "split_by_group",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "augmentation": ["ClipAugmentation"],
-        "video.clips": ["VideoSegment", "read_clips"],
-        "video.decoding": [
-            "frame_timestamps",
-            "probe_video",
-            "read_frames",
-            "read_frames_at",
-        ],
-        "video.frame_folder": ["FrameFolder"],
-        "video.types": ["VideoDecodingError", "VideoInfo"],
-        "groups": ["split_by_group"],
-        "loading": ["DATASETS", "DatasetEntry", "load"],
-        "sampling": ["ClipSampling", "sample_frame_indices", "sampling_preset"],
-        "transforms": ["ClipTransform"],
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__)

@@ -37,22 +37,4 @@ __all__ = [
     "read_predictions",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "examples": ["Examples", "read_examples"],
-        "loop": ["Progress"],
-        "output": ["read_predictions"],
-        "results": ["Difference", "EvaluationResults", "SettingResults", "Share", "TaskResults"],
-        "runner": ["evaluate"],
-        ".tasks": [
-            "Prediction",
-            "Task",
-            "check_finite",
-            "classifier_tasks",
-            "match_labels",
-            "output_name",
-            "predict_labels",
-        ],
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__)

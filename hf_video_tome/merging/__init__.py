@@ -1,42 +1,52 @@
-"""Token merging in plain PyTorch: nothing here knows of transformers."""
+"""Token merging in plain PyTorch: nothing here knows of transformers.
 
-from .assignment import Assignment, assign_pairs
-from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
-from .layout import TokenLayout
-from .matching import (
-    Matching,
-    aggregate_heads,
-    bipartite_soft_matching,
-    cosine_matching,
-    cosine_scores,
-    random_matching,
-    random_scores,
-)
-from .modes import MODES, Context, Mode, half_at_most, register_mode
-from .plan import Plan
-from .pooling import mean_pool
-from .proportional import append_size_channel, log_size, size_bias
-from .reduction import Reduction, reduce_tokens
-from .schedule import (
-    MAX_LAYERS,
-    MAX_R,
-    MAX_SHARE,
-    SCHEDULE_INFLECTIONS,
-    check_r,
-    check_schedule,
-    max_removable,
-    removals_per_layer,
-    requested_removals,
-    tokens_of_share,
-)
-from .scopes import SCOPES
-from .setting_error import SettingError
-from .settings import SETTINGS, Check, SettingInfo, TokenMergingSettings, are_off, is_off
-from .slot_means import keep_states, merge_sizes, merge_states
-from .step import MergeSettings, Step, merge_tokens
-from .tokens import Tokens, initial_tokens, is_real
-from .trace import TokenMergingTrace, build_trace, unmerge
-from .values import is_between, shown
+The names below are imported on first use: the settings and their checks need no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .assignment import Assignment, assign_pairs
+    from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
+    from .layout import TokenLayout
+    from .matching import (
+        Matching,
+        aggregate_heads,
+        bipartite_soft_matching,
+        cosine_matching,
+        cosine_scores,
+        random_matching,
+        random_scores,
+    )
+    from .modes import MODES, Context, Mode, half_at_most, register_mode
+    from .plan import Plan
+    from .pooling import mean_pool
+    from .proportional import append_size_channel, log_size, size_bias
+    from .reduction import Reduction, reduce_tokens
+    from .schedule import (
+        MAX_LAYERS,
+        MAX_R,
+        MAX_SHARE,
+        SCHEDULE_INFLECTIONS,
+        check_r,
+        check_schedule,
+        max_removable,
+        removals_per_layer,
+        requested_removals,
+        tokens_of_share,
+    )
+    from .scopes import SCOPES
+    from .setting_error import SettingError
+    from .settings import SETTINGS, Check, SettingInfo, TokenMergingSettings, are_off, is_off
+    from .slot_means import keep_states, merge_sizes, merge_states
+    from .step import MergeSettings, Step, merge_tokens
+    from .tokens import Tokens, initial_tokens, is_real
+    from .trace import TokenMergingTrace, build_trace, unmerge
+    from .values import is_between, shown
 
 __all__ = [
     "INPUT_STAGES",
@@ -98,3 +108,5 @@ __all__ = [
     "tokens_of_share",
     "unmerge",
 ]
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -35,13 +35,7 @@ __all__ = [
     "trainer_metrics",
 ]
 
-_MODULES = {
-    "action_accuracy": ["ActionAccuracy"],
-    "agreement": ["Agreement"],
-    "negative_log_likelihood": ["NegativeLogLikelihood"],
-    "per_class_accuracy": ["PerClassAccuracy"],
-    "top_k_accuracy": ["TopKAccuracy"],
-}
+_METRICS = ("action_accuracy", "agreement", "negative_log_likelihood", "per_class_accuracy", "top_k_accuracy")
 
 
 def metric_path(name: str) -> Path:
@@ -61,9 +55,9 @@ def metric_path(name: str) -> Path:
         >>> metric_path("agreement").name
         'agreement.py'
     """
-    if name not in _MODULES:
-        raise ValueError(f"`name` must be one of {', '.join(map(repr, _MODULES))}, got {name!r}.")
+    if name not in _METRICS:
+        raise ValueError(f"`name` must be one of {', '.join(map(repr, _METRICS))}, got {name!r}.")
     return Path(__file__).resolve().with_name(f"{name}.py")
 
 
-__getattr__, __dir__ = lazy_names(__name__, {**_MODULES, "trainer": ["trainer_metrics"]})
+__getattr__, __dir__ = lazy_names(__name__)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._compat import ALL_ATTENTION_FUNCTIONS, attn_implementation, sdpa_attention_forward
-from ..merging import append_size_channel, size_bias
+from ..merging.proportional import append_size_channel, size_bias
 from .cpu.block_attention import attend_in_blocks, is_faster_in_blocks
 
 

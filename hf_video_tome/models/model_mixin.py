@@ -12,7 +12,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .._compat import set_attn_implementation
 from ..configuration import PREFIX, ClipShape, TokenMergingConfigMixin
-from ..merging import Plan, TokenMergingSettings
+from ..merging.plan import Plan
+from ..merging.settings import TokenMergingSettings
 from .convert_modules import convert_modules, replace_config
 from .pixel_values import check_pixel_values
 from .saved_names import rename_saved_weights

@@ -50,13 +50,4 @@ __all__ = [
     "write_animation",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "animation": ["write_animation"],
-        "contact_sheet": ["save_contact_sheet"],
-        "merged_tokens": ["ClipGeometry", "identity_colours", "merged_tokens_image", "model_view", "token_map"],
-        "saving": ["save_layers", "save_tokens"],
-        "traced_clip": ["TracedClip", "trace_clip"],
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...merging import are_off
+from ...merging.settings import are_off
 from ..common import (
     Dtype,
     InputError,

@@ -6,7 +6,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
-from ...merging import Plan, Reduction, Step, Tokens
+from ...merging.plan import Plan
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin

@@ -8,7 +8,9 @@ import transformers
 from huggingface_hub.dataclasses import strict
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
-from ...merging import SettingError, TokenLayout, TokenMergingSettings
+from ...merging.layout import TokenLayout
+from ...merging.setting_error import SettingError
+from ...merging.settings import TokenMergingSettings
 
 
 @strict

@@ -10,7 +10,9 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.timesformer import modeling_timesformer as stock
 
 from ..._compat import attn_implementation
-from ...merging import Plan, Step, mean_pool
+from ...merging.plan import Plan
+from ...merging.pooling import mean_pool
+from ...merging.step import Step
 from ..attention import attend
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin

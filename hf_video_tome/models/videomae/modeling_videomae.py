@@ -8,7 +8,11 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.videomae import modeling_videomae as stock
 
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
-from ...merging import Plan, Reduction, Step, Tokens, mean_pool
+from ...merging.plan import Plan
+from ...merging.pooling import mean_pool
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin

@@ -15,7 +15,11 @@ from ..._compat import (
     can_return_tuple,
     capture_outputs,
 )
-from ...merging import Plan, Reduction, Step, Tokens, size_bias
+from ...merging.plan import Plan
+from ...merging.proportional import size_bias
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import TokenMergingOutputMixin

@@ -8,7 +8,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.models.vivit import modeling_vivit as stock
 
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
-from ...merging import Plan, Reduction, Step, Tokens
+from ...merging.plan import Plan
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
 from ..cpu.embed_tubelets import embed_tubelets
 from ..fused_activation import fused_activation

@@ -12,7 +12,10 @@ from transformers.models.vivit.modeling_vivit import eager_attention_forward
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
-from ...merging import Plan, Reduction, Step, Tokens
+from ...merging.plan import Plan
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
 from ..cpu.embed_tubelets import embed_tubelets
 from ..head_mixin import TokenMergingHeadMixin

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typer
 
+from ...command import Command
 from ...printing import print_lines
-from ...single_values import SingleValuesCommand
 from . import accuracy, confusion, layers, splice
 
 SHORT_HELP = "See what merging does: accuracy, confusions, layers, clip splicing."
@@ -20,7 +20,7 @@ Drawing needs matplotlib: pip install "hf-video-tome[viz]"
 
 app = typer.Typer(name="analyze", help=HELP, no_args_is_help=False, rich_markup_mode=None, add_completion=False)
 for _name, _module in (("accuracy", accuracy), ("confusion", confusion), ("layers", layers), ("splice", splice)):
-    app.command(_name, cls=SingleValuesCommand, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
+    app.command(_name, cls=Command, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
 
 
 @app.callback(invoke_without_command=True)
