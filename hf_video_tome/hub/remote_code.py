@@ -81,7 +81,7 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
         >>> code = collect_remote_code("videomae")
         >>> code.auto_map["AutoModelForVideoClassification"]
         'modeling_videomae.VideoMAEForVideoClassification'
-        >>> "merging.py" in code.files, "registration.py" in code.files
+        >>> "merging_plan.py" in code.files, "registration.py" in code.files
         (True, False)
     """
     if model_type not in ARCHITECTURES:
