@@ -28,7 +28,7 @@ import hf_video_tome
 from hf_video_tome.benchmark import BenchmarkResults
 from hf_video_tome.checkpoints import available
 from hf_video_tome.cli import app, run
-from hf_video_tome.cli.common import merging_settings
+from hf_video_tome.cli.merging_options import parse_settings
 from hf_video_tome.conversion.state_dict import convertible_architectures
 from hf_video_tome.data import DATASETS
 from hf_video_tome.data.video.encoding import write_video
@@ -182,7 +182,7 @@ def test_commands_that_are_shown_only_have_options_and_values_that_exist(page: P
     for setting in ("r", "mode", "schedule", "scope", "pooling", "threshold", "head_aggregation"):
         for value in listed(values.get(setting)):
             asked = {"r": None, "schedule": None, setting: value, "threshold": 0.5 if value == "hybrid" else None}
-            config.update_token_merging(**merging_settings(**asked))
+            config.update_token_merging(**parse_settings(**asked))
     for dataset in listed(values.get("dataset")):
         assert dataset in DATASETS
     for model in listed(values.get("model")):
@@ -190,7 +190,7 @@ def test_commands_that_are_shown_only_have_options_and_values_that_exist(page: P
         known = model in (*available(), *ARCHITECTURES, "MODEL") or "/" in model or made_by_the_page
         assert known, f"no checkpoint {model!r}"
     for architecture in listed(values.get("architecture")):
-        assert architecture in convertible_architectures()
+        assert architecture in convertible_architectures(), "no converter"
 
 
 def test_there_are_commands_that_are_shown_only() -> None:
