@@ -8,7 +8,7 @@ import inspect
 
 import pytest
 
-PACKAGES = ["data", "evaluation", "metrics", "visualization"]
+PACKAGES = ["analysis", "data", "evaluation", "metrics", "visualization"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

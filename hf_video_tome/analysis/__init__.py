@@ -6,8 +6,9 @@ imported on first use. Only the functions that draw need matplotlib: `pip instal
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .accuracy import AccuracyCurve, AccuracyPoint, accuracy_curves, draw_accuracy, setting_grid
@@ -26,38 +27,6 @@ if TYPE_CHECKING:
         study_splices,
         whole_classes,
     )
-
-_MODULES = {
-    "AccuracyCurve": "accuracy",
-    "AccuracyPoint": "accuracy",
-    "Clips": "clips",
-    "ConfusionChange": "confusion",
-    "Estimate": "estimates",
-    "LayerStudy": "layers",
-    "SpliceStudy": "splice",
-    "accuracy_curves": "accuracy",
-    "choose_classes": "confusion",
-    "compare_confusions": "confusion",
-    "confusion_counts": "confusion",
-    "draw_accuracy": "accuracy",
-    "draw_confusion": "confusion",
-    "draw_layers": "layers",
-    "draw_splices": "splice",
-    "duplicate_layer": "layers",
-    "estimate": "estimates",
-    "load_clips": "clips",
-    "partner_means": "partners",
-    "random_partner_mean": "partners",
-    "save_layer_groups": "layers",
-    "save_splice_examples": "splice",
-    "setting_grid": "accuracy",
-    "splice_frames": "splice",
-    "splice_mask": "splice",
-    "study_layers": "layers",
-    "study_splices": "splice",
-    "unmerged_keys": "keys",
-    "whole_classes": "splice",
-}
 
 __all__ = [
     "AccuracyCurve",
@@ -91,12 +60,24 @@ __all__ = [
     "whole_classes",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "accuracy": ["AccuracyCurve", "AccuracyPoint", "accuracy_curves", "draw_accuracy", "setting_grid"],
+        "clips": ["Clips", "load_clips"],
+        "confusion": ["ConfusionChange", "choose_classes", "compare_confusions", "confusion_counts", "draw_confusion"],
+        "estimates": ["Estimate", "estimate"],
+        "keys": ["unmerged_keys"],
+        "layers": ["LayerStudy", "draw_layers", "duplicate_layer", "save_layer_groups", "study_layers"],
+        "partners": ["partner_means", "random_partner_mean"],
+        "splice": [
+            "SpliceStudy",
+            "draw_splices",
+            "save_splice_examples",
+            "splice_frames",
+            "splice_mask",
+            "study_splices",
+            "whole_classes",
+        ],
+    },
+)
