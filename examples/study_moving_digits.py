@@ -22,7 +22,6 @@ import copy
 import csv
 import json
 import math
-import platform
 import sys
 import tempfile
 import textwrap
@@ -42,6 +41,7 @@ from study_budgets import certain_distance, table
 from transformers import AutoModelForVideoClassification
 
 import hf_video_tome
+from hf_video_tome.benchmark import machine
 from hf_video_tome.checkpoints import checkpoint_path
 from hf_video_tome.data.loading import load
 from hf_video_tome.data.moving_digits import NOUNS, VARIANTS
@@ -868,6 +868,7 @@ VARIANT_NOTES = {
 
 def what_was_run(study: Study) -> str:
     """Says what the numbers are of."""
+    cpu = machine(torch.device("cpu"))["cpu"]
     standard, harder = study.standard, study.harder
     subject = standard[0][1].subject
     layout = subject.config.token_layout
@@ -909,20 +910,10 @@ def what_was_run(study: Study) -> str:
         "head pools (VideoMAE). Dropping keeps every size at one, so that pooling and proportional attention have "
         f"nothing to weigh there. The thresholds of `hybrid` are the paper's for VideoMAE ({COMMON_THRESHOLD:g}), and "
         f"one that lies above the similarity of many pairs on validation clips ({HIGH_THRESHOLD:g}).",
-        f"Machine: {processor()}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}, "
+        f"Machine: {cpu}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, hf-video-tome {hf_video_tome.__version__}.",
     ]
     return "\n".join(paragraph(line, bullet=True) for line in lines)
-
-
-def processor() -> str:
-    """The name of the CPU."""
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def modes_section(study: Study, ledger: Ledger, folder: str, removed: str) -> str:

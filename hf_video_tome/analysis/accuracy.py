@@ -13,7 +13,7 @@ from ..describe import setting_name
 from ..merging.modes import MODES
 from ..merging.schedule import max_removable, tokens_of_share
 from ..tasks import ACTION
-from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
+from .drawing import COLOURS, GREY, MARKERS, add_legend, add_note, new_figure, save, tidy
 
 PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)
 """The sweep of r in "Video, How Do Your Tokens Merge?" (CVPRW 2025), as shares of the initial tokens; the first is the
@@ -273,15 +273,7 @@ def draw_accuracy(
     handles = {
         label: handle for axes in grid[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
-        [handles[label] for label in labels],
-        labels,
-        loc="lower center",
-        ncol=min(len(labels), 4),
-        frameon=False,
-        fontsize=8,
-        bbox_to_anchor=(0.5, 0.035),
-    )
+    add_legend(figure, {label: handles[label] for label in labels}, 0.035)
     figure.suptitle(title, fontsize=10, parse_math=False)
     add_note(figure, note)
     figure.subplots_adjust(

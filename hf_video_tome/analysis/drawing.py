@@ -71,6 +71,19 @@ def add_note(figure: Figure, text: str) -> None:
     )
 
 
+def add_legend(figure: Figure, handles: dict[str, Any], bottom: float) -> None:
+    """Names what is drawn below the plots, at most four in a row; `bottom` is a share of the height."""
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="lower center",
+        ncol=min(len(handles), 4),
+        frameon=False,
+        fontsize=8,
+        bbox_to_anchor=(0.5, bottom),
+    )
+
+
 def tidy(axes: Any) -> None:
     """Takes away the frame on two sides of a plot and adds a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)

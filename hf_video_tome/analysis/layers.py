@@ -23,7 +23,7 @@ from ..merging.tokens import initial_tokens
 from ..merging.trace import TokenMergingTrace, build_trace
 from ..visualization import ClipGeometry, save_contact_sheet, token_map
 from .clips import Clips, merging, normalized, run_clips, seeded
-from .drawing import COLOURS, GREY, add_note, new_figure, save, tidy
+from .drawing import COLOURS, GREY, add_legend, add_note, new_figure, save, tidy
 from .estimates import Estimate, estimate
 from .keys import unmerged_keys
 from .partners import Floats, matched_sets, partner_mean, random_partner_mean
@@ -311,9 +311,7 @@ def draw_layers(study: LayerStudy, path: str | os.PathLike[str], *, title: str =
         elif measure != "key_similarity":
             axes.set_ylim(bottom=0)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncol=len(labels), frameon=False, fontsize=8, bbox_to_anchor=(0.5, 0.05)
-    )
+    add_legend(figure, dict(zip(labels, handles, strict=True)), 0.05)
     figure.suptitle(title, fontsize=10, parse_math=False)
     add_note(figure, note)
     figure.subplots_adjust(left=0.05, right=0.99, top=0.84, bottom=0.28, wspace=0.25)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .encoder import Encoder, register_encoder
+from .encoder import Encoder, register_encoder, stock_class_of
 from .host import Host, register_host
 
 
@@ -96,15 +96,13 @@ ARCHITECTURES: dict[str, Architecture] = {}
 """All architectures by model type."""
 
 
-def register_architecture(
-    encoder: Encoder, stock_head_class: type[nn.Module], head_class: type[nn.Module], **known: Any
-) -> Architecture:
+def register_architecture(encoder: Encoder, head_class: type[nn.Module], **known: Any) -> Architecture:
     """Registers an encoder, its classifier, and what is known of published checkpoints.
 
     Args:
         encoder: The base model.
-        stock_head_class: The classifier of transformers, which shares the config of the base model.
-        head_class: The one that merges tokens; has the name of the stock class.
+        head_class: The classifier that merges tokens; has the name of that of transformers, and the config of the base
+            model.
         **known: The other fields of `Architecture`.
 
     Returns:
@@ -114,10 +112,10 @@ def register_architecture(
         ValueError: If the model type or the classifier is taken, or class names differ from the stock ones.
     """
     register_encoder(encoder)
-    stock: Any = stock_head_class
+    stock = stock_class_of(head_class)
     classifier = register_host(
         Host(
-            stock_class=stock_head_class,
+            stock_class=stock,
             model_class=head_class,
             config_class=encoder.config_class,
             stock_config_class=encoder.stock_config_class,

@@ -81,3 +81,8 @@ def attend(
         **kwargs,
     )
     return context[..., :head_dim], weights
+
+
+def split_heads(x: Tensor, head_dim: int) -> Tensor:
+    """Takes the heads of queries, keys or values apart: (B, N, H * D) -> (B, H, N, D)."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)

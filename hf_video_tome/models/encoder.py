@@ -16,27 +16,42 @@ class Encoder:
     """A base model that merges tokens.
 
     Attributes:
-        model_type: As in transformers.
-        config_class: Config with the token merging fields; has the name of the stock class.
-        stock_config_class: The config of transformers.
-        model_class: Base model that merges tokens; has the name of the stock class.
-        stock_model_class: The base model of transformers.
-        module_classes: From each stock module class to the one that merges: all that the base model, and what pools
-            its tokens, are made of.
+        model_class: Base model that merges tokens, of which all classes have the names of the stock ones.
         mac_count: Counts the multiply-accumulates of one clip, given a config of `config_class`.
         weight_conversions: Keys of transformers' checkpoint conversions that the model needs for older checkpoints.
         stock_attn_implementations: Attention implementations that the stock model can be put back to; None: all.
     """
 
-    model_type: str
-    config_class: Any
-    stock_config_class: Any
-    model_class: type[nn.Module]
-    stock_model_class: type[nn.Module]
-    module_classes: Mapping[type[nn.Module], type[nn.Module]]
+    model_class: Any
     mac_count: Callable[[Any], MacCount]
     weight_conversions: tuple[str, ...] = ()
     stock_attn_implementations: tuple[str, ...] | None = None
+
+    @property
+    def model_type(self) -> str:
+        """As in transformers."""
+        return str(self.config_class.model_type)
+
+    @property
+    def config_class(self) -> Any:
+        """Config with the token merging fields."""
+        return self.model_class.config_class
+
+    @property
+    def stock_config_class(self) -> Any:
+        """The config of transformers."""
+        return stock_class_of(self.config_class)
+
+    @property
+    def stock_model_class(self) -> type[nn.Module]:
+        """The base model of transformers."""
+        return stock_class_of(self.model_class)
+
+    @property
+    def module_classes(self) -> Mapping[type[nn.Module], type[nn.Module]]:
+        """From each stock module class to the one that merges: what base model and pooler are made of."""
+        classes: Mapping[type[nn.Module], type[nn.Module]] = self.model_class.module_classes
+        return classes
 
     @property
     def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
@@ -58,7 +73,8 @@ def register_encoder(encoder: Encoder) -> Encoder:
         The same entry.
 
     Raises:
-        ValueError: If the model type is taken, or class names differ from the stock ones (transformers goes by them).
+        ValueError: If the model type is taken, or a class has not the name of its stock class, by which transformers
+            goes.
     """
     if encoder.model_type in ENCODERS:
         raise ValueError(f"the encoder {encoder.model_type!r} is registered already")
@@ -76,3 +92,15 @@ def check_names(merging_classes: Mapping[Any, Any]) -> None:
     for stock_class, merging_class in merging_classes.items():
         if stock_class.__name__ != merging_class.__name__:
             raise ValueError(f"{merging_class.__name__} must have the name of its stock class {stock_class.__name__}")
+
+
+def stock_class_of(merging_class: Any) -> Any:
+    """Returns the class that one that merges stands for: the first of its bases that has its name.
+
+    Raises:
+        ValueError: If none has.
+    """
+    for base in merging_class.__mro__[1:]:
+        if base.__name__ == merging_class.__name__:
+            return base
+    raise ValueError(f"{merging_class.__name__} must have the name of its stock class, got bases of other names only")

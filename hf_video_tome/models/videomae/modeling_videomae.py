@@ -13,7 +13,7 @@ from ...merging.pooling import mean_pool
 from ...merging.reduction import Reduction
 from ...merging.step import Step
 from ...merging.tokens import Tokens
-from ..attention import attend
+from ..attention import attend, split_heads
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -30,10 +30,9 @@ class VideoMAESelfAttention(stock.VideoMAESelfAttention):
         """Returns (context (B, N, C), weights); with a step (context (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states)
-        hidden_shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
-        keys = self.key(hidden_states).view(hidden_shape).transpose(1, 2)
-        values = self.value(hidden_states).view(hidden_shape).transpose(1, 2)
-        queries = self.query(hidden_states).view(hidden_shape).transpose(1, 2)
+        keys = split_heads(self.key(hidden_states), self.attention_head_size)
+        values = split_heads(self.value(hidden_states), self.attention_head_size)
+        queries = split_heads(self.query(hidden_states), self.attention_head_size)
         context, weights = attend(
             self,
             stock.eager_attention_forward,

@@ -20,6 +20,7 @@ from ...merging.proportional import size_bias
 from ...merging.reduction import Reduction
 from ...merging.step import Step
 from ...merging.tokens import Tokens
+from ..attention import split_heads
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import TokenMergingOutputMixin
@@ -104,10 +105,9 @@ class VideoPrismAttention(stock.VideoPrismAttention):
         """
         if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
-        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        queries = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        keys = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        queries = split_heads(self.q_proj(hidden_states), self.head_dim)
+        keys = split_heads(self.k_proj(hidden_states), self.head_dim)
+        values = split_heads(self.v_proj(hidden_states), self.head_dim)
         size = step.attention_size
         if size is not None:
             size = clips_to_frames(size, step.layout.num_frames)

@@ -12,7 +12,7 @@ from ...merging.plan import Plan
 from ...merging.reduction import Reduction
 from ...merging.step import Step
 from ...merging.tokens import Tokens
-from ..attention import attend
+from ..attention import attend, split_heads
 from ..cpu.embed_tubelets import embed_tubelets
 from ..fused_activation import fused_activation
 from ..head_mixin import TokenMergingHeadMixin
@@ -35,11 +35,9 @@ class VivitAttention(stock.VivitAttention):
         """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
-        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        queries = self.q_proj(step.queries(hidden_states))
-        queries = queries.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        keys = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        queries = split_heads(self.q_proj(step.queries(hidden_states)), self.head_dim)
+        keys = split_heads(self.k_proj(hidden_states), self.head_dim)
+        values = split_heads(self.v_proj(hidden_states), self.head_dim)
         context, weights = attend(
             self,
             stock.eager_attention_forward,

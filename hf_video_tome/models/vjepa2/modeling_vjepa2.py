@@ -16,7 +16,7 @@ from ...merging.plan import Plan
 from ...merging.reduction import Reduction
 from ...merging.step import Step
 from ...merging.tokens import Tokens
-from ..attention import attend
+from ..attention import attend, split_heads
 from ..cpu.embed_tubelets import embed_tubelets
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
@@ -44,10 +44,9 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
         """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states, position_mask)
-        hidden_shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
-        queries = self.query(hidden_states).view(hidden_shape).transpose(1, 2)
-        keys = self.key(hidden_states).view(hidden_shape).transpose(1, 2)
-        values = self.value(hidden_states).view(hidden_shape).transpose(1, 2)
+        queries = split_heads(self.query(hidden_states), self.attention_head_size)
+        keys = split_heads(self.key(hidden_states), self.attention_head_size)
+        values = split_heads(self.value(hidden_states), self.attention_head_size)
         position = step.tokens.position
         assert position is not None  # the encoder starts with those of the grid
         # The axes share the head's channels evenly, so one table serves all three.
@@ -100,13 +99,12 @@ class VJEPA2PoolerSelfAttention(stock.VJEPA2PoolerSelfAttention):
         """
         if attention_mask is None:
             return super().forward(hidden_states)
-        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         context, weights = attend(
             self,
             eager_attention_forward,
-            self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2),
-            self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2),
-            self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2),
+            split_heads(self.q_proj(hidden_states), self.head_dim),
+            split_heads(self.k_proj(hidden_states), self.head_dim),
+            split_heads(self.v_proj(hidden_states), self.head_dim),
             size=attention_mask,
             scaling=self.scale,
             dropout=self.dropout,
@@ -133,13 +131,12 @@ class VJEPA2PoolerCrossAttention(stock.VJEPA2PoolerCrossAttention):
         """
         if attention_mask is None:
             return super().forward(queries, keys, values)
-        heads = (self.num_heads, self.head_dim)
         context, weights = attend(
             self,
             eager_attention_forward,
-            self.q_proj(queries).unflatten(-1, heads).transpose(1, 2),
-            self.k_proj(keys).unflatten(-1, heads).transpose(1, 2),
-            self.v_proj(values).unflatten(-1, heads).transpose(1, 2),
+            split_heads(self.q_proj(queries), self.head_dim),
+            split_heads(self.k_proj(keys), self.head_dim),
+            split_heads(self.v_proj(values), self.head_dim),
             size=attention_mask,
             scaling=self.scale,
             dropout=self.dropout,
