@@ -236,7 +236,7 @@ class Loop:
             "video_id": example.video_id,
             "setting": setting,
             "token_merging": changes,
-            **predict_video(logits.numpy(), self.tasks, example.labels, self.top_k),
+            **predict_video(logits, self.tasks, example.labels, self.top_k),
         }
 
 
