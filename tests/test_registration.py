@@ -346,7 +346,7 @@ class TestImports:
         added = set(loaded["the package"]) - set(loaded["transformers"])
         assert not {name for name in added if name == module or name.startswith(f"{module}.")}
 
-    @pytest.mark.parametrize("module", ["data.transforms", "data.video", "cli", "visualization"])
+    @pytest.mark.parametrize("module", ["data.video", "cli", "visualization"])
     def test_importing_the_package_does_not_load_its_own(self, loaded, module):
         assert not [name for name in loaded["the package"] if name.startswith(f"hf_video_tome.{module}")]
 
