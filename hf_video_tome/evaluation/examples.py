@@ -111,20 +111,29 @@ def read_examples(
     examples: list[Example] = []
     seen: set[str] = set()
     for number, row in enumerate(rows):
-        if "video" not in row:
-            raise ValueError(f"row {number} of the data set has no column 'video', only {', '.join(map(repr, row))}")
-        source = _source(row["video"], row, number)
-        video_id = row.get("video_id")
-        if video_id is None:
-            video_id = source if isinstance(source, str) else f"{number:08d}"
-        if video_id in seen:
-            raise ValueError(f"row {number} of the data set has the video_id {video_id!r}, which an earlier row has")
-        seen.add(video_id)
-        segment = _segment(row, source, number)
-        examples.append(Example(video_id, source, segment, _labels(row, number, tasks, orders)))
+        try:
+            example = _example(row, f"{number:08d}", tasks, orders)
+            if example.video_id in seen:
+                raise ValueError(f"has the video_id {example.video_id!r}, which an earlier row has")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"row {number} of the data set: {error}") from None
+        seen.add(example.video_id)
+        examples.append(example)
     if not examples:
         raise ValueError("the data set has no rows")
     return Examples(tuple(examples), matched_by)
+
+
+def _example(
+    row: Mapping[str, Any], name: str, tasks: Sequence[Task], orders: Mapping[str, list[int] | None]
+) -> Example:
+    for column in ("video", *(task.name for task in tasks)):
+        if column not in row:
+            raise ValueError(f"no column {column!r}, only {', '.join(map(repr, row))}")
+    source, video_id = _source(row["video"], row), row.get("video_id")
+    if video_id is None:
+        video_id = source if isinstance(source, str) else name
+    return Example(video_id, source, _segment(row, source), _labels(row, tasks, orders))
 
 
 def _undecoded(rows: Any) -> tuple[Iterable[Mapping[str, Any]], Mapping[str, Any]]:
@@ -139,7 +148,7 @@ def _undecoded(rows: Any) -> tuple[Iterable[Mapping[str, Any]], Mapping[str, Any
     return rows, features
 
 
-def _source(video: Any, row: Mapping[str, Any], number: int) -> str | bytes | FrameFolder:
+def _source(video: Any, row: Mapping[str, Any]) -> str | bytes | FrameFolder:
     if isinstance(video, Mapping):
         content, video = video.get("bytes"), video.get("path")
         if content is not None and not (video and os.path.exists(video)):
@@ -147,10 +156,8 @@ def _source(video: Any, row: Mapping[str, Any], number: int) -> str | bytes | Fr
     if isinstance(video, (bytes, bytearray, memoryview)):
         return bytes(video)
     if not isinstance(video, (str, os.PathLike)):
-        raise ValueError(
-            f"row {number} of the data set: 'video' must be a path, bytes or a dictionary with 'path' or 'bytes', got "
-            f"{type(video).__name__}"
-        )
+        kind = type(video).__name__
+        raise ValueError(f"'video' must be a path, bytes or a dictionary with 'path' or 'bytes', got {kind}")
     path = os.fspath(video)
     start, stop = row.get("start_frame"), row.get("stop_frame")
     if start is not None and stop is not None and os.path.isdir(path):
@@ -158,46 +165,30 @@ def _source(video: Any, row: Mapping[str, Any], number: int) -> str | bytes | Fr
     return path
 
 
-def _segment(row: Mapping[str, Any], source: str | bytes | FrameFolder, number: int) -> VideoSegment | None:
+def _segment(row: Mapping[str, Any], source: str | bytes | FrameFolder) -> VideoSegment | None:
     start, stop = row.get("start_seconds"), row.get("stop_seconds")
     if (start is None) != (stop is None):
-        raise ValueError(
-            f"row {number} of the data set must have both of 'start_seconds' and 'stop_seconds' or none, got "
-            f"{start!r} and {stop!r}"
-        )
+        raise ValueError(f"must have both of 'start_seconds' and 'stop_seconds' or none, got {start!r} and {stop!r}")
     if start is None or stop is None or isinstance(source, FrameFolder):
         return None
-    try:
-        return VideoSegment(float(start), float(stop))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"row {number} of the data set: {error}") from None
+    return VideoSegment(float(start), float(stop))
 
 
 def _labels(
-    row: Mapping[str, Any], number: int, tasks: Sequence[Task], orders: Mapping[str, list[int] | None]
+    row: Mapping[str, Any], tasks: Sequence[Task], orders: Mapping[str, list[int] | None]
 ) -> tuple[int, ...] | None:
     labels = []
     for task in tasks:
-        if task.name not in row:
-            raise ValueError(
-                f"row {number} of the data set has no column {task.name!r}, which the classifier answers; it has "
-                f"{', '.join(map(repr, row))}"
-            )
         value, order = row[task.name], orders[task.name]
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, Integral):
-            raise ValueError(
-                f"row {number} of the data set: {task.name!r} must be a class number, an integer, got {value!r}"
-            )
+            raise ValueError(f"{task.name!r} must be a class number, an integer, got {value!r}")
         value = int(value)
         if value < 0:
             return None
         allowed = task.size if order is None else len(order)
         if value >= allowed:
-            raise ValueError(
-                f"row {number} of the data set: {task.name!r} must be a class number from 0 to {allowed - 1}, got "
-                f"{value!r}"
-            )
+            raise ValueError(f"{task.name!r} must be a class number from 0 to {allowed - 1}, got {value!r}")
         labels.append(value if order is None else order[value])
     return tuple(labels)
