@@ -26,7 +26,7 @@ def test_type_checkers_see_the_same_names_from_the_same_modules(name):
     package = importlib.import_module(f"hf_video_tome.{name}")
     tree = ast.parse(inspect.getsource(package))
     seen = {
-        (node.module, alias.name)
+        ("." * node.level + str(node.module), alias.name)
         for block in tree.body
         if isinstance(block, ast.If)
         for node in block.body
@@ -36,5 +36,5 @@ def test_type_checkers_see_the_same_names_from_the_same_modules(name):
     lazy = set(package.__all__) - {"metric_path"}
     assert {imported for _, imported in seen} == lazy
     for module, imported in seen:
-        owner = importlib.import_module(f"hf_video_tome.{name}.{module}")
+        owner = importlib.import_module(module, package.__name__)
         assert getattr(package, imported) is getattr(owner, imported)

@@ -272,6 +272,8 @@ def test_the_pipeline_takes_it_as_video_processor_without_a_warning(model_type, 
 
     processor = hf_video_tome.ClipProcessor.from_pretrained(tmp_path)
     assert processor.model_input_names == [model.main_input_name]
+    other = hf_video_tome.ClipProcessor.from_pretrained(tmp_path, model_input_name="pixel_values")
+    assert other.model_input_names == ["pixel_values"]
     classify = pipeline("video-classification", str(tmp_path), video_processor=processor, device="cpu")
     answers = classify(clip, top_k=2)
     assert warned == []

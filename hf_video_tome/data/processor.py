@@ -11,9 +11,10 @@ import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.video_utils import load_video
 
+from ..saved_files import find_saved_files, read_json_object
 from .processor_settings import PROCESSOR_SETTINGS, load_processor_settings
-from .processor_settings import model_input_name as input_name_of
 from .transforms import ClipTransform
+from .usual_inputs import USUAL_INPUTS
 
 _INPUT_NAMES = ("pixel_values_videos", "pixel_values")
 
@@ -27,8 +28,8 @@ class ClipProcessor(BaseImageProcessor):
     and is for any model whose frames need a step that transformers does not have (`subtract_mean_frame`).
 
     Args:
-        model_input_name: What the model calls its input, `"pixel_values_videos"` (V-JEPA 2, VideoPrism) or
-            `"pixel_values"`. None: the latter where the settings name a class of VideoMAE, ViViT or TimeSformer.
+        model_input_name: What the model calls its input: `"pixel_values_videos"` (V-JEPA 2, VideoPrism) or
+            `"pixel_values"`.
         **settings: What the file of a processor of transformers holds, such as `size`, `crop_size` and `image_mean`:
             see `ClipTransform.from_dict`.
 
@@ -45,14 +46,14 @@ class ClipProcessor(BaseImageProcessor):
 
     model_input_names: ClassVar[list[str]] = list(_INPUT_NAMES[:1])
 
-    def __init__(self, model_input_name: str | None = None, **settings: Any) -> None:
-        name = input_name_of({**settings, "model_input_name": model_input_name})
-        if name not in _INPUT_NAMES:
-            raise ValueError(f"model_input_name must be {' or '.join(map(repr, _INPUT_NAMES))}, got {name!r}")
+    def __init__(self, model_input_name: str = _INPUT_NAMES[0], **settings: Any) -> None:
+        if model_input_name not in _INPUT_NAMES:
+            allowed = " or ".join(map(repr, _INPUT_NAMES))
+            raise ValueError(f"model_input_name must be {allowed}, got {model_input_name!r}")
         transform = ClipTransform.from_dict(settings, type(self).__name__)
         # What steps that are left out would need stays known, for calls that ask for these steps.
         super().__init__(**{**_given(settings), **transform.to_processor_settings()})
-        self.model_input_names = [name]  # type: ignore[misc]  # transformers reads it of the instance
+        self.model_input_names = [model_input_name]  # type: ignore[misc]  # transformers reads it of the instance
 
     @property
     def transform(self) -> ClipTransform:
@@ -76,6 +77,8 @@ class ClipProcessor(BaseImageProcessor):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> ClipProcessor:
         """Reads the settings that were saved with a checkpoint, those of a video processor before others.
 
+        What the model calls its input follows from the checkpoint's `config.json` where the settings do not say it.
+
         Args:
             pretrained_model_name_or_path: A folder, a JSON file in it, or a model id on the Hub.
             **kwargs: Where and how to look on the Hub (`revision`, `cache_dir`, `token`, `local_files_only`), and
@@ -91,9 +94,11 @@ class ClipProcessor(BaseImageProcessor):
         """
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
         settings, source = load_processor_settings(pretrained_model_name_or_path, **hub_options)
-        changes = {"model_input_name": kwargs.get("model_input_name") or input_name_of(settings), **_given(kwargs)}
-        ClipTransform.from_dict({**settings, **changes}, source)  # whose messages name the file
-        return cls(**{**settings, **changes})
+        settings |= _given(kwargs)
+        ClipTransform.from_dict(settings, source)  # whose messages name the file
+        saved = settings.pop("model_input_name", None)
+        name = kwargs.get("model_input_name") or saved
+        return cls(name or _saved_input_name(pretrained_model_name_or_path, hub_options), **settings)
 
     def preprocess(
         self,
@@ -151,6 +156,16 @@ class ClipProcessor(BaseImageProcessor):
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 _ARRAYS = (np.ndarray, torch.Tensor)
 _PATHS = (str, os.PathLike)
+
+
+def _saved_input_name(name_or_path: str | os.PathLike[str], hub_options: Mapping[str, Any]) -> str:
+    """What the model of a checkpoint calls its input."""
+    folder = os.path.dirname(name_or_path) if os.path.isfile(name_or_path) else name_or_path
+    for file in find_saved_files(folder, ["config.json"], **hub_options):
+        usual = USUAL_INPUTS.get(str(read_json_object(file).get("model_type")))
+        if usual is not None:
+            return usual.model_input_name
+    return _INPUT_NAMES[0]
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:

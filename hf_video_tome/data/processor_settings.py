@@ -169,20 +169,6 @@ def load_processor_settings(name_or_path: str | os.PathLike[str], **hub_options:
     )
 
 
-def model_input_name(processor: Mapping[str, Any]) -> str:
-    """Returns what the model of a processor configuration calls its input.
-
-    Args:
-        processor: The configuration.
-
-    Returns:
-        The name that it states; else `"pixel_values"` for the classes of VideoMAE, ViViT and TimeSformer, and
-        `"pixel_values_videos"`.
-    """
-    of_images = _family(_class_name(processor)) in ("videomae", "vivit", "timesformer")
-    return processor.get("model_input_name") or ("pixel_values" if of_images else "pixel_values_videos")
-
-
 def _class_name(processor: Mapping[str, Any]) -> str:
     keys = ("video_processor_type", "image_processor_type", "feature_extractor_type")
     return next((str(processor[key]) for key in keys if processor.get(key)), "")
