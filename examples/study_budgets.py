@@ -39,7 +39,7 @@ from hf_video_tome.data import DATASETS, load, sampling_preset
 from hf_video_tome.data.loading import canonical_name
 from hf_video_tome.evaluation import evaluate
 from hf_video_tome.loading import load_classifier
-from hf_video_tome.metrics.functional import mean_with_error, share_with_error
+from hf_video_tome.metrics.standard_errors import mean_with_error, share_with_error
 
 TARGETS = (1.5, 2.0, 2.5, 4.0)
 TOLERANCE = 0.08

@@ -48,7 +48,7 @@ from hf_video_tome.data.moving_digits import NOUNS, VARIANTS
 from hf_video_tome.data.sampling import sampling_preset
 from hf_video_tome.data.transforms import ClipTransform
 from hf_video_tome.evaluation import Progress, evaluate
-from hf_video_tome.metrics.functional import mean_with_error, share_with_error
+from hf_video_tome.metrics.standard_errors import mean_with_error, share_with_error
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

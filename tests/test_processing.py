@@ -1,4 +1,4 @@
-"""`ClipProcessor`: the image processor of models whose own processors need torchvision."""
+"""`ClipProcessor`: the video and image processor of the pipeline without torchvision."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, pipeline
+from transformers.pipelines import video_classification
+from transformers.video_utils import load_video
 
 import hf_video_tome
 from hf_video_tome.data.transforms import ClipTransform
@@ -101,13 +103,13 @@ GOOD = np.zeros((2, 8, 8, 3), np.uint8)
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ([], ValueError, r"images must be the frames of a clip or a list of clips, got \[\]"),
+        ([], ValueError, r"images must be a video, the frames of a clip or a list of either, got \[\]"),
         (None, ValueError, "got None"),
-        ("clip.mp4", ValueError, r"got 'clip\.mp4'"),
-        (Image.new("RGB", (8, 8)), ValueError, "images must be the frames of a clip"),
+        ("clip.mp4", TypeError, "Should be an url linking to an video or a local path"),
+        (Image.new("RGB", (8, 8)), ValueError, "images must be a video, the frames of a clip"),
         (GOOD[0], ValueError, r"images must be .*, got a ndarray of shape \(8, 8, 3\)"),
         ([[]], ValueError, "a clip must have at least one frame"),
-        (["a.png"], ValueError, r"a frame must be a PIL image, .*, got 'a\.png'"),
+        ([["a.png"]], ValueError, r"a frame must be a PIL image, .*, got 'a\.png'"),
         ([GOOD, GOOD[0]], ValueError, r"a clip must be a list of frames, .*got a ndarray of shape \(8, 8, 3\)"),
         ([GOOD[0], GOOD[0, :4]], ValueError, r"must have one shape, got \(4, 8, 3\) and \(8, 8, 3\)"),
         ([GOOD, GOOD[:1]], ValueError, r"equally many frames, .* got \(1, 3, 32, 32\) and \(2, 3, 32, 32\)"),
@@ -190,7 +192,7 @@ def test_a_step_that_is_left_out_can_be_asked_for(tmp_path, frames):
     ("settings", "error", "message"),
     [
         ({"do_normalise": False}, TypeError, "ClipProcessor got do_normalise=False; it knows do_resize, size"),
-        ({"do_sample_frames": True}, TypeError, "ClipProcessor got do_sample_frames=True; it knows"),
+        ({"num_frames": 7}, ValueError, "num_frames must be at most the 6 of the clip, got 7"),
         ({"do_normalize": "no"}, ValueError, "ClipProcessor: 'do_normalize' must be True or False, got 'no'"),
         ({"crop_size": {"shortest_edge": 3}}, ValueError, r"'crop_size' must be an integer or .*got \{'shortest_edge"),
         ({"image_mean": [0.5]}, ValueError, "`mean` must be a tuple of 3"),
@@ -220,6 +222,19 @@ def test_settings_that_say_too_little_or_too_much_are_refused():
         hf_video_tome.ClipProcessor.from_transform(ClipTransform(rescale_offset=0.5))
 
 
+def test_reads_videos_as_transformers_does(tmp_path, frames):
+    clip = str(write_video(tmp_path / "clip.mp4", frames, fps=10))
+    processor = hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0])
+    for num_frames, indices in ((None, range(6)), (4, [0, 1, 3, 4])):
+        decoded, metadata = load_video(clip, num_frames=num_frames)
+        assert list(metadata.frames_indices) == list(indices)
+        expected = processor(decoded)["pixel_values_videos"]
+        for video in (clip, Path(clip), [clip], load_video(clip)[0]):
+            assert torch.equal(processor(video, num_frames=num_frames)["pixel_values_videos"], expected)
+    assert len(processor([clip, clip], num_frames=4, do_sample_frames=True)["pixel_values_videos"]) == 2
+    assert processor(clip, num_frames=4, do_sample_frames=False)["pixel_values_videos"].shape[1] == 6
+
+
 def test_the_pipeline_takes_it_where_transformers_finds_no_processor(checkpoint, tmp_path, frames):
     clip = write_video(tmp_path / "clip.mp4", frames, fps=10)
     processor = hf_video_tome.ClipProcessor.from_pretrained(checkpoint)
@@ -236,6 +251,36 @@ def test_the_pipeline_takes_it_where_transformers_finds_no_processor(checkpoint,
         assert type(classify.image_processor) is hf_video_tome.ClipProcessor
         assert classify(str(clip), top_k=7) == expected
         (checkpoint / "video_preprocessor_config.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("model_type", ["vjepa2", "videomae"])
+def test_the_pipeline_takes_it_as_video_processor_without_a_warning(model_type, tmp_path, frames, monkeypatch):
+    architecture = ARCHITECTURES[model_type]
+    torch.manual_seed(0)
+    model = architecture.stock_head_class(architecture.stock_config_class(**TINY_CONFIGS[model_type]))
+    model.save_pretrained(tmp_path)
+    settings = VIDEO_PROCESSOR if model_type == "vjepa2" else {"image_processor_type": "VideoMAEImageProcessor"}
+    size = {"crop_size": model.config.image_size, "size": model.config.image_size} if model_type == "videomae" else {}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, **size}))
+    clip = str(write_video(tmp_path / "clip.mp4", np.concatenate([frames] * 4), fps=10))
+    warned: list[str] = []
+    monkeypatch.setattr(video_classification.logger, "warning_once", warned.append)
+    pipeline(
+        "video-classification", str(tmp_path), image_processor=hf_video_tome.ClipProcessor.from_pretrained(tmp_path)
+    )
+    assert "`image_processor` for video classification is deprecated" in warned.pop(), "else no warning means nothing"
+
+    processor = hf_video_tome.ClipProcessor.from_pretrained(tmp_path)
+    assert processor.model_input_names == [model.main_input_name]
+    other = hf_video_tome.ClipProcessor.from_pretrained(tmp_path, model_input_name="pixel_values")
+    assert other.model_input_names == ["pixel_values"]
+    classify = pipeline("video-classification", str(tmp_path), video_processor=processor, device="cpu")
+    answers = classify(clip, top_k=2)
+    assert warned == []
+    decoded, _ = load_video(clip, num_frames=classify.model.config.num_frames)
+    with torch.inference_mode():
+        expected = model.eval()(**processor(decoded)).logits.softmax(-1).topk(2).values[0]
+    assert [answer["score"] for answer in answers] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_an_image_processor_file_that_names_the_video_processor_is_enough(checkpoint):

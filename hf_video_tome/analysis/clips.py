@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..api import set_token_merging
-from ..evaluation.examples import Examples, decode_batches
+from ..evaluation.decoding import ViewDecoder
+from ..evaluation.examples import Examples
 from ..tasks import check_finite
 
 if TYPE_CHECKING:
@@ -76,9 +77,8 @@ def load_clips(
     frames: list[Tensor] = []
     positions: list[int] = []
     failures: dict[str, str] = {}
-    for batch in decode_batches(
-        examples, batches, sampling, transform, num_workers=min(num_workers, len(batches)), pad=pad, seed=seed
-    ):
+    decoder = ViewDecoder(examples, sampling, transform, pad, seed)
+    for batch in decoder.batches(batches, min(num_workers, len(batches))):
         failures |= {examples[position].video_id: reason for position, reason in batch.failures.items()}
         if batch.views is not None:
             frames.append(batch.views)

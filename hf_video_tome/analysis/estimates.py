@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..metrics.functional import mean_with_error
+from ..metrics.standard_errors import mean_with_error
 
 
 class Estimate(NamedTuple):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.sampling import sample_frame_indices
-from ..metrics.functional import kl_divergence
+from ..metrics.likelihood import kl_divergence, log_probabilities
 from ..tasks import Task
 from ..visualization import ClipGeometry, token_map
 from .clips import Clips, logits_of, merging, run_clips
@@ -298,8 +298,8 @@ def divergences(logits: NDArray[Any], tasks: Sequence[Task]) -> Floats:
     """
     total = np.zeros((len(logits), len(logits)))
     for task in tasks:
-        own = np.asarray(logits)[:, task.start : task.stop]
-        total += np.stack([kl_divergence(np.broadcast_to(scores, own.shape), own) for scores in own])
+        logs = log_probabilities(torch.from_numpy(logits[:, task.start : task.stop]).double())
+        total += np.stack([kl_divergence(own.expand_as(logs), logs).numpy() for own in logs])
     return total
 
 

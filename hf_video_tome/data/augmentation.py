@@ -80,6 +80,3 @@ class ClipAugmentation:
             part = part.flip(-1)
         resized = ClipTransform(size, crop=None, mean=None, std=None, resample=self.transform.resample)
         return self.transform.normalize(resized.crop_views(part.contiguous())[0])
-
-
-__all__ = ["ClipAugmentation"]

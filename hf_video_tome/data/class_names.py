@@ -122,14 +122,3 @@ def class_numbers(names: Sequence[str]) -> list[int] | None:
     if not all(re.fullmatch("[0-9]{1,18}", name) for name in names):
         return None
     return [int(name) for name in names]
-
-
-__all__ = [
-    "SPELLINGS",
-    "class_numbers",
-    "exact_spelling",
-    "match_names",
-    "positions_by_spelling",
-    "without_case",
-    "without_punctuation",
-]

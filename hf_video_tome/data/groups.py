@@ -119,6 +119,3 @@ def _choose(
             why = f"{name!r} is in two splits" if name in known else f"got {name!r}"
             raise ValueError(f"`{field}` must be among the groups {', '.join(known)}; {why}")
     return names
-
-
-__all__ = ["Groups", "group_of", "split_by_group"]

@@ -217,6 +217,3 @@ def _check_options(entry: DatasetEntry, builder_class: Any, options: Mapping[str
         if name not in allowed:
             listed = ", ".join(sorted(allowed - {"data_dir", "splits"})) or "none"
             raise ValueError(f"`{name}` is not an option of {entry.name!r}, which has {listed}")
-
-
-__all__ = ["DATASETS", "DatasetEntry", "canonical_name", "load"]

@@ -115,22 +115,18 @@ class MovingDigitsConfig:
     crf: int = 20
 
     def __post_init__(self) -> None:
-        if self.size < 16 or self.size % 2:
-            raise ValueError(f"`size` must be an even number of at least 16 pixels, got {self.size!r}")
-        if self.num_frames < 2:
-            raise ValueError(f"`num_frames` must be at least 2, got {self.num_frames!r}")
-        if not self.fps > 0:
-            raise ValueError(f"`fps` must be greater than 0, got {self.fps!r}")
-        for name in ("noise", "pan", "texture"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)!r}")
-        for name in ("panning", "least_pan"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)!r}")
-        if not 0 < self.contrast <= 1:
-            raise ValueError(f"`contrast` must be in (0, 1], got {self.contrast!r}")
-        if not 0 <= self.crf <= 63:
-            raise ValueError(f"`crf` must be in 0..63, got {self.crf!r}")
+        for names, is_right, allowed in (
+            ("size", lambda value: value >= 16 and value % 2 == 0, "an even number of at least 16 pixels"),
+            ("num_frames", lambda value: value >= 2, "at least 2"),
+            ("fps", lambda value: value > 0, "greater than 0"),
+            ("noise pan texture", lambda value: value >= 0, "at least 0"),
+            ("panning least_pan", lambda value: 0 <= value <= 1, "in [0, 1]"),
+            ("contrast", lambda value: 0 < value <= 1, "in (0, 1]"),
+            ("crf", lambda value: 0 <= value <= 63, "in 0..63"),
+        ):
+            for name in names.split():
+                if not is_right(getattr(self, name)):
+                    raise ValueError(f"`{name}` must be {allowed}, got {getattr(self, name)!r}")
 
     @property
     def suffix(self) -> str:
@@ -481,22 +477,3 @@ def _render_frames(
     frames = frames + mask * (torch.from_numpy(colour)[:, None, None] - frames)
     image = frames.permute(0, 2, 3, 1).numpy() + config.noise * noise
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-__all__ = [
-    "ACTIONS",
-    "NOUNS",
-    "REVERSED_VERB",
-    "SPLITS",
-    "VARIANTS",
-    "VERBS",
-    "VERSION",
-    "ClipLabel",
-    "MovingDigitsClip",
-    "MovingDigitsConfig",
-    "WrittenClip",
-    "clip_label",
-    "render_clip",
-    "variant",
-    "write_clips",
-]

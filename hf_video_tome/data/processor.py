@@ -1,27 +1,31 @@
-"""An image processor for the models whose processors in transformers need torchvision."""
+"""A video and image processor for the pipeline, without torchvision."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.video_utils import load_video
 
-if TYPE_CHECKING:
-    from .transforms import ClipTransform
+from ..saved_files import find_saved_files, read_json_object
+from .processor_settings import PROCESSOR_SETTINGS, load_processor_settings
+from .transforms import ClipTransform
+from .usual_inputs import USUAL_INPUTS
 
-_MODEL_INPUT_NAMES = ("pixel_values_videos", "pixel_values")
+_INPUT_NAMES = ("pixel_values_videos", "pixel_values")
 
 
 class ClipProcessor(BaseImageProcessor):
-    """Makes the input of a model of decoded frames, without torchvision.
+    """Makes the input of a model of a video file, or of decoded frames, without torchvision.
 
-    For V-JEPA 2 and VideoPrism, for which transformers has video processors only, and those need torchvision. It reads
-    their files and gives what they give, and takes their place where an image processor is asked for, as in the
-    pipeline. It is also for any model whose frames need a step that the processors of transformers do not have
-    (`subtract_mean_frame`). The frames of a clip are chosen before.
+    A `ClipTransform` as transformers wants it: `pipeline(..., video_processor=ClipProcessor.from_pretrained(path))`.
+    The video processors of transformers need torchvision; this one reads their files and those of image processors,
+    and gives what they give. It also takes the place of the image processor that V-JEPA 2 and VideoPrism do not have,
+    and is for any model whose frames need a step that transformers does not have (`subtract_mean_frame`).
 
     Args:
         model_input_name: What the model calls its input: `"pixel_values_videos"` (V-JEPA 2, VideoPrism) or
@@ -40,34 +44,24 @@ class ClipProcessor(BaseImageProcessor):
         torch.Size([1, 16, 3, 32, 32])
     """
 
-    model_input_names: ClassVar[list[str]] = list(_MODEL_INPUT_NAMES[:1])
+    model_input_names: ClassVar[list[str]] = list(_INPUT_NAMES[:1])
 
-    def __init__(self, model_input_name: str = _MODEL_INPUT_NAMES[0], **settings: Any) -> None:
-        from .transforms import PROCESSOR_SETTINGS, ClipTransform
-
-        if model_input_name not in _MODEL_INPUT_NAMES:
-            allowed = " or ".join(map(repr, _MODEL_INPUT_NAMES))
+    def __init__(self, model_input_name: str = _INPUT_NAMES[0], **settings: Any) -> None:
+        if model_input_name not in _INPUT_NAMES:
+            allowed = " or ".join(map(repr, _INPUT_NAMES))
             raise ValueError(f"model_input_name must be {allowed}, got {model_input_name!r}")
         transform = ClipTransform.from_dict(settings, type(self).__name__)
         # What steps that are left out would need stays known, for calls that ask for these steps.
-        known = {name: settings[name] for name in PROCESSOR_SETTINGS if settings.get(name) is not None}
-        super().__init__(**{**known, **transform.to_processor_settings()})
+        super().__init__(**{**_given(settings), **transform.to_processor_settings()})
         self.model_input_names = [model_input_name]  # type: ignore[misc]  # transformers reads it of the instance
 
     @property
     def transform(self) -> ClipTransform:
         """The transform of a single clip, by the settings as they are now."""
-        from .transforms import ClipTransform
-
-        return ClipTransform.from_dict(self._settings(), type(self).__name__)
-
-    def _settings(self) -> dict[str, Any]:
-        from .transforms import PROCESSOR_SETTINGS
-
-        return {name: vars(self)[name] for name in PROCESSOR_SETTINGS if vars(self).get(name) is not None}
+        return ClipTransform.from_dict(_given(vars(self)), type(self).__name__)
 
     @classmethod
-    def from_transform(cls, transform: ClipTransform, model_input_name: str = _MODEL_INPUT_NAMES[0]) -> ClipProcessor:
+    def from_transform(cls, transform: ClipTransform, model_input_name: str = _INPUT_NAMES[0]) -> ClipProcessor:
         """The processor that applies a transform to each clip.
 
         Args:
@@ -80,25 +74,15 @@ class ClipProcessor(BaseImageProcessor):
         return cls(model_input_name, **transform.to_processor_settings())
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **kwargs: Any,
-    ) -> ClipProcessor:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> ClipProcessor:
         """Reads the settings that were saved with a checkpoint, those of a video processor before others.
+
+        What the model calls its input follows from the checkpoint's `config.json` where the settings do not say it.
 
         Args:
             pretrained_model_name_or_path: A folder, a JSON file in it, or a model id on the Hub.
-            revision: Branch, tag or commit on the Hub.
-            cache_dir: Folder of downloads, if not the standard one.
-            token: Hub token, or True for the stored one.
-            local_files_only: Do not go to the network.
-            **kwargs: Settings that replace those of the file; those that are None do not. All else is ignored, as in
+            **kwargs: Where and how to look on the Hub (`revision`, `cache_dir`, `token`, `local_files_only`), and
+                settings that replace those of the file; those that are None do not. All else is ignored, as in
                 transformers: the Auto class and the pipeline hand their own through.
 
         Returns:
@@ -108,34 +92,34 @@ class ClipProcessor(BaseImageProcessor):
             FileNotFoundError: If there is no such file.
             ValueError: If the file or a setting cannot be understood.
         """
-        from .transforms import PROCESSOR_SETTINGS, ClipTransform, load_processor_settings
-
-        settings, source = load_processor_settings(
-            pretrained_model_name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
-        changeable = ("model_input_name", *PROCESSOR_SETTINGS)
-        settings |= {name: kwargs[name] for name in changeable if kwargs.get(name) is not None}
+        hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+        settings, source = load_processor_settings(pretrained_model_name_or_path, **hub_options)
+        settings |= _given(kwargs)
         ClipTransform.from_dict(settings, source)  # whose messages name the file
-        return cls(**settings)
+        saved = settings.pop("model_input_name", None)
+        name = kwargs.get("model_input_name") or saved
+        return cls(name or _saved_input_name(pretrained_model_name_or_path, hub_options), **settings)
 
     def preprocess(
         self,
         images: Any,
         return_tensors: str | None = None,
         device: str | torch.device | None = None,
+        num_frames: int | None = None,
+        do_sample_frames: bool | None = None,
         **settings: Any,
     ) -> BatchFeature:
         """Transforms one clip or several.
 
         Args:
-            images: The frames of a clip, or a list of clips of one length. A clip is a list of PIL images, or of uint8
-                arrays or tensors (H, W, 3) or (3, H, W), or one uint8 array or tensor of such frames.
+            images: The path or URL of a video, the frames of a clip, or a list of either, of clips of one length. A
+                clip is a list of PIL images, or of uint8 arrays or tensors (H, W, 3) or (3, H, W), or one uint8 array
+                or tensor of such frames.
             return_tensors: "pt" or "np"; "pt" when None.
             device: Where to transform, such as "cuda"; where the frames are when None.
+            num_frames: How many frames to take, spread evenly from the first one on, as the video processors of
+                transformers do; all when None.
+            do_sample_frames: False takes all frames whatever `num_frames` is.
             **settings: Settings for this call alone, such as `do_normalize=False`; those of the processor when None.
 
         Returns:
@@ -143,19 +127,17 @@ class ClipProcessor(BaseImageProcessor):
             alone.
 
         Raises:
-            TypeError: If the frames are not uint8, or a setting is not known.
-            ValueError: If there are none, they have another shape, the clips cannot be batched, or a setting is
-                malformed.
+            TypeError: If the frames are not uint8, a path leads to nothing, or a setting is not known.
+            ValueError: If there are no frames or fewer than `num_frames`, they have another shape, the clips cannot be
+                batched, or a setting is malformed.
         """
-        from .transforms import PROCESSOR_SETTINGS, ClipTransform
-
         name = type(self).__name__
         for setting, value in settings.items():
             if setting not in PROCESSOR_SETTINGS:
                 raise TypeError(f"{name} got {setting}={value!r}; it knows {', '.join(PROCESSOR_SETTINGS)}")
-        changes = {setting: value for setting, value in settings.items() if value is not None}
-        transform = ClipTransform.from_dict({**self._settings(), **changes}, name)
-        clips = [transform(frames if device is None else frames.to(device)) for frames in _clips(images)]
+        transform = ClipTransform.from_dict({**_given(vars(self)), **_given(settings)}, name)
+        chosen = None if do_sample_frames is False else num_frames
+        clips = [transform(frames.to(device or frames.device)) for frames in _clips(images, chosen)]
         shapes = sorted({tuple(clip.shape) for clip in clips})
         if len(shapes) > 1:
             raise ValueError(
@@ -167,22 +149,53 @@ class ClipProcessor(BaseImageProcessor):
     def to_dict(self) -> dict[str, Any]:
         """The settings as they are saved, JSON-safe."""
         name = self.model_input_names[0]
-        named = {} if name == _MODEL_INPUT_NAMES[0] else {"model_input_name": name}
-        return {**self._settings(), **named, "image_processor_type": type(self).__name__}
+        named = {} if name == _INPUT_NAMES[0] else {"model_input_name": name}
+        return {**_given(vars(self)), **named, "image_processor_type": type(self).__name__}
 
 
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 _ARRAYS = (np.ndarray, torch.Tensor)
+_PATHS = (str, os.PathLike)
 
 
-def _clips(images: Any) -> list[torch.Tensor]:
+def _saved_input_name(name_or_path: str | os.PathLike[str], hub_options: Mapping[str, Any]) -> str:
+    """What the model of a checkpoint calls its input."""
+    folder = os.path.dirname(name_or_path) if os.path.isfile(name_or_path) else name_or_path
+    for file in find_saved_files(folder, ["config.json"], **hub_options):
+        usual = USUAL_INPUTS.get(str(read_json_object(file).get("model_type")))
+        if usual is not None:
+            return usual.model_input_name
+    return _INPUT_NAMES[0]
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a processor that are among others, and not None."""
+    return {name: settings[name] for name in PROCESSOR_SETTINGS if settings.get(name) is not None}
+
+
+def _clips(videos: Any, num_frames: int | None) -> list[torch.Tensor]:
     """The frames of each clip, (T, 3, H, W)."""
-    if isinstance(images, _ARRAYS) and images.ndim in (4, 5):
-        return [_frames(clip) for clip in (images[None] if images.ndim == 4 else images)]
-    if isinstance(images, (list, tuple)) and images:
-        if isinstance(images[0], (list, tuple)) or (isinstance(images[0], _ARRAYS) and images[0].ndim == 4):
-            return [_frames(clip) for clip in images]
-        return [_frames(images)]
-    raise ValueError(f"images must be the frames of a clip or a list of clips, got {_described(images)}")
+    if isinstance(videos, _PATHS) or (isinstance(videos, _ARRAYS) and videos.ndim == 4):
+        videos = [videos]
+    elif isinstance(videos, (list, tuple)) and videos:
+        first = videos[0]
+        if not isinstance(first, (list, tuple, *_PATHS)) and not (isinstance(first, _ARRAYS) and first.ndim == 4):
+            videos = [videos]
+    elif not isinstance(videos, _ARRAYS) or videos.ndim != 5:
+        raise ValueError(f"images must be a video, the frames of a clip or a list of either, got {_described(videos)}")
+    return [_sampled(video, num_frames) for video in videos]
+
+
+def _sampled(video: Any, num_frames: int | None) -> torch.Tensor:
+    """The frames of one clip, (T, 3, H, W), or `num_frames` of them."""
+    if isinstance(video, _PATHS):
+        return _frames(load_video(os.fspath(video), num_frames=num_frames)[0])
+    frames = _frames(video)
+    if num_frames is None:
+        return frames
+    if num_frames > len(frames):
+        raise ValueError(f"num_frames must be at most the {len(frames)} of the clip, got {num_frames}")
+    return frames[torch.arange(num_frames) * len(frames) // num_frames]
 
 
 def _frames(clip: Any) -> torch.Tensor:

@@ -63,21 +63,9 @@ def sample_frame_indices(
         >>> sample_frame_indices(100, 4, strategy="random", rng=np.random.default_rng(0))
         [82, 83, 84, 85]
     """
-    _check_count("total_frames", total_frames)
-    _check_count("num_frames", num_frames)
     _check_count("sampling_rate", sampling_rate)
-    _check_choice("strategy", strategy, get_args(SamplingStrategy))
-    _check_rng(rng, strategy)
-
-    if strategy == "uniform":
-        return _uniform(total_frames, num_frames, 0, 1)
-    last_start = max(0, total_frames - num_frames * sampling_rate)
-    if strategy == "random":
-        assert rng is not None  # checked above
-        first = int(rng.integers(last_start + 1))
-    else:
-        first = 0 if strategy == "start" else last_start // 2
-    return _from_start(total_frames, num_frames, sampling_rate, first)
+    rate = 1 if strategy == "uniform" else sampling_rate
+    return ClipSampling(num_frames, rate, strategy).sample(total_frames, rng)[0]
 
 
 @dataclass(frozen=True)
@@ -177,11 +165,21 @@ class ClipSampling:
         _check_rng(rng, self.strategy)
         num, rate, clips = self.num_frames, self.sampling_rate, self.num_clips
         if self.strategy == "uniform":
-            return [_uniform(total_frames, num, clip, clips) for clip in range(clips)]
-        if self.strategy == "center" and clips > 1:
-            last_start = max(0, total_frames - num * rate)
-            return [_from_start(total_frames, num, rate, clip * last_start // (clips - 1)) for clip in range(clips)]
-        return [sample_frame_indices(total_frames, num, rate, self.strategy, rng) for _ in range(clips)]
+            # The frame at the fraction (clip + 1/2) / clips of each of `num` equal segments, in integers, so that no
+            # rounding error can move an index.
+            return [
+                [(2 * (i * clips + clip) + 1) * total_frames // (2 * num * clips) for i in range(num)]
+                for clip in range(clips)
+            ]
+        last_start = max(0, total_frames - num * rate)
+        if self.strategy == "random":
+            assert rng is not None  # checked above
+            starts = [int(rng.integers(last_start + 1)) for _ in range(clips)]
+        elif self.strategy == "center" and clips > 1:
+            starts = [clip * last_start // (clips - 1) for clip in range(clips)]
+        else:
+            starts = [0 if self.strategy == "start" else last_start // 2]
+        return [[min(first + i * rate, total_frames - 1) for i in range(num)] for first in starts]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a JSON-safe dictionary; `ClipSampling(**d)` takes it back.
@@ -278,15 +276,12 @@ def sampling_preset(
                 f"got {num_frames}."
             )
         return ClipSampling(num_frames, _MOVING_DIGITS_FRAMES // num_frames, "start")
+    views = {"num_clips": 5 if by_rate else 2, "num_crops": 3} if protocol == "full" else {}
     if not by_rate:
-        return ClipSampling(num_frames, strategy="uniform", **_views(2, 3, protocol))
+        return ClipSampling(num_frames, strategy="uniform", **views)
     assert clip is not None  # checked above
     span = clip.num_frames * (clip.sampling_rate if protocol == "paper" else clip.training_rate)
-    return ClipSampling(num_frames, max(1, span // num_frames), "center", **_views(5, 3, protocol))
-
-
-def _views(num_clips: int, num_crops: int, protocol: str) -> dict[str, int]:
-    return {"num_clips": num_clips, "num_crops": num_crops} if protocol == "full" else {}
+    return ClipSampling(num_frames, max(1, span // num_frames), "center", **views)
 
 
 def _check_count(name: str, value: object) -> None:
@@ -306,14 +301,3 @@ def _check_rng(rng: object, strategy: str) -> None:
         return
     allowed = "a numpy.random.Generator with the strategy 'random'" if rng is None else "a numpy.random.Generator"
     raise TypeError(f"`rng` must be {allowed}, got {rng!r}.")
-
-
-def _from_start(total_frames: int, num_frames: int, sampling_rate: int, first: int) -> list[int]:
-    """Gives a clip that begins at the frame `first`, with the last frame of the video repeated if it is too short."""
-    return [min(first + i * sampling_rate, total_frames - 1) for i in range(num_frames)]
-
-
-def _uniform(total_frames: int, num_frames: int, clip: int, num_clips: int) -> list[int]:
-    """Gives the frame at the fraction (clip + 1/2) / num_clips of each of `num_frames` equal segments."""
-    # floor((i + (clip + 1/2) / num_clips) * total / num) in integers, so that no rounding error can move an index.
-    return [(2 * (i * num_clips + clip) + 1) * total_frames // (2 * num_frames * num_clips) for i in range(num_frames)]

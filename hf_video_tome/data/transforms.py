@@ -12,53 +12,27 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..merging.values import is_between, shown
-from ..saved_files import find_saved_files, read_json_object
+from .processor_settings import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RESAMPLE_CODES,
+    is_length,
+    is_size,
+    load_processor_settings,
+    transform_fields,
+)
 from .usual_inputs import USUAL_INPUTS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)
-
-# Where transformers stores processor settings. The most specific comes first, as in its own video loader; the third
-# holds them under a key, beside those of other modalities.
-_PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
-_NESTED_FILE = "processor_config.json"
-PROCESSOR_FILES = (_NESTED_FILE, *_PROCESSOR_FILES)
-"""Files in which a checkpoint may have its processor, that first which counts before the others."""
-_NESTED_KEYS = ("video_processor", "image_processor")
-
 MAX_ENLARGEMENT = 16
 """How many times larger than the model's frames a checkpoint may have them before the crop; usual is 1.3 at most."""
-
-PROCESSOR_SETTINGS = (
-    "do_resize",
-    "size",
-    "default_to_square",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "rescale_offset",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-    "subtract_mean_frame",
-)
-"""What a clip transform is made of in the words of the processors of transformers."""
-
-_PIL_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-_PIL_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-_CLASS_SUFFIXES = ("Fast", "Pil", "ImageProcessor", "VideoProcessor", "FeatureExtractor")
 
 
 @dataclass(frozen=True)
@@ -103,38 +77,36 @@ class ClipTransform:
     subtract_mean_frame: bool = False
 
     def __post_init__(self) -> None:
-        if self.resize is not None and not _is_length(self.resize) and not _is_size(self.resize):
-            raise ValueError(
-                "`resize` must be the length of the shortest edge (an integer of at least 1), a (height, width) tuple "
-                f"or None, got {shown(self.resize)}."
-            )
-        if self.crop is not None and not _is_size(self.crop):
-            raise ValueError(
-                f"`crop` must be a (height, width) tuple of positive integers or None, got {shown(self.crop)}."
-            )
-        for name in ("rescale_factor", "rescale_offset"):
-            value = getattr(self, name)
-            if not _is_number(value) or (name == "rescale_factor" and value == 0):
-                raise ValueError(f"`{name}` must be a finite number (the factor not 0), got {shown(value)}.")
+        modes = ", ".join(map(repr, RESAMPLE_CODES))
+        for name, is_right, allowed in (
+            (
+                "resize",
+                self.resize is None or is_length(self.resize) or is_size(self.resize),
+                "the length of the shortest edge (an integer of at least 1), a (height, width) tuple or None",
+            ),
+            (
+                "crop",
+                self.crop is None or is_size(self.crop),
+                "a (height, width) tuple of positive integers or None",
+            ),
+            (
+                "rescale_factor",
+                _is_number(self.rescale_factor) and self.rescale_factor,
+                "a finite number other than 0",
+            ),
+            ("rescale_offset", _is_number(self.rescale_offset), "a finite number"),
+            ("mean", self.mean is None or _are_channels(self.mean), "a tuple of 3 finite numbers (R, G, B) or None"),
+            ("std", self.std is None or _are_channels(self.std), "a tuple of 3 finite numbers (R, G, B) or None"),
+            ("std", self.std is None or min(self.std) > 0, "above 0"),
+            ("resample", self.resample in RESAMPLE_CODES, f"one of {modes}"),
+            ("subtract_mean_frame", isinstance(self.subtract_mean_frame, bool), "True or False"),
+        ):
+            if not is_right:
+                raise ValueError(f"`{name}` must be {allowed}, got {shown(getattr(self, name))}.")
         if (self.mean is None) != (self.std is None):
             raise ValueError(
                 f"`mean` and `std` must both be given or both be None, got {shown(self.mean)} and {shown(self.std)}."
             )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if values is None:
-                continue
-            if not isinstance(values, tuple) or len(values) != 3 or not all(_is_number(v) for v in values):
-                raise ValueError(
-                    f"`{name}` must be a tuple of 3 finite numbers (R, G, B) or None, got {shown(values)}."
-                )
-            if name == "std" and min(values) <= 0:
-                raise ValueError(f"`std` must be above 0, got {shown(values)}.")
-        if self.resample not in _PIL_RESAMPLE.values():
-            allowed = ", ".join(repr(name) for name in _PIL_RESAMPLE.values())
-            raise ValueError(f"`resample` must be one of {allowed}, got {shown(self.resample)}.")
-        if not isinstance(self.subtract_mean_frame, bool):
-            raise ValueError(f"`subtract_mean_frame` must be True or False, got {shown(self.subtract_mean_frame)}.")
 
     @property
     def output_size(self) -> tuple[int, int] | None:
@@ -170,24 +142,20 @@ class ClipTransform:
         """
         if self.rescale_offset not in (0, -1):
             raise ValueError(f"rescale_offset must be 0 or -1 in a processor, got {self.rescale_offset!r}")
-        settings: dict[str, Any] = {"do_resize": self.resize is not None}
-        if self.resize is not None:
-            settings["size"] = _processor_size(self.resize)
-        settings["resample"] = next(code for code, name in _PIL_RESAMPLE.items() if name == self.resample)
-        settings["do_center_crop"] = self.crop is not None
-        if self.crop is not None:
-            settings["crop_size"] = _processor_size(self.crop)
-        settings["do_rescale"] = (self.rescale_factor, self.rescale_offset) != (1, 0)
-        if settings["do_rescale"]:
-            settings["rescale_factor"] = self.rescale_factor
-        if self.rescale_offset:
-            settings["rescale_offset"] = True
-        settings["do_normalize"] = self.mean is not None
-        if self.mean is not None and self.std is not None:
-            settings |= {"image_mean": list(self.mean), "image_std": list(self.std)}
-        if self.subtract_mean_frame:
-            settings["subtract_mean_frame"] = True
-        return settings
+        size = {"shortest_edge": self.resize} if isinstance(self.resize, int) else _height_and_width(self.resize)
+        given = {
+            "size": size,
+            "resample": RESAMPLE_CODES[self.resample],
+            "crop_size": _height_and_width(self.crop),
+            "rescale_factor": self.rescale_factor if (self.rescale_factor, self.rescale_offset) != (1, 0) else None,
+            "rescale_offset": True if self.rescale_offset else None,
+            "image_mean": None if self.mean is None else list(self.mean),
+            "image_std": None if self.std is None else list(self.std),
+            "subtract_mean_frame": self.subtract_mean_frame or None,
+        }
+        steps = {"resize": "size", "center_crop": "crop_size", "rescale": "rescale_factor", "normalize": "image_mean"}
+        switches = {f"do_{step}": given[setting] is not None for step, setting in steps.items()}
+        return switches | {name: value for name, value in given.items() if value is not None}
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Transforms one clip: `crop_views` with the centre crop only, then `normalize`.
@@ -233,7 +201,7 @@ class ClipTransform:
         _check_uint8(frames)
         if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
             raise ValueError(f"`frames` must have the shape (T, 3, H, W), none of them 0, got {tuple(frames.shape)}.")
-        if not _is_length(num_crops) or num_crops not in (1, 3):
+        if not is_length(num_crops) or num_crops not in (1, 3):
             raise ValueError(f"`num_crops` must be 1 or 3, got {num_crops!r}.")
         if num_crops != 1 and self.crop is None:
             raise ValueError(
@@ -308,79 +276,9 @@ class ClipTransform:
             >>> ClipTransform.from_dict({"image_processor_type": "VivitImageProcessor"}).rescale_offset
             -1.0
         """
-
-        def fail(problem: str) -> NoReturn:
-            raise ValueError(f"{source}: {problem}.")
-
-        class_name = next(
-            (
-                str(processor[key])
-                for key in ("video_processor_type", "image_processor_type", "feature_extractor_type")
-                if processor.get(key)
-            ),
-            "",
-        )
-        defaults = _class_defaults(class_name)
-        settings = {**defaults, **{key: value for key, value in processor.items() if value is not None}}
-
-        def need(key: str) -> Any:
-            if key not in settings:
-                known = (
-                    f"its class, {shown(class_name)}, is unknown here" if class_name else "it names no processor class"
-                )
-                fail(f"the key {key!r} is missing, and {known}, so that no default applies")
-            return settings[key]
-
-        for key, value in settings.items():
-            is_switch = key.startswith("do_") or key == "subtract_mean_frame"
-            if key in PROCESSOR_SETTINGS and is_switch and not isinstance(value, bool):
-                fail(f"{key!r} must be True or False, got {shown(value)}")
-        for key in ("do_pad", "do_flip_channel_order"):
-            if settings.get(key):
-                fail(f"{key!r} is set, and this transform has no such step")
-
-        resize: int | tuple[int, int] | None = None
-        if need("do_resize"):
-            size = need("size")
-            if _family(class_name) == "vjepa2":
-                # The stock class ignores the stored size and derives it from the crop.
-                crop_size = _read_size(settings["crop_size"], square=True)
-                resize = int(crop_size[0] * 256 / 224) if isinstance(crop_size, tuple) else None
-            else:
-                resize = _read_size(size, square=bool(settings.get("default_to_square", not defaults)))
-            if resize is None:
-                fail(
-                    "'size' must be an integer, {'shortest_edge': n} or {'height': h, 'width': w} with positive "
-                    f"integers, got {shown(size)}"
-                )
-        crop: tuple[int, int] | None = None
-        if settings.get("do_center_crop", False):
-            crop_size = _read_size(need("crop_size"), square=True)
-            if not isinstance(crop_size, tuple):
-                fail(
-                    "'crop_size' must be an integer or {'height': h, 'width': w} with positive integers, got "
-                    f"{shown(settings['crop_size'])}"
-                )
-            crop = crop_size
-
-        factor, offset = 1.0, 0.0
-        if need("do_rescale"):
-            factor = need("rescale_factor")
-            # VivitVideoProcessor shifts whatever its file says; VivitImageProcessor and others follow the key.
-            always = class_name.startswith("VivitVideoProcessor")
-            offset = -1.0 if always or settings.get("offset") or settings.get("rescale_offset") else 0.0
-        mean = std = None
-        if need("do_normalize"):
-            mean, std = _read_channels(need("image_mean")), _read_channels(need("image_std"))
-
-        resample = settings.get("resample", 2)
-        if isinstance(resample, bool) or not isinstance(resample, int) or resample not in _PIL_RESAMPLE:
-            name = _PIL_NAMES.get(resample, "unknown") if isinstance(resample, int) else "not a PIL code"
-            allowed = ", ".join(f"{code} ({text})" for code, text in _PIL_RESAMPLE.items())
-            fail(f"'resample' must be one of {allowed}, got {shown(resample)} ({name})")
+        fields = transform_fields(processor, source)
         try:
-            subtract = settings.get("subtract_mean_frame", False)
-            return cls(resize, crop, factor, offset, mean, std, _PIL_RESAMPLE[resample], subtract)
+            return cls(**fields)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 
@@ -389,11 +287,7 @@ class ClipTransform:
         cls,
         name_or_path: str | os.PathLike[str],
         config: PretrainedConfig | None = None,
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
+        **hub_options: Any,
     ) -> ClipTransform:
         """Reads the transform that was saved with a checkpoint.
 
@@ -404,10 +298,7 @@ class ClipTransform:
             name_or_path: A folder, one such JSON file, or a model id on the Hub (or in its cache).
             config: The model's config. Given, the result is checked against it: frames of another size or number of
                 channels than the model takes are an error here rather than in the middle of a run.
-            revision: Branch, tag or commit on the Hub.
-            cache_dir: Folder of downloads, if not the standard one.
-            token: Hub token, or True for the stored one.
-            local_files_only: Do not go to the network.
+            **hub_options: Where and how to look on the Hub: `revision`, `cache_dir`, `token`, `local_files_only`.
 
         Returns:
             The transform.
@@ -426,9 +317,7 @@ class ClipTransform:
             >>> ClipTransform.from_pretrained(folder).output_size
             (64, 64)
         """
-        settings, source = load_processor_settings(
-            name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
-        )
+        settings, source = load_processor_settings(name_or_path, **hub_options)
         transform = cls.from_dict(settings, source)
         if config is not None:
             try:
@@ -512,146 +401,22 @@ class ClipTransform:
             raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB).")
 
 
-def load_processor_settings(
-    name_or_path: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-) -> tuple[dict[str, Any], str]:
-    """Reads the processor settings that were saved with a checkpoint; `ClipTransform.from_dict` understands them.
-
-    Args:
-        name_or_path: A folder, one JSON file, or a model id on the Hub; see `ClipTransform.from_pretrained`.
-        revision: Branch, tag or commit on the Hub.
-        cache_dir: Folder of downloads, if not the standard one.
-        token: Hub token, or True for the stored one.
-        local_files_only: Do not go to the network.
-
-    Returns:
-        The settings, and where they are from, for messages.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no JSON object.
-    """
-    path = Path(name_or_path)
-    if path.is_file():
-        return read_json_object(path), str(path)
-    # Two parts at most make a model id; all else can only have been meant as a folder.
-    is_path = path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2
-    if is_path and not path.is_dir():
-        raise FileNotFoundError(f"{name_or_path}: no such folder.")
-    try:
-        for file in find_saved_files(
-            name_or_path,
-            PROCESSOR_FILES,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        ):
-            content = read_json_object(file)
-            if file.name != _NESTED_FILE:
-                return content, str(file)
-            for key in _NESTED_KEYS:
-                if isinstance(content.get(key), dict):
-                    return content[key], f"{file} ({key!r})"
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{name_or_path}: no such folder, and no processor configuration could be had from the Hub either: {error}"
-        ) from error
-    where = "" if path.is_dir() else " on the Hub (or, offline, in its cache), nor is it a folder"
-    raise FileNotFoundError(
-        f"{name_or_path} has no {' or '.join(_PROCESSOR_FILES)}{where}, so how its frames are to be resized and "
-        "normalised is unknown. Save the checkpoint's processor beside it, or choose the usual settings of its "
-        "architecture with ClipTransform.from_config(config)."
-    )
-
-
 def _check_uint8(frames: object) -> None:
     if not isinstance(frames, torch.Tensor) or frames.dtype != torch.uint8:
         kind = f"a {frames.dtype} tensor" if isinstance(frames, torch.Tensor) else f"a {type(frames).__name__}"
         raise TypeError(f"`frames` must be a uint8 tensor with values from 0 to 255, got {kind}.")
 
 
-def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_length(edge) for edge in value)
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and is_between(value, -sys.float_info.max, sys.float_info.max)
 
 
-def _family(class_name: str) -> str:
-    """Reduces the name of a processor class to its architecture: "VideoMAEImageProcessorFast" to "videomae"."""
-    name, previous = class_name, ""
-    while name != previous:
-        previous = name
-        for suffix in _CLASS_SUFFIXES:
-            name = name.removesuffix(suffix)
-    return name.lower()
+def _are_channels(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
 
 
-def _class_defaults(class_name: str) -> dict[str, Any]:
-    """What a stock processor class assumes where its file is silent; empty for a class that is not known here.
-
-    Kept here because the video processors' own values cannot be read without torchvision.
-    """
-    steps = {"do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True}
-    base = {
-        **steps,
-        "size": {"shortest_edge": 224},
-        "crop_size": {"height": 224, "width": 224},
-        "rescale_factor": 1 / 255,
-        "image_mean": HALF,
-        "image_std": HALF,
-        "resample": 2,
-    }
-    family = _family(class_name)
-    if family == "videomae":
-        return base
-    if family == "vivit":
-        return {**base, "size": {"shortest_edge": 256}, "rescale_factor": 1 / 127.5, "offset": True}
-    if family == "timesformer":
-        return {**base, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
-    if family == "vjepa2":
-        imagenet = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
-        return {**base, **imagenet, "size": {"shortest_edge": 292}, "crop_size": {"height": 256, "width": 256}}
-    return {}
-
-
-def _read_size(value: Any, *, square: bool) -> int | tuple[int, int] | None:
-    """Reads a size entry: an integer (both edges with `square`, else the shortest), a pair, or a dictionary."""
-    if _is_length(value):
-        return (value, value) if square else int(value)
-    if isinstance(value, (list, tuple)):
-        return tuple(value) if _is_size(tuple(value)) else None
-    if not isinstance(value, Mapping):
-        return None
-    given = {key: edge for key, edge in value.items() if edge is not None}
-    if set(given) == {"shortest_edge"} and _is_length(given["shortest_edge"]):
-        return int(given["shortest_edge"])
-    if set(given) == {"height", "width"} and _is_size((given["height"], given["width"])):
-        return given["height"], given["width"]
-    return None
-
-
-def _processor_size(value: int | tuple[int, int]) -> dict[str, int]:
-    """Gives a size as processors write it; `_read_size` is the inverse."""
-    return {"shortest_edge": value} if isinstance(value, int) else {"height": value[0], "width": value[1]}
-
-
-def _read_channels(value: Any) -> Any:
-    """Gives a mean or standard deviation as a tuple of three; what is wrong with it the dataclass will say."""
-    if _is_number(value):
-        return (value, value, value)
-    return tuple(value) if isinstance(value, list) else value
+def _height_and_width(size: tuple[int, int] | None) -> dict[str, int] | None:
+    return None if size is None else {"height": size[0], "width": size[1]}
 
 
 def _config_size(config: PretrainedConfig) -> tuple[int, int] | None:

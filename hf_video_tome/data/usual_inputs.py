@@ -43,10 +43,12 @@ class UsualInput:
     Attributes:
         transform: From frames to pixel values.
         kinetics_clip: From a video of Kinetics-400 to frames; None where the paper has none.
+        model_input_name: What the model calls it.
     """
 
     transform: UsualTransform
     kinetics_clip: KineticsClip | None = None
+    model_input_name: str = "pixel_values"
 
 
 USUAL_INPUTS = {
@@ -60,7 +62,9 @@ USUAL_INPUTS = {
     ),
     # Trained at a rate of 4, but the paper evaluates it at 1.
     "videomae": UsualInput(UsualTransform(), KineticsClip(num_frames=16, sampling_rate=1, training_rate=4)),
-    "videoprism_vision_model": UsualInput(UsualTransform(enlargement=None, fields={"mean": None, "std": None})),
+    "videoprism_vision_model": UsualInput(
+        UsualTransform(enlargement=None, fields={"mean": None, "std": None}), model_input_name="pixel_values_videos"
+    ),
     "vivit": UsualInput(
         UsualTransform(
             enlargement=Fraction(256, 224),
@@ -68,6 +72,6 @@ USUAL_INPUTS = {
         ),
         KineticsClip(num_frames=32, sampling_rate=2, training_rate=2),
     ),
-    "vjepa2": UsualInput(UsualTransform(enlargement=Fraction(256, 224))),
+    "vjepa2": UsualInput(UsualTransform(enlargement=Fraction(256, 224)), model_input_name="pixel_values_videos"),
 }
 """The usual inputs by model type."""

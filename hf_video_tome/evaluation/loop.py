@@ -6,26 +6,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.sampling import ClipSampling
 from ..tasks import Task, check_finite
-from .examples import (
-    DecodedBatch,
-    Examples,
-    WorkerDied,
-    dead_workers_noticed,
-    decode_batch_in_isolation,
-    decode_batches,
-)
+from .decoding import DecodedBatch, ViewDecoder, WorkerDied, dead_workers_noticed
 from .journal import Journal, Row
 from .results import predict_video
-
-if TYPE_CHECKING:
-    from ..data.transforms import ClipTransform
 
 MIXED_PRECISION = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -107,15 +96,11 @@ class Loop:
     model: Any
     apply: Callable[[Mapping[str, Any]], None]  # makes the model follow one of the settings
     settings: Sequence[Mapping[str, Any]]
-    examples: Examples
     tasks: Sequence[Task]
-    transform: ClipTransform
-    sampling: ClipSampling
+    decoder: ViewDecoder
     batch_size: int
     num_workers: int
     mixed_precision: str
-    pad: bool
-    seed: int
     top_k: int
 
     def run(
@@ -133,7 +118,7 @@ class Loop:
             clock: Takes the time.
             on_progress: Called after each batch, and while other processes are still at work.
         """
-        tally = _Tally(len(self.examples), len(self.settings), self.tasks)
+        tally = _Tally(len(self.decoder.examples), len(self.settings), self.tasks)
 
         def report() -> None:
             if on_progress is not None:
@@ -156,7 +141,7 @@ class Loop:
                     pass  # and with the error goes its loader: else a late signal of its workers would hit the next
                 # One video at a time, each in a process of its own, until it is known which one does that.
                 number = next(iter(todo))
-                journal.append(self.rows(self.decode_in_isolation(number, todo[number]), clock))
+                journal.append(self.rows(self.decoder.one_by_one(number, todo[number]), clock))
                 del todo[number]
                 report()
         finally:
@@ -166,27 +151,13 @@ class Loop:
 
     def decode(self, batches: Mapping[int, Sequence[int]]) -> Iterator[DecodedBatch]:
         """Decodes batches ahead of the model."""
-        return decode_batches(
-            self.examples,
-            batches,
-            self.sampling,
-            self.transform,
-            num_workers=min(self.num_workers, len(batches)),
-            pad=self.pad,
-            seed=self.seed,
-            pin_memory=next(self.model.parameters()).device.type == "cuda",
-        )
-
-    def decode_in_isolation(self, number: int, positions: Sequence[int]) -> DecodedBatch:
-        """Decodes one batch so that a video that kills its decoder is found and counted as unreadable."""
-        return decode_batch_in_isolation(
-            self.examples, number, positions, self.sampling, self.transform, pad=self.pad, seed=self.seed
-        )
+        on_gpu = next(self.model.parameters()).device.type == "cuda"
+        return self.decoder.batches(batches, min(self.num_workers, len(batches)), pin_memory=on_gpu)
 
     def rows(self, batch: DecodedBatch, clock: Clock) -> list[Row]:
         """Predicts one batch with all of the settings."""
         rows: list[Row] = [
-            {"position": position, "video_id": self.examples[position].video_id, "error": reason}
+            {"position": position, "video_id": self.decoder.examples[position].video_id, "error": reason}
             for position, reason in sorted(batch.failures.items())
         ]
         if batch.views is None:
@@ -197,10 +168,10 @@ class Loop:
         # As many clips at a time as were asked for: the views of all videos may be too many for a device.
         for part, clips in enumerate(batch.views.split(self.batch_size)):
             frames = clips.to(parameter.device, non_blocking=True)
-            pixel_values = self.transform.normalize(frames).to(parameter.dtype)
+            pixel_values = self.decoder.transform.normalize(frames).to(parameter.dtype)
             for index, changes in enumerate(self.settings):
                 self.apply(changes)
-                answer, elapsed = self.forward(pixel_values, [self.seed, batch.number, part])
+                answer, elapsed = self.forward(pixel_values, [self.decoder.seed, batch.number, part])
                 logits[index].append(answer)
                 seconds[index] += elapsed
         for index in range(len(self.settings)):
@@ -229,14 +200,14 @@ class Loop:
 
     def predict(self, logits: torch.Tensor, position: int, setting: int) -> Row:
         """Makes a row of the logits (views, outputs) of one video."""
-        example, changes = self.examples[position], dict(self.settings[setting])
+        example, changes = self.decoder.examples[position], dict(self.settings[setting])
         check_finite(logits, f"the logits for {example.video_id!r}", f" with the settings {changes}")
         return {
             "position": position,
             "video_id": example.video_id,
             "setting": setting,
             "token_merging": changes,
-            **predict_video(logits.numpy(), self.tasks, example.labels, self.top_k),
+            **predict_video(logits, self.tasks, example.labels, self.top_k),
         }
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any
 
-import numpy as np
+import torch
 
-from ..metrics.functional import joint_ranks, log_softmax, mean_with_error, ranks, share_with_error, top_classes
+from ..metrics.accuracy import agreement, class_accuracies, top_k_accuracies
+from ..metrics.likelihood import log_probabilities, negative_log_likelihood
+from ..metrics.ranking import joint_ranks, ranks, top_classes
+from ..metrics.standard_errors import mean_with_error
 from ..tasks import ACTION, Task
 from .journal import Row
 
@@ -19,14 +22,14 @@ _DIGITS = 6  # of stored log-probabilities
 
 
 def predict_video(
-    views: np.ndarray, tasks: Sequence[Task], labels: Sequence[int] | None, top_k: int = 5
+    views: torch.Tensor, tasks: Sequence[Task], labels: Sequence[int] | None, top_k: int = 5
 ) -> dict[str, Any]:
     """Makes one prediction of the logits of all views of a video.
 
     The softmax probabilities of the views are averaged, within each task.
 
     Args:
-        views: (V, C) float logits.
+        views: (V, C) logits.
         tasks: What the C outputs mean.
         labels: The right output within each task, or None.
         top_k: Labels to keep.
@@ -37,29 +40,32 @@ def predict_video(
         `action_rank` and `action_nll`.
 
     Examples:
-        >>> row = predict_video(np.array([[0.0, 2.0, 1.0]]), [Task("label", 0, 3)], labels=[2], top_k=2)
+        >>> row = predict_video(torch.tensor([[0.0, 2.0, 1.0]]), [Task("label", 0, 3)], labels=[2], top_k=2)
         >>> row["label"], row["label_top"], row["label_rank"]
         (2, [1, 2], 1)
     """
     row: dict[str, Any] = {}
     averages = []
     for number, task in enumerate(tasks):
-        scores = log_softmax(views[:, task.start : task.stop])
-        average = np.logaddexp.reduce(scores, axis=0) - math.log(len(scores))
+        logs = log_probabilities(views[:, task.start : task.stop])
+        average = logs.logsumexp(dim=0, keepdim=True) - math.log(len(logs))
         averages.append(average)
-        label = None if labels is None else labels[number]
-        best = top_classes(average[None], min(top_k, len(average)))[0]
+        best = top_classes(average, min(top_k, task.size))[0]
+        rank = nll = None
+        if labels is not None:
+            label = torch.tensor(labels[number : number + 1])
+            rank = ranks(average, label).item()
+            nll = round(negative_log_likelihood(average, label).item(), _DIGITS)
         row |= {
-            task.name: label,
+            task.name: None if labels is None else labels[number],
             f"{task.name}_top": best.tolist(),
-            f"{task.name}_log_probabilities": [round(value, _DIGITS) for value in average[best].tolist()],
-            f"{task.name}_rank": None if label is None else int(ranks(average[None], np.array([label]))[0]),
-            f"{task.name}_nll": None if label is None else round(-float(average[label]), _DIGITS),
+            f"{task.name}_log_probabilities": [round(value, _DIGITS) for value in average[0, best].tolist()],
+            f"{task.name}_rank": rank,
+            f"{task.name}_nll": nll,
         }
     if len(tasks) > 1:
         known = labels is not None
-        rank = joint_ranks([average[None] for average in averages], np.array([labels]))[0] if known else None
-        row[f"{ACTION}_rank"] = None if rank is None else int(rank)
+        row[f"{ACTION}_rank"] = joint_ranks(averages, torch.tensor([labels])).item() if known else None
         row[f"{ACTION}_nll"] = round(sum(row[f"{task.name}_nll"] for task in tasks), _DIGITS) if known else None
     return row
 
@@ -268,50 +274,48 @@ def _check(content: Any, shape: Any, name: str) -> None:
 
 
 def _task_results(rows: Sequence[Row], tasks: Sequence[Task]) -> dict[str, TaskResults]:
-    from ..metrics import PerClassAccuracy
-
     results = {}
     for task in tasks:
-        classes: Any = PerClassAccuracy("ids", keep_in_memory=True).compute(
-            predictions=[row[f"{task.name}_top"][0] for row in rows],
-            references=[row[task.name] for row in rows],
-            num_classes=task.size,
-        )
+        labels = torch.tensor([row[task.name] for row in rows])
+        classes = class_accuracies(_answers(rows, [task])[:, 0], labels, task.size)
         per_class = zip(classes["per_class_accuracy"], classes["per_class_count"], strict=True)
         results[task.name] = TaskResults(
             **_rank_results(rows, task.name),
             mean_class_accuracy=classes["mean_class_accuracy"],
-            per_class={index: (accuracy, count) for index, (accuracy, count) in enumerate(per_class) if count},
+            per_class={index: (share, count) for index, (share, count) in enumerate(per_class) if share is not None},
         )
     if len(tasks) > 1:
         results[ACTION] = TaskResults(**_rank_results(rows, ACTION), mean_class_accuracy=None, per_class={})
     return results
 
 
+def _answers(rows: Iterable[Row], tasks: Sequence[Task]) -> torch.Tensor:
+    """Returns the answers (rows, tasks)."""
+    return torch.tensor([[row[f"{task.name}_top"][0] for task in tasks] for row in rows])
+
+
 def _rank_results(rows: Sequence[Row], name: str) -> dict[str, Any]:
     """Top-k accuracy from the ranks: right for the action too, and for any number of labels that were kept."""
-    places = np.array([row[f"{name}_rank"] for row in rows])
+    top = top_k_accuracies(torch.tensor([row[f"{name}_rank"] for row in rows]), [1, 5])
     nll, error = mean_with_error([row[f"{name}_nll"] for row in rows])
     return {
-        "top_1": Share(*share_with_error(places < 1)),
-        "top_5": Share(*share_with_error(places < 5)),
+        **{f"top_{k}": Share(top[f"top_{k}_accuracy"], top[f"top_{k}_accuracy_standard_error"]) for k in (1, 5)},
         "nll": nll,
         "nll_standard_error": None if math.isnan(error) else error,
     }
 
 
 def _agreement(pairs: Sequence[tuple[Row, Row]], tasks: Sequence[Task]) -> Share:
-    keys = [f"{task.name}_top" for task in tasks]
-    return Share(*share_with_error([all(row[key][0] == other[key][0] for key in keys) for row, other in pairs]))
+    own, others = zip(*pairs, strict=True)
+    return Share(*agreement(_answers(own, tasks), _answers(others, tasks)))
 
 
 def _difference(pairs: Sequence[tuple[Row, Row]], tasks: Sequence[Task]) -> Difference | None:
     keys = [f"{task.name}_rank" for task in tasks]
-    ranks_of = [([row[key] for key in keys], [other[key] for key in keys]) for row, other in pairs]
     gains = [
-        float(not any(own)) - float(not any(others))
-        for own, others in ranks_of
-        if None not in own and None not in others
+        float(not any(row[key] for key in keys)) - float(not any(other[key] for key in keys))
+        for row, other in pairs
+        if not any(each[key] is None for each in (row, other) for key in keys)
     ]
     if not gains:
         return None

@@ -16,6 +16,7 @@ from ..api import set_token_merging, token_counts
 from ..configuration import TokenMergingConfigMixin
 from ..data.sampling import ClipSampling
 from ..tasks import classifier_tasks, names_digest
+from .decoding import ViewDecoder
 from .examples import Examples, read_examples
 from .journal import Journal
 from .loop import MIXED_PRECISION, Clock, Loop, Progress
@@ -189,15 +190,11 @@ def evaluate(
                 model=model,
                 apply=apply,
                 settings=settings,
-                examples=examples,
                 tasks=tasks,
-                transform=transform,
-                sampling=sampling,
+                decoder=ViewDecoder(examples, sampling, transform, pad, seed),
                 batch_size=batch_size,
                 num_workers=num_workers,
                 mixed_precision=mixed_precision,
-                pad=pad,
-                seed=seed,
                 top_k=top_k,
             )
             with Journal(folder, processes.index) as journal:

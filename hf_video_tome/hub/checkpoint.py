@@ -17,7 +17,7 @@ from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, 
 from transformers import PreTrainedModel
 
 from ..configuration import TokenMergingConfigMixin
-from ..data.transforms import PROCESSOR_FILES
+from ..data.processor_settings import PROCESSOR_FILES
 from ..saved_files import find_saved_files, read_json_object
 from .card import CARD_FILE
 from .remote_code import find_remote_code, save_remote_code

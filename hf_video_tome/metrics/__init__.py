@@ -1,4 +1,4 @@
-"""Metrics of video classification for the `evaluate` library, and their arithmetic in plain numpy.
+"""Metrics of video classification for the `evaluate` library, and their arithmetic in plain torch.
 
 Every metric can be imported, or loaded by its file with `evaluate.load`; neither needs a network. The names below are
 imported on first use, as `evaluate` is slow to import.

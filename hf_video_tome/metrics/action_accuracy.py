@@ -7,10 +7,19 @@ from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
+import torch
 
-from hf_video_tome.metrics import functional
-from hf_video_tome.metrics.common import metric_info
+from hf_video_tome.metrics.accuracy import top_k_accuracies
+from hf_video_tome.metrics.columns import (
+    check_k,
+    check_probabilities,
+    to_group_ids,
+    to_group_ranked_ids,
+    to_group_scores,
+)
+from hf_video_tome.metrics.likelihood import log_probabilities
+from hf_video_tome.metrics.module_info import CLASS_IDS, SCORES, metric_info
+from hf_video_tome.metrics.ranking import joint_ranks, ranks, ranks_among
 
 _CITATION = """\
 @article{damen2022rescaling,
@@ -61,14 +70,9 @@ class ActionAccuracy(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        id_list = datasets.Sequence(datasets.Value("int64"))
-        scores, ids = datasets.Sequence(datasets.Value("float64")), datasets.Sequence(id_list)
         return metric_info(
             self,
-            {
-                "default": datasets.Features({"predictions": scores, "references": id_list}),
-                "ranked": datasets.Features({"predictions": ids, "references": id_list}),
-            },
+            {"default": (SCORES, CLASS_IDS), "ranked": (datasets.Sequence(CLASS_IDS), CLASS_IDS)},
             _CITATION,
         )
 
@@ -85,62 +89,23 @@ class ActionAccuracy(evaluate.Metric):
                 '`label_groups` must be given, as in compute(..., label_groups={"verb": 97, "noun": 300}).'
             )
         ranked = self.config_name == "ranked"
-        predictions = functional.from_column(predictions, "predictions", depth=2 if ranked else 1)
-        references = functional.from_column(references, "references", depth=1)
-        if ranked:
-            positions, wanted = self._ranked(predictions, references, label_groups, k, from_probabilities)
-        else:
-            positions, wanted = self._scores(predictions, references, label_groups, k, from_probabilities)
-
-        results: dict[str, float] = {}
-        for name, position in positions.items():
-            for value in wanted:
-                if name == "action" and ranked and value > 1:
-                    continue
-                share, error = functional.share_with_error(position < value)
-                results[f"{name}_top_{value}_accuracy"] = share
-                results[f"{name}_top_{value}_accuracy_standard_error"] = error
-        return results
-
-    def _scores(
-        self,
-        predictions: Any,
-        references: Any,
-        label_groups: Mapping[str, int],
-        k: int | Sequence[int],
-        from_probabilities: bool,
-    ) -> tuple[dict[str, Any], list[int]]:
-        groups = functional.split_groups(predictions, label_groups, "predictions")
-        logs = {
-            name: functional.log_probabilities(scores, True, f"predictions ({name})") if from_probabilities else scores
-            for name, scores in groups.items()
-        }
-        sizes = [scores.shape[1] for scores in logs.values()]
-        labels = functional.check_group_labels(references, sizes, len(predictions))
-        wanted = functional.check_k(k, min(sizes), "classes of the smallest group")
-        positions = {name: functional.ranks(scores, labels[:, i]) for i, (name, scores) in enumerate(logs.items())}
-        return {**positions, "action": functional.joint_ranks(list(logs.values()), labels)}, wanted
-
-    def _ranked(
-        self,
-        predictions: Any,
-        references: Any,
-        label_groups: Mapping[str, int],
-        k: int | Sequence[int],
-        from_probabilities: bool,
-    ) -> tuple[dict[str, Any], list[int]]:
-        if from_probabilities:
+        if ranked and from_probabilities:
             raise ValueError("`from_probabilities` must be False with the config 'ranked', which takes class ids.")
-        groups = functional.check_label_groups(label_groups)
-        if predictions.ndim != 3 or predictions.shape[1] != len(groups):
-            raise ValueError(
-                f"`predictions` must be class ids of the shape (samples, {len(groups)}, ids), one list per group, got "
-                f"{predictions.shape}."
-            )
-        labels = functional.check_group_labels(references, list(groups.values()), len(predictions))
-        wanted = functional.check_k(k, predictions.shape[2], "class ids of each prediction")
-        positions = {}
-        for i, (name, size) in enumerate(groups.items()):
-            ids = functional.check_ranked(predictions[:, i], num_classes=size, name=f"predictions ({name})")
-            positions[name] = functional.ranked_positions(ids, labels[:, i])
-        return {**positions, "action": np.maximum.reduce(list(positions.values()))}, wanted
+        groups = (to_group_ranked_ids if ranked else to_group_scores)(predictions, label_groups)
+        labels = to_group_ids(references, list(label_groups.values()), len(next(iter(groups.values()))))
+        limit = min(group.shape[1] for group in groups.values())
+        wanted = check_k(k, limit, "class ids of each prediction" if ranked else "classes of the smallest group")
+        if from_probabilities:
+            for name, group in groups.items():
+                check_probabilities(group, f"predictions ({name})")
+                groups[name] = log_probabilities(group, from_probabilities=True)
+        places = [
+            (ranks_among if ranked else ranks)(group, label)
+            for group, label in zip(groups.values(), labels.T, strict=True)
+        ]
+        action = torch.stack(places).amax(dim=0) if ranked else joint_ranks(list(groups.values()), labels)
+        results: dict[str, float] = {}
+        for name, ranks_of in zip(groups, places, strict=True):
+            results |= top_k_accuracies(ranks_of, wanted, f"{name}_")
+        # Ids do not tell the order of combinations.
+        return results | top_k_accuracies(action, [k for k in wanted if not ranked or k == 1], "action_")

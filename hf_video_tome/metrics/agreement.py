@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import datasets
 import evaluate
 
-from hf_video_tome.metrics import functional
-from hf_video_tome.metrics.common import metric_info
+from hf_video_tome.metrics.accuracy import agreement
+from hf_video_tome.metrics.columns import check_probabilities, to_class_ids, to_scores
+from hf_video_tome.metrics.likelihood import kl_divergence as divergences_of
+from hf_video_tome.metrics.likelihood import log_probabilities
+from hf_video_tome.metrics.module_info import CLASS_ID, SCORES, metric_info
+from hf_video_tome.metrics.ranking import top_classes
+from hf_video_tome.metrics.standard_errors import mean_with_error
 
 
 class Agreement(evaluate.Metric):
@@ -44,49 +48,40 @@ class Agreement(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        ids, scores = datasets.Value("int64"), datasets.Sequence(datasets.Value("float64"))
         return metric_info(
-            self,
-            {
-                "default": datasets.Features({"predictions": scores, "references": scores}),
-                "reference_ids": datasets.Features({"predictions": scores, "references": ids}),
-                "ids": datasets.Features({"predictions": ids, "references": ids}),
-            },
+            self, {"default": (SCORES, SCORES), "reference_ids": (SCORES, CLASS_ID), "ids": (CLASS_ID, CLASS_ID)}
         )
 
     def _compute(
         self, predictions: Any, references: Any, kl_divergence: bool = False, from_probabilities: bool = False
     ) -> dict[str, float]:
-        if (kl_divergence or from_probabilities) and self.config_name != "default":
-            name = "kl_divergence" if kl_divergence else "from_probabilities"
-            raise ValueError(
-                f"`{name}` must be False with the config {self.config_name!r}: it takes scores of both runs."
-            )
-        predictions = functional.from_column(predictions, "predictions", depth=0 if self.config_name == "ids" else 1)
-        references = functional.from_column(references, "references", depth=1 if self.config_name == "default" else 0)
-        num_classes = None
-        if self.config_name == "ids":
-            answers = functional.check_labels(predictions, name="predictions")
-        else:
-            predictions = functional.check_scores(predictions)
-            num_classes = predictions.shape[1]
-            answers = functional.top_classes(predictions)[:, 0]
-        if self.config_name == "default":
-            references = functional.check_scores(references, "references")
-            if references.shape != predictions.shape:
+        if self.config_name != "default":
+            if kl_divergence or from_probabilities:
+                name = "kl_divergence" if kl_divergence else "from_probabilities"
                 raise ValueError(
-                    f"`references` must have the shape of `predictions`, {predictions.shape}, got {references.shape}."
+                    f"`{name}` must be False with the config {self.config_name!r}: it takes scores of both runs."
                 )
-            expected = functional.top_classes(references)[:, 0]
-        else:
-            expected = functional.check_labels(references, len(answers), num_classes)
+            num_classes = None
+            if self.config_name == "ids":
+                answers = to_class_ids(predictions, name="predictions")
+            else:
+                scores = to_scores(predictions)
+                num_classes, answers = scores.shape[1], top_classes(scores)[:, 0]
+            share, error = agreement(answers, to_class_ids(references, len(answers), num_classes))
+            return {"agreement": share, "agreement_standard_error": error}
 
-        share, error = functional.share_with_error(answers == expected)
-        results = {"agreement": share, "agreement_standard_error": error}
+        scores, expected = to_scores(predictions), to_scores(references, "references")
+        if expected.shape != scores.shape:
+            raise ValueError(
+                f"`references` must have the shape of `predictions`, {tuple(scores.shape)}, got "
+                f"{tuple(expected.shape)}."
+            )
         if from_probabilities:
-            functional.check_probabilities(predictions)
-            functional.check_probabilities(references, "references")
+            check_probabilities(scores)
+            check_probabilities(expected, "references")
+        share, error = agreement(top_classes(scores), top_classes(expected))
+        results = {"agreement": share, "agreement_standard_error": error}
         if kl_divergence:
-            divergences = functional.kl_divergence(references, predictions, from_probabilities)
-            results["kl_divergence"], results["kl_divergence_standard_error"] = functional.mean_with_error(divergences)
+            logs = [log_probabilities(values, from_probabilities) for values in (expected, scores)]
+            results["kl_divergence"], results["kl_divergence_standard_error"] = mean_with_error(divergences_of(*logs))
         return results

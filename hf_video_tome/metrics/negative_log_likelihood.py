@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import datasets
 import evaluate
 
-from hf_video_tome.metrics import functional
-from hf_video_tome.metrics.common import metric_info
+from hf_video_tome.metrics.columns import check_probabilities, to_class_ids, to_scores
+from hf_video_tome.metrics.likelihood import log_probabilities, negative_log_likelihood
+from hf_video_tome.metrics.module_info import CLASS_ID, SCORES, metric_info
+from hf_video_tome.metrics.standard_errors import mean_with_error
 
 
 class NegativeLogLikelihood(evaluate.Metric):
@@ -32,15 +33,12 @@ class NegativeLogLikelihood(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        scores, reference = datasets.Sequence(datasets.Value("float64")), datasets.Value("int64")
-        return metric_info(self, {"default": datasets.Features({"predictions": scores, "references": reference})})
+        return metric_info(self, {"default": (SCORES, CLASS_ID)})
 
     def _compute(self, predictions: Any, references: Any, from_probabilities: bool = False) -> dict[str, float]:
-        scores = functional.check_scores(functional.from_column(predictions, "predictions", depth=1))
-        labels = functional.from_column(references, "references", depth=0)
-        labels = functional.check_labels(labels, *scores.shape)
+        scores = to_scores(predictions)
+        labels = to_class_ids(references, *scores.shape)
         if from_probabilities:
-            functional.check_probabilities(scores)
-        values = functional.negative_log_likelihood(scores, labels, from_probabilities)
-        mean, error = functional.mean_with_error(values)
+            check_probabilities(scores)
+        mean, error = mean_with_error(negative_log_likelihood(log_probabilities(scores, from_probabilities), labels))
         return {"negative_log_likelihood": mean, "negative_log_likelihood_standard_error": error}

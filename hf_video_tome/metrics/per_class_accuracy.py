@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import datasets
 import evaluate
-import numpy as np
 
-from hf_video_tome.metrics import functional
-from hf_video_tome.metrics.common import metric_info
+from hf_video_tome.metrics.accuracy import ClassAccuracies, class_accuracies
+from hf_video_tome.metrics.columns import is_count, to_class_ids, to_ranked_ids, to_scores
+from hf_video_tome.metrics.module_info import CLASS_ID, CLASS_IDS, SCORES, metric_info
+from hf_video_tome.metrics.ranking import top_classes
 
 
 class PerClassAccuracy(evaluate.Metric):
@@ -38,45 +38,22 @@ class PerClassAccuracy(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        label = datasets.Value("int64")
-        scores, ids = datasets.Sequence(datasets.Value("float64")), datasets.Sequence(datasets.Value("int64"))
         return metric_info(
-            self,
-            {
-                "default": datasets.Features({"predictions": scores, "references": label}),
-                "ranked": datasets.Features({"predictions": ids, "references": label}),
-                "ids": datasets.Features({"predictions": label, "references": label}),
-            },
+            self, {"default": (SCORES, CLASS_ID), "ranked": (CLASS_IDS, CLASS_ID), "ids": (CLASS_ID, CLASS_ID)}
         )
 
-    def _compute(self, predictions: Any, references: Any, num_classes: int | None = None) -> dict[str, Any]:
-        predictions = functional.from_column(predictions, "predictions", depth=0 if self.config_name == "ids" else 1)
-        references = functional.from_column(references, "references", depth=0)
-        if num_classes is not None and (
-            isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1
-        ):
+    def _compute(self, predictions: Any, references: Any, num_classes: int | None = None) -> ClassAccuracies:
+        if num_classes is not None and not is_count(num_classes):
             raise ValueError(f"`num_classes` must be an integer of at least 1, got {num_classes!r}.")
         if self.config_name == "default":
-            scores = functional.check_scores(predictions)
+            scores = to_scores(predictions)
             if num_classes not in (None, scores.shape[1]):
                 raise ValueError(f"`num_classes` must be the {scores.shape[1]} of the scores, got {num_classes}.")
-            num_classes = scores.shape[1]
-            answers = functional.top_classes(scores)[:, 0]
+            num_classes, answers = scores.shape[1], top_classes(scores)[:, 0]
         elif num_classes is None:
             raise ValueError(f"`num_classes` must be given with the config {self.config_name!r}: ids do not tell it.")
         elif self.config_name == "ranked":
-            answers = functional.check_ranked(predictions, num_classes=num_classes)[:, 0]
+            answers = to_ranked_ids(predictions, num_classes)[:, 0]
         else:
-            answers = functional.check_labels(predictions, num_classes=num_classes, name="predictions")
-        labels = functional.check_labels(references, len(answers), num_classes)
-
-        counts = np.bincount(labels, minlength=num_classes)
-        hits = np.bincount(labels[answers == labels], minlength=num_classes)
-        occurs = counts > 0
-        return {
-            "mean_class_accuracy": float((hits[occurs] / counts[occurs]).mean()),
-            "per_class_accuracy": [
-                hit / count if count else None for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)
-            ],
-            "per_class_count": counts.tolist(),
-        }
+            answers = to_class_ids(predictions, num_classes=num_classes, name="predictions")
+        return class_accuracies(answers, to_class_ids(references, len(answers), num_classes), num_classes)

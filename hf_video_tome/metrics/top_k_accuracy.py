@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
 import evaluate
 
-from hf_video_tome.metrics import functional
-from hf_video_tome.metrics.common import metric_info
+from hf_video_tome.metrics.accuracy import top_k_accuracies
+from hf_video_tome.metrics.columns import check_k, to_class_ids, to_ranked_ids, to_scores
+from hf_video_tome.metrics.module_info import CLASS_ID, CLASS_IDS, SCORES, metric_info
+from hf_video_tome.metrics.ranking import ranks, ranks_among
 
 
 class TopKAccuracy(evaluate.Metric):
@@ -40,33 +41,13 @@ class TopKAccuracy(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        reference = datasets.Value("int64")
-        scores, ids = datasets.Sequence(datasets.Value("float64")), datasets.Sequence(datasets.Value("int64"))
-        return metric_info(
-            self,
-            {
-                "default": datasets.Features({"predictions": scores, "references": reference}),
-                "ranked": datasets.Features({"predictions": ids, "references": reference}),
-            },
-        )
+        return metric_info(self, {"default": (SCORES, CLASS_ID), "ranked": (CLASS_IDS, CLASS_ID)})
 
     def _compute(self, predictions: Any, references: Any, k: int | Sequence[int] = (1, 5)) -> dict[str, float]:
-        predictions = functional.from_column(predictions, "predictions", depth=1)
-        references = functional.from_column(references, "references", depth=0)
         if self.config_name == "ranked":
-            predictions = functional.check_ranked(predictions)
-            references = functional.check_labels(references, len(predictions))
-            wanted = functional.check_k(k, predictions.shape[1], "class ids of each prediction")
-            positions = functional.ranked_positions(predictions, references)
-        else:
-            predictions = functional.check_scores(predictions)
-            references = functional.check_labels(references, *predictions.shape)
-            wanted = functional.check_k(k, predictions.shape[1], "classes")
-            positions = functional.ranks(predictions, references)
-
-        results: dict[str, float] = {}
-        for value in wanted:
-            share, error = functional.share_with_error(positions < value)
-            results[f"top_{value}_accuracy"] = share
-            results[f"top_{value}_accuracy_standard_error"] = error
-        return results
+            ids = to_ranked_ids(predictions)
+            labels = to_class_ids(references, len(ids))
+            return top_k_accuracies(ranks_among(ids, labels), check_k(k, ids.shape[1], "class ids of each prediction"))
+        scores = to_scores(predictions)
+        labels = to_class_ids(references, *scores.shape)
+        return top_k_accuracies(ranks(scores, labels), check_k(k, scores.shape[1], "classes"))

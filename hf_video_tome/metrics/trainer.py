@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from .negative_log_likelihood import NegativeLogLikelihood
-from .per_class_accuracy import PerClassAccuracy
-from .top_k_accuracy import TopKAccuracy
+from .accuracy import class_accuracies, top_k_accuracies
+from .columns import to_class_ids, to_scores
+from .likelihood import log_probabilities, negative_log_likelihood
+from .ranking import ranks, top_classes
+from .standard_errors import mean_with_error
 
 
 def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Callable[[Any], dict[str, float]]:
@@ -44,18 +44,18 @@ def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Call
         raise ValueError(f"id2label must have a name of its own for each class, got {id2label}")
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
-        logits, labels = prediction.predictions, prediction.label_ids
-        logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)
-        inputs = {"predictions": logits, "references": labels}
-        ks = [1, 5] if logits.shape[1] > 5 else [1]
-        top, classes = TopKAccuracy().compute(**inputs, k=ks), PerClassAccuracy().compute(**inputs)
-        results = {name.removeprefix("top_1_"): float(value) for name, value in top.items()}
+        logits = prediction.predictions
+        scores = to_scores(logits[0] if isinstance(logits, tuple) else logits)
+        labels = to_class_ids(prediction.label_ids, *scores.shape)
+        top = top_k_accuracies(ranks(scores, labels), [1, 5] if scores.shape[1] > 5 else [1])
+        classes = class_accuracies(top_classes(scores)[:, 0], labels, scores.shape[1])
+        results = {name.removeprefix("top_1_"): value for name, value in top.items()}
         results["mean_class_accuracy"] = classes["mean_class_accuracy"]
-        results["nll"] = NegativeLogLikelihood().compute(**inputs)["negative_log_likelihood"]
+        results["nll"] = mean_with_error(negative_log_likelihood(log_probabilities(scores), labels))[0]
         if per_class:
             for index, accuracy in enumerate(classes["per_class_accuracy"]):
                 if accuracy is not None:
-                    results[f"accuracy/{names[index]}"] = float(accuracy)
+                    results[f"accuracy/{names[index]}"] = accuracy
         return results
 
     return compute_metrics

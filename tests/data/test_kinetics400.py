@@ -23,7 +23,7 @@ from dataset_samples import (
 )
 from video_samples import frame_number
 
-from hf_video_tome.data.annotations import read_label_names
+from hf_video_tome.data.label_names import read_label_names
 from hf_video_tome.data.loading import load
 from hf_video_tome.data.video.decoding import read_frames
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForVideoClassification
 
 from hf_video_tome.cli import run
 from hf_video_tome.data import ClipSampling, ClipTransform
-from hf_video_tome.evaluation import evaluate, examples
+from hf_video_tome.evaluation import decoding, evaluate
 
 from ..classified_videos import FRAMES, NUM_VIDEOS, UNREADABLE
 
@@ -65,12 +65,12 @@ def test_two_processes_count_every_video_once(
 def evaluate_until_killed(command: list[str], last: str) -> None:
     """An evaluation whose last video never comes."""
     os.setsid()
-    read_clips = examples.read_clips
+    read_clips = decoding.read_clips
 
     def read_or_wait(source: str, *arguments: Any, **options: Any) -> Any:
         return time.sleep(1000) if source == last else read_clips(source, *arguments, **options)
 
-    examples.read_clips = read_or_wait
+    decoding.read_clips = read_or_wait
     run(command)
 
 

@@ -15,7 +15,7 @@ LOGITS = torch.randn(6, 7, generator=torch.Generator().manual_seed(0), dtype=tor
 
 
 def test_one_view_is_its_softmax() -> None:
-    row = predict_video(LOGITS[:1].numpy(), ONE, (2,), top_k=5)
+    row = predict_video(LOGITS[:1], ONE, (2,), top_k=5)
     expected = LOGITS[0].log_softmax(-1)
     assert row["label"] == 2
     assert row["label_top"] == expected.topk(5).indices.tolist()
@@ -25,14 +25,14 @@ def test_one_view_is_its_softmax() -> None:
 
 
 def test_views_are_averaged_as_probabilities() -> None:
-    row = predict_video(LOGITS.numpy(), ONE, (2,), top_k=7)
+    row = predict_video(LOGITS, ONE, (2,), top_k=7)
     expected = LOGITS.softmax(-1).mean(0)
     assert row["label_top"] == expected.argsort(descending=True).tolist()
     assert row["label_nll"] == pytest.approx(-math.log(expected[2]), abs=1e-6)
 
 
 def test_each_task_has_its_own_softmax_and_the_action_is_all_of_them() -> None:
-    row = predict_video(LOGITS[:1].numpy(), TWO, (1, 2), top_k=5)
+    row = predict_video(LOGITS[:1], TWO, (1, 2), top_k=5)
     verb, noun = LOGITS[0, :3].log_softmax(-1), LOGITS[0, 3:].log_softmax(-1)
     assert row["verb_top"] == verb.argsort(descending=True).tolist()
     assert row["noun_nll"] == pytest.approx(-noun[2].item(), abs=1e-6)
@@ -42,7 +42,7 @@ def test_each_task_has_its_own_softmax_and_the_action_is_all_of_them() -> None:
 
 
 def test_without_an_answer_there_is_a_prediction_but_no_score() -> None:
-    row = predict_video(LOGITS[:1].numpy(), TWO, None)
+    row = predict_video(LOGITS[:1], TWO, None)
     assert len(row["verb_top"]) == 3
     assert len(row["noun_top"]) == 4
     assert {row[name] for name in ("verb", "verb_rank", "verb_nll", "action_rank", "action_nll")} == {None}
@@ -56,7 +56,7 @@ def run_of(num_videos: int, num_settings: int) -> dict[str, object]:
 def rows_of(logits: torch.Tensor, labels: list[int] | None, setting: int = 0) -> list[dict[str, object]]:
     return [
         {"position": index, "video_id": f"v{index}", "setting": setting}
-        | predict_video(clip[None].numpy(), ONE, None if labels is None else (labels[index],))
+        | predict_video(clip[None], ONE, None if labels is None else (labels[index],))
         for index, clip in enumerate(logits)
     ]
 

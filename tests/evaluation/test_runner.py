@@ -447,9 +447,9 @@ def test_a_finished_evaluation_keeps_its_timing(run, tmp_path: Path) -> None:
 def test_a_video_that_kills_its_decoder_is_one_that_cannot_be_read(
     run, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
-    from hf_video_tome.evaluation import examples
+    from hf_video_tome.evaluation import decoding
 
-    read_clips = examples.read_clips
+    read_clips = decoding.read_clips
 
     def crash(source: str, *arguments: Any, **options: Any) -> Any:
         if source == rows[5]["video"]["path"]:
@@ -457,7 +457,7 @@ def test_a_video_that_kills_its_decoder_is_one_that_cannot_be_read(
         return read_clips(source, *arguments, **options)
 
     expected = run("expected")
-    monkeypatch.setattr(examples, "read_clips", crash)
+    monkeypatch.setattr(decoding, "read_clips", crash)
     results = run("crashed", num_workers=num_workers)
     assert set(results.failures) == {*expected.failures, "clip_05"}
     assert results.failures["clip_05"].startswith("its decoder crashed (DataLoader worker (pid")
@@ -478,16 +478,16 @@ def test_whatever_a_video_raises_is_its_reason_in_one_line(
     run, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, num_workers: int, error: Exception, reason: str
 ) -> None:
     """Neither the end of the evaluation nor a crash of the process that decodes."""
-    from hf_video_tome.evaluation import examples
+    from hf_video_tome.evaluation import decoding
 
-    read_clips = examples.read_clips
+    read_clips = decoding.read_clips
 
     def fail(source: str, *arguments: Any, **options: Any) -> Any:
         if source in (rows[0]["video"]["path"], rows[5]["video"]["path"]):
             raise error
         return read_clips(source, *arguments, **options)
 
-    monkeypatch.setattr(examples, "read_clips", fail)
+    monkeypatch.setattr(decoding, "read_clips", fail)
     results = run(num_workers=num_workers, settings=[{}])
     assert results.failures["clip_00"] == results.failures["clip_05"] == reason
     assert len(results.failures) == len(UNREADABLE) + 2

@@ -18,7 +18,8 @@ import torch
 
 from hf_video_tome.cli import run as run_command
 from hf_video_tome.data import ClipSampling, ClipTransform
-from hf_video_tome.evaluation.examples import DecodedBatch, decode_batches, read_examples
+from hf_video_tome.evaluation.decoding import DecodedBatch, ViewDecoder
+from hf_video_tome.evaluation.examples import read_examples
 from hf_video_tome.tasks import Task
 
 from ..classified_videos import FRAMES, UNREADABLE
@@ -31,7 +32,7 @@ ROOMS = {"none": 0, "for one batch": 1, "for all": len(BATCHES)}
 def decode(rows: list[dict[str, Any]], checkpoint: Path) -> Callable[..., Iterator[DecodedBatch]]:
     examples = read_examples(rows, (Task("label", 0, 5),), {}, by_name=False)
     transform = ClipTransform.from_pretrained(checkpoint)
-    return lambda **options: decode_batches(examples, BATCHES, ClipSampling(FRAMES), transform, **options)
+    return lambda **options: ViewDecoder(examples, ClipSampling(FRAMES), transform).batches(BATCHES, **options)
 
 
 @pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)

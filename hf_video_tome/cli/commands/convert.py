@@ -229,7 +229,7 @@ def read_labels(path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read, or the numbers are not 0, 1, 2, ... each once.
     """
-    from ...data.annotations import read_label_names
+    from ...data.label_names import read_label_names
 
     if path.suffix.lower() not in LABEL_SUFFIXES:
         raise InputError(f"--labels {path}: must be a {', '.join(LABEL_SUFFIXES)} file")

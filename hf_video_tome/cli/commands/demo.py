@@ -184,7 +184,7 @@ def measure(
 
     from ...api import token_counts
     from ...evaluation import check_finite
-    from ...metrics.functional import share_with_error
+    from ...metrics.standard_errors import share_with_error
 
     batches = [torch.stack(list(clips[first : first + BATCH_SIZE])) for first in range(0, len(clips), BATCH_SIZE)]
     full = [batch for batch in batches if len(batch) == len(batches[0])]

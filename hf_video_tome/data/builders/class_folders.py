@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import datasets
 
-from ..annotations import SPLIT_NAMES, VideoFiles, canonical_split, check_links, subfolders
+from ..annotations import SPLIT_NAMES, canonical_split
 from ..groups import Groups, split_by_group
+from ..video_files import VideoFiles, check_links, subfolders
 from .video_builder import VideoBuilder, VideoConfig, VideoTable
 
 if TYPE_CHECKING:
@@ -167,6 +168,3 @@ def _split_folders(root: Path, files: VideoFiles) -> dict[str, list[Path]]:
         if same:
             found[split] = splits[same[0]]
     return found
-
-
-__all__ = ["ClassFolders", "ClassFoldersConfig"]

@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 
-from ..annotations import (
-    UNLABELLED,
-    Row,
-    VideoFiles,
-    check_columns,
-    check_unique,
-    first_existing,
-    read_label_names,
-    read_table,
-)
+from ..annotations import UNLABELLED, Row, check_columns, check_unique, first_existing, read_table
+from ..label_names import read_label_names
+from ..video_files import VideoFiles
 from .video_builder import AnnotatedVideoConfig, VideoBuilder, VideoTable
 
 if TYPE_CHECKING:
@@ -43,47 +36,35 @@ _VIDEO_ID = re.compile(r"P\d+_(\d+)")
 
 # All that the pickle of a table of numbers and text needs, in old and new versions of pandas; each only makes data. A
 # pickle that names anything else, such as a function of `os`, is refused before that is even imported.
-_PICKLE_NAMES = frozenset(
-    {(module, name) for module in ("builtins", "__builtin__") for name in ("slice", "bytearray", "object")}
-    | {
-        (f"numpy.{core}.{module}", name)
-        for core in ("core", "_core")
-        for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
-    }
-    | {("pandas.core.indexes.numeric", f"{kind}Index") for kind in ("Int64", "UInt64", "Float64")}
-    | {("pyarrow.lib", name) for name in ("_restore_array", "py_buffer", "type_for_alias", "chunked_array")}
-    | {
-        ("_codecs", "encode"),
-        ("copyreg", "_reconstructor"),
-        ("copy_reg", "_reconstructor"),
-        ("functools", "partial"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        ("pandas", "Categorical"),
-        ("pandas", "CategoricalDtype"),
-        ("pandas", "CategoricalIndex"),
-        ("pandas", "DataFrame"),
-        ("pandas", "Index"),
-        ("pandas", "RangeIndex"),
-        ("pandas", "StringDtype"),
-        ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
-        ("pandas._libs.internals", "_unpickle_block"),
-        ("pandas.arrays", "ArrowStringArray"),
-        ("pandas.core.arrays.categorical", "Categorical"),
-        ("pandas.core.arrays.string_", "StringArray"),
-        ("pandas.core.arrays.string_", "StringDtype"),
-        ("pandas.core.arrays.string_arrow", "ArrowStringArray"),
-        ("pandas.core.arrays.string_arrow", "ArrowStringArrayNumpySemantics"),
-        ("pandas.core.dtypes.dtypes", "CategoricalDtype"),
-        ("pandas.core.frame", "DataFrame"),
-        ("pandas.core.indexes.base", "Index"),
-        ("pandas.core.indexes.base", "_new_Index"),
-        ("pandas.core.indexes.category", "CategoricalIndex"),
-        ("pandas.core.indexes.range", "RangeIndex"),
-        ("pandas.core.internals.blocks", "new_block"),
-        ("pandas.core.internals.managers", "BlockManager"),
-    }
-)
+_PICKLE_NAMES = {
+    "__builtin__": "bytearray object slice",
+    "_codecs": "encode",
+    "builtins": "bytearray object slice",
+    "copy_reg": "_reconstructor",
+    "copyreg": "_reconstructor",
+    "functools": "partial",
+    "numpy": "dtype ndarray",
+    "numpy._core.multiarray": "_reconstruct scalar",
+    "numpy._core.numeric": "_frombuffer",
+    "numpy.core.multiarray": "_reconstruct scalar",
+    "numpy.core.numeric": "_frombuffer",
+    "pandas": "Categorical CategoricalDtype CategoricalIndex DataFrame Index RangeIndex StringDtype",
+    "pandas._libs.arrays": "__pyx_unpickle_NDArrayBacked",
+    "pandas._libs.internals": "_unpickle_block",
+    "pandas.arrays": "ArrowStringArray",
+    "pandas.core.arrays.categorical": "Categorical",
+    "pandas.core.arrays.string_": "StringArray StringDtype",
+    "pandas.core.arrays.string_arrow": "ArrowStringArray ArrowStringArrayNumpySemantics",
+    "pandas.core.dtypes.dtypes": "CategoricalDtype",
+    "pandas.core.frame": "DataFrame",
+    "pandas.core.indexes.base": "Index _new_Index",
+    "pandas.core.indexes.category": "CategoricalIndex",
+    "pandas.core.indexes.numeric": "Float64Index Int64Index UInt64Index",
+    "pandas.core.indexes.range": "RangeIndex",
+    "pandas.core.internals.blocks": "new_block",
+    "pandas.core.internals.managers": "BlockManager",
+    "pyarrow.lib": "_restore_array chunked_array py_buffer type_for_alias",
+}
 
 
 @dataclass(eq=False)
@@ -226,7 +207,7 @@ def _table_unpickler() -> type[pickle.Unpickler]:
 
     class TableUnpickler(base):
         def find_class(self, module: str, name: str) -> Any:
-            if (module, name) not in _PICKLE_NAMES:
+            if name not in _PICKLE_NAMES.get(module, "").split():
                 raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a table")
             return super().find_class(module, name)
 
@@ -339,13 +320,3 @@ def _frame_rate(recording: str) -> float | None:
     match = _VIDEO_ID.fullmatch(recording)
     # The extension of 2020 (three digits) has 50 frames a second, the videos of 2018 have 60.
     return None if match is None else 50.0 if len(match[1]) == 3 else 60.0
-
-
-__all__ = [
-    "MEDIA",
-    "NUM_NOUNS",
-    "NUM_VERBS",
-    "EpicKitchens100",
-    "EpicKitchens100Config",
-    "read_pickled_table",
-]

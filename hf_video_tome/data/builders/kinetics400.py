@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 
-from ..annotations import (
-    SPLIT_NAMES,
-    UNLABELLED,
-    Row,
-    VideoFiles,
-    canonical_split,
-    check_unique,
-    read_label_names,
-    read_table,
-    read_text,
-    subfolders,
-    without_video_suffix,
-)
+from ..annotations import SPLIT_NAMES, UNLABELLED, Row, canonical_split, check_unique, read_table, read_text
 from ..class_names import exact_spelling, without_punctuation
+from ..label_names import read_label_names
+from ..video_files import VideoFiles, subfolders, without_video_suffix
 from .video_builder import AnnotatedVideoConfig, VideoBuilder, VideoTable
 
 if TYPE_CHECKING:
@@ -253,6 +243,3 @@ class _SplitFolders:
         else:
             folder = self.usual / label if self.by_label and label is not None else self.usual
         return folder / f"{name}.mp4"
-
-
-__all__ = ["Kinetics400", "Kinetics400Config"]

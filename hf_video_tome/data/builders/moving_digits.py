@@ -137,6 +137,3 @@ class MovingDigits(datasets.GeneratorBasedBuilder):
                     "noun": label.noun,
                 },
             )
-
-
-__all__ = ["MovingDigits", "MovingDigitsBuilderConfig"]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 
-from ..annotations import UNLABELLED, VideoFiles, check_unique, first_existing, read_json, read_label_names
+from ..annotations import UNLABELLED, check_unique, first_existing, read_json
+from ..label_names import read_label_names
+from ..video_files import VideoFiles
 from .video_builder import AnnotatedVideoConfig, VideoBuilder, VideoTable
 
 if TYPE_CHECKING:
@@ -153,6 +155,3 @@ def _read_split(
         rows.append({"video_id": identifier, "video": str(videos.find(identifier)), "label": label})
     check_unique((str(row["video_id"]), f"{path}, entry {number}") for number, row in enumerate(rows, start=1))
     return rows
-
-
-__all__ = ["SomethingSomethingV2", "SomethingSomethingV2Config"]

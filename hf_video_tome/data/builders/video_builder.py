@@ -244,6 +244,3 @@ class VideoBuilder(datasets.GeneratorBasedBuilder):
         for start, stop in ranges:
             for index in range(start, stop):
                 yield index, rows[index]
-
-
-__all__ = ["AnnotatedVideoConfig", "VideoBuilder", "VideoConfig", "VideoTable"]

@@ -22,7 +22,7 @@ from .frames import Frames
 from .pixels import FrameCollector
 from .seeking import find_stretch, is_sparse, read_by_rank, read_from_stretch
 from .timeline import TIME_TOLERANCE, Timeline
-from .types import VideoDecodingError, VideoInfo, VideoSource, fail
+from .types import VideoInfo, VideoSource, fail
 from .video_file import Progress, VideoFile, codec_name, cut_reason, decode_frames, is_cut, open_video
 
 
@@ -365,15 +365,3 @@ def _check_times(times: Sequence[float]) -> np.ndarray:
     if not seconds:
         raise ValueError("`times` must name at least one time, got none.")
     return np.array(seconds)
-
-
-__all__ = [
-    "VideoDecodingError",
-    "VideoInfo",
-    "frame_timestamps",
-    "probe_video",
-    "read_frames",
-    "read_frames_at",
-    "read_frames_between",
-    "read_frames_by_rank",
-]
