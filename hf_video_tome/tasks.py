@@ -129,11 +129,10 @@ def predict_labels(logits: torch.Tensor, config: Any, top_k: int = 1) -> dict[st
     """
     if tuple(logits.shape) != (config.num_labels,):
         raise ValueError(
-            f"`logits` must have the shape (num_labels,) = ({config.num_labels},) of one clip, got "
-            f"{tuple(logits.shape)}"
+            f"logits must have the shape (num_labels,) = ({config.num_labels},) of one clip, got {tuple(logits.shape)}"
         )
     if top_k < 1:
-        raise ValueError(f"`top_k` must be at least 1, got {top_k}")
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
     check_finite(logits)
     predictions = {}
     for task in classifier_tasks(config):

@@ -293,7 +293,7 @@ def attention_heads(width: int, given: int | None) -> int:
     if heads < 1 or width % heads:
         how = "got" if given is not None else "and would be taken for"
         raise ConversionError(
-            f"`num_attention_heads` must divide the width of the model, {width}, {how} {heads}; it cannot be read off "
+            f"num_attention_heads must divide the width of the model, {width}, {how} {heads}; it cannot be read off "
             "the weights"
         )
     return heads
@@ -381,7 +381,7 @@ def _one_head(head: str, num_labels: int, given: Mapping[str, int] | None) -> He
         return Heads({head: (0, num_labels)}, None)
     if sum(given.values()) != num_labels:
         raise ConversionError(
-            f"`label_groups` must have as many outputs as the head of the checkpoint, {num_labels}, got "
+            f"label_groups must have as many outputs as the head of the checkpoint, {num_labels}, got "
             f"{_shown(given)} = {sum(given.values())}"
         )
     return Heads({head: (0, num_labels)}, _ranges(given), assumed)
@@ -393,16 +393,14 @@ def _several_heads(found: dict[str, str], sizes: dict[str, int], given: Mapping[
     if not numbered and sorted(found) != sorted(EPIC_KITCHENS_100):
         raise ConversionError(f"the heads must be one, or verb and noun, or counted from 0, got {listed}")
     if given is not None and len(given) != len(found):
-        raise ConversionError(
-            f"`label_groups` must name a task for each head, {listed}, got {_shown(given) or 'none'}"
-        )
+        raise ConversionError(f"label_groups must name a task for each head, {listed}, got {_shown(given) or 'none'}")
     if given is None:
         if len(found) != len(EPIC_KITCHENS_100):
-            raise ConversionError(f"`label_groups` must say what the heads are for: {listed}")
+            raise ConversionError(f"label_groups must say what the heads are for: {listed}")
         if numbered and sizes["0"] > sizes["1"]:
             # Verbs come first wherever heads are counted; here the counts say otherwise.
             raise ConversionError(
-                f"`label_groups` must say which head is for verbs and which for nouns: {listed}, while of the data "
+                f"label_groups must say which head is for verbs and which for nouns: {listed}, while of the data "
                 "sets with both there are fewer verbs"
             )
     tasks = list(EPIC_KITCHENS_100 if given is None else given)
@@ -410,10 +408,10 @@ def _several_heads(found: dict[str, str], sizes: dict[str, int], given: Mapping[
         found = {task: found[str(index)] for index, task in enumerate(tasks)}
         sizes = {task: sizes[str(index)] for index, task in enumerate(tasks)}
     elif sorted(tasks) != sorted(found):
-        raise ConversionError(f"`label_groups` must name the tasks of the heads, {listed}, got {_shown(given or {})}")
+        raise ConversionError(f"label_groups must name the tasks of the heads, {listed}, got {_shown(given or {})}")
     for task, size in (given or {}).items():
         if sizes[task] != size:
-            raise ConversionError(f"`label_groups` must be as the heads are, {listed}, got {_shown(given or {})}")
+            raise ConversionError(f"label_groups must be as the heads are, {listed}, got {_shown(given or {})}")
     ranges = _ranges({task: sizes[task] for task in tasks})
     return Heads({found[task]: (start, stop) for task, (start, stop) in ranges.items()}, ranges)
 
@@ -467,7 +465,7 @@ def convert_original_state_dict(
     config = converted.config
     for name, value in given.items():
         if name not in taken and name != "settings" and getattr(config, name) != value:
-            raise ConversionError(f"`{name}` must be {getattr(config, name)}, as the weights say, got {value}")
+            raise ConversionError(f"{name} must be {getattr(config, name)}, as the weights say, got {value}")
     if heads.label_groups is not None:
         config.label_groups = heads.label_groups
     assumed = dict(converted.assumed)
@@ -535,7 +533,7 @@ def rename_weights(
     try:
         check_embeddings(config)
     except ValueError as error:
-        raise ConversionError(f"`num_frames` and `image_size` are too large: {error}") from error
+        raise ConversionError(f"num_frames and image_size are too large: {error}") from error
     converted: dict[str, Tensor] = {}
     used, unused = {}, {}
     for name, tensor in weights.tensors.items():

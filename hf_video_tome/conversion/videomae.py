@@ -93,7 +93,7 @@ def convert_original_state_dict(
         if given is None:
             assumed[name] = "the usual value" if trained is None else "the settings of the training in the file"
         if value % divisor:
-            raise ConversionError(f"`{name}` must be a multiple of {divisor}, the size of a patch, got {value}")
+            raise ConversionError(f"{name} must be a multiple of {divisor}, the size of a patch, got {value}")
         return value
 
     trained_frames = positive_int(settings, "num_frames", "num_segments")
@@ -126,7 +126,7 @@ def _check_positions(weights: OriginalWeights, config: VideoMAEConfig) -> None:
     if stored.shape != shape:
         raise ConversionError(
             f"pos_embed must have the shape {shape} for clips of {config.num_frames} x {config.image_size} x "
-            f"{config.image_size}, got {tuple(stored.shape)}: give the `num_frames` and the `image_size` of the "
+            f"{config.image_size}, got {tuple(stored.shape)}: give the num_frames and the image_size of the "
             "training"
         )
     expected = stock.get_sinusoid_encoding_table(*shape[1:])

@@ -44,7 +44,7 @@ class Row(NamedTuple):
         """Return a cell that must not be empty."""
         value = self.values.get(column, "")
         if not value:
-            raise ValueError(f"{self.where}: `{column}` is empty")
+            raise ValueError(f"{self.where}: {column} is empty")
         return value
 
     def integer(self, column: str, minimum: int = 0, maximum: int | None = None) -> int:
@@ -53,7 +53,7 @@ class Row(NamedTuple):
         number = as_integer(value)
         if number is None or number < minimum or (maximum is not None and number > maximum):
             allowed = f"of at least {minimum}" if maximum is None else f"in {minimum}..{maximum}"
-            raise ValueError(f"{self.where}: `{column}` must be an integer {allowed}, got {value!r}")
+            raise ValueError(f"{self.where}: {column} must be an integer {allowed}, got {value!r}")
         return number
 
 

@@ -85,10 +85,10 @@ def group_of(video_id: str, pattern: str) -> str:
     try:
         match = re.search(pattern, video_id)
     except (re.error, TypeError) as error:
-        raise ValueError(f"`group_by` must be a regular expression, got {pattern!r} ({error})") from None
+        raise ValueError(f"group_by must be a regular expression, got {pattern!r} ({error})") from None
     found = next((group for group in match.groups() or [match[0]] if group), None) if match else None
     if not found:
-        raise ValueError(f"`group_by`: {pattern!r} finds no group in {video_id!r}")
+        raise ValueError(f"group_by: {pattern!r} finds no group in {video_id!r}")
     return str(found)
 
 
@@ -107,7 +107,7 @@ def _choose(
         count = max(1, round(share * total))
         if not 0 < share < 1 or count >= len(free):
             raise ValueError(
-                f"`{field}` must be names, or a share above 0 that leaves a group for training, got {value} of "
+                f"{field} must be names, or a share above 0 that leaves a group for training, got {value} of "
                 f"{total} groups, of which {', '.join(free)} are free"
             )
         return generator.sample(free, count)
@@ -117,5 +117,5 @@ def _choose(
     for name in names:
         if name not in free:
             why = f"{name!r} is in two splits" if name in known else f"got {name!r}"
-            raise ValueError(f"`{field}` must be among the groups {', '.join(known)}; {why}")
+            raise ValueError(f"{field} must be among the groups {', '.join(known)}; {why}")
     return names

@@ -108,7 +108,7 @@ def canonical_name(name: str) -> str:
     for entry in DATASETS.values():
         if key in (entry.name, *entry.aliases):
             return entry.name
-    raise ValueError(f"`name` must be one of {', '.join(DATASETS)}, got {name!r}")
+    raise ValueError(f"name must be one of {', '.join(DATASETS)}, got {name!r}")
 
 
 def load(
@@ -158,9 +158,9 @@ def load(
     if entry.on_disk:
         options["data_dir"] = data_dir if data_dir is None else os.fspath(data_dir)
         if not options["data_dir"]:
-            raise ValueError(f"`data_dir` must be the folder of the data set {entry.name!r}, got {data_dir!r}")
+            raise ValueError(f"data_dir must be the folder of the data set {entry.name!r}, got {data_dir!r}")
     elif data_dir is not None:
-        raise ValueError(f"`data_dir` must be None for {entry.name!r}, which is made on demand, got {data_dir!r}")
+        raise ValueError(f"data_dir must be None for {entry.name!r}, which is made on demand, got {data_dir!r}")
     if annotations is not None:
         options["annotations"] = annotations
     if split is not None:
@@ -195,10 +195,10 @@ def _parse_split(text: str, streaming: bool) -> tuple[str, tuple[str, ...] | Non
         split = canonical_split(match[1]) if match else None
         if match is None or split is None:
             raise ValueError(
-                f"`split` must be train, validation, test or a part of one such as validation[:100], got {text!r}"
+                f"split must be train, validation, test or a part of one such as validation[:100], got {text!r}"
             )
         if match[2] and streaming:
-            raise ValueError(f"`split` must be whole with `streaming=True`, without {match[2]}, got {text!r}")
+            raise ValueError(f"split must be whole with streaming=True, without {match[2]}, got {text!r}")
         parts.append(split + (match[2] or ""))
         names.append(split)
     return "+".join(parts), tuple(dict.fromkeys(names))
@@ -216,4 +216,4 @@ def _check_options(entry: DatasetEntry, builder_class: Any, options: Mapping[str
     for name in options:
         if name not in allowed:
             listed = ", ".join(sorted(allowed - {"data_dir", "splits"})) or "none"
-            raise ValueError(f"`{name}` is not an option of {entry.name!r}, which has {listed}")
+            raise ValueError(f"{name} is not an option of {entry.name!r}, which has {listed}")

@@ -126,7 +126,7 @@ class MovingDigitsConfig:
         ):
             for name in names.split():
                 if not is_right(getattr(self, name)):
-                    raise ValueError(f"`{name}` must be {allowed}, got {getattr(self, name)!r}")
+                    raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
 
     @property
     def suffix(self) -> str:
@@ -206,7 +206,7 @@ def variant(name: str) -> MovingDigitsConfig:
         'libvpx-vp9'
     """
     if name not in VARIANTS:
-        raise ValueError(f"`name` must be one of {', '.join(VARIANTS)}, got {name!r}")
+        raise ValueError(f"name must be one of {', '.join(VARIANTS)}, got {name!r}")
     return VARIANTS[name]
 
 
@@ -270,7 +270,7 @@ def render_clip(
     label = _draw_label(split, index, rng)
     if verb is not None:
         if verb not in VERBS:
-            raise ValueError(f"`verb` must be one of {', '.join(VERBS)}, got {verb!r}")
+            raise ValueError(f"verb must be one of {', '.join(VERBS)}, got {verb!r}")
         label = ClipLabel(VERBS.index(verb), label.noun, VERBS.index(verb) * 10 + label.noun)
     # The second verb of a pair is the first one played backwards: reversing the finished frames makes the pair exact.
     backwards = label.verb < 10 and label.verb % 2 == 1
@@ -320,10 +320,10 @@ def write_clips(
 def _clip_rng(split: str, index: int, seed: int) -> np.random.Generator:
     """Return the source of all random numbers of one clip."""
     if split not in SPLITS:
-        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, got {split!r}")
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     for name, value in (("index", index), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-            raise ValueError(f"`{name}` must be an integer of at least 0, got {value!r}")
+            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
     return np.random.default_rng([int(seed), _SPLIT_IDS[split], int(index)])
 
 

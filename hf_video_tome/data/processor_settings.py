@@ -70,7 +70,7 @@ def transform_fields(processor: Mapping[str, Any], source: str) -> dict[str, Any
     """
 
     def fail(problem: str) -> NoReturn:
-        raise ValueError(f"{source}: {problem}.")
+        raise ValueError(f"{source}: {problem}")
 
     class_name = _class_name(processor)
     family = _family(class_name)
@@ -148,7 +148,7 @@ def load_processor_settings(name_or_path: str | os.PathLike[str], **hub_options:
     # Two parts at most make a model id; all else can only have been meant as a folder.
     is_path = path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2
     if is_path and not path.is_dir():
-        raise FileNotFoundError(f"{name_or_path}: no such folder.")
+        raise FileNotFoundError(f"{name_or_path}: no such folder")
     try:
         for file in find_saved_files(name_or_path, PROCESSOR_FILES, **hub_options):
             content = read_json_object(file)
@@ -165,7 +165,7 @@ def load_processor_settings(name_or_path: str | os.PathLike[str], **hub_options:
     raise FileNotFoundError(
         f"{name_or_path} has no {' or '.join(_PROCESSOR_FILES)}{where}, so how its frames are to be resized and "
         "normalised is unknown. Save the checkpoint's processor beside it, or choose the usual settings of its "
-        "architecture with ClipTransform.from_config(config)."
+        "architecture with ClipTransform.from_config(config)"
     )
 
 

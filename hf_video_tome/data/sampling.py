@@ -120,21 +120,21 @@ class ClipSampling:
         _check_choice("strategy", self.strategy, get_args(SamplingStrategy))
         if self.strategy == "uniform" and self.sampling_rate != 1:
             raise ValueError(
-                "`sampling_rate` must be 1 with the strategy 'uniform', whose spacing follows from the length of the "
-                f"video, got {self.sampling_rate}."
+                "sampling_rate must be 1 with the strategy 'uniform', whose spacing follows from the length of the "
+                f"video, got {self.sampling_rate}"
             )
         if self.strategy == "start" and self.num_clips != 1:
             raise ValueError(
-                "`num_clips` must be 1 with the strategy 'start', where all clips would be the same, got "
-                f"{self.num_clips}; 'center' spreads several clips over the video."
+                "num_clips must be 1 with the strategy 'start', where all clips would be the same, got "
+                f"{self.num_clips}; 'center' spreads several clips over the video"
             )
         if self.num_crops not in (1, 3):
-            raise ValueError(f"`num_crops` must be 1 or 3, got {self.num_crops}.")
+            raise ValueError(f"num_crops must be 1 or 3, got {self.num_crops}")
         fps = self.target_fps
         if fps is not None and (
             isinstance(fps, bool) or not isinstance(fps, (int, float)) or not math.isfinite(fps) or fps <= 0
         ):
-            raise ValueError(f"`target_fps` must be a finite number above 0 (frames per second) or None, got {fps!r}.")
+            raise ValueError(f"target_fps must be a finite number above 0 (frames per second) or None, got {fps!r}")
 
     @property
     def num_views(self) -> int:
@@ -258,8 +258,8 @@ def sampling_preset(
         known = ", ".join(map(repr, clips))
         what = f"the frames and the sampling rate on {dataset!r}" if by_rate else "a `num_frames`"
         raise ValueError(
-            f"`model_type` must be one whose usual clip is known ({known}), got {model_type!r}: give {what} yourself, "
-            f"{'as ClipSampling(...)' if by_rate else 'sampling_preset(..., num_frames=...)'}."
+            f"model_type must be one whose usual clip is known ({known}), got {model_type!r}: give {what} yourself, "
+            f"{'as ClipSampling(...)' if by_rate else 'sampling_preset(..., num_frames=...)'}"
         )
     if num_frames is None:
         assert clip is not None  # checked above
@@ -268,12 +268,12 @@ def sampling_preset(
     if dataset == "moving-digits":
         if protocol != "paper":
             raise ValueError(
-                f"`protocol` must be 'paper' on 'moving-digits', got {protocol!r}: one view shows the whole clip."
+                f"protocol must be 'paper' on 'moving-digits', got {protocol!r}: one view shows the whole clip"
             )
         if num_frames > _MOVING_DIGITS_FRAMES:
             raise ValueError(
-                f"`num_frames` must be at most {_MOVING_DIGITS_FRAMES} on 'moving-digits', whose clips have no more, "
-                f"got {num_frames}."
+                f"num_frames must be at most {_MOVING_DIGITS_FRAMES} on 'moving-digits', whose clips have no more, "
+                f"got {num_frames}"
             )
         return ClipSampling(num_frames, _MOVING_DIGITS_FRAMES // num_frames, "start")
     views = {"num_clips": 5 if by_rate else 2, "num_crops": 3} if protocol == "full" else {}
@@ -286,18 +286,18 @@ def sampling_preset(
 
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` must be an integer, got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
     if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def _check_rng(rng: object, strategy: str) -> None:
     if isinstance(rng, np.random.Generator) or (rng is None and strategy != "random"):
         return
     allowed = "a numpy.random.Generator with the strategy 'random'" if rng is None else "a numpy.random.Generator"
-    raise TypeError(f"`rng` must be {allowed}, got {rng!r}.")
+    raise TypeError(f"rng must be {allowed}, got {rng!r}")

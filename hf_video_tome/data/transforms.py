@@ -102,10 +102,10 @@ class ClipTransform:
             ("subtract_mean_frame", isinstance(self.subtract_mean_frame, bool), "True or False"),
         ):
             if not is_right:
-                raise ValueError(f"`{name}` must be {allowed}, got {shown(getattr(self, name))}.")
+                raise ValueError(f"{name} must be {allowed}, got {shown(getattr(self, name))}")
         if (self.mean is None) != (self.std is None):
             raise ValueError(
-                f"`mean` and `std` must both be given or both be None, got {shown(self.mean)} and {shown(self.std)}."
+                f"mean and std must both be given or both be None, got {shown(self.mean)} and {shown(self.std)}"
             )
 
     @property
@@ -200,12 +200,12 @@ class ClipTransform:
         """
         _check_uint8(frames)
         if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
-            raise ValueError(f"`frames` must have the shape (T, 3, H, W), none of them 0, got {tuple(frames.shape)}.")
+            raise ValueError(f"frames must have the shape (T, 3, H, W), none of them 0, got {tuple(frames.shape)}")
         if not is_length(num_crops) or num_crops not in (1, 3):
-            raise ValueError(f"`num_crops` must be 1 or 3, got {num_crops!r}.")
+            raise ValueError(f"num_crops must be 1 or 3, got {num_crops!r}")
         if num_crops != 1 and self.crop is None:
             raise ValueError(
-                f"`num_crops` must be 1 with a transform that takes whole frames (`crop=None`), got {num_crops}."
+                f"num_crops must be 1 with a transform that takes whole frames (crop=None), got {num_crops}"
             )
 
         if self.resize is not None:
@@ -239,7 +239,7 @@ class ClipTransform:
         _check_uint8(frames)
         if frames.ndim < 3 + self.subtract_mean_frame or frames.shape[-3] != 3 or 0 in frames.shape:
             shape = "(..., T, 3, h, w)" if self.subtract_mean_frame else "(..., 3, h, w)"
-            raise ValueError(f"`frames` must have the shape {shape}, none of them 0, got {tuple(frames.shape)}.")
+            raise ValueError(f"frames must have the shape {shape}, none of them 0, got {tuple(frames.shape)}")
 
         # A uint8 channel has 256 possible values: compute those in the order and the precision of the stock
         # processors (float64 product, then float32), then look them up. Exact, and needs no float64 on the device.
@@ -361,12 +361,12 @@ class ClipTransform:
         size = _config_size(config)
         model_type = getattr(config, "model_type", None)
         if size is None:
-            raise ValueError(f"The config of {model_type!r} has neither `image_size` nor `crop_size`.")
+            raise ValueError(f"The config of {model_type!r} has neither image_size nor crop_size")
         if model_type not in USUAL_INPUTS:
             raise ValueError(
                 f"No usual settings are known for the model type {model_type!r} (known: {', '.join(USUAL_INPUTS)}). "
                 "Give the checkpoint a preprocessor_config.json or build a ClipTransform(...) with the settings it "
-                "was trained with."
+                "was trained with"
             )
         usual = USUAL_INPUTS[model_type].transform
         if usual.enlargement is None:
@@ -388,23 +388,23 @@ class ClipTransform:
             made = "x".join(map(str, self.output_size)) if self.output_size else "frames of varying size"
             raise ValueError(
                 f"The model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
-                f"makes {made}: {self}."
+                f"makes {made}: {self}"
             )
         edges = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
         if expected is not None and max(edges) > MAX_ENLARGEMENT * max(expected):
             raise ValueError(
                 f"The model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
-                f"makes them more than {MAX_ENLARGEMENT} times as large before it crops: {self}."
+                f"makes them more than {MAX_ENLARGEMENT} times as large before it crops: {self}"
             )
         channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None)
         if channels is not None and channels != 3:
-            raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB).")
+            raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB)")
 
 
 def _check_uint8(frames: object) -> None:
     if not isinstance(frames, torch.Tensor) or frames.dtype != torch.uint8:
         kind = f"a {frames.dtype} tensor" if isinstance(frames, torch.Tensor) else f"a {type(frames).__name__}"
-        raise TypeError(f"`frames` must be a uint8 tensor with values from 0 to 255, got {kind}.")
+        raise TypeError(f"frames must be a uint8 tensor with values from 0 to 255, got {kind}")
 
 
 def _is_number(value: object) -> bool:

@@ -56,7 +56,7 @@ def metric_path(name: str) -> Path:
         'agreement.py'
     """
     if name not in _METRICS:
-        raise ValueError(f"`name` must be one of {', '.join(map(repr, _METRICS))}, got {name!r}.")
+        raise ValueError(f"name must be one of {', '.join(map(repr, _METRICS))}, got {name!r}")
     return Path(__file__).resolve().with_name(f"{name}.py")
 
 

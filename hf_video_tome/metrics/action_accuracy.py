@@ -85,12 +85,10 @@ class ActionAccuracy(evaluate.Metric):
         from_probabilities: bool = False,
     ) -> dict[str, float]:
         if label_groups is None:
-            raise ValueError(
-                '`label_groups` must be given, as in compute(..., label_groups={"verb": 97, "noun": 300}).'
-            )
+            raise ValueError('label_groups must be given, as in compute(..., label_groups={"verb": 97, "noun": 300})')
         ranked = self.config_name == "ranked"
         if ranked and from_probabilities:
-            raise ValueError("`from_probabilities` must be False with the config 'ranked', which takes class ids.")
+            raise ValueError("from_probabilities must be False with the config 'ranked', which takes class ids")
         groups = (to_group_ranked_ids if ranked else to_group_scores)(predictions, label_groups)
         labels = to_group_ids(references, list(label_groups.values()), len(next(iter(groups.values()))))
         limit = min(group.shape[1] for group in groups.values())

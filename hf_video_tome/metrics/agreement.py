@@ -59,7 +59,7 @@ class Agreement(evaluate.Metric):
             if kl_divergence or from_probabilities:
                 name = "kl_divergence" if kl_divergence else "from_probabilities"
                 raise ValueError(
-                    f"`{name}` must be False with the config {self.config_name!r}: it takes scores of both runs."
+                    f"{name} must be False with the config {self.config_name!r}: it takes scores of both runs"
                 )
             num_classes = None
             if self.config_name == "ids":
@@ -73,8 +73,7 @@ class Agreement(evaluate.Metric):
         scores, expected = to_scores(predictions), to_scores(references, "references")
         if expected.shape != scores.shape:
             raise ValueError(
-                f"`references` must have the shape of `predictions`, {tuple(scores.shape)}, got "
-                f"{tuple(expected.shape)}."
+                f"references must have the shape of predictions, {tuple(scores.shape)}, got {tuple(expected.shape)}"
             )
         if from_probabilities:
             check_probabilities(scores)

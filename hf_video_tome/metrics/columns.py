@@ -36,15 +36,15 @@ def to_scores(values: Any, name: str = "predictions") -> torch.Tensor:
     scores = _to_tensor(values, name, "scores", "biuf", np.float64)
     if scores.ndim != 2 or 0 in scores.shape:
         raise ValueError(
-            f"`{name}` must be scores of the shape (samples, classes), none of them 0, got {tuple(scores.shape)}."
+            f"{name} must be scores of the shape (samples, classes), none of them 0, got {tuple(scores.shape)}"
         )
     best = scores.amax(dim=1)  # is NaN where one of them is
     bad = (~best.isfinite()).nonzero().flatten().tolist()
     if bad:
         problem = {float("inf"): "inf", float("-inf"): "only -inf"}.get(best[bad[0]].item(), "NaN")
         raise ValueError(
-            f"`{name}` must be finite (-inf is allowed where a class is ruled out), but {len(bad)} of {len(scores)} "
-            f"samples are not, the first being sample {bad[0]}, which has {problem}."
+            f"{name} must be finite (-inf is allowed where a class is ruled out), but {len(bad)} of {len(scores)} "
+            f"samples are not, the first being sample {bad[0]}, which has {problem}"
         )
     return scores
 
@@ -63,8 +63,8 @@ def check_probabilities(scores: torch.Tensor, name: str = "predictions") -> None
     wrong = ((lowest < 0) | ((sums - 1).abs() > _PROBABILITY_TOLERANCE)).nonzero().flatten().tolist()
     if wrong:
         raise ValueError(
-            f"`{name}` must be probabilities of at least 0 that add up to 1 for each sample, but those of sample "
-            f"{wrong[0]} add up to {sums[wrong[0]]:.6g}, the lowest being {lowest[wrong[0]]:.6g}."
+            f"{name} must be probabilities of at least 0 that add up to 1 for each sample, but those of sample "
+            f"{wrong[0]} add up to {sums[wrong[0]]:.6g}, the lowest being {lowest[wrong[0]]:.6g}"
         )
 
 
@@ -117,7 +117,7 @@ def to_ranked_ids(values: Any, num_classes: int | None = None, name: str = "pred
     repeated = (ids.sort(dim=1).values.diff(dim=1) == 0).any(dim=1).nonzero().flatten().tolist()
     if repeated:
         raise ValueError(
-            f"`{name}` must not name a class twice, but sample {repeated[0]} has {ids[repeated[0]].tolist()}."
+            f"{name} must not name a class twice, but sample {repeated[0]} has {ids[repeated[0]].tolist()}"
         )
     return ids
 
@@ -231,13 +231,13 @@ def check_label_groups(label_groups: Mapping[str, int], num_outputs: int | None 
     )
     if not valid:
         raise ValueError(
-            "`label_groups` must map names of groups (other than 'action', which is all of them together) to their "
-            f'numbers of classes, such as {{"verb": 97, "noun": 300}}, got {label_groups!r}.'
+            "label_groups must map names of groups (other than 'action', which is all of them together) to their "
+            f'numbers of classes, such as {{"verb": 97, "noun": 300}}, got {label_groups!r}'
         )
     if num_outputs is not None and sum(label_groups.values()) != num_outputs:
         raise ValueError(
-            f"`label_groups` must add up to the {num_outputs} scores of each sample, got {dict(label_groups)!r}, "
-            f"which is {sum(label_groups.values())}."
+            f"label_groups must add up to the {num_outputs} scores of each sample, got {dict(label_groups)!r}, "
+            f"which is {sum(label_groups.values())}"
         )
     return {name: int(size) for name, size in label_groups.items()}
 
@@ -263,9 +263,9 @@ def check_k(k: int | Sequence[int], limit: int, what: str) -> list[int]:
     values: list[Any] = list(k) if isinstance(k, (list, tuple, np.ndarray)) else [k]
     for value in values:
         if not is_count(value) or value > limit:
-            raise ValueError(f"`k` must be integers from 1 to the {limit} {what}, got {value!r}.")
+            raise ValueError(f"k must be integers from 1 to the {limit} {what}, got {value!r}")
     if not values:
-        raise ValueError("`k` must be one integer or several, got none.")
+        raise ValueError("k must be one integer or several, got none")
     return sorted({int(value) for value in values})
 
 
@@ -287,9 +287,9 @@ def _to_tensor(values: Any, name: str, what: str, kinds: str, dtype: type[np.gen
         try:
             array = np.asarray(values)
         except ValueError as error:  # lists of differing lengths
-            raise ValueError(f"`{name}` must be {what}, as many for every sample: {error}") from error
+            raise ValueError(f"{name} must be {what}, as many for every sample: {error}") from error
     if array.dtype.kind not in kinds:
-        raise ValueError(f"`{name}` must be {what}, got an array of {array.dtype}.")
+        raise ValueError(f"{name} must be {what}, got an array of {array.dtype}")
     # PyTorch takes neither memory that is read-only, as Arrow's, nor negative strides.
     return torch.from_numpy(np.require(array, dtype, ["C_CONTIGUOUS", "WRITEABLE"]))
 
@@ -300,18 +300,18 @@ def _arrow_to_array(values: Any, name: str) -> np.ndarray:
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     if not len(values):
-        raise ValueError(f"`{name}` must have at least one sample, got none.")
+        raise ValueError(f"{name} must have at least one sample, got none")
     shape = [len(values)]
     while True:
         if values.null_count:
-            raise ValueError(f"`{name}` must not have missing values, got {values.null_count} of None.")
+            raise ValueError(f"{name} must not have missing values, got {values.null_count} of None")
         if not pa.types.is_list(values.type):
             return values.to_numpy().reshape(shape)
         lengths = pc.min_max(pc.list_value_length(values)).as_py()
         if lengths["min"] != lengths["max"]:
             raise ValueError(
-                f"`{name}` must have the same number of values for every sample, got from {lengths['min']} to "
-                f"{lengths['max']}."
+                f"{name} must have the same number of values for every sample, got from {lengths['min']} to "
+                f"{lengths['max']}"
             )
         shape.append(lengths["max"] or 0)
         values = pc.list_flatten(values)
@@ -323,9 +323,9 @@ def _to_ids(
     """Returns class ids that have the right number of dimensions, samples and columns, with no dimension of 0."""
     ids = _to_tensor(values, name, "class ids, which are integers", "iu", np.int64)
     if ids.ndim != ndim or 0 in ids.shape or (columns is not None and ids.shape[1] != columns):
-        raise ValueError(f"`{name}` must be {expected}, got {tuple(ids.shape)}.")
+        raise ValueError(f"{name} must be {expected}, got {tuple(ids.shape)}")
     if num_samples not in (None, len(ids)):
-        raise ValueError(f"`{name}` must be of as many samples as the other input, {num_samples}, got {len(ids)}.")
+        raise ValueError(f"{name} must be of as many samples as the other input, {num_samples}, got {len(ids)}")
     return ids
 
 
@@ -334,4 +334,4 @@ def _check_range(ids: torch.Tensor, num_classes: int | None, name: str) -> None:
     for sample, *place in wrong.nonzero().tolist():
         allowed = "of at least 0" if num_classes is None else f"from 0 to {num_classes - 1}"
         value = ids[(sample, *place)].item()
-        raise ValueError(f"`{name}` must be class ids {allowed}, got {value} for sample {sample}.")
+        raise ValueError(f"{name} must be class ids {allowed}, got {value} for sample {sample}")

@@ -33,7 +33,7 @@ def metric_info(
     """
     if metric.config_name not in features:
         allowed = ", ".join(map(repr, features))
-        raise ValueError(f"`config_name` must be one of {allowed}, got {metric.config_name!r}.")
+        raise ValueError(f"config_name must be one of {allowed}, got {metric.config_name!r}")
     summary, _, usage = (inspect.getdoc(type(metric)) or "").partition("\n\n")
     columns = dict(zip(("predictions", "references"), features[metric.config_name], strict=True))
     info = evaluate.MetricInfo(

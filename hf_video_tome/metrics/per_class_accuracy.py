@@ -44,14 +44,14 @@ class PerClassAccuracy(evaluate.Metric):
 
     def _compute(self, predictions: Any, references: Any, num_classes: int | None = None) -> ClassAccuracies:
         if num_classes is not None and not is_count(num_classes):
-            raise ValueError(f"`num_classes` must be an integer of at least 1, got {num_classes!r}.")
+            raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
         if self.config_name == "default":
             scores = to_scores(predictions)
             if num_classes not in (None, scores.shape[1]):
-                raise ValueError(f"`num_classes` must be the {scores.shape[1]} of the scores, got {num_classes}.")
+                raise ValueError(f"num_classes must be the {scores.shape[1]} of the scores, got {num_classes}")
             num_classes, answers = scores.shape[1], top_classes(scores)[:, 0]
         elif num_classes is None:
-            raise ValueError(f"`num_classes` must be given with the config {self.config_name!r}: ids do not tell it.")
+            raise ValueError(f"num_classes must be given with the config {self.config_name!r}: ids do not tell it")
         elif self.config_name == "ranked":
             answers = to_ranked_ids(predictions, num_classes)[:, 0]
         else:

@@ -26,7 +26,7 @@ def share_with_error(hits: Any) -> tuple[float, float]:
     """
     hits = np.asarray(hits, dtype=bool)
     if hits.size == 0:
-        raise ValueError("`hits` must have at least one sample, got none.")
+        raise ValueError("hits must have at least one sample, got none")
     share = float(hits.mean())
     return share, math.sqrt(share * (1 - share) / hits.size)
 
@@ -50,7 +50,7 @@ def mean_with_error(values: Any) -> tuple[float, float]:
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:
-        raise ValueError("`values` must have at least one sample, got none.")
+        raise ValueError("values must have at least one sample, got none")
     mean = float(values.mean())
     if values.size == 1 or not math.isfinite(mean):
         return mean, math.nan

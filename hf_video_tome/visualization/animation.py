@@ -103,11 +103,11 @@ def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray]
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix not in ANIMATION_SUFFIXES:
-        raise ValueError(f"`path` must end in one of {', '.join(ANIMATION_SUFFIXES)}, got {target.name!r}")
+        raise ValueError(f"path must end in one of {', '.join(ANIMATION_SUFFIXES)}, got {target.name!r}")
     if not len(pictures):
-        raise ValueError("`pictures` must hold at least one picture")
+        raise ValueError("pictures must hold at least one picture")
     if not fps > 0:
-        raise ValueError(f"`fps` must be above 0, got {fps}")
+        raise ValueError(f"fps must be above 0, got {fps}")
     if suffix != ".gif":
         codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
         return write_video(target, np.stack(pictures), fps, codec=codec, options=_VIDEO_QUALITY)
@@ -115,7 +115,7 @@ def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray]
     from PIL import Image
 
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"`path`: the folder {str(target.parent)!r} does not exist")
+        raise FileNotFoundError(f"path: the folder {str(target.parent)!r} does not exist")
     # One palette for all pictures: with one for each, what stands still would flicker. No dithering, for the same
     # reason and because tokens are of even colour.
     colours, indices = common_palette(pictures)

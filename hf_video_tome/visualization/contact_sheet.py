@@ -68,7 +68,7 @@ def save_contact_sheet(
         'tokens.png'
     """
     if max_frames < 1:
-        raise ValueError(f"`max_frames` must be at least 1, got {max_frames!r}")
+        raise ValueError(f"max_frames must be at least 1, got {max_frames!r}")
     num_frames, _, height, width = frames.shape
     shown = spread_frames(num_frames, max_frames)
     scale = sheet_scale(height, width)

@@ -72,17 +72,17 @@ class ClipGeometry(NamedTuple):
         num_tokens = trace.sources.shape[1]
         if num_tokens != self.layout.num_tokens or self.layout.num_patches != self.rows * self.columns:
             raise ValueError(
-                f"`trace` must be of {self.layout.num_tokens} tokens ({self.layout.num_frames} slots of {self.rows} x "
+                f"trace must be of {self.layout.num_tokens} tokens ({self.layout.num_frames} slots of {self.rows} x "
                 f"{self.columns} patches and {self.layout.num_prefix_tokens} others), got {num_tokens}"
             )
         if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
             raise ValueError(
-                f"`frames` must be uint8 of shape (T, 3, H, W), got {frames.dtype} of shape {tuple(frames.shape)}"
+                f"frames must be uint8 of shape (T, 3, H, W), got {frames.dtype} of shape {tuple(frames.shape)}"
             )
         num_frames, _, height, width = frames.shape
         if num_frames % self.layout.num_frames or height % self.rows or width % self.columns:
             raise ValueError(
-                f"`frames` must be divisible into {self.layout.num_frames} slots of {self.rows} x {self.columns} "
+                f"frames must be divisible into {self.layout.num_frames} slots of {self.rows} x {self.columns} "
                 f"patches, got {num_frames} frames of {height} x {width} pixels"
             )
 
@@ -216,13 +216,13 @@ def merged_tokens_image(
     """
     geometry.check(trace, frames)
     if fill not in FILLS:
-        raise ValueError(f"`fill` must be one of {', '.join(map(repr, FILLS))}, got {fill!r}")
+        raise ValueError(f"fill must be one of {', '.join(map(repr, FILLS))}, got {fill!r}")
     for name, number, least in (("scale", scale, 1), ("outline", outline, 0)):
         if number < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {number}")
+            raise ValueError(f"{name} must be at least {least}, got {number}")
     widest = max(1, geometry.patch_size(frames, scale) // 2)
     if outline > widest:
-        raise ValueError(f"`outline` must be at most {widest} (half of a patch as drawn), got {outline}")
+        raise ValueError(f"outline must be at most {widest} (half of a patch as drawn), got {outline}")
     num_frames, _, height, width = frames.shape
     slots, rows, columns = geometry.layout.num_frames, geometry.rows, geometry.columns
     patch = (num_frames // slots, height // rows, width // columns)
@@ -231,7 +231,7 @@ def merged_tokens_image(
     tokens = token_map(trace, geometry.layout, layer=layer, sample=sample).reshape(slots, rows, columns)
     for token in () if only is None else only:
         if not (tokens == token).any():
-            raise ValueError(f"`only` must be of tokens that hold a place of the clip, got {token}")
+            raise ValueError(f"only must be of tokens that hold a place of the clip, got {token}")
 
     pixels = frames.permute(0, 2, 3, 1).cpu().numpy()
     owner = tokens[[frame // patch[0] for frame in chosen]].repeat(patch[1] * scale, 1).repeat(patch[2] * scale, 2)

@@ -226,15 +226,15 @@ def _check_path(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in (*ANIMATION_SUFFIXES, *SHEET_SUFFIXES):
         allowed = ", ".join((*ANIMATION_SUFFIXES, *SHEET_SUFFIXES))
-        raise ValueError(f"`path` must end in one of {allowed}, got {Path(path).name!r}")
+        raise ValueError(f"path must end in one of {allowed}, got {Path(path).name!r}")
     if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"`path`: the folder {str(Path(path).parent)!r} does not exist")
+        raise FileNotFoundError(f"path: the folder {str(Path(path).parent)!r} does not exist")
     return suffix
 
 
 def _check_count(name: str, value: int) -> int:
     if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}")
+        raise ValueError(f"{name} must be at least 1, got {value}")
     return value
 
 
@@ -246,7 +246,7 @@ def _layer_number(clip: TracedClip, layer: int) -> int:
     """A layer counted from the start."""
     if not -clip.num_layers - 1 <= layer <= clip.num_layers:
         raise ValueError(
-            f"`layer` must be in 0 (before the first layer) to {clip.num_layers} (after the last), or negative to "
+            f"layer must be in 0 (before the first layer) to {clip.num_layers} (after the last), or negative to "
             f"count from the end, got {layer}"
         )
     return layer % (clip.num_layers + 1)

@@ -107,7 +107,7 @@ class TracedClip:
         for name, number, stop in (("frame", frame, num_frames), ("x", x, width), ("y", y, height)):
             if not 0 <= number < stop:
                 raise ValueError(
-                    f"`{name}` must be in 0 to {stop - 1} (the model sees {num_frames} frames of {height} x {width} "
+                    f"{name} must be in 0 to {stop - 1} (the model sees {num_frames} frames of {height} x {width} "
                     f"pixels), got {number}"
                 )
         tokens = self.tokens(layer)
@@ -131,7 +131,7 @@ class TracedClip:
             ValueError: If `count` is less than 1.
         """
         if count < 1:
-            raise ValueError(f"`count` must be at least 1, got {count}")
+            raise ValueError(f"count must be at least 1, got {count}")
         tokens = self.tokens(layer)
         chosen: list[int] = []
         for part in tokens[None] if self.crosses_frames else tokens[:, None]:

@@ -47,7 +47,7 @@ class ClassFoldersConfig(VideoConfig):
         if self.group_by is None:
             for field in ("validation_groups", "test_groups"):
                 if getattr(self, field) is not None:
-                    raise ValueError(f"`{field}` needs `group_by`, got {getattr(self, field)!r} without it")
+                    raise ValueError(f"{field} needs group_by, got {getattr(self, field)!r} without it")
             self._check_wanted(found)
         # From all splits, also those that are not wanted: they decide which class has which number.
         names = sorted({path.name for classes in found.values() for path in classes})
@@ -58,10 +58,10 @@ class ClassFoldersConfig(VideoConfig):
             for folder in found[split]:
                 videos = files.tree(folder)
                 if not videos:
-                    raise ValueError(f"`data_dir`: the class folder {str(folder)!r} holds no video file")
+                    raise ValueError(f"data_dir: the class folder {str(folder)!r} holds no video file")
                 if len(names) == 1 and not files.names(folder) and len(subfolders(folder)) > 1:
                     raise ValueError(
-                        f"`data_dir`: the only class folder {str(folder)!r} holds nothing but folders; if these are "
+                        f"data_dir: the only class folder {str(folder)!r} holds nothing but folders; if these are "
                         "the classes, it is the folder to name"
                     )
                 rows.extend(
@@ -82,7 +82,7 @@ class ClassFoldersConfig(VideoConfig):
     def _check_wanted(self, found: Iterable[str]) -> None:
         for split in self.wanted or ():
             if split not in found:
-                raise ValueError(f"`split` must be one of {', '.join(found)} (in {str(self.root)!r}), got {split!r}")
+                raise ValueError(f"split must be one of {', '.join(found)} (in {str(self.root)!r}), got {split!r}")
 
 
 def _joined(splits: Mapping[str, list[dict[str, object]]]) -> list[dict[str, object]]:
@@ -143,12 +143,12 @@ def _split_folders(root: Path, files: VideoFiles) -> dict[str, list[Path]]:
         check_links(parent)
         if stray := files.names(parent):
             raise ValueError(
-                f"`data_dir`: {str(parent)!r} holds {len(stray)} video{'s' if len(stray) > 1 else ''} outside of its "
+                f"data_dir: {str(parent)!r} holds {len(stray)} video{'s' if len(stray) > 1 else ''} outside of its "
                 f"class folders, such as {stray[0]!r}"
             )
     if not splits:
         if not folders:
-            raise ValueError(f"`data_dir`: there is no class folder in {str(root)!r}")
+            raise ValueError(f"data_dir: there is no class folder in {str(root)!r}")
         return {_ONLY_SPLIT: folders}
     for path in folders:
         if path in splits:
@@ -156,7 +156,7 @@ def _split_folders(root: Path, files: VideoFiles) -> dict[str, list[Path]]:
         videos = files.tree(path)
         if videos or canonical_split(path.name):
             raise ValueError(
-                f"`data_dir`: {str(root)!r} has split folders ({', '.join(split.name for split in splits)}), but "
+                f"data_dir: {str(root)!r} has split folders ({', '.join(split.name for split in splits)}), but "
                 f"{path.name!r} beside them holds no class folder of a split ({len(videos)} "
                 f"video{'' if len(videos) == 1 else 's'} in it)"
             )
@@ -164,7 +164,7 @@ def _split_folders(root: Path, files: VideoFiles) -> dict[str, list[Path]]:
     for split in SPLIT_NAMES:
         same = [path for path in splits if canonical_split(path.name) == split]
         if len(same) > 1:
-            raise ValueError(f"`data_dir`: {str(same[0])!r} and {str(same[1])!r} are both the split {split}")
+            raise ValueError(f"data_dir: {str(same[0])!r} and {str(same[1])!r} are both the split {split}")
         if same:
             found[split] = splits[same[0]]
     return found

@@ -95,7 +95,7 @@ class EpicKitchens100Config(AnnotatedVideoConfig):
     def read(self) -> VideoTable:
         """Read the rows of the splits that are wanted."""
         if self.media not in MEDIA:
-            raise ValueError(f"`media` must be one of {', '.join(MEDIA)}, got {self.media!r}")
+            raise ValueError(f"media must be one of {', '.join(MEDIA)}, got {self.media!r}")
         media = _Media(self.root, self.media)
         files = self.wanted_files()
         return VideoTable(
@@ -268,7 +268,7 @@ def _read_split(path: Path, split: str, media: _Media) -> list[dict[str, Any]]:
         for name, first, last in (("timestamp", start, stop), ("frame", start_frame, stop_frame)):
             if last <= first:
                 raise ValueError(
-                    f"{row.where}: `stop_{name}` must be greater than `start_{name}`, got {float(last):g} and "
+                    f"{row.where}: stop_{name} must be greater than start_{name}, got {float(last):g} and "
                     f"{float(first):g}"
                 )
         labelled = split != "test" or all(row.values.get(name) for name in _CLASS_COLUMNS)
@@ -296,7 +296,7 @@ def _seconds(row: Row, column: str) -> Fraction:
     text = row.text(column)
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
-        raise ValueError(f"{row.where}: `{column}` must be a time such as 00:01:02.34, got {text!r}")
+        raise ValueError(f"{row.where}: {column} must be a time such as 00:01:02.34, got {text!r}")
     hours, minutes, seconds = match.groups()
     return (int(hours) * 60 + int(minutes)) * 60 + Fraction(seconds)
 
@@ -309,8 +309,8 @@ def _frame(row: Row, column: str, seconds: Fraction) -> int:
     rate = _frame_rate(recording)
     if rate is None:
         raise ValueError(
-            f"{row.where}: `video_id` must be like P01_01 or P01_101, which tells the frame rate, because "
-            f"`{column}` is not given; got {recording!r}"
+            f"{row.where}: video_id must be like P01_01 or P01_101, which tells the frame rate, because "
+            f"{column} is not given; got {recording!r}"
         )
     return max(1, math.floor(seconds * int(rate)))
 

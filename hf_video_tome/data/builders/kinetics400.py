@@ -69,7 +69,7 @@ class Kinetics400Config(AnnotatedVideoConfig):
             names = sorted(labels) or None
         for split in self.wanted or ():
             if split not in clips:
-                raise ValueError(f"`split` must be one of {', '.join(clips)} (in the annotations), got {split!r}")
+                raise ValueError(f"split must be one of {', '.join(clips)} (in the annotations), got {split!r}")
         splits = {split: clips[split] for split in SPLIT_NAMES if split in (self.wanted or clips) and split in clips}
         indices = {name: index for index, name in enumerate(names or ())}
         files = VideoFiles()
@@ -144,15 +144,15 @@ def _read_official(path: Path, split: str | None) -> list[_Clip]:
         row_split = split if "split" not in row.values else canonical_split(row.text("split"))
         if row_split is None:
             if "split" not in row.values:
-                raise ValueError(f"{path}: missing column `split`, and nothing else says which split it is")
+                raise ValueError(f"{path}: missing column split, and nothing else says which split it is")
             raise ValueError(
-                f"{row.where}: `split` must be one of {', '.join(sum(SPLIT_NAMES.values(), ()))}, "
+                f"{row.where}: split must be one of {', '.join(sum(SPLIT_NAMES.values(), ()))}, "
                 f"got {row.values['split']!r}"
             )
         label: str | int = row.values.get("label", "")
         if not label:
             if row_split != "test":
-                raise ValueError(f"{row.where}: `label` is empty; only the test split may lack labels")
+                raise ValueError(f"{row.where}: label is empty; only the test split may lack labels")
             label = UNLABELLED
         clips.append(_Clip(row.where, row_split, label, _file_name(row), listed=False))
     return clips
@@ -162,7 +162,7 @@ def _file_name(row: Row) -> str:
     """Return the name of a clip's file, without a suffix."""
     start, end = row.integer("time_start"), row.integer("time_end")
     if end <= start:
-        raise ValueError(f"{row.where}: `time_end` must be greater than `time_start`, got {end} and {start}")
+        raise ValueError(f"{row.where}: time_end must be greater than time_start, got {end} and {start}")
     return f"{row.text('youtube_id')}_{start:06d}_{end:06d}"
 
 
@@ -179,7 +179,7 @@ def _read_list(path: Path, split: str, names: list[str] | None) -> list[_Clip]:
         elif split == "test" and without_video_suffix(line.strip()) is not None:
             name, label = line.strip().strip('"'), UNLABELLED
         else:
-            raise ValueError(f"{where}: must be `path label_index`, separated by a space or a comma, got {line!r}")
+            raise ValueError(f"{where}: must be path label_index, separated by a space or a comma, got {line!r}")
         lowest = UNLABELLED if split == "test" else 0
         if label < lowest or (names is not None and label >= len(names)):
             allowed = f"of at least {lowest}" if names is None else f"in {lowest}..{len(names) - 1} (`labels`)"
@@ -201,7 +201,7 @@ def _rows(
         if isinstance(clip.label, str) and clip.label not in indices:
             known = ", ".join(list(indices)[:3])
             raise ValueError(
-                f"{clip.where}: unknown label {clip.label!r}; `labels` has {len(indices)} others, such as {known}"
+                f"{clip.where}: unknown label {clip.label!r}; labels has {len(indices)} others, such as {known}"
             )
         label = indices[clip.label] if isinstance(clip.label, str) else clip.label
         if clip.listed:

@@ -50,12 +50,12 @@ class MovingDigitsBuilderConfig(datasets.BuilderConfig):
         for name in ("num_train", "num_validation", "num_test", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"`{name}` must be an integer of at least 0, got {value!r}")
+                raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
         for split in self.splits or ():
             if split not in SPLITS:
-                raise ValueError(f"`splits` must be names of {', '.join(SPLITS)}, got {split!r}")
+                raise ValueError(f"splits must be names of {', '.join(SPLITS)}, got {split!r}")
             if not self.num_clips(split):
-                raise ValueError(f"`num_{split}` must be at least 1 where the split {split} is wanted, got 0")
+                raise ValueError(f"num_{split} must be at least 1 where the split {split} is wanted, got 0")
 
     def num_clips(self, split: str) -> int:
         """Return the number of clips of a split."""

@@ -51,7 +51,7 @@ class SomethingSomethingV2Config(AnnotatedVideoConfig):
             labels = first_existing(self.folders(), self.usual_names("labels"))
         if labels is None:
             raise FileNotFoundError(
-                f"`labels`: no {' or '.join(self.usual_names('labels'))} in {str(self.root)!r} or its folders "
+                f"labels: no {' or '.join(self.usual_names('labels'))} in {str(self.root)!r} or its folders "
                 f"{', '.join(name for name in self.FOLDERS if name)}"
             )
         # The labels file too may have the templates with their brackets.
@@ -139,12 +139,12 @@ def _read_split(
     for number, entry in enumerate(entries, start=1):
         where = f"{path}, entry {number}"
         if not isinstance(entry, dict) or not str(entry.get("id") or "").strip():
-            raise ValueError(f"{where}: must have an `id`, got {entry!r}")
+            raise ValueError(f"{where}: must have an id, got {entry!r}")
         identifier, template = str(entry["id"]).strip(), entry.get("template")
         if template is None and split == "test":
             label = UNLABELLED
         elif not isinstance(template, str):
-            raise ValueError(f"{where} (id {identifier}): `template` must be text, got {template!r}")
+            raise ValueError(f"{where} (id {identifier}): template must be text, got {template!r}")
         else:
             name = _without_brackets(template)
             if name not in indices:

@@ -63,11 +63,11 @@ class VideoConfig(datasets.BuilderConfig):
     def root(self) -> Path:
         """The data folder, absolute."""
         if not isinstance(self.data_dir, (str, os.PathLike)) or not str(self.data_dir):
-            raise ValueError(f"`data_dir` must be the folder of the data set, got {self.data_dir!r}")
+            raise ValueError(f"data_dir must be the folder of the data set, got {self.data_dir!r}")
         root = absolute(self.data_dir)
         if not root.is_dir():
             # As it was given: a `Path` takes a slash out of a URL.
-            raise FileNotFoundError(f"`data_dir`: there is no folder {os.fspath(self.data_dir)!r}")
+            raise FileNotFoundError(f"data_dir: there is no folder {os.fspath(self.data_dir)!r}")
         return root
 
     @property
@@ -77,7 +77,7 @@ class VideoConfig(datasets.BuilderConfig):
             return None
         names = [self.splits] if isinstance(self.splits, str) else list(self.splits)
         if not names:
-            raise ValueError("`splits` must name at least one split, got none")
+            raise ValueError("splits must name at least one split, got none")
         return tuple(dict.fromkeys(self.split_name("split", name) for name in names))
 
     @staticmethod
@@ -85,7 +85,7 @@ class VideoConfig(datasets.BuilderConfig):
         """Return the canonical name of a split, or raise a `ValueError` that names the argument."""
         split = canonical_split(name)
         if split is None:
-            raise ValueError(f"`{argument}` must be one of {', '.join(SPLIT_NAMES)}, got {name!r}")
+            raise ValueError(f"{argument} must be one of {', '.join(SPLIT_NAMES)}, got {name!r}")
         return split
 
     def table(self) -> VideoTable:
@@ -133,12 +133,12 @@ class AnnotatedVideoConfig(VideoConfig):
     def file(self, argument: str, path: object) -> Path:
         """Return the absolute path of a file that an argument names."""
         if not isinstance(path, (str, os.PathLike)):
-            raise ValueError(f"`{argument}` must be the path of a file, got {path!r}")
+            raise ValueError(f"{argument} must be the path of a file, got {path!r}")
         expanded = os.path.expanduser(path)
         for candidate in (self.root / expanded, absolute(expanded)):
             if candidate.is_file():
                 return candidate
-        raise FileNotFoundError(f"`{argument}`: there is no file {os.fspath(path)!r}, neither in {str(self.root)!r}")
+        raise FileNotFoundError(f"{argument}: there is no file {os.fspath(path)!r}, neither in {str(self.root)!r}")
 
     def annotation_files(self) -> dict[str | None, Path]:
         """Return the annotation files by split, all that are there; None for one file whose split is not known."""
@@ -149,20 +149,20 @@ class AnnotatedVideoConfig(VideoConfig):
             if missing:
                 looked_for = "; ".join(f"{split}: {', '.join(self.usual_names(split))}" for split in missing)
                 raise FileNotFoundError(
-                    f"`annotations`: no annotation file in {str(self.root)!r} or its folders "
+                    f"annotations: no annotation file in {str(self.root)!r} or its folders "
                     f"{', '.join(name for name in self.FOLDERS if name)}; looked for {looked_for}"
                 )
             return files
         if isinstance(self.annotations, Mapping):
             if not self.annotations:
-                raise ValueError("`annotations` must name at least one file, got an empty mapping")
+                raise ValueError("annotations must name at least one file, got an empty mapping")
             files = {
                 self.split_name("annotations", split): self.file("annotations", path)
                 for split, path in self.annotations.items()
             }
             for split in self.wanted or ():
                 if split not in files:
-                    raise ValueError(f"`split` must be one of {', '.join(map(str, files))}, got {split!r}")
+                    raise ValueError(f"split must be one of {', '.join(map(str, files))}, got {split!r}")
             return files
         path = self.file("annotations", self.annotations)
         if self.wanted is not None and len(self.wanted) == 1:
@@ -181,7 +181,7 @@ class AnnotatedVideoConfig(VideoConfig):
         """Return the split, or raise a `ValueError` for a file that does not say which one it is."""
         if split is None:
             raise ValueError(
-                f"`annotations`: which split {str(path)!r} holds is not known; ask for one split, or give a mapping "
+                f"annotations: which split {str(path)!r} holds is not known; ask for one split, or give a mapping "
                 f"such as {{'validation': {path.name!r}}}"
             )
         return split
@@ -225,7 +225,7 @@ class VideoBuilder(datasets.GeneratorBasedBuilder):
                 except UnicodeEncodeError:
                     shown = os.fsencode(row["video"]).decode(errors="backslashreplace")
                     raise ValueError(
-                        f"{shown}: its name is not UTF-8, which the cache of `datasets` cannot hold: rename it, or "
+                        f"{shown}: its name is not UTF-8, which the cache of datasets cannot hold: rename it, or "
                         "load with streaming=True"
                     ) from None
         super().download_and_prepare(*args, **kwargs)

@@ -38,11 +38,11 @@ class VideoSegment:
         for name in ("start", "stop"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"`{name}` must be a number of seconds, got {value!r} ({type(value).__name__}).")
+                raise TypeError(f"{name} must be a number of seconds, got {value!r} ({type(value).__name__})")
         if not (math.isfinite(self.start) and self.start >= 0):
-            raise ValueError(f"`start` must be finite and 0 or more (seconds), got {self.start}.")
+            raise ValueError(f"start must be finite and 0 or more (seconds), got {self.start}")
         if not (math.isfinite(self.stop) and self.stop > self.start):
-            raise ValueError(f"`stop` must be finite and above `start` ({self.start} s), got {self.stop}.")
+            raise ValueError(f"stop must be finite and above start ({self.start} s), got {self.stop}")
 
 
 def read_clips(
@@ -95,9 +95,9 @@ def read_clips(
         torch.Size([3, 4, 3, 32, 48])
     """
     if not isinstance(sampling, ClipSampling):
-        raise TypeError(f"`sampling` must be a ClipSampling, got {sampling!r} ({type(sampling).__name__}).")
+        raise TypeError(f"sampling must be a ClipSampling, got {sampling!r} ({type(sampling).__name__})")
     if segment is not None and not isinstance(segment, VideoSegment):
-        raise TypeError(f"`segment` must be a VideoSegment or None, got {segment!r} ({type(segment).__name__}).")
+        raise TypeError(f"segment must be a VideoSegment or None, got {segment!r} ({type(segment).__name__})")
 
     before = rng.bit_generator.state if isinstance(rng, np.random.Generator) else {}
 

@@ -338,15 +338,15 @@ def _check_indices(indices: Sequence[int]) -> list[int]:
     wanted = []
     for index in indices:
         if isinstance(index, bool):
-            raise TypeError(f"`indices` must hold integers, got {index!r}.")
+            raise TypeError(f"indices must hold integers, got {index!r}")
         try:
             wanted.append(operator.index(index))
         except TypeError:
-            raise TypeError(f"`indices` must hold integers, got {index!r} ({type(index).__name__}).") from None
+            raise TypeError(f"indices must hold integers, got {index!r} ({type(index).__name__})") from None
     if not wanted:
-        raise ValueError("`indices` must name at least one frame, got none.")
+        raise ValueError("indices must name at least one frame, got none")
     if min(wanted) < 0:
-        raise ValueError(f"`indices` must be 0 or more, got {min(wanted)}.")
+        raise ValueError(f"indices must be 0 or more, got {min(wanted)}")
     return wanted
 
 
@@ -354,14 +354,14 @@ def _check_times(times: Sequence[float]) -> np.ndarray:
     seconds = []
     for time in times:
         if isinstance(time, (bool, np.bool_)):
-            raise TypeError(f"`times` must hold numbers of seconds, got {time!r}.")
+            raise TypeError(f"times must hold numbers of seconds, got {time!r}")
         try:
             second = float(time)
         except (TypeError, ValueError):
-            raise TypeError(f"`times` must hold numbers of seconds, got {time!r} ({type(time).__name__}).") from None
+            raise TypeError(f"times must hold numbers of seconds, got {time!r} ({type(time).__name__})") from None
         if not math.isfinite(second) or second < 0:
-            raise ValueError(f"`times` must be finite and 0 or more (seconds), got {second}.")
+            raise ValueError(f"times must be finite and 0 or more (seconds), got {second}")
         seconds.append(second)
     if not seconds:
-        raise ValueError("`times` must name at least one time, got none.")
+        raise ValueError("times must name at least one time, got none")
     return np.array(seconds)

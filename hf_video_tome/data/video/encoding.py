@@ -63,16 +63,16 @@ def write_video(
     array = _as_uint8_rgb(frames)
     rate = _as_frame_rate(fps)
     if path.suffix.lower() not in _CONTAINERS:
-        raise ValueError(f"`path` must end in one of {', '.join(_CONTAINERS)}, got {path.name!r}")
+        raise ValueError(f"path must end in one of {', '.join(_CONTAINERS)}, got {path.name!r}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"`path`: the folder {str(path.parent)!r} does not exist")
+        raise FileNotFoundError(f"path: the folder {str(path.parent)!r} does not exist")
     if not _is_video_encoder(codec):
-        raise ValueError(f"`codec` must be a video encoder of the installed PyAV such as 'libx264', got {codec!r}")
+        raise ValueError(f"codec must be a video encoder of the installed PyAV such as 'libx264', got {codec!r}")
     if path.suffix.lower() == ".webm" and codec not in _WEBM_CODECS:
-        raise ValueError(f"`codec` must be one of {', '.join(_WEBM_CODECS)} for a .webm file, got {codec!r}")
+        raise ValueError(f"codec must be one of {', '.join(_WEBM_CODECS)} for a .webm file, got {codec!r}")
     height, width = array.shape[1:3]
     if pix_fmt == "yuv420p" and (height % 2 or width % 2):
-        raise ValueError(f"`frames` must have an even height and width for pix_fmt 'yuv420p', got {height} x {width}")
+        raise ValueError(f"frames must have an even height and width for pix_fmt 'yuv420p', got {height} x {width}")
 
     with _replacing(path) as unfinished, av.open(str(unfinished), mode="w") as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options or {}))
@@ -80,7 +80,7 @@ def write_video(
         try:
             stream.pix_fmt = pix_fmt
         except ValueError as error:
-            raise ValueError(f"`pix_fmt` must be an FFmpeg pixel format such as 'yuv420p', got {pix_fmt!r}") from error
+            raise ValueError(f"pix_fmt must be an FFmpeg pixel format such as 'yuv420p', got {pix_fmt!r}") from error
         for image in array:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
@@ -112,13 +112,13 @@ def _as_uint8_rgb(frames: np.ndarray | torch.Tensor) -> np.ndarray:
     """Return `frames` as a contiguous uint8 array of shape (num_frames, height, width, 3), or say what is wrong."""
     if not isinstance(frames, np.ndarray):
         if not hasattr(frames, "detach"):
-            raise TypeError(f"`frames` must be a numpy array or a torch tensor, got {type(frames).__name__}")
+            raise TypeError(f"frames must be a numpy array or a torch tensor, got {type(frames).__name__}")
         frames = frames.detach().cpu().numpy()
     if frames.dtype != np.uint8:
-        raise ValueError(f"`frames` must have dtype uint8 with values 0..255, got {frames.dtype}")
+        raise ValueError(f"frames must have dtype uint8 with values 0..255, got {frames.dtype}")
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ValueError(
-            f"`frames` must have the shape (num_frames, height, width, 3), none of them 0, got {tuple(frames.shape)}"
+            f"frames must have the shape (num_frames, height, width, 3), none of them 0, got {tuple(frames.shape)}"
         )
     return np.ascontiguousarray(frames)
 
@@ -128,7 +128,7 @@ def _as_frame_rate(fps: int | float | Fraction) -> Fraction:
     try:
         rate = Fraction(fps).limit_denominator(_MAX_DENOMINATOR)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"`fps` must be a finite number greater than 0, got {fps!r}") from error
+        raise ValueError(f"fps must be a finite number greater than 0, got {fps!r}") from error
     if rate <= 0:
-        raise ValueError(f"`fps` must be a finite number greater than 0, got {fps!r}")
+        raise ValueError(f"fps must be a finite number greater than 0, got {fps!r}")
     return rate

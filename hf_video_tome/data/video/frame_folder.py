@@ -55,21 +55,21 @@ class FrameFolder:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, (str, os.PathLike)):
-            raise TypeError(f"`path` must be a folder's path, got {self.path!r} ({type(self.path).__name__}).")
+            raise TypeError(f"path must be a folder's path, got {self.path!r} ({type(self.path).__name__})")
         _check_pattern(self.pattern)
         for name, value, least in (("start", self.start, 0), ("stop", self.stop, self.start)):
             if name == "stop" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"`{name}` must be an integer, got {value!r} ({type(value).__name__}).")
+                raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
             if value < least or (name == "stop" and value == least):
                 allowed = f"above `start` ({least})" if name == "stop" else f"{least} or more"
-                raise ValueError(f"`{name}` must be {allowed}, got {value}.")
+                raise ValueError(f"{name} must be {allowed}, got {value}")
         fps = self.fps
         if fps is not None and (
             isinstance(fps, bool) or not isinstance(fps, (int, float)) or not math.isfinite(fps) or fps <= 0
         ):
-            raise ValueError(f"`fps` must be a finite number above 0 (frames per second) or None, got {fps!r}.")
+            raise ValueError(f"fps must be a finite number above 0 (frames per second) or None, got {fps!r}")
 
 
 def split_pattern(pattern: str) -> tuple[str, str, str]:
@@ -103,6 +103,6 @@ def _check_pattern(pattern: str) -> None:
         fits = False
     if not fits or os.path.splitext(pattern)[1].lower() not in PICTURE_SUFFIXES:
         raise ValueError(
-            f"`pattern` must be a file name ending in {', '.join(PICTURE_SUFFIXES)} with one replacement field for "
-            f"the number, such as 'frame_{{:010d}}.jpg', got {pattern!r}."
+            f"pattern must be a file name ending in {', '.join(PICTURE_SUFFIXES)} with one replacement field for "
+            f"the number, such as 'frame_{{:010d}}.jpg', got {pattern!r}"
         )

@@ -142,15 +142,15 @@ def open_video(source: VideoSource) -> Iterator[VideoFile]:
         name = str(getattr(source, "name", f"<{type(source).__name__}>"))
         handle, owned = cast(BinaryIO, source), False
         if not isinstance(handle.read(0), bytes):
-            raise TypeError(f"{name}: a file object must be opened in binary mode.")
+            raise TypeError(f"{name}: a file object must be opened in binary mode")
         if _is_seekable(handle):
             position = handle.tell()
         else:
-            raise TypeError(f"{name}: a file object must be seekable; pass its bytes, source.read(), instead.")
+            raise TypeError(f"{name}: a file object must be seekable; pass its bytes, source.read(), instead")
     else:
         raise TypeError(
             "A video must be a path, bytes, a binary file object or a FrameFolder, got "
-            f"{type(source).__name__}: {source!r}."
+            f"{type(source).__name__}: {source!r}"
         )
 
     video = None
