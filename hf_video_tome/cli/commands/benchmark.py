@@ -33,6 +33,7 @@ from ..common import (
     require_packages,
     with_settings,
 )
+from ..imports import IMPORTED
 from ..merging_options import MatchingOptions, ModesOption
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
@@ -242,6 +243,7 @@ def command(
             + _command_line(
                 subject.name,
                 {
+                    "--import": [*IMPORTED],
                     "--r": r,
                     "--schedule": schedule,
                     "--mode": mode,
