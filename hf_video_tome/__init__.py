@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     )
     from .configuration import TokenMergingConfigMixin
     from .data.processor import ClipProcessor
-    from .merging import SettingError, TokenMergingTrace
+    from .merging.setting_error import SettingError
+    from .merging.trace import TokenMergingTrace
     from .models.mac_count import MacCount
     from .models.motionformer import MotionformerConfig, MotionformerForVideoClassification, MotionformerModel
     from .models.timesformer import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel

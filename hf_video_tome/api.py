@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, cast
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ._compat import attn_implementation, is_compiled_name, set_attn_implementation
 from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder, Host
-from .models.convert_modules import convert_modules
+from .models.convert_modules import convert_modules, replace_config
 from .models.mac_count import MacCount
 from .models.scoped_settings import REFUSAL, changes_in_scope
 
@@ -147,7 +148,7 @@ def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
         settings = {"restore": True, **settings}
     config.update_token_merging(**settings)
     convert_modules(found.model, found.entry.merging_classes)
-    _replace_config(model, found.model.config, config)
+    replace_config(model, found.model.config, config)
     return model
 
 
@@ -180,10 +181,10 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
     config = old.to_stock(found.entry.stock_config_class)
     for _, encoder in found.encoders:
         known = encoder.stock_attn_implementations
-        if known is not None and config._attn_implementation not in known:
-            config._attn_implementation = known[0]
+        if known is not None and attn_implementation(config) not in known:
+            set_attn_implementation(config, known[0])
     convert_modules(found.model, {merging: stock for stock, merging in found.entry.merging_classes.items()})
-    _replace_config(model, old, config)
+    replace_config(model, old, config)
     return model
 
 
@@ -239,7 +240,7 @@ def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[N
         [32, 32, 32]
     """
     found: Any = _find_merging(model).model
-    if any(name.rpartition(".")[2] == "_orig_mod" for name, _ in model.named_modules()):  # torch.compile's wrapper
+    if any(is_compiled_name(name) for name, _ in model.named_modules()):
         raise RuntimeError(REFUSAL)
     return cast(AbstractContextManager[None], found.token_merging(**settings))
 
@@ -337,19 +338,3 @@ def paper_settings(model_type: str) -> dict[str, Any]:
         allowed = ", ".join(repr(name) for name, found in settings.items() if found)
         raise ValueError(f"model_type must be one of {allowed} (those of the paper), got {model_type!r}")
     return dict(settings[model_type])
-
-
-def _replace_config(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
-    """Gives all modules that share a config another one: wrappers, parts of it, and configs that it is part of."""
-    replaced = {id(old): new}
-    for name, part in vars(old).items():
-        if isinstance(part, PreTrainedConfig):
-            replaced[id(part)] = getattr(new, name)
-    for module in model.modules():
-        config = module.__dict__.get("config")
-        if id(config) in replaced:
-            module.config = replaced[id(config)]
-        elif isinstance(config, PreTrainedConfig):
-            for name, part in vars(config).items():
-                if id(part) in replaced:
-                    setattr(config, name, replaced[id(part)])

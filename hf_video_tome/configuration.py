@@ -6,38 +6,34 @@ import copy
 import numbers
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedConfig
 
-from .merging import (
-    CHECKS,
-    MAX_LAYERS,
-    MODES,
-    SCOPES,
-    Check,
-    MergeSettings,
-    Plan,
-    SettingError,
-    TokenLayout,
-    TokenMergingSettings,
-    is_between,
-    requested_removals,
-    shown,
-    tokens_of_share,
-)
-from .saved_settings import RESOLVED_WHEN_SAVED, settings_of_file
+from .merging.layout import TokenLayout
+from .merging.modes import MODES
+from .merging.plan import Plan
+from .merging.schedule import MAX_LAYERS, requested_removals, tokens_of_share
+from .merging.scopes import SCOPES
+from .merging.setting_error import PREFIX, SettingError
+from .merging.settings import SETTINGS, SettingInfo, TokenMergingSettings
+from .merging.step import MergeSettings
+from .merging.values import is_between, shown
+from .saved_files import read_json_object
+from .saved_settings import settings_of_file
 
-PREFIX = "token_merging_"
 DEFAULT_INPUT_KEEP = 2 / 3
 """Share of the tubelets that an input stage keeps unless it is told otherwise."""
 _SETTINGS = "_token_merging_settings"
 """Where the settings are in the `__dict__` of a config."""
 _REPLACING = threading.RLock()
 """Held while a config's settings are replaced: what is replaced is what was checked."""
+_SAVED_RESOLVED = [name for name, info in SETTINGS.items() if info.is_saved_resolved]
 
 ConfigT = TypeVar("ConfigT", bound="TokenMergingConfigMixin")
+T = TypeVar("T")
 
 
 class SettingField:
@@ -52,7 +48,7 @@ class SettingField:
 
     def __set_name__(self, owner: Any, name: str) -> None:
         self._name = name.removeprefix(PREFIX)
-        owner.token_merging_fields = {**owner.token_merging_fields, name: CHECKS[self._name]}
+        owner.token_merging_fields = {**owner.token_merging_fields, name: SETTINGS[self._name]}
 
     def __get__(self, config: Any, owner: type | None = None) -> Any:
         return self._default if config is None else config.token_merging.get(self._name)
@@ -64,6 +60,21 @@ class SettingField:
 def setting(default: Any) -> Any:
     """Declares a field of a config as one of `TokenMergingSettings`: see `SettingField`."""
     return SettingField(default)
+
+
+def with_common_settings(config_class: type[T]) -> type[T]:
+    """Gives a class that becomes a dataclass a field for every setting that all architectures have."""
+    for it in fields(TokenMergingSettings):
+        if SETTINGS[it.name].is_common:
+            declared = SettingField(it.default)
+            setattr(config_class, PREFIX + it.name, declared)
+            declared.__set_name__(config_class, PREFIX + it.name)
+            config_class.__annotations__[PREFIX + it.name] = Any  # each is checked by its own rule
+    return config_class
+
+
+def _full_name(name: str) -> str:
+    return PREFIX + name.removeprefix(PREFIX)
 
 
 class ClipShape(NamedTuple):
@@ -118,52 +129,24 @@ def check_layers(config: Any) -> None:
 
 
 @dataclass(kw_only=True, repr=False)
+@with_common_settings
 class TokenMergingConfigMixin:
     """Adds token merging to a transformers config.
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which advises r = 150 for
     VideoMAE-B, 300 for ViViT-B, and 18 per frame for TimeSformer-B.
 
-    Args:
-        token_merging_r: Tokens that each layer removes: an int >= 0, a share of the initial tokens in (0, 0.5], or a
-            list of these, one per layer (padded with zeros). With scope "frame" or "tube" it counts per frame, with
-            "time" frames. With an input stage, shares are of what it keeps. A layer removes at most half of its
-            tokens. 0, the default, is the stock model.
-        token_merging_schedule: How r is spread over the layers: "constant" (default), "decreasing" (2r to 0, fastest),
-            "increasing" (0 to 2r, most careful), or an inflection in [-1, 1] between the two.
-        token_merging_mode: "merge" (default), "drop", "hybrid", "random_merge", "random_drop", or any registered mode.
-        token_merging_threshold: Cosine similarity in [-1, 1] under which "hybrid" drops instead of merging (paper: 0.8
-            for VideoMAE, 0.4 for ViViT). Other modes do not read it.
-        token_merging_head_aggregation: Whether keys are averaged over the heads ("mean", default) or lined up
-            ("concat") before tokens are compared.
-        token_merging_proportional_attention: Whether a token that stands for s tokens weighs like s tokens in the
-            attention. None (default): the architecture's own choice.
-        token_merging_pooling: Whether heads that pool tokens weigh them by size ("weighted", default) or not ("mean").
-        token_merging_scope: Which tokens are matched: all of a "clip", those of each "frame" alone, those of a frame
-            by one matching shared by all frames ("tube"), or those of a place over "time" by one matching shared by
-            all places, which merges whole frames. None (default): the architecture's own choice.
-        token_merging_input: What enters the first layer, for models in which all tokens of a clip attend to each
-            other: "random" tubelets, or any registered input stage. None (default): all of them.
-        token_merging_input_keep: What the input stage keeps: a share of the clip's tubelets in (0, 1.0], or how many.
-            At least as many as one frame has. None (default): two thirds.
-        token_merging_restore: Whether the base model gives the full grid back at its exit, in which every token has
-            the state of the one that it was merged into (zeros where it was dropped). Classifiers do not read it.
+    Each field `token_merging_<name>` is the setting `<name>` of `TokenMergingSettings`, where it is described.
+    `token_merging_r = 0`, the default, is the stock model.
+
+    Examples:
+        >>> from hf_video_tome import VideoMAEConfig
+        >>> VideoMAEConfig(token_merging_r=150, token_merging_schedule="decreasing").token_merging_schedule
+        'decreasing'
     """
 
-    token_merging_r: Any = setting(0)
-    token_merging_schedule: Any = setting("constant")
-    token_merging_mode: str = setting("merge")
-    token_merging_threshold: float | None = setting(None)
-    token_merging_head_aggregation: str = setting("mean")
-    token_merging_proportional_attention: bool | None = setting(None)
-    token_merging_pooling: str = setting("weighted")
-    token_merging_scope: str | None = setting(None)
-    token_merging_input: str | None = setting(None)
-    token_merging_input_keep: float | int | None = setting(None)
-    token_merging_restore: bool = setting(False)
-
-    token_merging_fields: ClassVar[Mapping[str, Check]] = {}
-    """The token merging fields that the architecture has, with the check of each; filled in by `setting`."""
+    token_merging_fields: ClassVar[Mapping[str, SettingInfo]] = {}
+    """The token merging fields that the architecture has, with what there is to know of each."""
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
     clip_fields: ClassVar[tuple[str, str, str]] = ("num_frames", "num_channels", "image_size")
@@ -172,6 +155,8 @@ class TokenMergingConfigMixin:
     if TYPE_CHECKING:  # fields of the configs that this is mixed into
         model_type: ClassVar[str]
         num_hidden_layers: int
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @property
     def token_merging(self) -> TokenMergingSettings:
@@ -220,14 +205,11 @@ class TokenMergingConfigMixin:
             SettingError: If a value is out of range.
             ValueError: If the architecture has no such field.
         """
-        allowed = self.token_merging_fields
-        for name in changes:
-            if name not in allowed:
-                raise ValueError(f"{name} is no setting of {self.model_type}; there are {', '.join(allowed)}")
+        self._check_names(changes)
         try:
             return settings.changed(**{name.removeprefix(PREFIX): value for name, value in changes.items()})
         except SettingError as error:
-            raise error.with_field(PREFIX + error.field) from None
+            raise error.renamed(_full_name) from None
 
     @property
     def unmerged_settings(self) -> dict[str, Any]:
@@ -301,7 +283,7 @@ class TokenMergingConfigMixin:
         self.tubelet_grid(self.clip_shape)
         if MODES[settings.mode].needs_threshold and settings.threshold is None:
             raise SettingError(
-                f"{PREFIX}threshold", None, f"a number in [-1, 1] for token_merging_mode={settings.mode!r}"
+                f"{PREFIX}threshold", None, "a number in [-1, 1]", given={f"{PREFIX}mode": settings.mode}
             )
         if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
@@ -312,7 +294,9 @@ class TokenMergingConfigMixin:
             raise SettingError(
                 f"{PREFIX}scope",
                 "frame",
-                f"another for {PREFIX}mode={settings.mode!r}: frames must stay equally long",
+                "another",
+                given={f"{PREFIX}mode": settings.mode},
+                because="frames must stay equally long",
             )
         self._check_input_stage(settings)
         return self._requested_removals(self.token_layout, settings)
@@ -324,13 +308,18 @@ class TokenMergingConfigMixin:
             raise SettingError(
                 f"{PREFIX}input",
                 settings.input,
-                f"None for this {self.model_type}: an input stage needs layers in which all tokens attend to each "
-                "other, and a head that reads any of them",
+                f"None for this {self.model_type}",
+                because="an input stage needs layers in which all tokens attend to each other, and a head that reads "
+                "any of them",
             )
         scope = settings.scope or self.default_token_merging_scope
         if scope != "clip":
             raise SettingError(
-                f"{PREFIX}scope", scope, f"'clip' with {PREFIX}input, after which tokens are on no grid any more"
+                f"{PREFIX}scope",
+                scope,
+                "'clip'",
+                given={f"{PREFIX}input": settings.input},
+                because="after which tokens are on no grid any more",
             )
 
     @property
@@ -365,7 +354,7 @@ class TokenMergingConfigMixin:
                 settings.get("r"), settings.schedule, self.num_merging_layers, set_tokens - num_protected
             )
         except SettingError as error:
-            raise error.with_field(PREFIX + error.field) from None
+            raise error.renamed(_full_name) from None
 
     def token_merging_plan(
         self, clip_shape: ClipShape | None = None, settings: TokenMergingSettings | None = None
@@ -458,30 +447,30 @@ class TokenMergingConfigMixin:
         Raises:
             ValueError: If the architecture has no such setting.
         """
-        full = {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in changes.items()}
-        allowed = self.token_merging_fields
-        for name in full:
-            if name not in allowed:
-                raise ValueError(
-                    f"{name.removeprefix(PREFIX)!r} is no token merging setting of {self.model_type}, "
-                    f"allowed are: {', '.join(field.removeprefix(PREFIX) for field in allowed)}"
-                )
+        full = {_full_name(name): value for name, value in changes.items()}
+        self._check_names(full)
         return full
 
+    def _check_names(self, full_names: Iterable[str]) -> None:
+        allowed = self.token_merging_fields
+        for name in full_names:
+            if name not in allowed:
+                raise ValueError(f"{name} is no setting of {self.model_type}; there are {', '.join(allowed)}")
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the config as a dictionary; what `RESOLVED_WHEN_SAVED` names is resolved while tokens are merged."""
+        """Returns the config as a dictionary; what must keep its meaning is resolved while tokens are merged."""
         output: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         settings = output.pop(_SETTINGS, self.token_merging)
         values = self.token_merging_settings(settings=settings)
         if not settings.is_off:
             resolved = self.token_merging_settings(resolved=True, settings=settings)
-            values |= {name: resolved[name] for name in RESOLVED_WHEN_SAVED if name in resolved}
+            values |= {name: resolved[name] for name in _SAVED_RESOLVED if name in resolved}
         return output | {PREFIX + name: value for name, value in values.items()}
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns the config as it is saved: of the token merging fields those that say something."""
         output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
-        kept = () if self.token_merging.is_off else RESOLVED_WHEN_SAVED
+        kept = () if self.token_merging.is_off else _SAVED_RESOLVED
         for name, default in self._token_merging_defaults().items():
             if name not in kept and output.get(PREFIX + name, default) == default:
                 output.pop(PREFIX + name, None)
@@ -496,7 +485,7 @@ class TokenMergingConfigMixin:
     @classmethod
     def from_json_file(cls, json_file: Any) -> Any:
         """See `PreTrainedConfig.from_json_file`; what was saved keeps its meaning."""
-        return cls.from_dict(cls._dict_from_json_file(json_file))  # type: ignore[attr-defined]
+        return cls.from_dict(read_json_object(Path(json_file)))
 
     @classmethod
     def _token_merging_defaults(cls) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from .merging import are_off, is_off
+from .merging.setting_error import PREFIX
+from .merging.settings import SETTINGS, TokenMergingSettings, are_off, is_off
 
 
 def setting_name(changes: Mapping[str, Any]) -> str:
@@ -21,19 +23,9 @@ def setting_name(changes: Mapping[str, Any]) -> str:
         >>> setting_name({"mode": "drop", "r": 150, "proportional_attention": False})
         'r = 150, drop, no proportional attention'
     """
-    words: list[str] = []
-    for name, value in changes.items():
-        if value is None:  # left to the architecture
-            continue
-        if name == "r":
-            words.insert(0, f"r = {','.join(map(str, value)) if isinstance(value, list) else value}")
-        elif name in ("mode", "schedule", "scope"):
-            words.append(str(value))
-        elif name == "proportional_attention":
-            words.append(f"{'' if value else 'no '}proportional attention")
-        else:
-            words.append(f"{name.replace('_', ' ')} {value}")
-    return ", ".join(words) or "as saved"
+    said = [name for name, value in changes.items() if value is not None]  # None: left to the architecture
+    said.sort(key=lambda name: name != "r")  # which comes first
+    return ", ".join(SETTINGS[name].short_name(name, changes[name]) for name in said) or "as saved"
 
 
 def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -100,3 +92,19 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
         amount += f", {settings['schedule']} schedule"
     return f"{start}{mode}, {amount}, scope {settings['scope']}"
+
+
+def settings_table() -> str:
+    """The settings as a table in Markdown, as the docs have it.
+
+    Examples:
+        >>> print(settings_table().splitlines()[0])
+        | field | option | what it does | default |
+    """
+    rows = ["| field | option | what it does | default |", "|---|---|---|---|"]
+    for it in fields(TokenMergingSettings):
+        info = SETTINGS[it.name]
+        option = f"`--{it.name.replace('_', '-')}`" if info.is_option else ""
+        default = info.default or ("none" if it.default is None else f"`{it.default!r}`")
+        rows.append(f"| `{PREFIX}{it.name}` | {option} | {info.description} | {default} |")
+    return "\n".join(rows) + "\n"

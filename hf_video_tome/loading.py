@@ -185,11 +185,12 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
         The copy.
 
     Raises:
-        SettingsError: If the architecture does not have them, or their values are not possible for the config.
+        SettingError: If the architecture does not have them, or does not take their values.
+        SettingsError: If no architecture has them, or the config is impossible.
     """
     from huggingface_hub.errors import StrictDataclassError
 
-    from .configuration import PREFIX
+    from .merging.setting_error import PREFIX, SettingError
     from .models import ARCHITECTURES
 
     for name in settings:
@@ -198,10 +199,17 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
             others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_fields]
             if not others:
                 raise SettingsError(f"{field} is no setting of any architecture")
-            raise SettingsError(f"{field} goes with {', '.join(others)} only, not with {config.model_type}")
+            raise SettingError(
+                field,
+                settings[name],
+                f"left out for {config.model_type}",
+                because=f"it goes with {', '.join(others)} only",
+            )
     changed: TokenMergingConfigMixin = type(config).from_stock(config)
     try:
         changed.update_token_merging(**settings)
+    except SettingError:
+        raise
     except (ValueError, StrictDataclassError) as error:
         raise SettingsError(str(error)) from error
     return changed

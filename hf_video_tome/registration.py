@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
-from transformers.conversion_mapping import (
-    USER_REGISTERED_MAPPINGS,
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModel
+
+from ._compat import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
+    registered_conversions,
+    unregister_auto_class,
+    unregister_config,
+    unregister_image_processor,
 )
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
-
 from .data.processor import ClipProcessor
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder
 from .plugins import import_plugins
@@ -73,7 +74,7 @@ def register() -> None:
             mapping = get_checkpoint_conversion_mapping(key)
             if mapping is None:
                 raise RuntimeError(f"transformers has no checkpoint conversion {key!r}: its version is not supported")
-            if key not in USER_REGISTERED_MAPPINGS:
+            if key not in registered_conversions():
                 register_checkpoint_conversion_mapping(key, mapping, overwrite=True)
                 _REGISTERED_CONVERSIONS.add(key)
 
@@ -83,13 +84,13 @@ def unregister() -> None:
 
     The classes of this package then no longer convert checkpoints in the layout of older versions of transformers.
     """
-    USER_REGISTERED_MAPPINGS.difference_update(_REGISTERED_CONVERSIONS)
+    registered_conversions().difference_update(_REGISTERED_CONVERSIONS)
     _REGISTERED_CONVERSIONS.clear()
     for auto_class, config_class, _ in _auto_entries():
-        auto_class._model_mapping._extra_content.pop(config_class, None)
-        IMAGE_PROCESSOR_MAPPING._extra_content.pop(config_class, None)
+        unregister_auto_class(auto_class, config_class)
+        unregister_image_processor(config_class)
     for config_class in _config_classes():
-        CONFIG_MAPPING._extra_content.pop(config_class.model_type, None)
+        unregister_config(config_class.model_type)
     for encoder in ENCODERS.values():
         if encoder.model_type not in CONFIG_MAPPING:
             _register_stock(encoder)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .merging import shown
+from .merging.values import shown
 
 
 def find_saved_files(name_or_path: str | os.PathLike[str], names: Sequence[str], **hub_options: Any) -> Iterator[Path]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .merging import are_off
-
-RESOLVED_WHEN_SAVED = ("schedule", "proportional_attention", "pooling", "scope", "position")
-"""Settings that are saved even at their defaults while anything merges: a later default must not take their place."""
+from .merging.settings import are_off
 
 _DEFAULTS_OF_0 = {"schedule": "constant", "pooling": "weighted"}
 _DEFAULTS_OF_0_BY_MODEL_TYPE: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ SAVED_BY_0 = [
     {"token_merging_r": 3, "token_merging_schedule": -0.5, "token_merging_proportional_attention": True},
     {"token_merging_r": 3, "token_merging_scope": "frame"},
 ]
-OTHER_SCOPE = {"clip": "frame", "tube": "frame"}
+ARCHITECTURES_OF_0 = ("videomae", "vivit", "timesformer", "motionformer", "vjepa2", "videoprism_vision_model")
 
 
 def later_class(model_type: str) -> Any:
@@ -31,7 +31,7 @@ def later_class(model_type: str) -> Any:
         "__module__": __name__,
         "token_merging_schedule": setting("decreasing"),
         "token_merging_pooling": setting("mean"),
-        "default_token_merging_scope": OTHER_SCOPE[today.default_token_merging_scope],
+        "default_token_merging_scope": "clip" if today.default_token_merging_scope == "frame" else "frame",
         "default_proportional_attention": not today.default_proportional_attention,
     }
     if model_type == "vjepa2":
@@ -44,11 +44,7 @@ def meaning(config: Any) -> Any:
     return config.token_merging_plan()
 
 
-@pytest.fixture(params=TINY_CONFIGS)
-def model_type(request):
-    return request.param
-
-
+@pytest.mark.parametrize("model_type", ARCHITECTURES_OF_0)
 class TestFilesOfVersion0:
     @pytest.mark.parametrize("fields", SAVED_BY_0, ids=str)
     def test_keep_their_meaning_when_all_defaults_change(self, model_type, fields, tmp_path):
@@ -72,17 +68,18 @@ class TestFilesOfVersion0:
         today = ARCHITECTURES[model_type].config_class(**TINY_CONFIGS[model_type], token_merging_r=4)
         assert meaning(config) != meaning(today)
 
-    def test_are_completed_before_what_the_call_changes(self, tmp_path):
-        contents = {**ARCHITECTURES["videomae"].stock_config_class(**TINY_CONFIGS["videomae"]).to_dict()}
+    def test_are_completed_before_what_the_call_changes(self, model_type, tmp_path):
+        contents = ARCHITECTURES[model_type].stock_config_class(**TINY_CONFIGS[model_type]).to_dict()
         (tmp_path / "config.json").write_text(json.dumps({**contents, "token_merging_r": 5}))
-        config = later_class("videomae").from_pretrained(tmp_path, token_merging_r=3, token_merging_pooling="mean")
-        today = ARCHITECTURES["videomae"].config_class(
-            **TINY_CONFIGS["videomae"], token_merging_r=3, token_merging_pooling="mean"
+        config = later_class(model_type).from_pretrained(tmp_path, token_merging_r=3, token_merging_pooling="mean")
+        today = ARCHITECTURES[model_type].config_class(
+            **TINY_CONFIGS[model_type], token_merging_r=3, token_merging_pooling="mean"
         )
         assert meaning(config) == meaning(today)
 
 
 class TestFilesOfThisVersion:
+    @pytest.mark.parametrize("model_type", TINY_CONFIGS)
     @pytest.mark.parametrize("fields", SAVED_BY_0, ids=str)
     def test_say_all_that_a_default_may_change(self, model_type, fields, tmp_path):
         today = ARCHITECTURES[model_type].config_class(**TINY_CONFIGS[model_type], **fields)
@@ -96,6 +93,7 @@ class TestFilesOfThisVersion:
             assert meaning(config) == meaning(today)
         assert meaning(AutoConfig.from_pretrained(tmp_path)) == meaning(today)
 
+    @pytest.mark.parametrize("model_type", TINY_CONFIGS)
     def test_say_nothing_while_nothing_merges(self, model_type):
         for fields in ({}, {"token_merging_r": [0, 0]}):
             config = ARCHITECTURES[model_type].config_class(**TINY_CONFIGS[model_type], **fields)

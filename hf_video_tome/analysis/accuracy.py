@@ -10,7 +10,8 @@ from typing import Any
 
 from ..configuration import TokenMergingConfigMixin
 from ..describe import setting_name
-from ..merging import MODES, max_removable, tokens_of_share
+from ..merging.modes import MODES
+from ..merging.schedule import max_removable, tokens_of_share
 from ..tasks import ACTION
 from .drawing import COLOURS, GREY, MARKERS, add_note, new_figure, save, tidy
 
@@ -126,7 +127,7 @@ def setting_grid(
 
 
 def accuracy_curves(
-    results: Mapping[str, Any], speed_ups: Sequence[float | None] | None = None
+    results: Mapping[str, Any], speed_ups: Sequence[float | None] | None = None, num_tokens: int | None = None
 ) -> tuple[AccuracyCurve, ...]:
     """Makes curves of the results of an evaluation.
 
@@ -135,6 +136,8 @@ def accuracy_curves(
     Args:
         results: Content of `results.json`, or `EvaluationResults.to_dict()`.
         speed_ups: For each setting how many times as fast it is as the unmerged model; None where unknown.
+        num_tokens: Tokens of a clip, before the input stage. When None, the most that enter the first layer with any
+            of the settings: with the unmerged model among them, that is all.
 
     Returns:
         The curves, in the order of the settings.
@@ -146,6 +149,7 @@ def accuracy_curves(
     settings = results["settings"]
     if speed_ups is not None and len(speed_ups) != len(settings):
         raise ValueError(f"speed_ups must be as many as settings, {len(settings)}, got {len(speed_ups)}")
+    num_tokens = num_tokens or max((it["token_counts"][0] for it in settings if it["token_counts"]), default=None)
     unmerged: list[AccuracyPoint] = []
     curves: dict[str, list[AccuracyPoint]] = {}
     kinds = set()
@@ -158,13 +162,13 @@ def accuracy_curves(
         tasks = measured["tasks"]
         main = tasks.get(ACTION) or next(iter(tasks.values()))
         r = resolved.pop("r")
-        merges = counts[-1] < counts[0]
+        merges = counts[-1] < num_tokens
         if merges:
             kinds.add(isinstance(r, float))
         change, agreement = measured["top_1_difference"], measured["agreement"]
         point = AccuracyPoint(
             r=sum(r) / (len(counts) - 1) if isinstance(r, list) else r,
-            tokens_left=counts[-1] / counts[0],
+            tokens_left=counts[-1] / num_tokens,
             accuracy=main["top_1"]["value"],
             standard_error=main["top_1"]["standard_error"],
             change=change and change["value"],

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..merging import Reduction, Step, aggregate_heads
+from ..merging.matching import aggregate_heads
+from ..merging.reduction import Reduction
+from ..merging.step import Step
 
 
 class _RecordingStep(Step):

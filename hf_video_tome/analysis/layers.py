@@ -17,14 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..merging import (
-    MergeSettings,
-    TokenLayout,
-    TokenMergingTrace,
-    build_trace,
-    initial_tokens,
-    merge_tokens,
-)
+from ..merging.layout import TokenLayout
+from ..merging.step import MergeSettings, merge_tokens
+from ..merging.tokens import initial_tokens
+from ..merging.trace import TokenMergingTrace, build_trace
 from ..visualization import ClipGeometry, save_contact_sheet, token_map
 from .clips import Clips, merging, normalized, run_clips, seeded
 from .drawing import COLOURS, GREY, add_note, new_figure, save, tidy

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..merging import TokenLayout
+from ..merging.layout import TokenLayout
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

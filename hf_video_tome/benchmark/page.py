@@ -63,9 +63,9 @@ def rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
 
 
 def _row(results: BenchmarkResults, entry: MeasuredVariant, several_dtypes: bool) -> list[str]:
-    variant, counts = entry.variant, entry.token_counts
+    variant, left = entry.variant, entry.token_counts[-1]
     name = variant.name if several_dtypes else variant.label
-    tokens = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} → {counts[-1]}"
+    tokens = str(left) if left == entry.full_tokens else f"{entry.full_tokens} → {left}"
     if not entry.seconds:
         return [name, tokens, entry.failure or "–", *[""] * (len(columns(results)) - 3)]
     share = results.share(entry)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 
-from ..configuration import TokenMergingConfigMixin, token_counts_of_config
+from ..configuration import TokenMergingConfigMixin
 from ..describe import setting_name
 from ..saved_files import read_json
 from ..version import __version__
@@ -36,7 +36,8 @@ class MeasuredVariant:
         variant: What was measured.
         batch_size: Clips that went through the model together.
         requested_per_layer: Tokens that a layer is asked to remove from each matched set, on average.
-        token_counts: Tokens of the sequence before the first and after each layer that can merge.
+        token_counts: Tokens of the sequence before the first and after each layer that can merge; the first are those
+            that an input stage lets in.
         macs: Multiply-accumulates of one clip, in total and by part: see `hf_video_tome.mac_count`.
         mac_ratio: How many times fewer that is than without merging.
         seconds: Of each pass that counts, in the order of the rounds; empty where it failed.
@@ -45,6 +46,7 @@ class MeasuredVariant:
         failure: Why there are no seconds, "out of memory"; None where there are.
         parts: Seconds of one pass by kind of work, see `time_parts`; None where it was not looked into.
         processor_time: Of the passes that count; None where it was not measured.
+        num_tokens: Tokens of the clip, before the input stage; None in files of older versions.
     """
 
     variant: Variant
@@ -59,6 +61,12 @@ class MeasuredVariant:
     failure: str | None = None
     parts: dict[str, float] | None = None
     processor_time: ProcessorTime | None = None
+    num_tokens: int | None = None
+
+    @property
+    def full_tokens(self) -> int:
+        """Tokens of the clip, as far as is known: those of `num_tokens`, or else those that enter the first layer."""
+        return self.token_counts[0] if self.num_tokens is None else self.num_tokens
 
     @property
     def median(self) -> float:
@@ -145,7 +153,8 @@ class BenchmarkResults:
         Raises:
             ValueError: If they are of another architecture or size, or of clips with other numbers of tokens.
         """
-        counts, model_type = token_counts_of_config(config), self.conditions.get("model_type", config.model_type)
+        num_tokens, num_layers = config.token_layout.num_tokens, config.num_merging_layers
+        model_type = self.conditions.get("model_type", config.model_type)
         if model_type != config.model_type:
             raise ValueError(f"the benchmark is of a {model_type} model, while this one is {config.model_type}")
         for name, value in self.conditions.get("config", {}).items():
@@ -153,11 +162,11 @@ class BenchmarkResults:
             if name != "num_labels" and own != value:
                 raise ValueError(f"the benchmark is of a model with {name}={value!r}, while this one has {own!r}")
         for entry in self.measured:
-            other = entry.token_counts
-            if (other[0], len(other)) != (counts[0], len(counts)):
+            layers = len(entry.token_counts) - 1
+            if (entry.full_tokens, layers) != (num_tokens, num_layers):
                 raise ValueError(
-                    f"the benchmark is of a model with {other[0]} tokens and {len(other) - 1} layers, while this one "
-                    f"has {counts[0]} tokens and {len(counts) - 1} layers"
+                    f"the benchmark is of a model with {entry.full_tokens} tokens and {layers} layers, while this one "
+                    f"has {num_tokens} tokens and {num_layers} layers"
                 )
 
     def measured_with(self, config: TokenMergingConfigMixin, dtype: str = "float32") -> MeasuredVariant:
@@ -221,6 +230,7 @@ class BenchmarkResults:
             **variant,
             "batch_size": of.batch_size,
             "requested_per_layer": of.requested_per_layer,
+            "num_tokens": of.num_tokens,
             "token_counts": of.token_counts,
             "macs": of.macs,
             "mac_ratio": of.mac_ratio,
@@ -251,8 +261,9 @@ class BenchmarkResults:
                 **{
                     field.name: entry[field.name]
                     for field in fields(MeasuredVariant)
-                    if field.name not in ("variant", "memory", "parts", "processor_time")
+                    if field.name not in ("variant", "memory", "parts", "processor_time", "num_tokens")
                 },
+                num_tokens=entry.get("num_tokens"),
                 parts=entry.get("parts"),
                 processor_time=ProcessorTime(**entry["processor_time"]) if entry.get("processor_time") else None,
             )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._compat import many_graphs
 from ..api import mac_count, token_counts
 from ..models import ARCHITECTURES
 from .memory import Memory, peak_memory, weight_bytes
@@ -82,8 +83,7 @@ def run_benchmark(
     timer = timer or timer_of(device)
     measured: list[MeasuredVariant] = []
     # Every setting is a graph of its own: with torch's limit, those that come last would run uncompiled.
-    limit = max(torch._dynamo.config.recompile_limit, 2 * len(variants) * len(batch_sizes))
-    with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=limit):
+    with torch.inference_mode(), many_graphs(2 * len(variants) * len(batch_sizes)):
         for batch_size in batch_sizes:
             clips = torch.randn(batch_size, *shape, generator=generator)
             inputs = {variant.dtype: clips.to(device, getattr(torch, variant.dtype)) for variant in variants}
@@ -142,6 +142,7 @@ def _first_pass(
         "variant": variant,
         "batch_size": batch_size,
         "requested_per_layer": statistics.fmean(merging.check_token_merging()),
+        "num_tokens": merging.token_layout.num_tokens,
         "token_counts": token_counts(merging),
         "macs": macs.to_dict(),
         "mac_ratio": mac_count(merging, **merging.unmerged_settings).total / macs.total,

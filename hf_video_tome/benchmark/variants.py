@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .._compat import attn_implementation, set_attn_implementation
 from ..api import apply_token_merging
 from ..describe import setting_name
 
@@ -93,13 +94,13 @@ def make_variants(
     return list({variant.name: variant for variant in variants}.values())
 
 
-def supports(head_class: Any, config: Any, attn_implementation: str) -> str | None:
+def supports(head_class: Any, config: Any, implementation: str) -> str | None:
     """Whether a model class runs on an attention implementation here; its weights are not made for that.
 
     Args:
         head_class: A classifier of transformers or of this package.
         config: Its config.
-        attn_implementation: As in transformers.
+        implementation: Attention implementation, as in transformers.
 
     Returns:
         None if it does, else why not.
@@ -109,7 +110,7 @@ def supports(head_class: Any, config: Any, attn_implementation: str) -> str | No
         >>> supports(transformers.TimesformerForVideoClassification, transformers.TimesformerConfig(), "eager")
     """
     config = copy.deepcopy(config)
-    config._attn_implementation = attn_implementation
+    set_attn_implementation(config, implementation)
     model = head_class.__new__(head_class)
     try:
         # What transformers checks of the config happens here; modules are made by the subclasses.
@@ -158,7 +159,7 @@ class ModelPool:
             if not variant.is_stock:
                 apply_token_merging(model)
                 self._defaults[key] = model.config.token_merging_settings()
-            if model.config._attn_implementation != variant.attn_implementation:
+            if attn_implementation(model.config) != variant.attn_implementation:
                 model.set_attn_implementation(variant.attn_implementation)
             self._models[key] = model
         model = self._models[key]

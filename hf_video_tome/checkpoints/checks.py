@@ -21,7 +21,7 @@ from transformers.activations import ACT2FN
 
 from ..conversion.original_files import load_torch_file
 from ..conversion.state_dict import ConversionError, check_values
-from ..merging import shown
+from ..merging.values import shown
 from ..models import ARCHITECTURES
 from ..models.embedding_limit import check_embeddings
 from ..saved_files import find_saved_files, read_json_object

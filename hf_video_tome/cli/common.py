@@ -23,7 +23,8 @@ from ..checkpoints import DEFAULT_CHECKPOINT
 from ..describe import describe_settings
 from ..loading import Classifier
 from ..loading import quiet_transformers as quiet_transformers  # for the commands
-from ..merging import CHECKS, SettingError, are_off
+from ..merging.setting_error import PREFIX, SettingError
+from ..merging.settings import are_off
 from .printing import one_line, print_note
 
 if TYPE_CHECKING:
@@ -149,12 +150,14 @@ def input_errors(*kinds: type[Exception], rewrite: Callable[[str], str] = str) -
     """Turns exceptions that bad input is known to cause into an `InputError`; wrap as little code as possible in it.
 
     Args:
-        *kinds: What to turn; all else passes.
-        rewrite: Applied to the message.
+        *kinds: What to turn; all else passes. A `SettingError` names options in place of settings.
+        rewrite: Applied to other messages.
     """
     try:
         yield
     except kinds as error:
+        if isinstance(error, SettingError):
+            raise InputError(error.message(option_name, " ", takes_none=False)) from error
         raise InputError(rewrite(one_line(error))) from error
 
 
@@ -174,43 +177,6 @@ def require_packages(packages: Mapping[str, str], extra: str) -> None:
 
 
 # --- values of options
-def _number(text: str) -> int | float:
-    return float(text) if re.search(r"[.eE]", text) else int(text)
-
-
-def parse_r(text: str, option: str = "--r") -> int | float | list[int | float]:
-    """Reads a value of `--r`.
-
-    Args:
-        text: Such as "150", "0.1" or "8,8,4".
-        option: What the error calls it.
-
-    Returns:
-        Tokens per layer, a share, or tokens of each layer.
-
-    Raises:
-        InputError: If it is none of these.
-
-    Examples:
-        >>> parse_r("150"), parse_r("0.1"), parse_r("8,8,4")
-        (150, 0.1, [8, 8, 4])
-    """
-    from ..merging import MAX_R, check_r, shown
-
-    try:
-        if re.search(r"[^\d.,eE+\- ]", text, re.ASCII):  # int() reads 1_0 and digits of all scripts
-            raise ValueError
-        if "," in text:
-            return check_r([_number(part) for part in text.split(",")])
-        return check_r(_number(text))
-    except ValueError as error:
-        limit = f", no number above {MAX_R}" if str(MAX_R) in str(error) else ""
-        raise InputError(
-            f"{option} must be a number of tokens >= 0 (150), a share in (0, 0.5] (0.1), or a list of these, "
-            f"one per layer (8,8,4){limit}, got {shown(text)}"
-        ) from None
-
-
 def parse_named_values(texts: Sequence[str], option: str) -> dict[str, str]:
     """Reads the values of an option that takes NAME=VALUE and can be given more than once.
 
@@ -235,42 +201,6 @@ def parse_named_values(texts: Sequence[str], option: str) -> dict[str, str]:
     return values
 
 
-def merging_settings(r: str | None = None, schedule: str | None = None, **others: Any) -> dict[str, Any]:
-    """Gathers the merging options that were given.
-
-    Args:
-        r: Value of `--r`.
-        schedule: Value of `--schedule`.
-        **others: Values of the other options by the name of the setting; None where not given.
-
-    Returns:
-        Settings for `set_token_merging`, checked as far as they can be without knowing the model.
-
-    Raises:
-        InputError: If a value is not possible for any model.
-    """
-    settings = {name: value for name, value in others.items() if value is not None}
-    if r is not None:
-        settings["r"] = parse_r(r)
-    if schedule is not None:
-        try:
-            settings["schedule"] = float(schedule)
-        except ValueError:
-            settings["schedule"] = schedule
-    if "input_keep" in settings:
-        keep = settings["input_keep"]
-        try:
-            settings["input_keep"] = _number(keep)
-        except ValueError:
-            raise InputError(f"--input-keep must be a share (0.5) or a number of tubelets, got {keep!r}") from None
-    for name, value in settings.items():
-        try:
-            CHECKS[name](value)
-        except SettingError as error:
-            raise InputError(_typed(str(error.with_field(option_name(name))))) from None
-    return settings
-
-
 def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
     """A copy of a config with other token merging settings.
 
@@ -284,16 +214,16 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
     Raises:
         InputError: If the architecture does not have them.
     """
-    with input_errors(loading.SettingsError, rewrite=option_names):
+    with input_errors(SettingError, loading.SettingsError):
         return loading.with_settings(config, settings)
 
 
 def option_name(name: str) -> str:
-    """The option of an argument or setting: "head_aggregation" becomes "--head-aggregation"."""
-    return "--" + name.replace("_", "-")
+    """The option of an argument or setting: "token_merging_head_aggregation" becomes "--head-aggregation"."""
+    return "--" + name.removeprefix(PREFIX).replace("_", "-")
 
 
-def option_names(message: str, pattern: str = r"token_merging_(\w+)") -> str:
+def option_names(message: str, pattern: str = PREFIX + r"(\w+)") -> str:
     """Calls arguments by the names of their options: "token_merging_head_aggregation" becomes "--head-aggregation".
 
     Args:
@@ -303,12 +233,7 @@ def option_names(message: str, pattern: str = r"token_merging_(\w+)") -> str:
     Returns:
         The message for who gave options.
     """
-    return _typed(re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message))
-
-
-def _typed(message: str) -> str:
-    """Leaves out that a setting takes None: on a command line, that is the option not given."""
-    return re.sub(r",? or None(?=, got )", "", message)
+    return re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message)
 
 
 def check_device(name: str) -> torch.device:
@@ -435,7 +360,7 @@ def load_classifier(
 
     Args:
         name: The name of the checkpoint; None for the default one.
-        settings: Merging settings, from `merging_settings`.
+        settings: Merging settings, from `parse_settings`.
         dtype: Name of a torch dtype.
         device: Value of `--device`.
         argument: What the command calls the checkpoint.
@@ -452,7 +377,7 @@ def load_classifier(
     if not Path(location).is_dir():
         print_note(f"{name} is no folder here: looking for it on the Hub")
     with (
-        input_errors(loading.SettingsError, rewrite=option_names),
+        input_errors(SettingError, loading.SettingsError),
         input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"),
         input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"),
     ):

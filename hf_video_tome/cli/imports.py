@@ -35,11 +35,11 @@ def import_all(names: Iterable[str] | None) -> None:
     Raises:
         InputError: If one is not there, or raises.
     """
-    from ..registration import register
-
     for name in names or ():
         if name in IMPORTED:
             continue
+        from ..registration import register
+
         register()  # a module may load models, and knows what installed packages register
         before = _registered()
         try:
@@ -63,11 +63,6 @@ EarlyImportOption = Annotated[list[str] | None, typer.Option("--import", callbac
 """The same before the name of the command."""
 
 
-def were_given() -> bool:
-    """Whether this process was given `--import`."""
-    return bool(IMPORTED)
-
-
 def imported_values(option: str) -> list[str]:
     """Returns the values that "mode" or "input" take since modules were imported: none without `--import`."""
     return [value for new in IMPORTED.values() for value in new.get(option, [])]
@@ -75,7 +70,8 @@ def imported_values(option: str) -> list[str]:
 
 def _registered() -> dict[str, list[Any]]:
     """The keys of every registry, which by the name of an option are its values."""
-    from ..merging import INPUT_STAGES, MODES
+    from ..merging.input_stages import INPUT_STAGES
+    from ..merging.modes import MODES
     from ..models import ENCODERS, HOSTS
 
     return {"mode": [*MODES], "input": [*INPUT_STAGES], "encoders": [*ENCODERS], "hosts": [*HOSTS]}

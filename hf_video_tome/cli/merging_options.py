@@ -1,157 +1,141 @@
-"""The options that say how tokens are merged."""
+"""The options that say how tokens are merged: one for each setting, made of what is known of it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .common import merging_settings
+from ..merging.setting_error import SettingError
+from ..merging.settings import SETTINGS, TokenMergingSettings
+from ..merging.values import shown
+from .common import InputError, option_name
 
-ModeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--mode",
-        metavar="MODE",
-        help="What becomes of redundant tokens: merge, drop, hybrid (needs --threshold), random_merge or random_drop.",
-        show_default="merge",
-    ),
-]
-ModesOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mode",
-        metavar="MODE",
-        help="merge, drop, hybrid (needs --threshold), random_merge or random_drop; can be given more than once.",
-        show_default="merge",
-    ),
-]
-ScheduleOption = Annotated[
-    str | None,
-    typer.Option(
-        "--schedule",
-        metavar="SCHEDULE",
-        help="How the removal is spread over the layers: constant, decreasing (most in early layers: fastest), "
-        "increasing, or a number from -1 (decreasing) to 1 (increasing).",
-        show_default="constant",
-    ),
-]
+Group = TypeVar("Group", bound="SettingOptions")
+
+_SHORT = {"r": ["-r"]}
+_DEFAULTS_OF_CHECKPOINT = {"r": "as saved with the checkpoint, else 0"}
 
 
-@dataclass(frozen=True)
-class RemovalOptions:
-    """How many tokens go in which layer, and what becomes of them; for commands that take one value of each."""
+def setting_option(name: str, several: bool = False, help: str | None = None, default: str | None = None) -> Any:
+    """Returns the annotation of the option of a setting.
 
-    r: Annotated[
-        str | None,
-        typer.Option(
-            "--r",
-            "-r",
-            metavar="R",
-            help="Tokens that each layer removes: a number (150), a share of the tokens up to 0.5 (0.1), or a list "
-            "with one number per layer (8,8,4). 0 merges nothing.",
-            show_default="as saved with the checkpoint, else 0",
-        ),
-    ] = None
-    mode: ModeOption = None
-    schedule: ScheduleOption = None
-
-
-@dataclass(frozen=True)
-class MatchingOptions:
-    """How tokens find each other and what a merged one counts; for commands that compare several r, modes, schedules.
-
-    A new setting becomes a field here, and with that an option of all commands that merge.
+    Args:
+        name: Name of the setting.
+        several: Whether it can be given more than once.
+        help: What it says in place of the description of the setting.
+        default: The default in words, in place of that of the setting.
     """
+    info, option = SETTINGS[name], option_name(name)
+    text = help or info.description + (" Can be given more than once." if several else "")
+    shown = default or _DEFAULTS_OF_CHECKPOINT.get(name) or info.default or getattr(TokenMergingSettings, name)
+    if not info.metavar:
+        flag = f"{option}/--no-{option.removeprefix('--')}"
+        return Annotated[bool | None, typer.Option(flag, help=text, show_default=shown)]
+    declared = typer.Option(
+        option, *_SHORT.get(name, []), metavar=info.metavar, help=text, show_default=False if shown is None else shown
+    )
+    return Annotated[list[str] | None, declared] if several else Annotated[str | None, declared]
 
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold",
-            metavar="COSINE",
-            help="Cosine similarity, -1 to 1, under which hybrid drops a token instead of merging it.",
-        ),
-    ] = None
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            "--scope",
-            metavar="SCOPE",
-            help="Which tokens may merge with each other: those of the whole clip (clip), of each frame alone "
-            "(frame), of each frame with one matching shared by all frames (tube), or of each place over time with "
-            "one matching shared by all places (time): whole frames then merge.",
-            show_default="chosen by the architecture",
-        ),
-    ] = None
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            "--pooling",
-            metavar="POOLING",
-            help="How a head that averages the tokens counts a merged one: by what is in it (weighted), or as one "
-            "(mean).",
-            show_default="weighted",
-        ),
-    ] = None
-    head_aggregation: Annotated[
-        str | None,
-        typer.Option(
-            "--head-aggregation",
-            metavar="HOW",
-            help="Compare tokens by their keys averaged over the attention heads (mean) or side by side (concat).",
-            show_default="mean",
-        ),
-    ] = None
-    proportional_attention: Annotated[
-        bool | None,
-        typer.Option(
-            "--proportional-attention/--no-proportional-attention",
-            help="Let a token that stands for several count as several in the attention.",
-            show_default="chosen by the architecture",
-        ),
-    ] = None
-    input: Annotated[
-        str | None,
-        typer.Option(
-            "--input",
-            metavar="STAGE",
-            help="What enters the first layer: all tubelets, or random ones only (random).",
-            show_default="all",
-        ),
-    ] = None
-    input_keep: Annotated[
-        str | None,
-        typer.Option(
-            "--input-keep",
-            metavar="KEEP",
-            help="What the input stage keeps: a share of the tubelets (0.5), or how many (784).",
-            show_default="two thirds",
-        ),
-    ] = None
-    position: Annotated[
-        str | None,
-        typer.Option(
-            "--position",
-            metavar="POSITION",
-            help="Where a merged token lies, for V-JEPA 2: where the token was that the others were merged into "
-            "(destination), or in the middle of all of them (centroid).",
-            show_default="centroid",
-        ),
-    ] = None
+
+def parse_setting(name: str, text: str, option: str | None = None) -> Any:
+    """Reads the value of a setting, and checks it as far as it can be without knowing the model.
+
+    Args:
+        name: Name of the setting.
+        text: What was typed: a number, a word, or numbers with commas between them.
+        option: What the error calls it; the option of the setting when None.
+
+    Returns:
+        The value in its JSON-safe form.
+
+    Raises:
+        InputError: If the setting does not take it.
+
+    Examples:
+        >>> parse_setting("r", "150"), parse_setting("r", "8,8,4"), parse_setting("schedule", "decreasing")
+        (150, [8, 8, 4], 'decreasing')
+    """
+    parts = [_number_or_text(part) for part in text.split(",")]
+    try:
+        return SETTINGS[name].check(parts if len(parts) > 1 else parts[0])
+    except SettingError as error:
+        error.got = shown(text)
+        raise InputError(error.message(lambda field: option or option_name(field), " ", takes_none=False)) from None
+
+
+def _number_or_text(text: str) -> int | float | str:
+    # int() and float() also read 1_0, nan and digits of all scripts.
+    if re.fullmatch(r"\s*[-+]?\d+\s*", text, re.ASCII) and len(text) < 1000:
+        return int(text)
+    if re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text, re.ASCII):
+        return float(text)
+    return text
+
+
+def parse_settings(**options: Any) -> dict[str, Any]:
+    """Reads the values of options that were given.
+
+    Args:
+        **options: Values by the names of settings; None where an option was not given.
+
+    Returns:
+        Settings for `set_token_merging`, checked as far as they can be without knowing the model.
+
+    Raises:
+        InputError: If a setting does not take its value.
+    """
+    return {
+        name: parse_setting(name, value) if isinstance(value, str) else value
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def with_options(*names: str) -> Callable[[type[Group]], type[Group]]:
+    """Gives a class a field for the option of each of these settings, in their order, and makes it a dataclass."""
+
+    def decorate(group: type[Group]) -> type[Group]:
+        group.__annotations__ = {name: setting_option(name) for name in names}
+        for name in names:
+            setattr(group, name, None)
+        return dataclass(frozen=True)(group)
+
+    return decorate
+
+
+class SettingOptions:
+    """Values of options of settings: what was typed, None where it was not."""
 
     def settings(self, **others: Any) -> dict[str, Any]:
-        """The options that were given, as settings for `set_token_merging`.
+        """Returns the options that were given, as settings for `set_token_merging`.
 
         Args:
-            **others: Values of merging options that the command has beside the group, by name.
+            **others: Values of options of settings that the command has beside the group, by name.
 
         Raises:
             InputError: If a value is not possible for any model.
         """
-        return merging_settings(**others, **asdict(self))
+        return parse_settings(**others, **asdict(self))  # type: ignore[call-overload]
 
 
-@dataclass(frozen=True)
-class MergingOptions(MatchingOptions, RemovalOptions):
-    """All of them; those of the base that is named last come first in the help."""
+_OPTIONS = tuple(name for name, info in SETTINGS.items() if info.is_option)
+_REMOVAL = ("r", "mode", "schedule")
+
+
+@with_options(*(name for name in _OPTIONS if name not in _REMOVAL))
+class MatchingOptions(SettingOptions):
+    """All but r, mode and schedule; for commands that compare several of these."""
+
+
+@with_options(*_OPTIONS)
+class MergingOptions(SettingOptions):
+    """All settings; for commands that take one value of each."""
+
+
+ModeOption = setting_option("mode")
+ModesOption = setting_option("mode", several=True)
+ScheduleOption = setting_option("schedule")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from ..merging import is_between, shown
+from ..merging.values import is_between, shown
 from ..saved_files import find_saved_files, read_json_object
 from .usual_inputs import USUAL_INPUTS
 

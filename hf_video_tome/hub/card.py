@@ -356,7 +356,7 @@ def _accuracy(results: Mapping[str, Any], config: TokenMergingConfigMixin) -> st
             rows.append(
                 [
                     "" if number else f"{this}{name}{this}",
-                    f"{counts[0]} → {counts[-1]}" if counts and not number else "",
+                    f"{config.token_layout.num_tokens} → {counts[-1]}" if counts and not number else "",
                     *([task] if several else []),
                     _percent(measured["top_1"]["value"], measured["top_1"]["standard_error"]),
                     _percent(measured["top_5"]["value"]),
@@ -421,7 +421,7 @@ def _speed(results: BenchmarkResults) -> str:
             [
                 entry.variant.name,
                 str(entry.batch_size),
-                f"{entry.token_counts[0]} → {entry.token_counts[-1]}",
+                f"{entry.full_tokens} → {entry.token_counts[-1]}",
                 f"{entry.mac_ratio:.2f}x",
                 f"{1000 * entry.median:.1f}" if entry.seconds else entry.failure or "",
                 f"{entry.batch_size / entry.median:.1f}" if entry.seconds else "",

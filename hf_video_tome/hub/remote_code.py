@@ -8,26 +8,23 @@ imports renamed and nothing else changed.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
+from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType
 from typing import Any
 
 from ..data.processor import ClipProcessor
-from ..models import ARCHITECTURES, Architecture
+from ..models import ARCHITECTURES
 from ..saved_files import read_json_object
 from ..version import __version__
 
 PACKAGE = __name__.split(".")[0]
-_ALL_ARCHITECTURES = (PACKAGE, f"{PACKAGE}.models")
-# Packages that only hand out names of their modules.
-_HAND_OUT = (*_ALL_ARCHITECTURES, f"{PACKAGE}.merging")
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # Copyright The hf-video-tome authors
@@ -38,13 +35,17 @@ HEADER = """\
 WEIGHT_CONVERSIONS = """
 
 # Added by hf-video-tome: transformers converts older checkpoints for classes outside of it only when told so.
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from ._compat import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 for _key in {keys!r}:
     register_checkpoint_conversion_mapping(_key, get_checkpoint_conversion_mapping(_key), overwrite=True)
 """
 # transformers reads imports with an expression that does not know `from . import name`: this line is for it.
 _FIND = "from .{name} import __name__ as _  # so that transformers copies the file along"
+
+
+_IMPORT = re.compile(r"^( *)from (\.[\w.]*) import (?:(\w+)( as \w+)?$)?", re.MULTILINE)
+"""The beginning of a relative import, as the modules of this package import each other, and what is all it imports."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,12 @@ class RemoteCode:
         processor_auto_map: The same for preprocessor_config.json; empty without a processor.
     """
 
-    files: dict[str, str]
-    auto_map: dict[str, str]
-    processor_auto_map: dict[str, str]
+    files: Mapping[str, str]
+    auto_map: Mapping[str, str]
+    processor_auto_map: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class _Import:
-    """One `from ... import ...` of a module, and what it is replaced by."""
-
-    start: int
-    end: int
-    text: str
-    modules: tuple[ModuleType, ...]
-
-
+@cache
 def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
     """Collects the files that a model of an architecture needs to merge tokens, wherever they lie in the package.
 
@@ -80,7 +72,7 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
         processor: Whether to collect those of `ClipProcessor` too.
 
     Returns:
-        The files, the same for the same version of the package.
+        The files, the same for the same version of the package; not to be changed.
 
     Raises:
         ValueError: If the architecture is not known.
@@ -89,130 +81,64 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
         >>> code = collect_remote_code("videomae")
         >>> code.auto_map["AutoModelForVideoClassification"]
         'modeling_videomae.VideoMAEForVideoClassification'
-        >>> "merging_plan.py" in code.files, "registration.py" in code.files
+        >>> "merging.py" in code.files, "registration.py" in code.files
         (True, False)
     """
     if model_type not in ARCHITECTURES:
         allowed = ", ".join(map(repr, ARCHITECTURES))
         raise ValueError(f"model_type must be one of {allowed}, got {model_type!r}")
     architecture = ARCHITECTURES[model_type]
-    entry = import_module(architecture.head_class.__module__)
-    own_package = entry.__name__.rpartition(".")[0]
+    entry, processing = architecture.head_class.__module__, ClipProcessor.__module__
+    own_package = entry.rpartition(".")[0]
 
-    def flat_name(module: ModuleType) -> str:
-        prefix = own_package if module.__name__.startswith(f"{own_package}.") else PACKAGE
-        return module.__name__.removeprefix(f"{prefix}.").replace(".", "_")
+    def flat_name(module: str) -> str:
+        prefix = own_package if module.startswith(f"{own_package}.") else PACKAGE
+        return module.removeprefix(f"{prefix}.").replace(".", "_")
 
-    sources: dict[str, tuple[str, str]] = {}
-    processing = import_module(ClipProcessor.__module__)
+    files: dict[str, str] = {}
+    modules: dict[str, str] = {}
     waiting = [entry, processing] if processor else [entry]
     while waiting:
         module = waiting.pop()
         name = flat_name(module)
-        path = Path(str(module.__file__))
-        if name in sources:
-            if sources[name][0] != module.__name__:
-                raise RuntimeError(f"{module.__name__} and {sources[name][0]} would both be written to {name}.py")
+        if modules.setdefault(name, module) != module:
+            raise RuntimeError(f"{module} and {modules[name]} would both be written to {name}.py")
+        if f"{name}.py" in files:
             continue
-        if module.__name__ in _ALL_ARCHITECTURES:
-            raise RuntimeError(f"code of {model_type} imports from {module.__name__}, which holds all architectures")
-        text = path.read_text(encoding="utf-8")
-        imports = _relative_imports(module, text, flat_name)
-        for found in sorted(imports, key=lambda found: found.start, reverse=True):
-            text = text[: found.start] + found.text + text[found.end :]
-            waiting += found.modules
-        source = path.relative_to(Path(str(import_module(PACKAGE).__file__)).parents[1]).as_posix()
-        sources[name] = (module.__name__, HEADER.format(version=__version__, source=source) + text)
-    files = {f"{name}.py": text for name, (_, text) in sorted(sources.items())}
+        path = _file(module)
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+        def flatten(found: re.Match[str], package: str = package) -> str:
+            indent, origin, name, alias = found.groups()
+            module = resolve_name(origin, package)
+            if name is None or not _file(f"{module}.{name}").is_file():
+                waiting.append(module)
+                return found[0].replace(f"from {origin} ", f"from .{flat_name(module)} ", 1)
+            waiting.append(f"{module}.{name}")
+            flat = flat_name(f"{module}.{name}")
+            alias = alias or ("" if flat == name else f" as {name}")
+            return f"{indent}{_FIND.format(name=flat)}\n{indent}from . import {flat}{alias}"
+
+        source = path.relative_to(_file(PACKAGE).parents[1]).as_posix()
+        text = _IMPORT.sub(flatten, path.read_text(encoding="utf-8"))
+        files[f"{name}.py"] = HEADER.format(version=__version__, source=source) + text
     if architecture.encoder.weight_conversions:
         files[f"{flat_name(entry)}.py"] += WEIGHT_CONVERSIONS.format(keys=architecture.encoder.weight_conversions)
-    processor_map = {"AutoImageProcessor": f"{flat_name(processing)}.{ClipProcessor.__name__}"} if processor else {}
-    return RemoteCode(files, _auto_map(architecture, entry, flat_name(entry)), processor_map)
-
-
-def _auto_map(architecture: Architecture, entry: ModuleType, file: str) -> dict[str, str]:
-    """The entries of config.json: all in one file, which makes their classes those that belong to each other."""
+    # All in one file, which makes them those that belong to each other.
     classes = {
         "AutoConfig": architecture.config_class,
         "AutoModel": architecture.model_class,
         "AutoModelForVideoClassification": architecture.head_class,
     }
-    for wanted in classes.values():
-        if getattr(entry, wanted.__name__, None) is not wanted:
-            raise RuntimeError(f"{entry.__name__} must hold or import {wanted.__name__}")
-    return {name: f"{file}.{wanted.__name__}" for name, wanted in classes.items()}
+    auto_map = {name: f"{flat_name(entry)}.{wanted.__name__}" for name, wanted in classes.items()}
+    processor_map = {"AutoImageProcessor": f"{flat_name(processing)}.{ClipProcessor.__name__}"} if processor else {}
+    return RemoteCode(*map(MappingProxyType, (dict(sorted(files.items())), auto_map, processor_map)))
 
 
-def _relative_imports(module: ModuleType, text: str, flat_name: Any) -> list[_Import]:
-    """Every import of a module from this package, at its top or inside of functions, and what to write instead."""
-    is_package = hasattr(module, "__path__")
-    package = module.__name__ if is_package else module.__name__.rpartition(".")[0]
-    # Offsets of lines in characters; those of `ast` are in bytes of UTF-8, and so must be taken from the line.
-    lines = text.split("\n")
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line) + 1)
-
-    def position(line: int, column: int) -> int:
-        return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
-
-    found = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == PACKAGE for alias in node.names):
-            raise RuntimeError(f"{module.__name__}, line {node.lineno}: imports of {PACKAGE} must be relative")
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        if node.level == 0:
-            if str(node.module).split(".")[0] == PACKAGE:
-                raise RuntimeError(f"{module.__name__}, line {node.lineno}: imports of {PACKAGE} must be relative")
-            continue
-        origin = import_module(resolve_name("." * node.level + (node.module or ""), package))
-        start, end = position(node.lineno, node.col_offset), position(node.end_lineno or 0, node.end_col_offset or 0)
-        if origin.__name__ in _HAND_OUT:
-            # Where a name comes from is carried along, not the package that hands it out.
-            sources = {alias: _source(origin, alias.name) for alias in node.names}
-            statements = [f"from .{flat_name(source)} import {ast.unparse(it)}" for it, source in sources.items()]
-            found.append(_Import(start, end, f"\n{' ' * node.col_offset}".join(statements), tuple(sources.values())))
-            continue
-        submodules = {
-            alias.name: value
-            for alias in node.names
-            if isinstance(value := _value(origin, alias.name), ModuleType)
-            and value.__name__ == f"{origin.__name__}.{alias.name}"
-        }
-        if not submodules:
-            renamed = re.sub(r"^from\s+\S+\s+import", f"from .{flat_name(origin)} import", text[start:end])
-            found.append(_Import(start, end, renamed, (origin,)))
-            continue
-        statements = []
-        for alias in node.names:
-            if alias.name in submodules:
-                name = flat_name(submodules[alias.name])
-                bound = alias.asname or alias.name
-                renaming = "" if bound == name else f" as {bound}"
-                statements += [_FIND.format(name=name), f"from . import {name}{renaming}"]
-            else:
-                statements.append(f"from .{flat_name(origin)} import {ast.unparse(alias)}")
-        modules = [*submodules.values(), *([origin] if len(submodules) < len(node.names) else [])]
-        found.append(_Import(start, end, f"\n{' ' * node.col_offset}".join(statements), tuple(modules)))
-    return found
-
-
-def _source(package: ModuleType, name: str) -> ModuleType:
-    """The module that a package imports a name from."""
-    for node in ast.walk(ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or not node.level or not node.module:
-            continue
-        if name in [alias.asname or alias.name for alias in node.names]:
-            return import_module(resolve_name("." * node.level + node.module, package.__name__))
-    raise RuntimeError(f"{name} is imported from {package.__name__}, which does not hand it out")
-
-
-def _value(module: ModuleType, name: str) -> Any:
-    """What `from module import name` gives."""
-    if hasattr(module, name):
-        return getattr(module, name)
-    return import_module(f"{module.__name__}.{name}")
+def _file(module: str) -> Path:
+    """Where a module of this package would lie."""
+    path = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def save_remote_code(folder: str | os.PathLike[str]) -> list[str]:
@@ -277,7 +203,7 @@ def find_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(filter(is_ours, Path(folder).glob("*.py")))
 
 
-def _add_auto_map(path: Path, content: dict[str, Any], auto_map: dict[str, str]) -> None:
+def _add_auto_map(path: Path, content: dict[str, Any], auto_map: Mapping[str, str]) -> None:
     before = content.get("auto_map")
     content["auto_map"] = {**(before if isinstance(before, dict) else {}), **auto_map}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

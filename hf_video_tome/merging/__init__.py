@@ -12,7 +12,7 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from .assignment import Assignment, assign_pairs
     from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
-    from .layout import SCOPES, TokenLayout
+    from .layout import TokenLayout
     from .matching import (
         Matching,
         aggregate_heads,
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
         requested_removals,
         tokens_of_share,
     )
+    from .scopes import SCOPES
     from .setting_error import SettingError
-    from .settings import CHECKS, POSITIONS, Check, TokenMergingSettings, are_off, is_off
+    from .settings import SETTINGS, Check, SettingInfo, TokenMergingSettings, are_off, is_off
     from .slot_means import keep_states, merge_sizes, merge_states
     from .step import MergeSettings, Step, merge_tokens
     from .tokens import Tokens, initial_tokens, is_real
@@ -48,15 +49,14 @@ if TYPE_CHECKING:
     from .values import is_between, shown
 
 __all__ = [
-    "CHECKS",
     "INPUT_STAGES",
     "MAX_LAYERS",
     "MAX_R",
     "MAX_SHARE",
     "MODES",
-    "POSITIONS",
     "SCHEDULE_INFLECTIONS",
     "SCOPES",
+    "SETTINGS",
     "Assignment",
     "Check",
     "Context",
@@ -67,6 +67,7 @@ __all__ = [
     "Plan",
     "Reduction",
     "SettingError",
+    "SettingInfo",
     "Step",
     "TokenLayout",
     "TokenMergingSettings",

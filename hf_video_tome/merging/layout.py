@@ -7,13 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SCOPES = ("clip", "frame", "tube", "time")
-"""Sets of tokens that can be matched: all of a clip, each frame alone, all frames alike by one shared matching, or
-each place over time, all places alike by one shared matching."""
-
-SHARED_SCOPES = ("tube", "time")
-"""Scopes of which all sets of a clip have one matching, so that what is left is still a grid of frames and places."""
-
 
 class TokenLayout(NamedTuple):
     """The layout of one clip's tokens in the sequence of a video transformer.

@@ -149,8 +149,9 @@ def requested_removals(
             raise SettingError(
                 "r",
                 r,
-                "an int or a share (a list of r per layer goes with the 'constant' schedule only)",
-                got=f"{schedule!r} with {r!r}",
+                "an int or a share",
+                given={"schedule": schedule},
+                because="a list of r per layer goes with the 'constant' schedule only",
             )
         return [_count(x, num_tokens) for x in checked] + [0] * (num_layers - len(checked))
     count = _count(checked, num_tokens)

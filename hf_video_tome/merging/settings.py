@@ -1,73 +1,82 @@
-"""What can be set, what each setting takes, and the frozen object that holds all of it."""
+"""The settings of token merging: each is written here once, and everything else is derived from it.
+
+Config fields, options of the command line, the table of the docs, short names and errors read the metadata of the
+fields of `TokenMergingSettings`. This module needs no torch, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
 import numbers
 import operator
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
-from .input_stages import INPUT_STAGES
-from .layout import SCOPES
-from .modes import MODES
 from .schedule import MAX_R, check_r, check_schedule
+from .scopes import SCOPES
 from .setting_error import SettingError
 from .values import is_between
-
-HEAD_AGGREGATIONS = ("mean", "concat")
-POOLINGS = ("weighted", "mean")
-POSITIONS = ("destination", "centroid")
-"""Where a merged token is located: where the token was that the others were merged into, or at their weighted
-centroid."""
 
 Check = Callable[[Any], Any]
 """Returns a value in its JSON-safe form, or raises a `SettingError`."""
 
 
-def one_of(name: str, allowed: Iterable[str], optional: bool = False) -> Check:
+def _modes() -> Iterable[str]:
+    from .modes import MODES
+
+    return MODES
+
+
+def _input_stages() -> Iterable[str]:
+    from .input_stages import INPUT_STAGES
+
+    return INPUT_STAGES
+
+
+def names_without_torch(folder: str, registry: str) -> list[str]:
+    """Names of the entries of a registry; of those that come with the package as long as it is not imported.
+
+    Args:
+        folder: Package beside this module, in which every file but `registry.py` is one entry, named after it.
+        registry: Name of the registry.
+
+    Returns:
+        The names in alphabetical order.
+
+    Examples:
+        >>> names_without_torch("input_stages", "INPUT_STAGES")
+        ['random']
+    """
+    imported = getattr(sys.modules.get(f"{__package__}.{folder}"), registry, None)
+    files = (Path(__file__).parent / folder).glob("*.py")
+    return sorted(imported or {file.stem for file in files} - {"__init__", "registry"})
+
+
+def one_of(name: str, allowed: Iterable[str] | Callable[[], Iterable[str]], optional: bool = False) -> Check:
     """Makes the check of a setting that takes one of a few names.
 
     Args:
         name: Name of the setting.
-        allowed: The names that it takes; read at every check.
+        allowed: The names that it takes, or a function that returns them at every check.
         optional: Whether it takes None too.
 
     Returns:
         The check.
 
     Examples:
-        >>> one_of("pooling", POOLINGS)("mean")
+        >>> one_of("pooling", ("weighted", "mean"))("mean")
         'mean'
     """
 
     def check(value: object) -> object:
-        if (optional and value is None) or (isinstance(value, str) and value in allowed):
+        names = list(allowed() if callable(allowed) else allowed)
+        if (optional and value is None) or (isinstance(value, str) and value in names):
             return value
-        names = ", ".join(repr(name) for name in allowed) + (", or None" if optional else "")
-        raise SettingError(name, value, f"one of {names}")
+        raise SettingError(name, value, f"one of {', '.join(map(repr, names))}", optional=optional)
 
     return check
-
-
-def _check_threshold(value: Any) -> float | None:
-    if value is None:
-        return None
-    if is_between(value, -1, 1):
-        return float(value)
-    raise SettingError("threshold", value, "a cosine similarity in [-1, 1] or None")
-
-
-def _check_input_keep(value: Any) -> float | int | None:
-    if value is None:
-        return None
-    if isinstance(value, numbers.Integral):
-        if is_between(value, 2, MAX_R):
-            return operator.index(value)
-    elif is_between(value, 0, 1) and value != 0:
-        return value.__float__()  # see `check_r`
-    hint = " (write 1.0 to keep all)" if value == 1 else ""
-    raise SettingError("input_keep", value, f"a share in (0, 1.0], a number of tokens >= 2{hint}, or None")
 
 
 def true_or_false(name: str, none_means: str | None = None) -> Check:
@@ -91,6 +100,26 @@ def true_or_false(name: str, none_means: str | None = None) -> Check:
         raise SettingError(name, value, f"True, False, or None for {none_means}" if none_means else "True or False")
 
     return check
+
+
+def _check_threshold(value: Any) -> float | None:
+    if value is None:
+        return None
+    if is_between(value, -1, 1):
+        return float(value)
+    raise SettingError("threshold", value, "a cosine similarity in [-1, 1]", optional=True)
+
+
+def _check_input_keep(value: Any) -> float | int | None:
+    if value is None:
+        return None
+    if isinstance(value, numbers.Integral):
+        if is_between(value, 2, MAX_R):
+            return operator.index(value)
+    elif is_between(value, 0, 1) and value != 0:
+        return value.__float__()  # see `check_r`
+    hint = " (write 1.0 to keep all)" if value == 1 else ""
+    raise SettingError("input_keep", value, f"a share in (0, 1.0] or a number of tokens >= 2{hint}", optional=True)
 
 
 def is_off(r: float | Sequence[float], input_stage: str | None = None, input_keep: float | int | None = None) -> bool:
@@ -123,29 +152,61 @@ def are_off(settings: Mapping[str, Any]) -> bool:
     return is_off(*(settings.get(name, default) for name, default in OFF_FIELDS.items()))
 
 
-def _setting(default: Any, check: Check) -> Any:
-    return field(default=default, metadata={"check": check})
+@dataclass(frozen=True)
+class SettingInfo:
+    """What there is to know of a setting besides its type and default.
+
+    Attributes:
+        check: Returns a value in its JSON-safe form, or raises a `SettingError`.
+        help: What it does and which values it takes, for users: one or two sentences; `{names}` stands for those of
+            its registry.
+        registry: Folder and name of the registry whose names it takes.
+        metavar: What the help of a command calls its value; empty for a setting that is on or off.
+        default: The default in words, where the value itself does not say it.
+        label: Returns a short name for a value; the name of the setting and the value when None.
+        is_option: Whether commands have an option for it.
+        is_common: Whether all architectures have it.
+        is_saved_resolved: Whether a config that merges is saved with its value even at the default: a later default
+            must not take its place.
+    """
+
+    check: Check
+    help: str
+    registry: tuple[str, str] | None = None
+    metavar: str = ""
+    default: str | None = None
+    label: Callable[[Any], str] | None = None
+    is_option: bool = True
+    is_common: bool = True
+    is_saved_resolved: bool = False
+
+    def short_name(self, setting: str, value: Any) -> str:
+        """Returns a value of the setting of that name as tables have it."""
+        return f"{setting.replace('_', ' ')} {value}" if self.label is None else self.label(value)
+
+    @property
+    def description(self) -> str:
+        """The help, with the names that its registry has by now."""
+        if self.registry is None:
+            return self.help
+        *first, last = names_without_torch(*self.registry)
+        return self.help.format(names=f"{', '.join(first)} or {last}" if first else last)
+
+
+def _setting(default: Any, check: Check, help: str, default_in_words: str | None = None, **info: Any) -> Any:
+    return field(default=default, metadata={"info": SettingInfo(check, help, default=default_in_words, **info)})
+
+
+def _label_of_r(r: Any) -> str:
+    return f"r = {','.join(map(str, r)) if isinstance(r, Sequence) else r}"
 
 
 @dataclass(frozen=True)
 class TokenMergingSettings:
     """All settings of token merging, checked one by one. Never changed: `changed` makes another one.
 
-    A model reads it once per forward call, so that one call cannot mix the settings of two.
-
-    Attributes:
-        r: Tokens that each layer removes: an int, a share of the initial tokens, or a tuple of these, one per layer.
-        schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
-        mode: Name of an entry of `MODES`.
-        threshold: Threshold of the mode, or None.
-        head_aggregation: "mean" or "concat" of the heads' keys.
-        proportional_attention: Whether log(size) is added to the attention logits; None for the architecture's choice.
-        pooling: "weighted" or "mean": whether a mean over the last tokens weighs them by size.
-        scope: "clip", "frame", "tube" or "time"; None for the architecture's choice.
-        position: "destination" or "centroid", where merged tokens are located, for layers that read positions.
-        input: Name of an entry of `INPUT_STAGES`, which decides what enters the first layer; None: all.
-        input_keep: What it keeps: a share of the patch tokens in (0, 1.0], or how many; two thirds when None.
-        restore: Whether a base model gives the full grid back, for what reads all tokens in their places.
+    A model reads it once per forward call, so that one call cannot mix the settings of two. What each of them does is
+    in `SETTINGS`. From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885.
 
     Raises:
         SettingError: If a value is out of range.
@@ -153,22 +214,106 @@ class TokenMergingSettings:
     Examples:
         >>> TokenMergingSettings(r=150).changed(r=[150, 75]).r
         (150, 75)
+        >>> print(SETTINGS["pooling"].description)
+        How a head that averages the tokens counts a merged one: by what is in it (weighted), or as one (mean).
     """
 
-    r: int | float | tuple[int | float, ...] = _setting(0, check_r)
-    schedule: str | float = _setting("constant", check_schedule)
-    mode: str = _setting("merge", one_of("mode", MODES))
-    threshold: float | None = _setting(None, _check_threshold)
-    head_aggregation: str = _setting("mean", one_of("head_aggregation", HEAD_AGGREGATIONS))
-    proportional_attention: bool | None = _setting(
-        None, true_or_false("proportional_attention", none_means="the architecture's default")
+    r: int | float | tuple[int | float, ...] = _setting(
+        0,
+        check_r,
+        "Tokens that each layer removes: a number (150), a share of the tokens up to 0.5 (0.1), or a list with one "
+        "number per layer (8,8,4). 0 merges nothing.",
+        metavar="R",
+        label=_label_of_r,
     )
-    pooling: str = _setting("weighted", one_of("pooling", POOLINGS))
-    scope: str | None = _setting(None, one_of("scope", SCOPES, optional=True))
-    position: str = _setting("destination", one_of("position", POSITIONS))
-    input: str | None = _setting(None, one_of("input", INPUT_STAGES, optional=True))
-    input_keep: float | int | None = _setting(None, _check_input_keep)
-    restore: bool = _setting(False, true_or_false("restore"))
+    mode: str = _setting(
+        "merge",
+        one_of("mode", _modes),
+        "What becomes of redundant tokens: {names}.",
+        registry=("modes", "MODES"),
+        metavar="MODE",
+        label=str,
+    )
+    schedule: str | float = _setting(
+        "constant",
+        check_schedule,
+        "How the removal is spread over the layers: constant, decreasing (most in early layers: fastest), increasing, "
+        "or a number from -1 (decreasing) to 1 (increasing).",
+        metavar="SCHEDULE",
+        label=str,
+        is_saved_resolved=True,
+    )
+    threshold: float | None = _setting(
+        None,
+        _check_threshold,
+        "Cosine similarity, -1 to 1, under which hybrid, which needs it, drops a token instead of merging it.",
+        metavar="COSINE",
+    )
+    scope: str | None = _setting(
+        None,
+        one_of("scope", SCOPES, optional=True),
+        "Which tokens may merge with each other: those of the whole clip (clip), of each frame alone (frame), of each "
+        "frame with one matching shared by all frames (tube), or of each patch position over time with one matching "
+        "shared by all positions (time): whole frames then merge.",
+        "chosen by the architecture",
+        metavar="SCOPE",
+        label=str,
+        is_saved_resolved=True,
+    )
+    pooling: str = _setting(
+        "weighted",
+        one_of("pooling", ("weighted", "mean")),
+        "How a head that averages the tokens counts a merged one: by what is in it (weighted), or as one (mean).",
+        metavar="POOLING",
+        is_saved_resolved=True,
+    )
+    head_aggregation: str = _setting(
+        "mean",
+        one_of("head_aggregation", ("mean", "concat")),
+        "Compare tokens by their keys averaged over the attention heads (mean) or side by side (concat).",
+        metavar="HOW",
+    )
+    proportional_attention: bool | None = _setting(
+        None,
+        true_or_false("proportional_attention", none_means="the architecture's default"),
+        "Let a token that stands for several count as several in the attention.",
+        "chosen by the architecture",
+        label=lambda value: f"{'' if value else 'no '}proportional attention",
+        is_saved_resolved=True,
+    )
+    input: str | None = _setting(
+        None,
+        one_of("input", _input_stages, optional=True),
+        "What enters the first layer, for models in which all tokens of a clip attend to each other: the tubelets "
+        "that an input stage chooses ({names}), or all of them.",
+        "all",
+        registry=("input_stages", "INPUT_STAGES"),
+        metavar="STAGE",
+    )
+    input_keep: float | int | None = _setting(
+        None,
+        _check_input_keep,
+        "What the input stage keeps: a share of the tubelets (0.5), or how many (784); at least those of one frame.",
+        "two thirds",
+        metavar="KEEP",
+    )
+    position: str = _setting(
+        "destination",
+        one_of("position", ("destination", "centroid")),
+        "Where a merged token is located, for V-JEPA 2: where the token was that the others were merged into "
+        "(destination), or at the weighted centroid of all of them (centroid).",
+        "centroid",
+        metavar="POSITION",
+        is_common=False,
+        is_saved_resolved=True,
+    )
+    restore: bool = _setting(
+        False,
+        true_or_false("restore"),
+        "Give the full grid of tokens back at the exit of a base model: every token has the state of the one that it "
+        "was merged into, zeros where it was dropped. Classifiers do not read it.",
+        is_option=False,
+    )
 
     @property
     def is_off(self) -> bool:
@@ -177,7 +322,7 @@ class TokenMergingSettings:
 
     def changed(self, **changes: Any) -> TokenMergingSettings:
         """Returns settings with other values for some of them, each of which is checked by itself."""
-        checked = {name: CHECKS[name](value) for name, value in changes.items()}
+        checked = {name: SETTINGS[name].check(value) for name, value in changes.items()}
         frozen: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in checked.items()}
         return replace(self, **frozen)
 
@@ -187,5 +332,5 @@ class TokenMergingSettings:
         return list(value) if isinstance(value, tuple) else value
 
 
-CHECKS: Mapping[str, Check] = {setting.name: setting.metadata["check"] for setting in fields(TokenMergingSettings)}
-"""From the name of each setting to its check."""
+SETTINGS: Mapping[str, SettingInfo] = {it.name: it.metadata["info"] for it in fields(TokenMergingSettings)}
+"""From the name of each setting to what there is to know of it."""

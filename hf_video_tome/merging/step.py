@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .layout import SHARED_SCOPES, TokenLayout
+from .layout import TokenLayout
 from .matching import aggregate_heads
 from .modes import MODES, Context, Mode
 from .reduction import Reduction, reduce_tokens
+from .scopes import SHARED_SCOPES
 from .tokens import Tokens
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ..merging import append_size_channel, size_bias
+from .._compat import ALL_ATTENTION_FUNCTIONS, attn_implementation, sdpa_attention_forward
+from ..merging.proportional import append_size_channel, size_bias
 from .cpu.block_attention import attend_in_blocks, is_faster_in_blocks
 
 
@@ -33,7 +32,6 @@ def takes_mask(implementation: str | None, device: torch.device, dtype: torch.dt
 
 def attend(
     module: nn.Module,
-    implementation: str | None,
     eager_attention_forward: Callable[..., tuple[Tensor, Tensor | None]],
     query: Tensor,
     key: Tensor,
@@ -41,26 +39,28 @@ def attend(
     size: Tensor | None,
     scaling: float,
     dropout: float,
+    implementation: str | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Runs an attention implementation of transformers, with log(size) added to the logits of each key.
 
     Args:
-        module: The attention module, as the implementations want it.
-        implementation: `config._attn_implementation`.
+        module: The attention module, as the implementations want it, with its config.
         eager_attention_forward: The eager attention of the architecture.
         query: (B, H, N, D) float.
         key: (B, H, N, D) float.
         value: (B, H, N, D) float.
         size: (B, N) float token sizes; None adds nothing, not even a mask.
         scaling: Factor of the logits.
-        dropout: Dropout probability of the attention weights, 0 outside of training.
+        dropout: Dropout probability of the attention weights in training.
+        implementation: That of the config when None.
         **kwargs: Passed on to the implementation.
 
     Returns:
         The context (B, N, H, D) and the attention weights (B, H, N, N), or None where the implementation has none.
     """
-    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+    implementation = attn_implementation(module.config) if implementation is None else implementation
+    interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     mask, head_dim = None, query.shape[-1]
     if size is not None:
         if takes_mask(implementation, query.device, query.dtype):
@@ -70,6 +70,14 @@ def attend(
     if interface is sdpa_attention_forward and is_faster_in_blocks(query, module.training):
         return attend_in_blocks(query, key, value, mask, scaling), None
     context, weights = interface(
-        module, query, key, value, mask, scaling=scaling, dropout=dropout, is_causal=False, **kwargs
+        module,
+        query,
+        key,
+        value,
+        mask,
+        scaling=scaling,
+        dropout=dropout if module.training else 0.0,
+        is_causal=False,
+        **kwargs,
     )
     return context[..., :head_dim], weights

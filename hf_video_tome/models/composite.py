@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from transformers import PreTrainedConfig
 
 from ..configuration import PREFIX, TokenMergingConfigMixin
-from ..merging import TokenMergingSettings
+from ..merging.settings import TokenMergingSettings
 from .convert_modules import convert_modules
 from .encoder import ENCODERS
 from .host import HOSTS, Host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..merging import shown
+from ..merging.values import shown
 
 MAX_EMBEDDINGS = 2**27
 """The most values that the tokens of a clip may have together."""

@@ -22,6 +22,7 @@ def fused_activation(activation: nn.Module) -> Callable[[Tensor], Tensor]:
         A function that computes the same (1e-12 in float64), or the module itself where it is one kernel already.
 
     Examples:
+        >>> import torch
         >>> from transformers.activations import ACT2FN
         >>> x = torch.randn(5, dtype=torch.float64)
         >>> torch.allclose(fused_activation(ACT2FN["gelu_fast"])(x), ACT2FN["gelu_fast"](x), atol=1e-11)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..merging import Plan
+from ..merging.plan import Plan
 from .model_mixin import TokenMergingModelMixin
 from .outputs import BaseModelOutputWithTokenMerging, VideoClassifierOutputWithTokenMerging
 from .untouched import are_untouched

@@ -10,8 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..configuration import TokenMergingConfigMixin
-from ..merging import Context, Plan, Tokens
-from ..merging.layout import SHARED_SCOPES
+from ..merging.modes import Context
+from ..merging.plan import Plan
+from ..merging.scopes import SHARED_SCOPES
+from ..merging.tokens import Tokens
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from torch import Tensor
-from transformers import PreTrainedConfig
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from .._compat import set_attn_implementation
 from ..configuration import PREFIX, ClipShape, TokenMergingConfigMixin
-from ..merging import Plan, TokenMergingSettings
+from ..merging.plan import Plan
+from ..merging.settings import TokenMergingSettings
+from .convert_modules import convert_modules, replace_config
 from .pixel_values import check_pixel_values
 from .saved_names import rename_saved_weights
 from .scoped_settings import changes_in_scope, scoped_settings
@@ -26,6 +29,23 @@ class TokenMergingModelMixin:
 
     config: Any
     config_class: ClassVar[Any]
+    module_classes: ClassVar[Mapping[type[nn.Module], type[nn.Module]]]
+    """From each stock class that the model is made of to the one that merges."""
+    stock_attn_implementation: ClassVar[str | None] = None
+    """What the stock model is built with where its parts refuse attention implementations that ours run on."""
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        changes = {name: kwargs.pop(name) for name in list(kwargs) if name.startswith(PREFIX)}
+        config = built_from = self._token_merging_config(config, changes)
+        model: Any = self
+        if self.stock_attn_implementation is not None:
+            PreTrainedModel.__init__(model, config)  # checks the implementation, or chooses one, for this class
+            built_from = copy.deepcopy(config)  # other models may be running with the config itself
+            set_attn_implementation(built_from, self.stock_attn_implementation)
+        super().__init__(built_from, *args, **kwargs)  # type: ignore[call-arg]
+        convert_modules(model, self.module_classes)
+        if built_from is not config:
+            replace_config(model, built_from, config)
 
     @classmethod
     def _token_merging_config(cls, config: PreTrainedConfig, changes: dict[str, Any]) -> TokenMergingConfigMixin:
@@ -37,9 +57,6 @@ class TokenMergingModelMixin:
             config = cls.config_class.from_stock(config)
         elif changes:
             config = copy.deepcopy(config)
-        unknown = [name for name in changes if not name.startswith("token_merging_")]
-        if unknown:
-            raise TypeError(f"{cls.__name__}.__init__() got an unexpected keyword argument {unknown[0]!r}")
         config.update_token_merging(**changes)
         return config
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 
-from ..merging import TokenMergingTrace
+from ..merging.trace import TokenMergingTrace
 
 
 @dataclass

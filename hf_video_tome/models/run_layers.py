@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..merging import Plan, Step, TokenMergingTrace, Tokens, build_trace
+from ..merging.plan import Plan
+from ..merging.step import Step
+from ..merging.tokens import Tokens
+from ..merging.trace import TokenMergingTrace, build_trace
 
 
 class TokenRecorder:

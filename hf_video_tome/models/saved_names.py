@@ -8,12 +8,11 @@ as they are: `Trainer`, when it resumes or goes back to the best checkpoint.
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, apply_renamings
+
+from .._compat import saved_renamings
 
 
 def rename_saved_weights(model: PreTrainedModel, state_dict: MutableMapping[str, Tensor], prefix: str = "") -> None:
@@ -28,9 +27,8 @@ def rename_saved_weights(model: PreTrainedModel, state_dict: MutableMapping[str,
     unknown = [name for name in state_dict if name.startswith(prefix) and name[len(prefix) :] not in known]
     if not unknown:
         return
-    conversions: list[Any] = getattr(model, "_weight_conversions", None) or get_model_conversion_mapping(model)
-    renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
+    rename = saved_renamings(model)
     for name in unknown:
-        renamed = apply_renamings(name[len(prefix) :], renamings)
+        renamed = rename(name[len(prefix) :])
         if renamed in known and prefix + renamed not in state_dict:
             state_dict[prefix + renamed] = state_dict.pop(name)

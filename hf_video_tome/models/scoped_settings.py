@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .._compat import is_compiled
 from ..configuration import PREFIX
 
 REFUSAL = (
@@ -68,7 +69,7 @@ def scoped_settings(model: Any, changes: Mapping[str, Any]) -> AbstractContextMa
         ValueError: If a name is unknown or a value is out of range.
         RuntimeError: If the model is compiled.
     """
-    if getattr(model, "_compiled_call_impl", None) is not None:
+    if is_compiled(model):
         raise RuntimeError(REFUSAL)
     checked = model.config.changed_settings(model.config.token_merging, changes)
     return _block(_Scope(model, {name: getattr(checked, name.removeprefix(PREFIX)) for name in changes}))

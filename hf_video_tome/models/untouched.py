@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+from .._compat import has_global_hooks, hooks_of, records_outputs
 
 
 def are_untouched(modules: Iterable[nn.Module]) -> bool:
@@ -15,17 +15,12 @@ def are_untouched(modules: Iterable[nn.Module]) -> bool:
     The hooks by which transformers records outputs stay for good once outputs were asked for, and do nothing
     otherwise: they do not count.
     """
-    if any(getattr(nn.modules.module, "_global" + name) for name in _HOOKS):
+    if has_global_hooks():
         return False
     for module in modules:
-        fields = module.__dict__
-        if "forward" in fields:
+        if "forward" in module.__dict__:
             return False
-        for name in _HOOKS:
-            if fields[name] and any(not _records_outputs(hook) for hook in fields[name].values()):
+        for hooks in hooks_of(module):
+            if hooks and not all(records_outputs(hook) for hook in hooks.values()):
                 return False
     return True
-
-
-def _records_outputs(hook: object) -> bool:
-    return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..data.sampling import sample_frame_indices
-from ..merging import TokenMergingTrace
+from ..merging.trace import TokenMergingTrace
 from .captions import load_font, wrap_text
 from .merged_tokens import ClipGeometry, merged_tokens_image
 

@@ -11,7 +11,8 @@ import torch
 
 from ..configuration import TokenMergingConfigMixin
 from ..data.transforms import ClipTransform
-from ..merging import TokenLayout, TokenMergingTrace
+from ..merging.layout import TokenLayout
+from ..merging.trace import TokenMergingTrace
 from .colours import token_colours
 
 DROPPED = -1

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..describe import describe_settings
-from ..merging import TokenMergingTrace
+from ..merging.trace import TokenMergingTrace
 from .captions import describe_prediction
 from .colours import are_shared
 from .merged_tokens import ClipGeometry, count_places, identity_colours, merged_tokens_image, model_view, token_map

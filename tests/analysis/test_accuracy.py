@@ -102,6 +102,15 @@ def test_curves_start_unmerged_and_go_on_by_r() -> None:
     assert merge.points[1].change == pytest.approx(-0.2)
 
 
+def test_tokens_left_are_of_all_tokens_of_a_clip_with_an_input_stage() -> None:
+    stage = {"input": "random", "input_keep": 0.5}
+    results = results_of([{"r": 0, **stage}, {"r": 4, **stage}])
+    (curve,) = accuracy_curves(results, num_tokens=32)
+    assert [point.tokens_left for point in curve.points] == [16 / 32, (16 - 3 * 4) / 32]
+    (curve,) = accuracy_curves(results_of([{"r": 0}, {"r": 0, **stage}, {"r": 4, **stage}]))[-1:]
+    assert [point.tokens_left for point in curve.points] == [1, 16 / 32, (16 - 3 * 4) / 32]
+
+
 def test_the_action_counts_where_there_are_several_tasks() -> None:
     results = results_of(GRID)
     for setting in results["settings"]:
@@ -206,6 +215,14 @@ def test_the_speed_of_another_model_is_refused(conditions: dict[str, Any], messa
     for settings in ({"r": 4}, {"r": 0}):
         with pytest.raises(ValueError, match=message):
             speed_ups_of(other, [config_of(**settings)])
+
+
+def test_an_input_stage_alone_has_a_speed_up() -> None:
+    settings = {"input": "random", "input_keep": 0.5}
+    results = benchmark()
+    stage = replace(results.measured[2], variant=Variant("float32", "sdpa", settings), num_tokens=32)
+    results = replace(results, measured=[*results.measured, replace(stage, token_counts=[16] * 4)])
+    assert speed_ups_of(results, [config_of(r=0, **settings)])[0] == [1.75]
 
 
 def test_a_benchmark_without_a_stock_model_has_no_speed_ups() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 import hf_video_tome
@@ -292,6 +293,24 @@ def test_without_sdpa_the_reference_is_eager() -> None:
     assert results.speedup(results.measured[1]) == Ratio(3, 3, 3)
     assert rows(results, 1)[1][4] == "–"
     assert "The stock model has no sdpa attention." in footnotes(results)
+
+
+def test_a_row_counts_all_tokens_of_the_clip_with_an_input_stage() -> None:
+    config = hf_video_tome.VideoMAEConfig(**TINY_CONFIGS["videomae"])
+    variants = [Variant("float32", "sdpa", {"r": r, "input": "random", "input_keep": 0.5}) for r in (0, 4)]
+    stock = ARCHITECTURES["videomae"].stock_head_class(config.to_stock(transformers.VideoMAEConfig))
+    found = BenchmarkResults(conditions(), run_benchmark(stock, variants, device=CPU, warmup=0, rounds=1))
+    again = BenchmarkResults.from_dict(json.loads(json.dumps(found.to_dict())))
+    for results in (found, again):
+        results.check_model(config)
+        assert [entry.token_counts[0] for entry in results.measured] == [16, 16]
+        assert [cells[1] for cells in rows(results, 1)] == ["32 → 16", f"32 → {results.measured[1].token_counts[-1]}"]
+    for entry in (old := found.to_dict())["results"]:
+        del entry["num_tokens"]
+    assert [cells[1] for cells in rows(BenchmarkResults.from_dict(old), 1)] == [
+        "16",
+        f"16 → {results.measured[1].token_counts[-1]}",
+    ]
 
 
 def test_a_row_of_the_table() -> None:

@@ -15,7 +15,7 @@ import transformers
 from hf_video_tome.checkpoints import DEFAULT_CHECKPOINT, available, checkpoint_path
 from hf_video_tome.cli import common, printing, run
 from hf_video_tome.cli.commands import classify
-from hf_video_tome.cli.common import parse_r
+from hf_video_tome.cli.merging_options import parse_setting
 from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
 from tests.classified_videos import PROCESSOR, SIZE
@@ -472,14 +472,14 @@ def test_the_position_of_merged_tokens_can_be_chosen(
         ("videomae", "--r 1,1 --schedule increasing", ["--r must be", "'constant' schedule only"]),
         ("videomae", "--mode melt", ["--mode must be one of", "'hybrid'", "'melt'"]),
         ("videomae", "--mode hybrid", ["--threshold must be a number in [-1, 1]"]),
-        ("videomae", "--threshold 3", ["--threshold must be a cosine similarity in [-1, 1], got 3.0"]),
+        ("videomae", "--threshold 3", ["--threshold must be a cosine similarity in [-1, 1], got '3'"]),
         ("videomae", "--schedule sideways", ["--schedule must be one of", "'decreasing'", "'sideways'"]),
-        ("videomae", "--schedule 2", ["--schedule must be one of", "[-1, 1]", "2.0"]),
+        ("videomae", "--schedule 2", ["--schedule must be one of", "[-1, 1]", "'2'"]),
         ("videomae", "--scope planet", ["--scope must be one of 'clip', 'frame', 'tube', 'time', got"]),
         ("timesformer", "--scope clip", ["--scope must be one of 'frame', 'tube', 'time' for timesformer"]),
         ("videomae", "--pooling max", ["--pooling must be one of 'weighted', 'mean'", "'max'"]),
         ("vjepa2", "--position source", ["--position must be one of 'destination', 'centroid'", "'source'"]),
-        ("videomae", "--position centroid", ["--position goes with vjepa2 only, not with videomae"]),
+        ("videomae", "--position centroid", ["--position must be left out for videomae (it goes with vjepa2 only)"]),
         ("videomae", "--head-aggregation sum", ["--head-aggregation must be one of 'mean', 'concat'", "'sum'"]),
         ("videomae", "--device abacus", ["--device must be a device of this machine (cpu", "'abacus'"]),
         ("videomae", "--device cuda:99", ["--device must be a device of this machine (cpu", "'cuda:99'"]),
@@ -573,10 +573,12 @@ def test_a_folder_comes_before_a_shipped_checkpoint(
     assert common.find_checkpoint(DEFAULT_CHECKPOINT) == DEFAULT_CHECKPOINT
 
 
-def test_parse_r() -> None:
-    assert parse_r("150") == 150
-    assert parse_r("0.1") == 0.1
-    assert parse_r("8, 8,4") == [8, 8, 4]
+def test_values_of_settings_are_read() -> None:
+    assert parse_setting("r", "150") == 150
+    assert parse_setting("r", "0.1") == 0.1
+    assert parse_setting("r", "8, 8,4") == [8, 8, 4]
+    assert parse_setting("schedule", "-0.5") == -0.5
+    assert parse_setting("input", "random") == "random"
 
 
 # --- demo

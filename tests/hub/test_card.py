@@ -164,6 +164,25 @@ def test_a_benchmark_of_another_kind_of_model_is_refused(model, benchmark):
         model_card(model, base(), benchmarks=[replace(benchmark, measured=[longer])])
 
 
+def test_tables_count_all_tokens_of_a_clip_with_an_input_stage(evaluation, benchmark):
+    settings = {"token_merging_r": 0, "token_merging_input": "random", "token_merging_input_keep": 0.5}
+    model = AutoModelForVideoClassification.from_pretrained(checkpoint_path(NAME), **settings)
+    results = read_evaluation(evaluation)
+    for setting in results["settings"]:
+        setting["token_counts"] = [144] * 7
+    stage = replace(
+        benchmark.measured[1],
+        variant=Variant("float32", "sdpa", {"input": "random", "input_keep": 0.5}),
+        token_counts=[144] * 7,
+        num_tokens=288,
+    )
+    benchmark = replace(benchmark, measured=[benchmark.measured[0], stage])
+    text = model_card(model, base(), evaluations=[results], benchmarks=[benchmark]).text
+    assert "of 288 tokens 144 are left" in text
+    assert text.count("| 288 → 144 |") == 3 + 1
+    assert "| 144 →" not in text
+
+
 def test_a_benchmark_of_which_nothing_fitted_in_memory_is_refused(model, benchmark):
     failed = [replace(entry, seconds=[], failure="out of memory") for entry in benchmark.measured]
     with pytest.raises(ValueError, match="the benchmark has no times"):

@@ -164,6 +164,7 @@ def test_with_the_package_its_own_code_runs(shared, trust):
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_files_are_the_same_every_time_complete_and_licensed(model_type):
     code = collect_remote_code(model_type, processor=True)
+    collect_remote_code.cache_clear()
     assert code == collect_remote_code(model_type, processor=True)
     for name, text in code.files.items():
         assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
@@ -176,8 +177,16 @@ def test_files_are_the_same_every_time_complete_and_licensed(model_type):
                 if node.level:
                     modules = [node.module] if node.module else [alias.name for alias in node.names]
                     assert {f"{module}.py" for module in modules} <= code.files.keys(), name
+    assert "models.py" not in code.files, "which imports all architectures"
     others = {other for other in ARCHITECTURES if other != model_type}
     assert not [name for name in code.files if name.removeprefix("modeling_").removesuffix(".py") in others]
+
+
+def test_files_are_collected_once_and_stay_as_they_are():
+    code = collect_remote_code("vivit")
+    assert collect_remote_code("vivit") is code
+    with pytest.raises(TypeError):
+        code.files["modeling_vivit.py"] = ""
 
 
 def test_a_model_that_was_loaded_with_code_does_not_claim_it_when_saved_without(shared, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_video_tome.merging import (
+    MODES,
     MergeSettings,
     Reduction,
     Step,
@@ -25,8 +26,8 @@ from hf_video_tome.merging import (
 
 from . import reference
 from .counts import token_counts
+from .mode_families import ALL_MODES, DETERMINISTIC_MODES, DROPPING_MODES, MERGING_MODES
 
-MERGE_MODES = ("merge", "random_merge")
 THRESHOLD = 0.2
 
 
@@ -41,7 +42,7 @@ class Case(NamedTuple):
 
     @property
     def settings(self) -> MergeSettings:
-        return MergeSettings(self.mode, THRESHOLD if self.mode == "hybrid" else None, self.scope)
+        return MergeSettings(self.mode, THRESHOLD if MODES[self.mode].needs_threshold else None, self.scope)
 
     def draw(self, dim: int = 4) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed)
@@ -70,7 +71,7 @@ class Case(NamedTuple):
 
 
 def cases(
-    modes=("merge", "drop", "hybrid", "random_merge", "random_drop"),
+    modes=ALL_MODES,
     dtypes=(torch.float64, torch.float32, torch.bfloat16, torch.float16),
     scopes=("clip", "frame", "tube", "time"),
     max_batch: int = 3,
@@ -100,7 +101,7 @@ LAYERS = st.integers(1, 4)
 @given(case=cases(), layers=LAYERS)
 def test_lengths_are_those_known_beforehand(case, layers):
     outputs, _ = case.run(layers)
-    assert [x.shape[1] for x in outputs] == token_counts([case.r] * layers, case.layout, case.scope)
+    assert [x.shape[1] for x in outputs] == token_counts([case.r] * layers, case.layout, case.scope, case.mode)
 
 
 @given(case=cases(), layers=LAYERS)
@@ -110,14 +111,14 @@ def test_states_keep_their_dtype_and_stay_finite(case, layers):
         assert x.isfinite().all()
 
 
-@given(case=cases(modes=MERGE_MODES), layers=LAYERS)
+@given(case=cases(modes=MERGING_MODES), layers=LAYERS)
 def test_sizes_sum_to_the_original_tokens(case, layers):
     outputs, states = case.run(layers)
     for x, state in zip(outputs, states, strict=True):
         assert case.sizes(state, x).sum(1).tolist() == [case.layout.num_tokens] * case.batch
 
 
-@given(case=cases(modes=MERGE_MODES), layers=LAYERS)
+@given(case=cases(modes=MERGING_MODES), layers=LAYERS)
 def test_every_original_token_is_held_by_exactly_one_token(case, layers):
     outputs, states = case.run(layers)
     for x, state in zip(outputs, states, strict=True):
@@ -129,7 +130,7 @@ def test_every_original_token_is_held_by_exactly_one_token(case, layers):
             assert size.min() >= 1
 
 
-@given(case=cases(modes=("drop", "random_drop")), layers=LAYERS)
+@given(case=cases(modes=DROPPING_MODES), layers=LAYERS)
 def test_dropping_keeps_tokens_as_they_are_and_forgets_the_others(case, layers):
     outputs, states = case.run(layers)
     for x, state in zip(outputs, states, strict=True):
@@ -161,7 +162,7 @@ def test_cls_has_size_one_stays_first_and_is_not_touched(case, layers):
         assert (state.source[:, 1:] != 0).all()
 
 
-@given(case=cases(modes=(*MERGE_MODES, "hybrid")), layers=LAYERS)
+@given(case=cases(modes=(*MERGING_MODES, "hybrid")), layers=LAYERS)
 def test_merging_and_unmerging_a_constant_field_is_the_identity(case, layers):
     state = case.start()
     constant = torch.full_like(case.draw(), 1.5)
@@ -175,7 +176,7 @@ def test_merging_and_unmerging_a_constant_field_is_the_identity(case, layers):
     torch.testing.assert_close(restored, constant, **({} if exact else {"rtol": 2e-2, "atol": 0}))
 
 
-@given(case=cases(modes=MERGE_MODES, dtypes=(torch.float64,)), layers=LAYERS)
+@given(case=cases(modes=MERGING_MODES, dtypes=(torch.float64,)), layers=LAYERS)
 def test_the_weighted_mean_over_all_tokens_never_changes(case, layers):
     outputs, states = case.run(layers)
     for x, state in zip(outputs, states, strict=True):
@@ -199,7 +200,7 @@ def test_r_zero_is_the_identity(case):
     assert new_state is state
 
 
-@given(case=cases(modes=("merge", "drop", "hybrid"), dtypes=(torch.float64,)), layers=LAYERS)
+@given(case=cases(modes=DETERMINISTIC_MODES, dtypes=(torch.float64,)), layers=LAYERS)
 def test_a_clip_gets_what_it_would_get_alone(case, layers):
     outputs, states = case.run(layers)
     for b in range(case.batch):
@@ -214,7 +215,7 @@ def test_a_clip_gets_what_it_would_get_alone(case, layers):
 def test_tubes_assign_all_frames_alike(case, layers):
     _, states = case.run(layers)
     layout = case.layout
-    for state, count in zip(states, token_counts([case.r] * layers, layout, "tube"), strict=True):
+    for state, count in zip(states, token_counts([case.r] * layers, layout, "tube", case.mode), strict=True):
         _, source = layout.split(state.source, "tube")
         # Positions in the sequence become places inside a frame, which must agree over the frames.
         per_frame = (count - layout.num_prefix_tokens) // layout.num_frames
@@ -228,7 +229,7 @@ def test_tubes_assign_all_frames_alike(case, layers):
 def test_along_time_whole_frames_merge_and_places_stay(case, layers):
     _, states = case.run(layers)
     layout = case.layout
-    for state, count in zip(states, token_counts([case.r] * layers, layout, "time"), strict=True):
+    for state, count in zip(states, token_counts([case.r] * layers, layout, "time", case.mode), strict=True):
         _, source = layout.split(state.source, "time")
         num_frames = (count - layout.num_prefix_tokens) // layout.num_patches
         assert num_frames >= 1
@@ -248,7 +249,7 @@ def test_along_time_whole_frames_merge_and_places_stay(case, layers):
 def test_frames_never_mix(case, layers):
     _, states = case.run(layers)
     layout = case.layout
-    counts = token_counts([case.r] * layers, layout, case.scope)
+    counts = token_counts([case.r] * layers, layout, case.scope, case.mode)
     for state, count in zip(states, counts, strict=True):
         _, source = layout.split(state.source, case.scope)
         inside = source - layout.num_prefix_tokens

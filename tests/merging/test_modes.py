@@ -17,6 +17,7 @@ from hf_video_tome.merging import (
 )
 
 from . import reference
+from .mode_families import assign
 
 DETERMINISTIC = [("merge", None), ("drop", None), ("hybrid", 0.3)]
 
@@ -175,6 +176,17 @@ def test_random_modes_equal_brute_force_on_the_same_noise(mode, num_tokens, pref
 
 
 class TestRegistry:
+    def test_the_modes_of_the_papers_are_there(self):
+        assert {"merge", "drop", "hybrid", "random_merge", "random_drop"} <= set(MODES)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_a_mode_says_whether_it_needs_a_threshold(self, mode):
+        if MODES[mode].needs_threshold:
+            with pytest.raises(ValueError, match=f"threshold must be .* for the mode '{mode}', got None"):
+                assign(mode, threshold=None)
+        else:
+            assert (assign(mode, threshold=None).owner >= 0).all()
+
     def test_a_registered_mode_runs_by_its_name(self):
         @register_mode("test_drop")
         def test_drop(inputs):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hf_video_tome.merging import MergeSettings, TokenLayout, Tokens, initial_tokens, merge_tokens
 
 from . import reference
-from .test_merge_tokens import LAYERS, MERGE_MODES, THRESHOLD, Case, cases
+from .mode_families import DROPPING_MODES, MERGING_MODES
+from .test_merge_tokens import LAYERS, THRESHOLD, Case, cases
 
 AXES = 3
 
@@ -28,7 +29,7 @@ def run(case: Case, layers: int, position: str) -> tuple[list[torch.Tensor], lis
     return outputs, states
 
 
-@given(case=cases(modes=MERGE_MODES), layers=LAYERS)
+@given(case=cases(modes=MERGING_MODES), layers=LAYERS)
 def test_a_centroid_is_the_mean_of_the_places_of_all_that_a_token_stands_for(case, layers):
     outputs, states = run(case, layers, "centroid")
     places = states[0].position.expand(case.batch, -1, -1)
@@ -40,7 +41,7 @@ def test_a_centroid_is_the_mean_of_the_places_of_all_that_a_token_stands_for(cas
         torch.testing.assert_close(state.position.expand_as(sums), sums / counts, **tolerance)
 
 
-@given(case=cases(modes=("drop", "random_drop")), layers=LAYERS)
+@given(case=cases(modes=DROPPING_MODES), layers=LAYERS)
 def test_what_is_not_dropped_stays_in_its_place(case, layers):
     for position in ("destination", "centroid"):
         outputs, states = run(case, layers, position)

@@ -9,7 +9,6 @@ import math
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,13 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.attention.flex_attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, AutoModelForVideoClassification
 
 import hf_video_tome
+from hf_video_tome.configuration import _SAVED_RESOLVED as RESOLVED_WHEN_SAVED
 from hf_video_tome.models import ARCHITECTURES
-from hf_video_tome.saved_settings import RESOLVED_WHEN_SAVED
 from tests.tiny import BATCH_SIZE, NUM_LABELS, PIXEL_SHAPE
 from tests.toys import ADAPTIVE_MODES, toy_methods
 
@@ -69,15 +67,6 @@ def assert_same_files(folder: Path, expected: Path) -> None:
     assert names == sorted(path.name for path in expected.iterdir())
     for name in names:
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
-
-
-def skip_if_flex_cannot_run_here() -> None:
-    """Skips where this torch cannot run flex attention on this CPU at all, merging or not."""
-    query = torch.randn(1, 2, 16, 16)
-    try:
-        torch.compile(flex_attention)(query, query, query)
-    except Exception as error:
-        pytest.skip(f"torch {torch.__version__} cannot run flex_attention on this CPU: {error}")
 
 
 class TokenMergingModelTesterMixin:
@@ -377,9 +366,7 @@ class TokenMergingModelTesterMixin:
     def check_that_clips_are_alone(self, tolerance: float, pixel_values: torch.Tensor, **settings: Any) -> None:
         """Each clip of a padded batch gets what it would get alone, and the trace knows how long it is."""
         dtype, implementation = settings.pop("dtype", torch.float32), settings.pop("implementation", "sdpa")
-        # One head: torch 2.13 compiles flex attention wrongly on CPUs with AVX2 for heads of 16 and less.
-        config = {"num_attention_heads": 1} if implementation == "flex_attention" else {}
-        model = self.merging_model(implementation, config, **settings).to(dtype)
+        model = self.merging_model(implementation, **settings).to(dtype)
         asked = {"output_token_merging": True, "output_hidden_states": True}
         with torch.no_grad():
             together = model(pixel_values.to(dtype), **asked)
@@ -406,14 +393,10 @@ class TokenMergingModelTesterMixin:
         pixel_values[1, :, :, : pixel_values.shape[-2] // 2] *= 0.05
         return pixel_values
 
-    @pytest.mark.parametrize(
-        ("implementation", "mode", "proportional_attention"),
-        [
-            *product(("eager", "sdpa"), ADAPTIVE_MODES, (True, False)),
-            ("flex_attention", "above", True),
-            ("flex_attention", "drop_above", False),
-        ],
-    )
+    @pytest.mark.usefixtures("uncompiled_flex_attention")
+    @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+    @pytest.mark.parametrize("proportional_attention", [True, False])
+    @pytest.mark.parametrize("mode", ADAPTIVE_MODES)
     def test_a_padded_batch_gives_each_clip_what_it_would_get_alone(
         self, uneven_clips, implementation, mode, proportional_attention
     ):
@@ -431,12 +414,7 @@ class TokenMergingModelTesterMixin:
                     "proportional_attention": proportional_attention,
                     "r": 10**6,
                 }
-                try:
-                    self.check_that_clips_are_alone(2e-5, uneven_clips, **settings)
-                except Exception:
-                    if implementation == "flex_attention":
-                        skip_if_flex_cannot_run_here()
-                    raise
+                self.check_that_clips_are_alone(2e-5, uneven_clips, **settings)
 
     def test_a_padded_batch_in_bfloat16(self, uneven_clips):
         with toy_methods():
@@ -874,18 +852,12 @@ class TokenMergingModelTesterMixin:
         model.set_attn_implementation("eager")
         assert model.config._attn_implementation == "eager"
 
+    @pytest.mark.usefixtures("uncompiled_flex_attention")
     def test_flex_attention_equals_eager(self, pixel_values):
-        eager, flex = (
-            self.merging_model(name, proportional_attention=True, config={self.layers_field: 2})
-            for name in ("eager", "flex_attention")
-        )
+        eager, flex = (self.merging_model(name, proportional_attention=True) for name in ("eager", "flex_attention"))
         assert flex.config._attn_implementation == "flex_attention"
-        try:
-            logits = logits_of(flex, pixel_values)
-        except Exception:
-            skip_if_flex_cannot_run_here()
-            raise
-        torch.testing.assert_close(logits, logits_of(eager, pixel_values), rtol=1e-4, atol=1e-5)
+        expected = logits_of(eager, pixel_values)
+        torch.testing.assert_close(logits_of(flex, pixel_values), expected, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.skipif(
         importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed: there is no error to see"

@@ -187,7 +187,7 @@ class TestSettingsOfABlock:
 
     def test_that_are_wrong_are_refused_before_anything_runs(self):
         model = make_model(r=1)
-        with pytest.raises(ValueError, match="'speed' is no token merging setting"):
+        with pytest.raises(ValueError, match="token_merging_speed is no setting"):
             model.token_merging(speed=3)
         with pytest.raises(ValueError, match="token_merging_r must be"):
             model.token_merging(r=-1)

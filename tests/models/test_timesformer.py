@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers.models.timesformer import modeling_timesformer as stock
 
 import hf_video_tome
 from tests.tiny import TINY_CONFIGS
@@ -27,6 +28,19 @@ class TestTimesformer(DividedAttentionTesterMixin, TokenMergingModelTesterMixin)
         self.stock_model().save_pretrained(tmp_path)
         model = hf_video_tome.TimesformerForVideoClassification.from_pretrained(tmp_path)
         assert model.config._attn_implementation == "sdpa"
+
+    def test_building_a_model_leaves_the_config_to_others_that_run_with_it(self, monkeypatch):
+        model = self.merging_model("sdpa")
+        seen, build = [], stock.TimesformerModel.__init__
+
+        def spy(self, config):
+            seen.append((config._attn_implementation, model.config._attn_implementation))
+            build(self, config)
+
+        monkeypatch.setattr(stock.TimesformerModel, "__init__", spy)
+        other = type(model)(model.config)
+        assert seen == [("eager", "sdpa")]
+        assert all(module.config is model.config for module in other.modules() if hasattr(module, "config"))
 
     @pytest.mark.parametrize("r", [0, 3])
     def test_attentions_are_there_with_fused_attention_too(self, pixel_values, r):

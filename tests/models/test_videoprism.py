@@ -20,15 +20,10 @@ from hf_video_tome.cli import app
 from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.merging import MergeSettings, Step, TokenLayout, Tokens
 from hf_video_tome.models.videoprism import modeling_videoprism as ours
+from tests.flex import skip_if_flex_cannot_run_here
 from tests.tiny import BATCH_SIZE, NUM_LABELS, TINY_CONFIGS
 
-from .common import (
-    OperationCounter,
-    TokenMergingModelTesterMixin,
-    draw_pixels,
-    logits_of,
-    skip_if_flex_cannot_run_here,
-)
+from .common import OperationCounter, TokenMergingModelTesterMixin, draw_pixels, logits_of
 
 NUM_FRAMES = TINY_CONFIGS["videoprism_vision_model"]["num_frames"]
 
@@ -131,23 +126,19 @@ class TestVideoPrism(TokenMergingModelTesterMixin):
 
     # What the sizes do
 
+    @pytest.mark.usefixtures("uncompiled_flex_attention")
     @pytest.mark.parametrize("softcap", [0.05, 50.0])
     @pytest.mark.parametrize("implementation", ["eager", "flex_attention"])
     def test_a_token_of_size_s_weighs_like_s_tokens_whatever_the_soft_cap(self, implementation, softcap):
         """Were log(size) soft-capped too, 0.05 would leave nothing of it."""
-        torch._dynamo.reset()  # a graph for one soft-cap made general for another would not compile
         torch.manual_seed(0)
         config = hf_video_tome.VideoPrismVisionConfig(**self.tiny_config, attn_logit_softcapping=softcap)
         config._attn_implementation = implementation
         attention = ours.VideoPrismAttention(config).eval()
         states, sizes = torch.randn(2 * 4, 3, 32), torch.tensor([3, 1, 2])
         step = Step(0, Tokens(sizes.float().repeat(2, 4)), TokenLayout(0, 4, 6), MergeSettings(scope="frame"))
-        try:
-            with torch.no_grad():
-                output, _, reduction = attention(states, step=step)
-        except Exception:
-            skip_if_flex_cannot_run_here()
-            raise
+        with torch.no_grad():
+            output, _, reduction = attention(states, step=step)
         config._attn_implementation = "eager"
         with torch.no_grad():
             expected, _ = attention(states.repeat_interleave(sizes, dim=1))

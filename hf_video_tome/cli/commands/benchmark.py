@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...merging import are_off
+from ...merging.settings import are_off
 from ..common import (
     Dtype,
     InputError,
@@ -25,16 +25,14 @@ from ..common import (
     input_errors,
     load_classifier,
     make_folder,
-    merging_settings,
     parse_named_values,
-    parse_r,
     print_busy,
     quiet_transformers,
     require_packages,
     with_settings,
 )
 from ..imports import IMPORTED
-from ..merging_options import MatchingOptions, ModesOption
+from ..merging_options import MatchingOptions, ModesOption, parse_setting, parse_settings
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
@@ -192,6 +190,7 @@ def command(
     """Runs the command; see `HELP`."""
     import torch
 
+    from ..._compat import compiler_freezes
     from ...benchmark import BenchmarkResults, machine, make_variants, run_benchmark
     from ...benchmark.runner import BenchmarkError, num_passes
 
@@ -224,7 +223,7 @@ def command(
     if output is not None:
         _check_output(output, overwrite)
 
-    freezing = compiled and _compiler_freezes()
+    freezing = compiled and compiler_freezes()
     with cpu_threads(threads or torch.get_num_threads()):
         conditions = {
             "model": subject.name,
@@ -349,7 +348,7 @@ def _settings(
     chosen_before = config.token_merging_settings(resolved=True)
     saved = {name: value for name, value in chosen_before.items() if value != usual[name]}
     if r:
-        values: list[Any] = [parse_r(text) for text in r]
+        values: list[Any] = [parse_setting("r", text) for text in r]
     elif "r" in saved:
         values = [saved["r"]]
     else:
@@ -361,7 +360,7 @@ def _settings(
     chosen_schedules: list[str | None] = [*schedules] or [None]
     chosen_modes: list[str | None] = [*modes] or [None]
     for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
-        chosen = {**saved, **merging_settings(schedule=schedule, mode=mode), **common, "r": value}
+        chosen = {**saved, **parse_settings(schedule=schedule, mode=mode), **common, "r": value}
         if are_off(chosen):
             chosen = {"r": 0}  # nothing else counts
         with_settings(config, {**fresh, **chosen})
@@ -398,17 +397,11 @@ def _check_compiler(device: torch.device) -> None:
         raise InputError("--compile needs triton on a GPU: pip install triton")
 
 
-def _compiler_freezes() -> bool:
-    """Whether compiled models have their weights in them, rearranged for the machine (TORCHINDUCTOR_FREEZING=1)."""
-    from torch._inductor import config
-
-    return bool(config.freezing)
-
-
 def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]) -> Any:
     """The stock classifier of transformers, in float32 on the CPU."""
     import torch
 
+    from ..._compat import build_model
     from ...api import remove_token_merging
     from ...models import ARCHITECTURES
 
@@ -418,7 +411,7 @@ def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]
     torch.manual_seed(seed)
     with quiet_transformers():
         try:
-            return stock_class._from_config(subject.stock)
+            return build_model(stock_class, subject.stock)
         except Exception as error:
             # Sizes and names that transformers and torch cannot build of fail in any way: KeyError, RuntimeError, ...
             if not config_options:

@@ -20,10 +20,10 @@ from ..common import (
     cpu_threads,
     input_errors,
     load_classifier,
-    parse_r,
     print_busy,
     require_packages,
 )
+from ..merging_options import parse_setting
 from ..printing import print_line, print_paragraph, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _parse_values(text: str) -> list[int | float]:
     """Reads the values of r: as given, without repetition, and r = 0 first because all else is compared with it."""
     values: list[int | float] = [0]
     for part in text.split(","):
-        value = parse_r(part.strip(), "each value of --r")
+        value = parse_setting("r", part.strip(), "each value of --r")
         if not isinstance(value, list) and value not in values:
             values.append(value)
     return values

@@ -12,7 +12,7 @@ import typer
 
 from ...describe import distinct_names
 from ...saved_files import read_json
-from ..common import Classifier, InputError, JsonOption, ModelArgument, input_errors, option_name, parse_r
+from ..common import Classifier, InputError, JsonOption, ModelArgument, input_errors, option_name
 from ..evaluation import (
     ClipOptions,
     DataOptions,
@@ -25,7 +25,7 @@ from ..evaluation import (
     report_failures,
     run_evaluation,
 )
-from ..merging_options import MatchingOptions, ModeOption, ScheduleOption
+from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, parse_setting
 from ..option_groups import grouped_options
 from ..printing import print_line, print_paragraph, print_table, write_json
 
@@ -193,7 +193,7 @@ def command(
                 return paper_table_settings(classifier.model.config.model_type)
         if settings_file is not None:
             return _read_settings(settings_file, classifier)
-        return [{**common, "r": parse_r(value)} for value in r] if r else [common]
+        return [{**common, "r": parse_setting("r", value)} for value in r] if r else [common]
 
     request = Request(
         model=model,

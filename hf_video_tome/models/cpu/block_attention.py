@@ -11,20 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from ..._compat import multiplies_bfloat16_without_amx
 from .switch import ENABLED
 
 BLOCK_BYTES = 2 << 20
 """Logits that are held at a time. From 1 to 4 MiB were equally fast; they should stay in the second-level caches."""
 
 
-def _multiplies_bfloat16_without_amx() -> bool:
-    # PyTorch has no public way to tell; where one of these is missing, nothing is known and nothing is done.
-    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return has_bfloat16 is not None and has_amx is not None and has_bfloat16() and not has_amx()
-
-
-MULTIPLIES_BFLOAT16_WITHOUT_AMX = _multiplies_bfloat16_without_amx()
+MULTIPLIES_BFLOAT16_WITHOUT_AMX = multiplies_bfloat16_without_amx()
 """Whether this machine's is such a CPU. Compilers can read it, but not ask."""
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
-from ...merging import TokenLayout
+from ...merging.layout import TokenLayout
 from . import plain
 
 

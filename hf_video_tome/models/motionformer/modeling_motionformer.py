@@ -4,12 +4,13 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import Plan, Reduction, Step, Tokens
+from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
+from ...merging.plan import Plan
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -51,14 +52,13 @@ class MotionformerAttention(stock.MotionformerAttention):
         """Runs the attention implementation, with the sizes of the keys (B, M) for proportional attention, or None."""
         return attend(
             self,
-            self.config._attn_implementation,
             stock.eager_attention_forward,
             query,
             key,
             value,
             size=size,
             scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
+            dropout=self.attention_dropout,
             **kwargs,
         )
 
@@ -93,11 +93,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
     """
 
     config_class = MotionformerConfig
-
-    def __init__(self, config: MotionformerConfig, **token_merging: Any) -> None:
-        merging_config: Any = self._token_merging_config(config, token_merging)
-        super().__init__(merging_config)
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -165,12 +161,8 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
     """
 
     config_class = MotionformerConfig
+    module_classes = MODULE_CLASSES | {stock.MotionformerModel: MotionformerModel}
     reads = "prefix"
-
-    def __init__(self, config: MotionformerConfig, **token_merging: Any) -> None:
-        merging_config: Any = self._token_merging_config(config, token_merging)
-        super().__init__(merging_config)
-        convert_modules(self.motionformer, {stock.MotionformerModel: MotionformerModel, **MODULE_CLASSES})
 
     @can_return_tuple
     def forward(

@@ -8,7 +8,9 @@ import transformers
 from huggingface_hub.dataclasses import strict
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
-from ...merging import SettingError, TokenLayout, TokenMergingSettings
+from ...merging.layout import TokenLayout
+from ...merging.setting_error import SettingError
+from ...merging.settings import TokenMergingSettings
 
 
 @strict
@@ -59,6 +61,7 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
             raise SettingError(
                 "token_merging_r",
                 settings.get("r"),
-                f"0 for attention_type={self.attention_type!r}: tokens are merged with 'divided_space_time' only",
+                f"0 for attention_type={self.attention_type!r}",
+                because="tokens are merged with 'divided_space_time' only",
             )
         return requested

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.timesformer import modeling_timesformer as stock
 
-from ...merging import Plan, Step, mean_pool
+from ..._compat import attn_implementation
+from ...merging.plan import Plan
+from ...merging.pooling import mean_pool
+from ...merging.step import Step
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -44,7 +46,7 @@ class TimesformerSelfAttention(stock.TimesformerSelfAttention):
         self,
         hidden_states: Tensor,
         output_attentions: bool = False,
-        attn_implementation: str | None = None,
+        implementation: str | None = None,
         size: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Attends.
@@ -52,27 +54,27 @@ class TimesformerSelfAttention(stock.TimesformerSelfAttention):
         Args:
             hidden_states: (B, N, C).
             output_attentions: Whether to return the weights; they are computed eagerly then.
-            attn_implementation: Attention implementation; the stock computation when None.
+            implementation: Attention implementation; the stock computation when None.
             size: (B, N) float token sizes for proportional attention, or None.
 
         Returns:
             The context (B, N, C), the weights (B, H, N, N) if asked for, and with an implementation the keys (B, H, N,
             D).
         """
-        if attn_implementation is None:
+        if implementation is None:
             return super().forward(hidden_states, output_attentions)
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
         context, weights = attend(
             self,
-            "eager" if output_attentions else attn_implementation,
             eager_attention_forward,
             query,
             key,
             value,
             size=size,
             scaling=self.scale,
-            dropout=self.attn_drop.p if self.training else 0.0,
+            dropout=self.attn_drop.p,
+            implementation="eager" if output_attentions else implementation,
         )
         context = context.flatten(2)
         return (context, weights, key) if output_attentions else (context, key)  # type: ignore[return-value]
@@ -107,12 +109,12 @@ class TimesformerLayer(stock.TimesformerLayer):
             The states (B, 1 + P' * T, C), with scope "time" (B, 1 + P * T', C), the tokens where a step came in, and
             the weights if asked for.
         """
-        implementation = self.config._attn_implementation or "eager"
+        implementation = attn_implementation(self.config) or "eager"
         if step is None and implementation == "eager":
             return super().forward(hidden_states, output_attentions)
         if self.attention_type != "divided_space_time":
             attention_output, *others = self.attention(
-                self.layernorm_before(hidden_states), output_attentions, attn_implementation=implementation
+                self.layernorm_before(hidden_states), output_attentions, implementation=implementation
             )
             hidden_states = hidden_states + self.drop_path(attention_output)
             return (self._feed_forward(hidden_states), *others[:-1])
@@ -132,7 +134,7 @@ class TimesformerLayer(stock.TimesformerLayer):
         temporal = patches.unflatten(1, (num_patches, num_frames)).flatten(0, 1)
         temporal_output = self.temporal_attention(
             self.temporal_layernorm(temporal),
-            attn_implementation=implementation,
+            implementation=implementation,
             size=None if temporal_size is None else temporal_size.flatten(0, 1),
         )[0]
         patches = patches + self.temporal_dense(self.drop_path(temporal_output).view_as(patches))
@@ -141,7 +143,7 @@ class TimesformerLayer(stock.TimesformerLayer):
         frames = patches.unflatten(1, (num_patches, num_frames)).transpose(1, 2)
         spatial = torch.cat((cls_token.unsqueeze(1).expand(-1, num_frames, -1, -1), frames), dim=2).flatten(0, 1)
         spatial_output, *others = self.attention(
-            self.layernorm_before(spatial), output_attentions, attn_implementation=implementation, size=spatial_size
+            self.layernorm_before(spatial), output_attentions, implementation=implementation, size=spatial_size
         )
         keys = others.pop()
         residual = self.drop_path(spatial_output).unflatten(0, (-1, num_frames))
@@ -195,10 +197,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
     """
 
     config_class = TimesformerConfig
-
-    def __init__(self, config: TimesformerConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -232,7 +231,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         divided = config.attention_type == "divided_space_time"
         plan = self._make_plan(pixel_values, kwargs) if plan is None else plan
         # Eager attention is that of transformers, and so is all else then: r = 0 is the stock model to the last bit.
-        shortens = plan.reads == "prefix" and divided and config._attn_implementation not in (None, "eager")
+        shortens = plan.reads == "prefix" and divided and attn_implementation(config) not in (None, "eager")
         if not plan.merges and not output_token_merging and not shortens:
             return super().forward(pixel_values, output_attentions, output_hidden_states, return_dict, **kwargs)
         if not divided:
@@ -282,18 +281,9 @@ class TimesformerForVideoClassification(
     """
 
     config_class = TimesformerConfig
+    module_classes = MODULE_CLASSES | {stock.TimesformerModel: TimesformerModel}
+    stock_attn_implementation = "eager"
     reads = "prefix"
-
-    def __init__(self, config: TimesformerConfig, **token_merging: Any) -> None:
-        # The stock head would build the stock base model, which refuses all attention implementations but eager.
-        super(stock.TimesformerForVideoClassification, self).__init__(
-            self._token_merging_config(config, token_merging)
-        )
-        config = self.config
-        self.num_labels = config.num_labels
-        self.timesformer = TimesformerModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
 
     def forward(
         self,

@@ -7,7 +7,8 @@ from typing import ClassVar
 import transformers
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
-from ...merging import SCOPES, TokenLayout
+from ...merging.layout import TokenLayout
+from ...merging.scopes import SCOPES
 
 
 class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.videomae import modeling_videomae as stock
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import Plan, Reduction, Step, Tokens, mean_pool
+from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
+from ...merging.plan import Plan
+from ...merging.pooling import mean_pool
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import BaseModelOutputWithTokenMerging
@@ -34,14 +36,13 @@ class VideoMAESelfAttention(stock.VideoMAESelfAttention):
         queries = self.query(hidden_states).view(hidden_shape).transpose(1, 2)
         context, weights = attend(
             self,
-            self.config._attn_implementation,
             stock.eager_attention_forward,
             queries,
             keys,
             values,
             size=step.attention_size,
             scaling=self.scaling,
-            dropout=self.dropout_prob if self.training else 0.0,
+            dropout=self.dropout_prob,
         )
         reduction = step.decide(keys)
         return reduction.apply(context.flatten(2)), weights, reduction
@@ -92,10 +93,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
     """
 
     config_class = VideoMAEConfig
-
-    def __init__(self, config: VideoMAEConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -168,10 +166,7 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
     """
 
     config_class = VideoMAEConfig
-
-    def __init__(self, config: VideoMAEConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self.videomae, {stock.VideoMAEModel: VideoMAEModel, **MODULE_CLASSES})
+    module_classes = MODULE_CLASSES | {stock.VideoMAEModel: VideoMAEModel}
 
     @can_return_tuple
     def forward(

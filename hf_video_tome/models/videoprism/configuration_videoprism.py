@@ -7,7 +7,7 @@ from typing import ClassVar
 import transformers
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
-from ...merging import TokenLayout
+from ...merging.layout import TokenLayout
 
 
 class VideoPrismVisionConfig(TokenMergingConfigMixin, transformers.VideoPrismVisionConfig):

@@ -1,19 +1,25 @@
 """VideoPrism with token merging: the stock modules of transformers, subclassed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.videoprism import modeling_videoprism as stock
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import Plan, Reduction, Step, Tokens, size_bias
-from ..convert_modules import convert_modules
+from ..._compat import (
+    ALL_ATTENTION_FUNCTIONS,
+    TransformersKwargs,
+    attn_implementation,
+    can_return_tuple,
+    capture_outputs,
+)
+from ...merging.plan import Plan
+from ...merging.proportional import size_bias
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
 from ..outputs import TokenMergingOutputMixin
@@ -44,7 +50,7 @@ def size_arguments(
     if size is None:
         return {}
     config: Any = module.config
-    implementation = config._attn_implementation or "eager"
+    implementation = attn_implementation(config) or "eager"
     bias = size_bias(size, dtype)
     if implementation == "eager":
         return {"attention_mask": bias}
@@ -107,8 +113,8 @@ class VideoPrismAttention(stock.VideoPrismAttention):
             size = clips_to_frames(size, step.layout.num_frames)
         remedy = "or set token_merging_proportional_attention=False"
         arguments = {"attention_mask": None, **size_arguments(self, size, queries.shape[2], queries.dtype, remedy)}
-        interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, stock.eager_attention_forward
+        interface = ALL_ATTENTION_FUNCTIONS.get_interface(
+            attn_implementation(self.config), stock.eager_attention_forward
         )
         context, weights = interface(
             self,
@@ -172,10 +178,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
     """
 
     config_class = VideoPrismVisionConfig
-
-    def __init__(self, config: VideoPrismVisionConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -268,10 +271,7 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
     """
 
     config_class = VideoPrismVisionConfig
-
-    def __init__(self, config: VideoPrismVisionConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self.vision_model, {stock.VideoPrismVisionModel: VideoPrismVisionModel, **MODULE_CLASSES})
+    module_classes = MODULE_CLASSES | {stock.VideoPrismVisionModel: VideoPrismVisionModel}
 
     @can_return_tuple
     def forward(

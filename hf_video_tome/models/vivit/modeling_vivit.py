@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.models.vivit import modeling_vivit as stock
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import Plan, Reduction, Step, Tokens
+from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
+from ...merging.plan import Plan
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..cpu.embed_tubelets import embed_tubelets
 from ..fused_activation import fused_activation
 from ..head_mixin import TokenMergingHeadMixin
@@ -41,14 +42,13 @@ class VivitAttention(stock.VivitAttention):
         values = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         context, weights = attend(
             self,
-            self.config._attn_implementation,
             stock.eager_attention_forward,
             queries,
             keys,
             values,
             size=step.attention_size,
             scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
+            dropout=self.attention_dropout,
             **kwargs,
         )
         reduction = step.decide(keys)
@@ -137,10 +137,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
     """
 
     config_class = VivitConfig
-
-    def __init__(self, config: VivitConfig, add_pooling_layer: bool = True, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging), add_pooling_layer)
-        convert_modules(self, MODULE_CLASSES)
+    module_classes = MODULE_CLASSES
 
     def forward(
         self,
@@ -217,11 +214,8 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
     """
 
     config_class = VivitConfig
+    module_classes = MODULE_CLASSES | {stock.VivitModel: VivitModel}
     reads = "prefix"
-
-    def __init__(self, config: VivitConfig, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self.vivit, {stock.VivitModel: VivitModel, **MODULE_CLASSES})
 
     @can_return_tuple
     def forward(

@@ -7,7 +7,7 @@ from typing import ClassVar
 import transformers
 
 from ...configuration import ClipShape, TokenMergingConfigMixin, setting
-from ...merging import TokenLayout
+from ...merging.layout import TokenLayout
 
 
 class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):

@@ -10,12 +10,13 @@ from transformers.modeling_outputs import ImageClassifierOutput
 # The eager attention of V-JEPA 2 ignores its mask; this one is the same but for that.
 from transformers.models.vivit.modeling_vivit import eager_attention_forward
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
-from ...merging import Plan, Reduction, Step, Tokens
+from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
+from ...merging.plan import Plan
+from ...merging.reduction import Reduction
+from ...merging.step import Step
+from ...merging.tokens import Tokens
 from ..attention import attend
-from ..convert_modules import convert_modules
 from ..cpu.embed_tubelets import embed_tubelets
 from ..head_mixin import TokenMergingHeadMixin
 from ..model_mixin import TokenMergingModelMixin
@@ -53,14 +54,13 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
         cosine, sine = rotary_tables(position, self.d_dim, queries.dtype)
         context, weights = attend(
             self,
-            self.config._attn_implementation,
             eager_attention_forward,
             rotate(queries, cosine, sine),
             rotate(keys, cosine, sine),
             values,
             size=step.attention_size,
             scaling=self.scaling,
-            dropout=self.dropout_prob if self.training else 0.0,
+            dropout=self.dropout_prob,
         )
         reduction = step.decide(keys)  # the keys that are not turned
         return self.proj(reduction.apply(context.flatten(2))), weights, reduction
@@ -103,14 +103,13 @@ class VJEPA2PoolerSelfAttention(stock.VJEPA2PoolerSelfAttention):
         hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         context, weights = attend(
             self,
-            self.config._attn_implementation,
             eager_attention_forward,
             self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2),
             self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2),
             self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2),
             size=attention_mask,
             scaling=self.scale,
-            dropout=self.dropout if self.training else 0.0,
+            dropout=self.dropout,
         )
         return self.out_proj(context.flatten(2)), weights
 
@@ -137,14 +136,13 @@ class VJEPA2PoolerCrossAttention(stock.VJEPA2PoolerCrossAttention):
         heads = (self.num_heads, self.head_dim)
         context, weights = attend(
             self,
-            self.config._attn_implementation,
             eager_attention_forward,
             self.q_proj(queries).unflatten(-1, heads).transpose(1, 2),
             self.k_proj(keys).unflatten(-1, heads).transpose(1, 2),
             self.v_proj(values).unflatten(-1, heads).transpose(1, 2),
             size=attention_mask,
             scaling=self.scale,
-            dropout=self.dropout if self.training else 0.0,
+            dropout=self.dropout,
         )
         return context.flatten(2), weights
 
@@ -180,11 +178,8 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
     """
 
     config_class = VJEPA2Config
+    module_classes = MODULE_CLASSES
     _supports_flex_attn = True
-
-    def __init__(self, config: VJEPA2Config, **token_merging: Any) -> None:
-        super().__init__(self._token_merging_config(config, token_merging))
-        convert_modules(self, MODULE_CLASSES)
 
     def forward(
         self,
@@ -295,18 +290,9 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
     """
 
     config_class = VJEPA2Config
+    module_classes = MODULE_CLASSES | {stock.VJEPA2Model: VJEPA2Model}
+    stock_attn_implementation = "eager"
     _supports_flex_attn = True
-
-    def __init__(self, config: VJEPA2Config, **token_merging: Any) -> None:
-        # The stock head would build the stock base model, which refuses flex attention.
-        super(stock.VJEPA2ForVideoClassification, self).__init__(self._token_merging_config(config, token_merging))
-        config = self.config
-        self.num_labels = config.num_labels
-        self.vjepa2 = VJEPA2Model(config)
-        self.pooler = stock.VJEPA2AttentivePooler(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-        convert_modules(self, MODULE_CLASSES)
 
     @can_return_tuple
     def forward(

@@ -16,9 +16,7 @@ from ...common import (
     input_errors,
     load_classifier,
     make_folder,
-    merging_settings,
     option_names,
-    parse_r,
     print_busy,
     read_benchmark,
     read_evaluation,
@@ -26,7 +24,7 @@ from ...common import (
     with_settings,
 )
 from ...evaluation import ClipOptions, DataOptions
-from ...merging_options import MatchingOptions, ModesOption
+from ...merging_options import MatchingOptions, ModesOption, parse_setting
 from ...option_groups import grouped_options
 from ...printing import progress_bar
 from .inputs import (
@@ -126,10 +124,8 @@ def command(
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
         if given and model is None:
             raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same one")
-    schedules = [
-        merging_settings(schedule=text)["schedule"] for text in schedule or ["constant", "decreasing", "increasing"]
-    ]
-    modes = [merging_settings(mode=text)["mode"] for text in mode or ["merge"]]
+    schedules = [parse_setting("schedule", text) for text in schedule or ["constant", "decreasing", "increasing"]]
+    modes = [parse_setting("mode", text) for text in mode or ["merge"]]
     values = None if r is None else [_one_r(text) for text in r]
     if values is not None and not any(values):
         raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
@@ -200,7 +196,8 @@ def command(
         settings = [setting["resolved"] for setting in results["settings"]]
         counts = [setting["token_counts"] for setting in results["settings"]]
         processor = ProcessorTime()
-        passes = num_rounds * (1 + sum(tokens[-1] < tokens[0] for tokens in counts))
+        num_tokens = classifier.model.config.token_layout.num_tokens
+        passes = num_rounds * (1 + sum(tokens[-1] < num_tokens for tokens in counts))
         with progress_bar(f"timing {len(settings)} settings", passes) as advance:
             speed_ups = measure_speed_ups(
                 classifier.model,
@@ -223,7 +220,8 @@ def command(
             "input": "random clips, all settings in turn, median of the ratios",
         }
     with input_errors(ValueError):
-        curves = accuracy_curves(results, speed_ups)
+        num_tokens = None if classifier is None else classifier.model.config.token_layout.num_tokens
+        curves = accuracy_curves(results, speed_ups, num_tokens)
     make_folder(target)
     conditions = {**conditions_of_run(results["run"]), "speed": conditions_of_speed}
     note = f"± one standard error over {results['num_labelled']} clips; dotted: unmerged"
@@ -238,7 +236,7 @@ def command(
 
 
 def _one_r(text: str) -> int | float:
-    value = parse_r(text)
+    value = parse_setting("r", text)
     if isinstance(value, list):
         raise InputError(f"--r must be a number or a share here, got {text!r}")
     return value

@@ -77,7 +77,7 @@ def command(
     require_packages({"matplotlib": "matplotlib"}, extra="viz")
     from ....analysis import draw_splices, save_splice_examples, study_splices
     from ....analysis.splice import REGIONS, check_splicing
-    from ....merging.layout import SHARED_SCOPES
+    from ....merging.scopes import SHARED_SCOPES
     from ....visualization import ClipGeometry
 
     if region not in REGIONS:

@@ -16,10 +16,15 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
 
+from ...._compat import (
+    ALL_ATTENTION_FUNCTIONS,
+    TransformersKwargs,
+    attn_implementation,
+    can_return_tuple,
+    capture_outputs,
+    merge_with_config_defaults,
+)
 from .configuration_motionformer import MotionformerConfig
 
 
@@ -241,10 +246,7 @@ class MotionformerAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Runs the attention implementation: (B, H, N, D) -> (B, N, H, D), and weights where it has them."""
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        return attention_interface(
+        return ALL_ATTENTION_FUNCTIONS.get_interface(attn_implementation(self.config), eager_attention_forward)(
             self,
             query,
             key,
