@@ -18,6 +18,7 @@ from ._compat import (
 )
 from .data.processor import ClipProcessor
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder
+from .plugins import import_plugins
 
 _REGISTERED_CONVERSIONS: set[str] = set()
 """Keys of the checkpoint conversions that are registered here, and not by the user."""
@@ -51,8 +52,11 @@ def _register_stock(encoder: Encoder) -> None:
 def register() -> None:
     """Registers all architectures with transformers; called by `import hf_video_tome`, and harmless when repeated.
 
-    A model whose config sets no token merging field computes what the stock model computes.
+    Modules that installed packages name in the entry point group `hf_video_tome.modes` are imported before, so that
+    what they register is there. A model whose config sets no token merging field computes what the stock model
+    computes.
     """
+    import_plugins()
     for config_class in _config_classes():
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     for auto_class, config_class, model_class in _auto_entries():

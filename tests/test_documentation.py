@@ -105,7 +105,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a real clip.mp4 of 40 frames, which is the working directory."""
+    """A folder with a real clip.mp4 of 40 frames and the mode that a page adds, which is the working directory."""
+    (tmp_path / "my_modes.py").write_text(blocks(ROOT / "docs" / "adding-a-mode.md")[0][1])
     frames = np.random.default_rng(0).integers(0, 255, (40, 120, 160, 3), dtype=np.uint8)
     write_video(tmp_path / "clip.mp4", frames, fps=25)
     monkeypatch.chdir(tmp_path)
@@ -218,7 +219,7 @@ def test_a_command_that_could_not_run_would_be_noticed(arguments: str, tmp_path:
     page = tmp_path / "page.md"
     page.write_text(arguments)
     refusals = ("No such", "nvalid", "valid integer", "not one of", "Missing", "must be")  # by version of Typer
-    by_this_test = ("no checkpoint", "kinetics401", "converter")
+    by_this_test = ("no checkpoint", "kinetics401", "convertible")
     with pytest.raises(Exception, match="|".join(refusals + by_this_test)):
         test_commands_that_are_shown_only_have_options_and_values_that_exist(page, arguments)
 

@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up. A part may import itself and whatever is in the rows before its own.
 LAYERS = [
-    ("_compat", "_lazy", "_own_command", "version"),
+    ("_compat", "_lazy", "_own_command", "plugins", "version"),
     ("merging",),
     ("describe", "saved_files", "saved_settings"),
     ("configuration",),

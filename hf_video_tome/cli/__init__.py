@@ -14,9 +14,10 @@ from typing import Annotated
 
 import typer
 
-from .command import Command
+from .command import add_command
 from .commands import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError
+from .imports import EarlyImportOption
 from .printing import OutputError, one_line, print_error, print_line, print_lines, print_safely, safe_printing
 
 PROGRAM = "hf-video-tome"
@@ -39,7 +40,7 @@ for _name, _module in (
     ("save", save),
     ("demo", demo),
 ):
-    app.command(_name, cls=Command, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
+    add_command(app, _name, _module)
 app.add_typer(analyze.app, name="analyze", help=analyze.HELP, short_help=analyze.SHORT_HELP)
 
 
@@ -57,6 +58,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    imports: EarlyImportOption = None,
 ) -> None:
     if context.invoked_subcommand is None:
         print_lines(context.get_help())

@@ -31,6 +31,7 @@ from ..common import (
     require_packages,
     with_settings,
 )
+from ..imports import IMPORTED
 from ..merging_options import MatchingOptions, ModesOption, parse_setting, parse_settings
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
@@ -241,6 +242,7 @@ def command(
             + _command_line(
                 subject.name,
                 {
+                    "--import": [*IMPORTED],
                     "--r": r,
                     "--schedule": schedule,
                     "--mode": mode,

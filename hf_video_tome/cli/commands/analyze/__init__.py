@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typer
 
-from ...command import Command
+from ...command import add_command
+from ...imports import EarlyImportOption
 from ...printing import print_lines
 from . import accuracy, confusion, layers, splice
 
@@ -20,11 +21,11 @@ Drawing needs matplotlib: pip install "hf-video-tome[viz]"
 
 app = typer.Typer(name="analyze", help=HELP, no_args_is_help=False, rich_markup_mode=None, add_completion=False)
 for _name, _module in (("accuracy", accuracy), ("confusion", confusion), ("layers", layers), ("splice", splice)):
-    app.command(_name, cls=Command, help=_module.HELP, short_help=_module.SHORT_HELP)(_module.command)
+    add_command(app, _name, _module)
 
 
 @app.callback(invoke_without_command=True)
-def _root(context: typer.Context) -> None:
+def _root(context: typer.Context, imports: EarlyImportOption = None) -> None:
     if context.invoked_subcommand is None:
         print_lines(context.get_help())
         raise typer.Exit(2)
