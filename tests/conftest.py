@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -15,6 +16,9 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("hf-video-tome")
+
+# Inductor would start processes that each import torch, for the few kernels that are compiled here.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # Tiny models gain nothing from more threads, and lose much of their speed to them when the machine is busy.
 torch.set_num_threads(1)

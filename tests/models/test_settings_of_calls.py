@@ -114,10 +114,10 @@ class TestSettingsOfOneCall:
         model = quick_to_compile(r=1)
         counter = CompileCounterWithBackend("eager")
         compiled = torch.compile(model, fullgraph=True, backend=counter)
-        for settings in ({"r": 3}, {"r": 5}, {"r": 3}, {"r": 0.2, "schedule": -0.3}, {"r": 5}):
+        for settings in ({"r": 3}, {"r": 0.2, "schedule": -0.3}, {"r": 3}):
             keywords = {f"token_merging_{name}": value for name, value in settings.items()}
             torch.testing.assert_close(logits(compiled, **keywords), logits(model, **keywords))
-        assert counter.frame_count == 3
+        assert counter.frame_count == 2
 
     def test_are_trained_with(self):
         model = make_model(r=1).train()
@@ -236,18 +236,16 @@ class TestBlocksAndCompiledModels:
         torch._dynamo.reset()
 
     @pytest.mark.parametrize("fullgraph", [True, False])
-    @pytest.mark.parametrize("compiled_before", [True, False])
-    def test_a_call_inside_is_an_error(self, fullgraph, compiled_before):
+    def test_a_call_inside_is_an_error(self, fullgraph):
         model = quick_to_compile(r=1)
         compiled = torch.compile(model, fullgraph=fullgraph, backend="eager")
         expected = logits(model)
-        if compiled_before:
+        for _ in range(2):  # before there is a graph, and when there is one
+            with model.token_merging(r=3):
+                with pytest.raises(RuntimeError, match="settings of a with block do not reach compiled models"):
+                    logits(compiled)
+                assert counts(model) == counts_of(model, r=3)  # as it is, the model runs
             torch.testing.assert_close(logits(compiled), expected)
-        with model.token_merging(r=3):
-            with pytest.raises(RuntimeError, match="settings of a with block do not reach compiled models"):
-                logits(compiled)
-            assert counts(model) == counts_of(model, r=3)  # as it is, the model runs
-        torch.testing.assert_close(logits(compiled), expected)
 
     def test_blocks_of_other_models_and_other_threads_are_none_of_its_business(self):
         model, other = quick_to_compile(r=1), quick_to_compile(r=1)
