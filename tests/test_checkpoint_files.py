@@ -187,7 +187,7 @@ GARBAGE: dict[str, tuple[Change, str]] = {
     "processor": (text("preprocessor_config.json", "3"), r"preprocessor_config\.json: must hold a JSON object, got 3"),
     "nested processor": (text("processor_config.json", "[" * 10**5), r"processor_config\.json: not valid JSON"),
     "huge frames": (processor(size=10**9), r"preprocessor_config\.json: .* more than 16 times as large"),
-    "huge mean": (processor(image_mean=[10**400] * 3), r"`mean` must be a tuple of 3 finite numbers"),
+    "huge mean": (processor(image_mean=[10**400] * 3), r"mean must be a tuple of 3 finite numbers"),
 }
 
 

@@ -195,7 +195,7 @@ def test_a_step_that_is_left_out_can_be_asked_for(tmp_path, frames):
         ({"num_frames": 7}, ValueError, "num_frames must be at most the 6 of the clip, got 7"),
         ({"do_normalize": "no"}, ValueError, "ClipProcessor: 'do_normalize' must be True or False, got 'no'"),
         ({"crop_size": {"shortest_edge": 3}}, ValueError, r"'crop_size' must be an integer or .*got \{'shortest_edge"),
-        ({"image_mean": [0.5]}, ValueError, "`mean` must be a tuple of 3"),
+        ({"image_mean": [0.5]}, ValueError, "mean must be a tuple of 3"),
         ({"resample": 1}, ValueError, r"'resample' must be one of .*, got 1 \(lanczos\)"),
     ],
 )

@@ -256,13 +256,13 @@ def test_split_folders_that_are_joined_keep_their_videos_apart(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_by": 1}, r"`group_by` must be a regular expression, got 1"),
-        ({"group_by": "("}, r"`group_by` must be a regular expression, got '\('"),
+        ({"group_by": 1}, r"group_by must be a regular expression, got 1"),
+        ({"group_by": "("}, r"group_by must be a regular expression, got '\('"),
         ({"group_by": "user"}, "`group_by`: 'user' finds no group in 'down/person01_a.mp4'"),
-        ({"validation_groups": 0.5}, "`validation_groups` needs `group_by`, got 0.5 without it"),
+        ({"validation_groups": 0.5}, "validation_groups needs group_by, got 0.5 without it"),
         ({"group_by": r"person\d+", "test_groups": "01"}, "must be among the groups person01, .*; got '01'"),
         ({"group_by": r"\d+", "test_groups": "01", "validation_groups": "01"}, "'01' is in two splits"),
-        ({"group_by": r"\d+", "test_groups": 1.5}, "`test_groups` must be names, or a share .*, got 1.5 of 4 groups"),
+        ({"group_by": r"\d+", "test_groups": 1.5}, "test_groups must be names, or a share .*, got 1.5 of 4 groups"),
         ({"group_by": r"\d+", "test_groups": "01,02,03,04"}, "no group is left for training"),
     ],
 )

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..merging.layout import TokenLayout
+from ..merging.setting_error import SettingError
 from ..merging.step import MergeSettings, merge_tokens
 from ..merging.tokens import initial_tokens
 from ..merging.trace import TokenMergingTrace, build_trace
@@ -209,9 +210,7 @@ def study_layers(
         config = model.config
         plan, geometry = config.token_merging_plan(), ClipGeometry.from_config(config)
         if not any(plan.requested):
-            raise ValueError(
-                f"token_merging_r must remove tokens for layers to be compared, got {config.token_merging_r!r}"
-            )
+            raise SettingError("r", config.token_merging_r, "one that removes tokens for layers to be compared")
         places = place_distances(geometry)
         sets = matched_sets(geometry.layout, plan.settings.scope).reshape(-1)
         outputs = run_clips(

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.sampling import sample_frame_indices
+from ..merging.setting_error import SettingError
 from ..metrics.likelihood import kl_divergence, log_probabilities
 from ..tasks import Task
 from ..visualization import ClipGeometry, token_map
@@ -226,12 +227,11 @@ def check_splicing(config: Any, region: str, share: float) -> str:
     """
     plan = config.token_merging_plan()
     if not any(plan.requested):
-        raise ValueError(f"token_merging_r must remove tokens for something to merge, got {config.token_merging_r!r}")
+        raise SettingError("r", config.token_merging_r, "one that removes tokens for something to merge")
     scope = plan.settings.scope
     if (region, scope) in (("time", "frame"), ("time", "tube"), ("space", "time")):
-        raise ValueError(
-            f"region must be another than {region!r} with token_merging_scope {scope!r}, with which nothing can "
-            "merge across it"
+        raise SettingError(
+            "region", region, "another", given={"scope": scope}, because="with which nothing can merge across it"
         )
     splice_mask(ClipGeometry.from_config(config), region, share, np.random.default_rng(0))
     return str(scope)

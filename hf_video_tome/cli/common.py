@@ -146,19 +146,36 @@ class FrameOptions:
 
 # --- errors
 @contextmanager
-def input_errors(*kinds: type[Exception], rewrite: Callable[[str], str] = str) -> Iterator[None]:
+def input_errors(
+    *kinds: type[Exception],
+    rewrite: Callable[[str], str] = str,
+    options: Sequence[str] | Mapping[str, str] | None = (),
+) -> Iterator[None]:
     """Turns exceptions that bad input is known to cause into an `InputError`; wrap as little code as possible in it.
 
     Args:
         *kinds: What to turn; all else passes. A `SettingError` names options in place of settings.
-        rewrite: Applied to other messages.
+        rewrite: Applied to the message.
+        options: Arguments of the function that is called which are options of the command; a mapping says what else
+            to call them. None: what is wrong was not typed, and keeps its name.
     """
     try:
         yield
     except kinds as error:
-        if isinstance(error, SettingError):
-            raise InputError(error.message(option_name, " ", takes_none=False)) from error
-        raise InputError(rewrite(one_line(error))) from error
+        if options is None:
+            message = one_line(error)
+        elif isinstance(error, SettingError):
+            message = error.message(option_name, " ", takes_none=False)
+        else:
+            message = _with_options(one_line(error), options)
+        raise InputError(rewrite(message)) from error
+
+
+def _with_options(message: str, options: Sequence[str] | Mapping[str, str]) -> str:
+    """Calls arguments by their options: the one that the message begins with, and those that are no plain words."""
+    names = options if isinstance(options, Mapping) else {name: option_name(name) for name in options}
+    words = message.split(" ")
+    return " ".join(names.get(word, word) if index == 0 or "_" in word else word for index, word in enumerate(words))
 
 
 def require_packages(packages: Mapping[str, str], extra: str) -> None:
@@ -221,19 +238,6 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
 def option_name(name: str) -> str:
     """The option of an argument or setting: "token_merging_head_aggregation" becomes "--head-aggregation"."""
     return "--" + name.removeprefix(PREFIX).replace("_", "-")
-
-
-def option_names(message: str, pattern: str = PREFIX + r"(\w+)") -> str:
-    """Calls arguments by the names of their options: "token_merging_head_aggregation" becomes "--head-aggregation".
-
-    Args:
-        message: What a function of the package said.
-        pattern: How it calls its arguments; the group that matches is the name.
-
-    Returns:
-        The message for who gave options.
-    """
-    return re.sub(pattern, lambda match: option_name(match[match.lastindex or 0]), message)
 
 
 def check_device(name: str) -> torch.device:

@@ -25,7 +25,6 @@ from .common import (
     describe_merging,
     input_errors,
     load_classifier,
-    option_names,
     parse_named_values,
     with_settings,
 )
@@ -44,6 +43,7 @@ _OWN_OPTIONS = {
     "annotations": "the annotation file has an option of its own, --annotations",
     "streaming": "rows are always streamed here",
 }
+_SAMPLING_OPTIONS = ("num_frames", "sampling_rate", "strategy", "num_clips", "num_crops")
 _PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -338,7 +338,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     try:
         with (
             _progress(settings, len(examples), processes.is_main) as on_progress,
-            input_errors(ValueError, FileExistsError, rewrite=option_names),
+            input_errors(ValueError, FileExistsError),
         ):
             results = evaluate(
                 classifier.model,
@@ -401,7 +401,7 @@ def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> C
     given = {name: value for name, value in (request.sampling or {}).items() if value is not None}
     if given.get("strategy") == "uniform" or {"strategy", "sampling_rate"} <= given.keys():
         # All that a preset would say of the frames has been said: nothing need be known of the architecture.
-        with input_errors(ValueError, TypeError, rewrite=_sampling_options):
+        with input_errors(ValueError, TypeError, options=_SAMPLING_OPTIONS):
             return ClipSampling(**{"num_frames": config.num_frames, **given})
     hint = "; say it with --strategy uniform, or --strategy and --sampling-rate"
     with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol.value}: {text}{hint}"):
@@ -413,13 +413,8 @@ def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> C
         )
         if single:
             preset = replace(preset, num_clips=1, num_crops=1)
-    with input_errors(ValueError, TypeError, rewrite=_sampling_options):
+    with input_errors(ValueError, TypeError, options=_SAMPLING_OPTIONS):
         return ClipSampling(**{**preset.to_dict(), **given})
-
-
-def _sampling_options(message: str) -> str:
-    """Calls fields of `ClipSampling` by the names of their options."""
-    return option_names(message, r"`(\w+)`")
 
 
 def load_examples(request: Request, name: str, split: str, classifier: Classifier) -> Examples:

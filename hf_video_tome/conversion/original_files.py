@@ -117,7 +117,10 @@ def load_original_checkpoint(path: str | Path, key: str | None = None) -> Origin
             return OriginalCheckpoint({str(name): value for name, value in content.items()}, unused, settings)
         step = steps.pop(0) if steps else _find_weights(path, content, prefix)
         if not isinstance(content.get(step), Mapping):
-            raise ConversionError(f"{path} has no weights at key {prefix}{step}: {_describe(content, prefix)}")
+            raise ConversionError(
+                f"key must be an entry with weights, got {prefix}{step}: {path} has none there; "
+                f"{_describe(content, prefix)}"
+            )
         for name, value in content.items():
             if name != step:
                 unused[f"{prefix}{name}"] = _describe_rest(str(name), value)
@@ -223,7 +226,7 @@ def _find_weights(path: Path, content: Mapping[Any, Any], prefix: str) -> str:
     if len(keys) != 1:
         problem = f"has weights under {' and '.join(keys)}" if keys else f"has none of {', '.join(STATE_DICT_KEYS)}"
         raise ConversionError(
-            f"{path} {problem}: say with key which of its entries holds the weights; {_describe(content, prefix)}"
+            f"key must be the entry with the weights: {path} {problem}; {_describe(content, prefix)}"
         )
     return keys[0]
 

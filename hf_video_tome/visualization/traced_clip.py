@@ -114,7 +114,7 @@ class TracedClip:
         slots, rows, columns = tokens.shape
         token = int(tokens[frame * slots // num_frames, y * rows // height, x * columns // width])
         if token < 0:
-            raise ValueError(f"the token at frame {frame}, x {x}, y {y} was dropped")
+            raise ValueError(f"frame, x and y must be of a token that was not dropped, got {frame}, {x} and {y}")
         return token
 
     def largest(self, count: int, layer: int = -1) -> list[int]:
@@ -158,7 +158,7 @@ class TracedClip:
             count = self.trace.layer_sizes[layer].shape[1]
             prefix = self.geometry.layout.num_prefix_tokens
             raise ValueError(
-                f"a token that holds places of the clip must be in {prefix} to {count - 1} after this layer, got "
+                f"token must be in {prefix} to {count - 1}, which hold patches of the clip after this layer, got "
                 f"{token}"
             )
         frames_per_slot = self.frames.shape[0] // len(held)

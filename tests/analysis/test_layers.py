@@ -98,7 +98,7 @@ def test_a_study_does_not_depend_on_batches_or_on_what_ran_before(transform) -> 
 
 
 def test_nothing_to_merge_is_refused(transform) -> None:
-    with pytest.raises(ValueError, match="token_merging_r must remove tokens"):
+    with pytest.raises(ValueError, match="r must be one that removes tokens"):
         study_layers(make_model(), transform, make_clips(2), {"r": 0})
 
 

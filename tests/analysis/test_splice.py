@@ -200,7 +200,7 @@ def test_a_region_that_nothing_can_merge_across_is_refused(region: str, scope: s
 
 
 def test_nothing_to_merge_is_refused(transform) -> None:
-    with pytest.raises(ValueError, match="token_merging_r must remove tokens"):
+    with pytest.raises(ValueError, match="r must be one that removes tokens"):
         study(make_model(), transform, make_clips(4), settings={"r": 0})
 
 

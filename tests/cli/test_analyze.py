@@ -179,7 +179,7 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
         (["confusion", *DIGITS, "--schedule", "rising"], "--schedule must be one of"),
         (["accuracy", *DIGITS, "--schedule", "rising"], "--schedule must be one of"),
         (["accuracy", *DIGITS, "--mode", "merge", "--mode", "melt"], "--mode must be one of"),
-        (["accuracy", *DIGITS, "--r", "-3"], "--r must be a number of tokens >= 0"),
+        (["accuracy", *DIGITS, "--r", "-3"], "--r must be an int >= 0, a share"),
         (["accuracy", *DIGITS, "--r", "8,8"], "--r must be a number or a share here"),
         (["accuracy", *DIGITS, "--r", "0"], "--r must be more than 0 at least once"),
         (["splice", *DIGITS, "--share", "2"], "--share must be between 0 and 1, both excluded, got 2"),
@@ -215,14 +215,18 @@ def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
         ("accuracy", ["--r", "40"], "--r must be at most 32"),
         ("accuracy", ["--benchmark", "nowhere"], "--benchmark: No such file or directory: nowhere"),
         ("accuracy", ["--scope", "frame", "--mode", "hybrid"], "--threshold must be a number"),
-        ("accuracy", ["--position", "centroid"], "--position goes with vjepa2 only, not with videomae"),
+        (
+            "accuracy",
+            ["--position", "centroid"],
+            "--position must be left out for videomae (it goes with vjepa2 only)",
+        ),
         ("confusion", ["--r", "0"], "--r must be more than 0"),
         ("confusion", ["--task", "verb"], "--task must be one of label, got 'verb'"),
         ("confusion", ["--split", "weekend"], "weekend"),
         ("layers", ["--r", "0"], "--r must be more than 0"),
         ("layers", ["--strategy", "uniform", "--sampling-rate", "2"], "--sampling-rate"),
         ("splice", ["--share", "0.001"], "--share must leave tubelets of both clips"),
-        ("splice", ["--region", "time", "--scope", "frame"], "--region must be another than 'time' with --scope"),
+        ("splice", ["--region", "time", "--scope", "frame"], "--region must be another with --scope 'frame'"),
     ],
 )
 def test_what_does_not_go_with_the_model_is_said_before_a_clip_is_read(
@@ -292,7 +296,7 @@ def test_the_input_is_looked_at_before_earlier_results(tmp_path, capsys) -> None
     (tmp_path / "layers.json").write_text("{}")
     command = ["analyze", "layers", DIGITS[0], "--output", str(tmp_path), "--dataset"]
     assert run([*command, "imagenet"]) == 2
-    assert "--dataset: `name` must be one of" in capsys.readouterr().err
+    assert "--dataset: name must be one of" in capsys.readouterr().err
     assert run([*command, "moving-digits"]) == 2
     assert "has a layers.json already" in capsys.readouterr().err
 

@@ -363,7 +363,11 @@ def test_files_that_are_none_are_refused(tmp_path: Path, capsys: pytest.CaptureF
         ([1, 2], [], ["holds a list"]),
         ({"optimizer": {}, "epoch": 3}, [], ["has none of model_state", "--key", "optimizer (dict), epoch (int)"]),
         ({"model": {"x": torch.zeros(1)}, "module": {"x": torch.zeros(1)}}, [], ["under model and module", "--key"]),
-        ({"model": {"x": torch.zeros(1)}}, ["--key", "teacher"], ["no weights at --key teacher", "model (dict)"]),
+        (
+            {"model": {"x": torch.zeros(1)}},
+            ["--key", "teacher"],
+            ["--key must be an entry with weights, got teacher", "model (dict)"],
+        ),
         ({"model": {}}, [], ["has none of", "it holds nothing"]),
     ],
     ids=["list", "no weights", "two", "key", "empty"],

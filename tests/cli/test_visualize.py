@@ -106,7 +106,7 @@ def test_a_note_where_nothing_is_merged(video: Path, capsys: pytest.CaptureFixtu
         (["--at", "3,4"], "--at must be a frame, a column and a row such as 8,24,24, got '3,4'"),
         (["--at", "16,0,0"], "--at: the frame must be in 0 to 15"),
         (["--at", "0,48,0"], "--at: x must be in 0 to 47"),
-        (["--token", "60"], "--token: a token that holds places of the clip must be in 0 to 59 after this layer"),
+        (["--token", "60"], "--token must be in 0 to 59, which hold patches of the clip"),
         (["--layer", "7"], "--layer must be 0 (before the first layer) to 6 (after the last), got 7"),
         (["--outline", "17", "--scale", "4"], "--outline must be at most 16 (half of a patch as drawn), got 17"),
         (["--per-layer", "--layer", "3"], "--per-layer shows all layers"),
@@ -153,7 +153,7 @@ def test_files_that_cannot_be_read(workplace: Path, capsys: pytest.CaptureFixtur
 def test_a_dropped_place_cannot_be_drawn_alone(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = [option for x in range(4, 48, 8) for option in ("--at", f"0,{x},4")]
     assert run(["visualize", str(video), "--r", "46", "--mode", "drop", "--output", "a.gif", *places]) == 2
-    assert "was dropped" in capsys.readouterr().err
+    assert "--at: the frame, x and y must be of a token that was not dropped" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_is_noticed_before_the_model_is_loaded(tmp_path, capsys) -> None:

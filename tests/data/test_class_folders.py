@@ -52,7 +52,7 @@ def test_what_a_killed_writer_leaves_behind_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_hidden_files_is_empty(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"`data_dir`: the class folder '.*run' holds no video file"):
+    with pytest.raises(ValueError, match=r"data_dir: the class folder '.*run' holds no video file"):
         load_all(make(tmp_path / "data", "run/.a.mp4"))
 
 
@@ -198,14 +198,14 @@ def test_names_that_are_not_utf8(tmp_path: Path, name: bytes) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
-    with pytest.raises(ValueError, match="`data_dir`: there is no class folder in"):
+    with pytest.raises(ValueError, match="data_dir: there is no class folder in"):
         load_all(root)
     make(root, "run/a.mp4")
     (root / "sit").mkdir()
     (root / "sit" / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"`data_dir`: the class folder '.*sit' holds no video file"):
+    with pytest.raises(ValueError, match=r"data_dir: the class folder '.*sit' holds no video file"):
         load_all(root)
-    with pytest.raises(ValueError, match=r"`split` must be one of validation \(in .*\), got 'test'"):
+    with pytest.raises(ValueError, match=r"split must be one of validation \(in .*\), got 'test'"):
         load("class-folders", "test", root)
 
 

@@ -74,7 +74,7 @@ def test_random_clips_follow_the_generator(video_files):
     sampling = ClipSampling(4, 2, "random", num_clips=2)
     clips = read_clips(video_files["h264.mp4"], sampling, rng=np.random.default_rng(3))
     assert numbers(clips) == sampling.sample(NUM_FRAMES, np.random.default_rng(3))
-    with pytest.raises(TypeError, match="`rng`"):
+    with pytest.raises(TypeError, match="rng"):
         read_clips(video_files["h264.mp4"], sampling)
 
 
@@ -98,9 +98,9 @@ def test_every_kind_of_source(video_files, tmp_path):
 
 
 def test_wrong_arguments(video_files):
-    with pytest.raises(TypeError, match="`sampling` must be a ClipSampling, got 16"):
+    with pytest.raises(TypeError, match="sampling must be a ClipSampling, got 16"):
         read_clips(video_files["h264.mp4"], 16)
-    with pytest.raises(TypeError, match=r"`segment` must be a VideoSegment or None, got \(1, 2\)"):
+    with pytest.raises(TypeError, match=r"segment must be a VideoSegment or None, got \(1, 2\)"):
         read_clips(video_files["h264.mp4"], ClipSampling(4), segment=(1, 2))
 
 
@@ -206,11 +206,11 @@ def test_a_segment_of_a_cut_file_is_read_whole_or_not_at_all(video_files, name):
 @pytest.mark.parametrize(
     ("start", "stop", "error", "message"),
     [
-        (-1, 2, ValueError, "`start` must be finite and 0 or more"),
-        (float("nan"), 2, ValueError, "`start` must be finite"),
-        (2, 2, ValueError, r"`stop` must be finite and above `start` \(2 s\), got 2"),
-        (0, float("inf"), ValueError, "`stop` must be finite"),
-        ("0", 1, TypeError, "`start` must be a number of seconds, got '0'"),
+        (-1, 2, ValueError, "start must be finite and 0 or more"),
+        (float("nan"), 2, ValueError, "start must be finite"),
+        (2, 2, ValueError, r"stop must be finite and above start \(2 s\), got 2"),
+        (0, float("inf"), ValueError, "stop must be finite"),
+        ("0", 1, TypeError, "start must be a number of seconds, got '0'"),
     ],
 )
 def test_segments_are_validated(start, stop, error, message):

@@ -166,14 +166,14 @@ def test_missing_folder(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"path": 3}, TypeError, "`path` must be a folder's path, got 3"),
-        ({"start": -1}, ValueError, "`start` must be 0 or more, got -1"),
-        ({"start": 1.0}, TypeError, "`start` must be an integer, got 1.0"),
-        ({"stop": 1}, ValueError, r"`stop` must be above `start` \(1\), got 1"),
-        ({"stop": True}, TypeError, "`stop` must be an integer, got True"),
-        ({"fps": 0}, ValueError, "`fps` must be a finite number above 0"),
+        ({"path": 3}, TypeError, "path must be a folder's path, got 3"),
+        ({"start": -1}, ValueError, "start must be 0 or more, got -1"),
+        ({"start": 1.0}, TypeError, "start must be an integer, got 1.0"),
+        ({"stop": 1}, ValueError, r"stop must be above start \(1\), got 1"),
+        ({"stop": True}, TypeError, "stop must be an integer, got True"),
+        ({"fps": 0}, ValueError, "fps must be a finite number above 0"),
         *(
-            ({"pattern": pattern}, ValueError, "`pattern` must be a file name ending in .jpg, .jpeg, .png with one")
+            ({"pattern": pattern}, ValueError, "pattern must be a file name ending in .jpg, .jpeg, .png with one")
             for pattern in ("a.jpg", "{}{}.jpg", "{name}.jpg", "{:,}.jpg", "{:+d}.jpg", "{}.mp4", "a/{}.jpg", "{", 3)
         ),
     ],

@@ -108,9 +108,9 @@ def test_byte_order_mark(root: Path) -> None:
     [
         ({"id": "1"}, "validation.json: must hold a list of entries"),
         ([], "validation.json: must hold a list of entries"),
-        ([SOMETHING_VALIDATION[0], {"template": "x"}], "validation.json, entry 2: must have an `id`"),
-        ([SOMETHING_VALIDATION[0], "x"], "validation.json, entry 2: must have an `id`, got 'x'"),
-        ([SOMETHING_VALIDATION[0], {"id": "2"}], r"entry 2 \(id 2\): `template` must be text, got None"),
+        ([SOMETHING_VALIDATION[0], {"template": "x"}], "validation.json, entry 2: must have an id"),
+        ([SOMETHING_VALIDATION[0], "x"], "validation.json, entry 2: must have an id, got 'x'"),
+        ([SOMETHING_VALIDATION[0], {"id": "2"}], r"entry 2 \(id 2\): template must be text, got None"),
         (
             [SOMETHING_VALIDATION[0], {"id": "2", "template": "Eating [something]"}],
             r"entry 2 \(id 2\): unknown template 'Eating \[something\]'; .*labels.json has 3 others",
@@ -131,5 +131,5 @@ def test_missing_or_broken_files_are_named(root: Path) -> None:
     with pytest.raises(ValueError, match=r"validation.json, line 2: not JSON"):
         validation(root)
     (root / "labels.json").unlink()
-    with pytest.raises(FileNotFoundError, match=f"`labels`: no {OFFICIAL}labels.json or labels.json in"):
+    with pytest.raises(FileNotFoundError, match=f"labels: no {OFFICIAL}labels.json or labels.json in"):
         validation(root)

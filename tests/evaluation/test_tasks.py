@@ -86,11 +86,9 @@ def test_a_label_without_a_name_is_its_index_in_its_task() -> None:
 def test_logits_of_something_else_are_refused() -> None:
     config = VideoMAEConfig(num_labels=4)
     for shape in ((5,), (1, 4), ()):
-        with pytest.raises(
-            ValueError, match=r"`logits` must have the shape \(num_labels,\) = \(4,\) of one clip, got"
-        ):
+        with pytest.raises(ValueError, match=r"logits must have the shape \(num_labels,\) = \(4,\) of one clip, got"):
             predict_labels(torch.zeros(shape), config)
-    with pytest.raises(ValueError, match="`top_k` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         predict_labels(torch.zeros(4), config, top_k=0)
 
 

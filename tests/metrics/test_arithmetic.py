@@ -160,13 +160,13 @@ def test_standard_errors_agree_with_repeated_draws():
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([[0.0, np.nan], [1.0, 2.0]], r"`scores` must be finite .* 1 of 2 samples .* sample 0, which has NaN"),
+        ([[0.0, np.nan], [1.0, 2.0]], r"scores must be finite .* 1 of 2 samples .* sample 0, which has NaN"),
         ([[0.0, 1.0], [np.inf, 2.0]], "sample 1, which has inf"),
         ([[-np.inf, -np.inf]], "sample 0, which has only -inf"),
-        ([0.0, 1.0], r"`scores` must be scores of the shape \(samples, classes\).* got \(2,\)"),
+        ([0.0, 1.0], r"scores must be scores of the shape \(samples, classes\).* got \(2,\)"),
         (np.zeros((0, 3)), r"none of them 0, got \(0, 3\)"),
-        ([[1.0], [1.0, 2.0]], "`scores` must be scores, as many for every sample"),
-        ([["a", "b"]], "`scores` must be scores, got an array of <U1"),
+        ([[1.0], [1.0, 2.0]], "scores must be scores, as many for every sample"),
+        ([["a", "b"]], "scores must be scores, got an array of <U1"),
     ],
 )
 def test_malformed_scores(scores, message):
@@ -177,11 +177,11 @@ def test_malformed_scores(scores, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 3], "`labels` must be class ids from 0 to 2, got 3 for sample 1"),
-        ([-1, 0], "`labels` must be class ids from 0 to 2, got -1 for sample 0"),
-        ([0], "`labels` must be of as many samples as the other input, 2, got 1"),
-        ([[0, 1]], r"`labels` must be class ids of the shape \(samples,\), at least one, got \(1, 2\)"),
-        ([0.0, 1.0], "`labels` must be class ids, which are integers, got an array of float64"),
+        ([0, 3], "labels must be class ids from 0 to 2, got 3 for sample 1"),
+        ([-1, 0], "labels must be class ids from 0 to 2, got -1 for sample 0"),
+        ([0], "labels must be of as many samples as the other input, 2, got 1"),
+        ([[0, 1]], r"labels must be class ids of the shape \(samples,\), at least one, got \(1, 2\)"),
+        ([0.0, 1.0], "labels must be class ids, which are integers, got an array of float64"),
         ([True, False], "integers, got an array of bool"),
     ],
 )
@@ -202,8 +202,8 @@ def test_what_is_no_probability():
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([0, 0], r"`references` must be class ids of the shape \(samples, 2\), one per group, got \(2,\)"),
-        ([[0, 0]], "`references` must be of as many samples as the other input, 2, got 1"),
+        ([0, 0], r"references must be class ids of the shape \(samples, 2\), one per group, got \(2,\)"),
+        ([[0, 0]], "references must be of as many samples as the other input, 2, got 1"),
         ([[2, 1], [2, 2]], r"`references\[:, 1\]` must be class ids from 0 to 1, got 2 for sample 1"),
     ],
 )
@@ -214,18 +214,18 @@ def test_malformed_group_ids(ids, message):
 
 @pytest.mark.parametrize("k", [0, 4, 1.0, True, "1", [], [1, 9]])
 def test_malformed_k(k):
-    with pytest.raises(ValueError, match="`k` must be"):
+    with pytest.raises(ValueError, match="k must be"):
         columns.check_k(k, 3, "classes")
 
 
 @pytest.mark.parametrize("groups", [{}, {"action": 3}, {"verb": 0}, {"": 3}, {"verb": 1.5}, [3], {"verb": 4}])
 def test_malformed_label_groups(groups):
-    with pytest.raises(ValueError, match="`label_groups` must"):
+    with pytest.raises(ValueError, match="label_groups must"):
         columns.to_group_scores(np.zeros((2, 3)), groups)
 
 
 def test_ranked_ids_name_no_class_twice():
-    with pytest.raises(ValueError, match=r"`ids` must not name a class twice, but sample 1 has \[2, 2\]"):
+    with pytest.raises(ValueError, match=r"ids must not name a class twice, but sample 1 has \[2, 2\]"):
         columns.to_ranked_ids([[0, 1], [2, 2]], name="ids")
 
 

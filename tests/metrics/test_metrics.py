@@ -274,7 +274,7 @@ def test_loaded_and_imported_metrics_agree(metric):
 
 
 def test_metric_path_names_the_metrics():
-    with pytest.raises(ValueError, match=r"`name` must be one of 'action_accuracy', .* got 'TopKAccuracy'"):
+    with pytest.raises(ValueError, match=r"name must be one of 'action_accuracy', .* got 'TopKAccuracy'"):
         metrics.metric_path("TopKAccuracy")
 
 
@@ -294,13 +294,13 @@ def test_malformed_predictions(metric):
     broken[3, 1] = np.nan
     refuse(r"`predictions.*` must be finite .* sample 3, which has NaN", predictions=broken)
     refuse(
-        "`predictions` must not have missing values, got 1",
+        "predictions must not have missing values, got 1",
         predictions=[[None, *predictions[0][1:]]] * 1 + predictions[1:].tolist(),
     )
     refuse("same number of values for every sample, got from 1 to", predictions=[[1.0], *predictions[1:].tolist()])
-    refuse("`predictions` must have at least one sample, got none", predictions=[], references=[])
+    refuse("predictions must have at least one sample, got none", predictions=[], references=[])
     refuse("Mismatch in the number of predictions", references=references[1:])
-    with pytest.raises(ValueError, match=r"`config_name` must be one of 'default'.*, got 'other'"):
+    with pytest.raises(ValueError, match=r"config_name must be one of 'default'.*, got 'other'"):
         metric("other")
 
 
@@ -322,27 +322,27 @@ def refuse(metric, message, predictions, references, **arguments):
 
 def test_arguments_that_do_not_fit():
     scores, labels = samples()
-    refuse(TopKAccuracy(), "`k` must be integers from 1 to the 8 classes, got 9", scores, labels, k=[1, 9])
+    refuse(TopKAccuracy(), "k must be integers from 1 to the 8 classes, got 9", scores, labels, k=[1, 9])
     refuse(TopKAccuracy("ranked"), "to the 2 class ids of each prediction, got 5", [[0, 1]], [1])
-    refuse(TopKAccuracy("ranked"), "`predictions` must not name a class twice", [[1, 1]], [1], k=1)
-    refuse(PerClassAccuracy(), "`num_classes` must be the 8 of the scores, got 9", scores, labels, num_classes=9)
-    refuse(PerClassAccuracy("ids"), "`num_classes` must be given with the config 'ids'", labels, labels)
-    refuse(PerClassAccuracy("ids"), "`num_classes` must be an integer", labels, labels, num_classes=0)
-    refuse(PerClassAccuracy("ids"), "`predictions` must be class ids from 0 to 3", [0, 4], [0, 1], num_classes=4)
-    refuse(Agreement(), r"`references` must have the shape of `predictions`, \(60, 8\)", scores, scores[:, :7])
-    refuse(Agreement("ids"), "`kl_divergence` must be False", labels, labels, kl_divergence=True)
-    refuse(Agreement("ids"), "`from_probabilities` must be False", labels, labels, from_probabilities=True)
-    refuse(Agreement(), "`references` must be probabilities", [[0.5, 0.5]], [[1.0, 1.0]], from_probabilities=True)
-    refuse(Agreement("reference_ids"), "`references` must be class ids from 0 to 7, got 8", scores[:1], [8])
-    refuse(NegativeLogLikelihood(), "`predictions` must be probabilities", scores, labels, from_probabilities=True)
+    refuse(TopKAccuracy("ranked"), "predictions must not name a class twice", [[1, 1]], [1], k=1)
+    refuse(PerClassAccuracy(), "num_classes must be the 8 of the scores, got 9", scores, labels, num_classes=9)
+    refuse(PerClassAccuracy("ids"), "num_classes must be given with the config 'ids'", labels, labels)
+    refuse(PerClassAccuracy("ids"), "num_classes must be an integer", labels, labels, num_classes=0)
+    refuse(PerClassAccuracy("ids"), "predictions must be class ids from 0 to 3", [0, 4], [0, 1], num_classes=4)
+    refuse(Agreement(), r"references must have the shape of predictions, \(60, 8\)", scores, scores[:, :7])
+    refuse(Agreement("ids"), "kl_divergence must be False", labels, labels, kl_divergence=True)
+    refuse(Agreement("ids"), "from_probabilities must be False", labels, labels, from_probabilities=True)
+    refuse(Agreement(), "references must be probabilities", [[0.5, 0.5]], [[1.0, 1.0]], from_probabilities=True)
+    refuse(Agreement("reference_ids"), "references must be class ids from 0 to 7, got 8", scores[:1], [8])
+    refuse(NegativeLogLikelihood(), "predictions must be probabilities", scores, labels, from_probabilities=True)
 
 
 def test_action_arguments_that_do_not_fit():
     scores, labels = action_samples()
     groups = {"label_groups": GROUPS}
-    refuse(ActionAccuracy(), "`label_groups` must be given", scores, labels)
-    refuse(ActionAccuracy(), "`label_groups` must add up to the 14 scores", scores, labels, label_groups={"verb": 6})
-    refuse(ActionAccuracy(), "`label_groups` must map names", scores, labels, label_groups={"action": 14})
+    refuse(ActionAccuracy(), "label_groups must be given", scores, labels)
+    refuse(ActionAccuracy(), "label_groups must add up to the 14 scores", scores, labels, label_groups={"verb": 6})
+    refuse(ActionAccuracy(), "label_groups must map names", scores, labels, label_groups={"action": 14})
     refuse(ActionAccuracy(), "to the 6 classes of the smallest group, got 7", scores, labels, k=7, **groups)
     refuse(ActionAccuracy(), r"shape \(samples, 2\), one per group", scores, labels[:, :1], **groups)
     refuse(
@@ -354,7 +354,7 @@ def test_action_arguments_that_do_not_fit():
         **groups,
     )
     ids = np.zeros((60, 2, 1), dtype=int)
-    refuse(ActionAccuracy("ranked"), "`predictions` must be class ids of the shape", ids[:, :1], labels, k=1, **groups)
+    refuse(ActionAccuracy("ranked"), "predictions must be class ids of the shape", ids[:, :1], labels, k=1, **groups)
     refuse(ActionAccuracy("ranked"), "to the 1 class ids of each prediction", ids, labels, **groups)
     refuse(
         ActionAccuracy("ranked"),
@@ -365,13 +365,13 @@ def test_action_arguments_that_do_not_fit():
         **groups,
     )
     refuse(
-        ActionAccuracy("ranked"), "`from_probabilities` must be False", ids, labels, from_probabilities=True, **groups
+        ActionAccuracy("ranked"), "from_probabilities must be False", ids, labels, from_probabilities=True, **groups
     )
 
 
 def test_a_metric_works_again_after_an_error():
     scores, labels = samples()
     metric = TopKAccuracy()
-    with pytest.raises(ValueError, match="`k` must be"):
+    with pytest.raises(ValueError, match="k must be"):
         metric.compute(predictions=scores, references=labels, k=0)
     assert metric.compute(predictions=scores[:3], references=scores[:3].argmax(axis=1))["top_1_accuracy"] == 1

@@ -261,13 +261,13 @@ def test_named_heads_take_the_order_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("heads", "given", "message"),
     [
-        ({"head": 5}, {"verb": 2, "noun": 2}, "`label_groups` .* head of the checkpoint, 5, got verb=2,noun=2 = 4"),
-        ({"head0": 5, "head1": 3}, None, "`label_groups` must say which head is for verbs"),
-        ({"head0": 3, "head1": 5}, {"verb": 3}, "`label_groups` must name a task for each head"),
-        ({"head0": 3, "head1": 5}, {}, "`label_groups` must name a task for each head.* got none"),
-        ({"head0": 3, "head1": 5}, {"verb": 3, "noun": 4}, "`label_groups` must be as the heads are"),
-        ({"head_verb": 3, "head_noun": 5}, {"a": 3, "b": 5}, "`label_groups` must name the tasks of the heads"),
-        ({"head0": 3, "head1": 5, "head2": 1}, None, "`label_groups` must say what the heads are for"),
+        ({"head": 5}, {"verb": 2, "noun": 2}, "label_groups .* head of the checkpoint, 5, got verb=2,noun=2 = 4"),
+        ({"head0": 5, "head1": 3}, None, "label_groups must say which head is for verbs"),
+        ({"head0": 3, "head1": 5}, {"verb": 3}, "label_groups must name a task for each head"),
+        ({"head0": 3, "head1": 5}, {}, "label_groups must name a task for each head.* got none"),
+        ({"head0": 3, "head1": 5}, {"verb": 3, "noun": 4}, "label_groups must be as the heads are"),
+        ({"head_verb": 3, "head_noun": 5}, {"a": 3, "b": 5}, "label_groups must name the tasks of the heads"),
+        ({"head0": 3, "head1": 5, "head2": 1}, None, "label_groups must say what the heads are for"),
         ({"head": 3, "head_verb": 5}, None, "the heads must be one, or verb and noun, or counted from 0"),
         ({"head.1": 3, "head.3": 5}, None, "the heads must be one, or verb and noun, or counted from 0"),
         ({}, None, "no classifier"),
@@ -352,12 +352,12 @@ def test_weights_that_do_not_fit_are_refused_by_their_original_names(
         (
             "videomae",
             {"num_attention_heads": 3},
-            "`num_attention_heads` must divide the width of the model, 128, got 3",
+            "num_attention_heads must divide the width of the model, 128, got 3",
         ),
-        ("videomae", {"num_frames": 5}, "`num_frames` must be a multiple of 2"),
-        ("videomae", {"image_size": 40}, "`image_size` must be a multiple of 16"),
-        ("timesformer", {"num_frames": 8}, "`num_frames` must be 4, as the weights say, got 8"),
-        ("timesformer", {"image_size": 224}, "`image_size` must be 32, as the weights say, got 224"),
+        ("videomae", {"num_frames": 5}, "num_frames must be a multiple of 2"),
+        ("videomae", {"image_size": 40}, "image_size must be a multiple of 16"),
+        ("timesformer", {"num_frames": 8}, "num_frames must be 4, as the weights say, got 8"),
+        ("timesformer", {"image_size": 224}, "image_size must be 32, as the weights say, got 224"),
         ("vivit", {}, "the architecture must be one of motionformer, timesformer, videomae"),
     ],
 )
@@ -428,9 +428,9 @@ def test_motionformer_goes_the_same_way() -> None:
     assert all(torch.equal(tensor, expected.state_dict[name]) for name, tensor in converted.state_dict.items())
     strange = convert("motionformer", original | {"gate": torch.zeros(1)}, num_attention_heads=3)
     assert strange.unknown == ["gate"]
-    with pytest.raises(ConversionError, match=re.escape("`num_frames` must be 8, as the weights say, got 16")):
+    with pytest.raises(ConversionError, match=re.escape("num_frames must be 8, as the weights say, got 16")):
         convert("motionformer", original, num_attention_heads=3, num_frames=16)
-    with pytest.raises(ConversionError, match="`num_attention_heads` must divide the width"):
+    with pytest.raises(ConversionError, match="num_attention_heads must divide the width"):
         convert("motionformer", original)
 
 

@@ -279,7 +279,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
     fewer = save_contact_sheet(tmp_path / "few.png", frames[0], {"r": trace}, geometry, max_frames=2)
     with Image.open(fewer) as picture:
         assert picture.width < sizes[1][0]
-    with pytest.raises(ValueError, match="`max_frames` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_frames must be at least 1, got 0"):
         save_contact_sheet(tmp_path / "none.png", frames[0], {"r": trace}, geometry, max_frames=0)
 
 

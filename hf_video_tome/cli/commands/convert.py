@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..common import InputError, JsonOption, input_errors, option_names, quiet_transformers
+from ..common import InputError, JsonOption, input_errors, quiet_transformers
 from ..printing import print_fields, print_line, print_note, print_table, write_json
 
 if TYPE_CHECKING:
     from ...conversion.state_dict import ConvertedCheckpoint
 
+_OPTIONS = ("key", "num_frames", "image_size", "num_attention_heads", "label_groups")
 HELP = """Convert a checkpoint of an original implementation into a folder for from_pretrained.
 
 ARCHITECTURE is videomae, timesformer or motionformer; ORIGINAL a .pth, .pyth, .pt or .safetensors file of its original
@@ -112,9 +113,9 @@ def command(
         raise InputError(f"ARCHITECTURE must be one of {', '.join(known)}, got {architecture!r}")
     _check_out(out, overwrite)
     sizes = None if label_groups is None else parse_label_groups(label_groups)
-    with input_errors(ConversionError, OSError, rewrite=_option_names):
+    with input_errors(ConversionError, OSError, options=_OPTIONS):
         checkpoint = load_original_checkpoint(original, key)
-    with input_errors(ConversionError, rewrite=lambda text: f"{original}: {_option_names(text)}"):
+    with input_errors(ConversionError, rewrite=lambda text: f"{original}: {text}", options=_OPTIONS):
         converted = convert_original_state_dict(
             architecture,
             checkpoint.state_dict,
@@ -141,12 +142,6 @@ def command(
         _print(summary)
         if not labels:
             print_note("the labels have no names: give them with --labels")
-
-
-def _option_names(message: str) -> str:
-    """Calls arguments by the names of their options."""
-    names = "num_frames|image_size|num_attention_heads|label_groups"
-    return option_names(message, rf"`({names}|key)`|\b({names})\b")
 
 
 def parse_label_groups(text: str) -> dict[str, int]:

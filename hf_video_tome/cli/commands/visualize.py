@@ -30,6 +30,7 @@ from .classify import decisions, print_decisions
 if TYPE_CHECKING:
     from ...visualization import TracedClip
 
+_OPTIONS = {"frame": "--at: the frame", "x": "--at: x", "y": "--at: y", "token": "--token", "outline": "--outline"}
 HELP = """Draw the tokens that a model merged or dropped on the clip, as a film or a picture.
 
 Each token fills all that it stands for, over all frames. The suffix of --output decides: .mp4 (or .webm, .mov, .mkv)
@@ -197,7 +198,7 @@ def command(
     with input_errors(ValueError, torch.OutOfMemoryError, rewrite=lambda text: f"{file}: {text}"):
         clip = trace_clip(classifier.model, loaded, classifier.transform, name=Path(classifier.name).name)
     drawn = clip.num_layers if layer is None else layer
-    with input_errors(ValueError, rewrite=_option_names):
+    with input_errors(ValueError, options=_OPTIONS):
         only = _choose(clip, drawn, token or [], largest, places)
         chosen = [_extent(clip, number, drawn) for number in only or ()]
         size: dict[str, Any] = {"fill": fill.value, "outline": outline, "scale": scale}
@@ -283,17 +284,3 @@ def _extent(clip: TracedClip, token: int, layer: int) -> dict[str, int]:
 
 def _many(number: int, one: str, more: str) -> str:
     return f"{number} {one if number == 1 else more}"
-
-
-def _option_names(message: str) -> str:
-    """Calls arguments by the names of their options."""
-    for name, option in (
-        ("`frame`", "--at: the frame"),
-        ("`x`", "--at: x"),
-        ("`y`", "--at: y"),
-        ("`outline`", "--outline"),
-    ):
-        message = message.replace(name, option)
-    if message.startswith("a token that holds"):
-        return f"--token: {message}"
-    return f"--at: {message}" if message.startswith("the token at") else message

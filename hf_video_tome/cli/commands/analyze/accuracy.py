@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .... import loading
+from ....merging.setting_error import SettingError
 from ...common import (
     Classifier,
     Dtype,
@@ -16,7 +18,6 @@ from ...common import (
     input_errors,
     load_classifier,
     make_folder,
-    option_names,
     print_busy,
     read_benchmark,
     read_evaluation,
@@ -32,7 +33,6 @@ from .inputs import (
     evaluated,
     load_evaluated,
     make_request,
-    with_dashes,
 )
 from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
@@ -143,7 +143,7 @@ def command(
     def grid(classifier: Classifier) -> list[dict[str, Any]]:
         config: Any = classifier.model.config
         with_settings(config, common)
-        with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
+        with input_errors(ValueError, options=("r",)):
             found = setting_grid(config, values, modes, schedules, common)
         take_speed_ups(config, found, chosen_dtype.value)  # rather now than after all of the evaluation
         return found
@@ -180,7 +180,7 @@ def command(
         if measured is not None or rounds != 0:
             for number, settings in enumerate(resolved):  # a mode, say, that nobody has registered here
                 where = f"--evaluation {evaluation}: settings[{number}]"
-                with input_errors(loading.SettingsError, rewrite=lambda text, where=where: f"{where}: {text}"):  # type: ignore[misc]
+                with _errors_in(where):
                     loading.with_settings(classifier.model.config, settings)
         take_speed_ups(classifier.model.config, resolved, results["run"]["dtype"])
     speed_ups, conditions_of_speed = taken or (None, None)
@@ -233,6 +233,11 @@ def command(
     )
     if failed:
         raise typer.Exit(2)
+
+
+def _errors_in(where: str) -> AbstractContextManager[None]:
+    """Settings of a file have the names that they have there."""
+    return input_errors(SettingError, loading.SettingsError, rewrite=lambda text: f"{where}: {text}", options=None)
 
 
 def _one_r(text: str) -> int | float:

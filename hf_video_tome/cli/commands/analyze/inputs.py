@@ -20,7 +20,6 @@ from ...common import (
     input_errors,
     load_classifier,
     option_name,
-    option_names,
     with_settings,
 )
 from ...evaluation import (
@@ -228,7 +227,7 @@ def load(
     classifier = load_classifier(request.model, {}, request.dtype.value, choose_device(request.device))
     config: Any = classifier.model.config
     settings, changed = merging_of(given, classifier)
-    with input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))):
+    with input_errors(ValueError, options=("r", "share", "region")):
         check(changed)
     sampling = choose_sampling(request, name, classifier)
     with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
@@ -294,11 +293,3 @@ def merging_of(given: Mapping[str, Any], classifier: Classifier) -> tuple[dict[s
             f"--r must be more than 0, so that there is something to look at, got {changed.token_merging_r}"
         )
     return settings, changed
-
-
-def with_dashes(message: str) -> str:
-    """Calls arguments by the names of their options."""
-    for name in ("r", "share", "region"):
-        if message.startswith(f"{name} "):
-            return f"--{message}"
-    return message

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ....describe import describe_settings
-from ...common import Dtype, DtypeOption, ModelArgument, input_errors, make_folder, option_names, require_packages
+from ...common import Dtype, DtypeOption, ModelArgument, input_errors, make_folder, require_packages
 from ...evaluation import ClipOptions, DataOptions
 from ...merging_options import MergingOptions
 from ...option_groups import grouped_options
@@ -59,7 +59,7 @@ def command(
         progress_bar(
             f"comparing the layers on {len(loaded.clips)} clips", -(-len(loaded.clips) // run.batch_size)
         ) as advance,
-        input_errors(ValueError, rewrite=option_names),
+        input_errors(ValueError),
     ):
         study = study_layers(
             loaded.classifier.model,

@@ -15,14 +15,13 @@ from ...common import (
     ModelArgument,
     input_errors,
     make_folder,
-    option_names,
     require_packages,
 )
 from ...evaluation import ClipOptions, DataOptions
 from ...merging_options import MergingOptions
 from ...option_groups import grouped_options
 from ...printing import print_note, progress_bar
-from .inputs import load, make_request, with_dashes
+from .inputs import load, make_request
 from .options import DatasetOption, ExamplesOption, RunOptions
 from .results import OutputOptions, title_of, write_results
 
@@ -109,7 +108,7 @@ def command(
         )
     with (
         progress_bar(f"splicing {len(loaded.clips)} clips", len(loaded.clips)) as advance,
-        input_errors(ValueError, rewrite=lambda text: option_names(with_dashes(text))),
+        input_errors(ValueError, options=("r", "share", "region")),
     ):
         study = study_splices(
             loaded.classifier.model,
