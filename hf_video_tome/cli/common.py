@@ -87,15 +87,13 @@ class FrameOptions:
     strategy: Annotated[
         Strategy,
         typer.Option(
-            "--strategy",
             help="Which frames make the clip: spread over the whole video (uniform), or a run of frames in its middle "
-            "(center) or from its first frame on (start).",
+            "(center) or from its first frame on (start)."
         ),
     ] = Strategy.uniform
     sampling_rate: Annotated[
         int | None,
         typer.Option(
-            "--sampling-rate",
             metavar="N",
             min=1,
             help="Distance between two frames of the clip, in frames of the video; for center and start.",

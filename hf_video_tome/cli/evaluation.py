@@ -123,23 +123,16 @@ class DataOptions:
     """Where the videos of a data set are, and which; the commands differ in whether the data set must be given."""
 
     # As they were typed: a `Path` would take a slash out of a URL.
-    data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")] = (
-        None
-    )
+    data_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the data set lies.")] = None
     split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
+        str | None, typer.Option(metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on")
     ] = None
     annotations: Annotated[
-        str | None,
-        typer.Option(
-            "--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"
-        ),
+        str | None, typer.Option(metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir")
     ] = None
     data_option: Annotated[
         list[str] | None,
         typer.Option(
-            "--data-option",
             metavar="NAME=VALUE",
             help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
         ),
@@ -166,17 +159,12 @@ class ClipOptions:
     """Which frames make a clip, where the protocol is not to decide it."""
 
     strategy: Annotated[
-        ClipStrategy | None,
-        typer.Option("--strategy", help="Which frames make a clip.", show_default="by the protocol"),
+        ClipStrategy | None, typer.Option(help="Which frames make a clip.", show_default="by the protocol")
     ] = None
     sampling_rate: Annotated[
         int | None,
         typer.Option(
-            "--sampling-rate",
-            metavar="N",
-            min=1,
-            help="Distance between two frames of a clip.",
-            show_default="by the protocol",
+            metavar="N", min=1, help="Distance between two frames of a clip.", show_default="by the protocol"
         ),
     ] = None
 
@@ -195,8 +183,7 @@ class PassOptions:
     workers: WorkersOption = 2
     dtype: DtypeOption = Dtype.float32
     mixed_precision: Annotated[
-        MixedPrecision | None,
-        typer.Option("--mixed-precision", help="Autocast.", show_default="as accelerate launch says, else no"),
+        MixedPrecision | None, typer.Option(help="Autocast.", show_default="as accelerate launch says, else no")
     ] = None
     device: DeviceChoice = None
 

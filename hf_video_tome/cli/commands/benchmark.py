@@ -113,7 +113,6 @@ def command(
     schedule: Annotated[
         list[str] | None,
         typer.Option(
-            "--schedule",
             metavar="SCHEDULE",
             help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
             show_default="constant",
@@ -124,15 +123,13 @@ def command(
     config_option: Annotated[
         list[str] | None,
         typer.Option(
-            "--config-option",
             metavar="NAME=VALUE",
             help="Field of the config of an architecture, such as num_frames=64 or hidden_size=1024; can be given "
             "more than once.",
         ),
     ] = None,
     dtype: Annotated[
-        list[Dtype] | None,
-        typer.Option("--dtype", help="Precision; can be given more than once.", show_default="float32"),
+        list[Dtype] | None, typer.Option(help="Precision; can be given more than once.", show_default="float32")
     ] = None,
     float32_baseline: Annotated[
         bool, typer.Option("--float32-baseline", help="Measure the stock model in float32, too.")
@@ -140,7 +137,6 @@ def command(
     batch_size: Annotated[
         list[int] | None,
         typer.Option(
-            "--batch-size",
             metavar="N",
             min=1,
             help="Clips that go through the model together; can be given more than once.",
@@ -150,7 +146,6 @@ def command(
     attn_implementation: Annotated[
         list[str] | None,
         typer.Option(
-            "--attn-implementation",
             metavar="NAME",
             help="Attention of the models that merge: sdpa, eager, flex_attention, flash_attention_2; can be given "
             "more than once. Stock models that have it are measured with it, too.",
@@ -164,20 +159,19 @@ def command(
         ),
     ] = False,
     device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if any.")
+        str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if any.")
     ] = "auto",
     threads: Annotated[
-        int | None,
-        typer.Option("--threads", metavar="N", min=1, help="CPU threads.", show_default="as torch chooses"),
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads.", show_default="as torch chooses")
     ] = None,
-    warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Rounds that do not count.")] = 2,
-    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=2, help="Rounds that count.")] = 10,
+    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Rounds that do not count.")] = 2,
+    rounds: Annotated[int, typer.Option(metavar="N", min=2, help="Rounds that count.")] = 10,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure the peak memory of a pass.")] = True,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="Say where the time of a pass goes: linear layers, attention, merging, ..."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of random weights and clips.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random weights and clips.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot of them."),

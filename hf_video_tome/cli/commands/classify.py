@@ -49,9 +49,7 @@ def command(
     merging: MergingOptions,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
-    top_k: Annotated[
-        int, typer.Option("--top-k", metavar="N", min=1, help="Labels to print for each file and task.")
-    ] = 5,
+    top_k: Annotated[int, typer.Option(metavar="N", min=1, help="Labels to print for each file and task.")] = 5,
     sampling: FrameOptions,
     as_json: JsonOption = False,
 ) -> None:

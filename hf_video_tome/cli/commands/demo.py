@@ -82,16 +82,12 @@ def command(
     clips: Annotated[
         int,
         typer.Option(
-            "--clips",
-            metavar="N",
-            min=1,
-            help="Test clips to classify; multiples of 120 hold each action equally often.",
+            metavar="N", min=1, help="Test clips to classify; multiples of 120 hold each action equally often."
         ),
     ] = 360,
     r: Annotated[
         str,
         typer.Option(
-            "--r",
             metavar="R,R,...",
             help="Tokens that each layer removes: numbers (24) or shares (0.1) to compare, separated by commas.",
         ),
@@ -99,7 +95,6 @@ def command(
     threads: Annotated[
         int,
         typer.Option(
-            "--threads",
             metavar="N",
             min=1,
             help="CPU threads. One is steady even on a busy machine; so small a model gains little by more.",

@@ -102,40 +102,28 @@ def command(
         ),
     ] = None,
     preset: Annotated[
-        Preset | None,
-        typer.Option("--preset", help="All lines of the paper's table for this architecture, in place of --r."),
+        Preset | None, typer.Option(help="All lines of the paper's table for this architecture, in place of --r.")
     ] = None,
     protocol: Annotated[
         Protocol | None,
         typer.Option(
-            "--protocol",
             help="Usual sampling for the architecture and data set: one view (single), many views (full), or as in "
             "the paper.",
             show_default="single; paper with --preset paper",
         ),
     ] = None,
     sampling: ClipOptions,
-    clips: Annotated[
+    num_clips: Annotated[
         int | None,
-        typer.Option(
-            "--num-clips", metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"
-        ),
+        typer.Option(metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"),
     ] = None,
-    crops: Annotated[
+    num_crops: Annotated[
         int | None,
-        typer.Option(
-            "--num-crops",
-            metavar="1|3",
-            min=1,
-            max=3,
-            help="Crops of each clip, averaged.",
-            show_default="by --protocol",
-        ),
+        typer.Option(metavar="1|3", min=1, max=3, help="Crops of each clip, averaged.", show_default="by --protocol"),
     ] = None,
     target_fps: Annotated[
         float | None,
         typer.Option(
-            "--target-fps",
             metavar="FPS",
             help="Take frames by their time stamps as if the video had this rate; for variable frame rates.",
             show_default="stored frames",
@@ -143,14 +131,10 @@ def command(
     ] = None,
     short_videos: Annotated[
         ShortVideos,
-        typer.Option(
-            "--short-videos", help="A video with too few frames repeats its last one (pad) or counts as unreadable."
-        ),
+        typer.Option(help="A video with too few frames repeats its last one (pad) or counts as unreadable."),
     ] = ShortVideos.pad,
     videos: PassOptions,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Of random sampling and of the random modes.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random sampling and of the random modes.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -169,7 +153,6 @@ def command(
     reference: Annotated[
         Path | None,
         typer.Option(
-            "--reference",
             metavar="FOLDER",
             help="Output folder of an earlier evaluation of the same videos to compare with.",
             show_default="the first setting",
@@ -203,8 +186,8 @@ def command(
         protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
         sampling={
             **sampling.sampling(),
-            "num_clips": clips,
-            "num_crops": crops,
+            "num_clips": num_clips,
+            "num_crops": num_crops,
             "target_fps": target_fps,
         },
         pad=short_videos is ShortVideos.pad,

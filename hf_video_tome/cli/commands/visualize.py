@@ -84,15 +84,13 @@ def command(
     fill: Annotated[
         Fill,
         typer.Option(
-            "--fill",
             help="What is inside a token: the mean colour of its pixels (mean), the frames as they are (pixels), or a "
-            "colour of its own, the same in all frames (distinct).",
+            "colour of its own, the same in all frames (distinct)."
         ),
     ] = Fill.mean,
     layer: Annotated[
         int | None,
         typer.Option(
-            "--layer",
             metavar="N",
             min=0,
             help="Draw the tokens after this layer; 0 is before the first one.",
@@ -104,23 +102,17 @@ def command(
     ] = False,
     token: Annotated[
         list[int] | None,
-        typer.Option(
-            "--token", metavar="INDEX", help="Draw this token alone, the rest dimmed; may be given several times."
-        ),
+        typer.Option(metavar="INDEX", help="Draw this token alone, the rest dimmed; may be given several times."),
     ] = None,
     largest: Annotated[
         int | None,
         typer.Option(
-            "--largest",
-            metavar="N",
-            min=1,
-            help="Draw the N largest tokens alone; of each frame, where none lies in several.",
+            metavar="N", min=1, help="Draw the N largest tokens alone; of each frame, where none lies in several."
         ),
     ] = None,
     at: Annotated[
         list[str] | None,
         typer.Option(
-            "--at",
             metavar="FRAME,X,Y",
             help="Draw the token alone that holds this pixel: frame of the clip, column and row of the frame as the "
             "model sees it, all from 0; may be given several times.",
@@ -129,7 +121,6 @@ def command(
     outline: Annotated[
         int | None,
         typer.Option(
-            "--outline",
             metavar="PIXELS",
             min=0,
             help="Width of the outlines, half of a patch at most; 0 for none.",
@@ -139,18 +130,12 @@ def command(
     scale: Annotated[
         int | None,
         typer.Option(
-            "--scale",
-            metavar="N",
-            min=1,
-            max=MAX_SCALE,
-            help="Enlarge frames N times.",
-            show_default="by the size of a frame",
+            metavar="N", min=1, max=MAX_SCALE, help="Enlarge frames N times.", show_default="by the size of a frame"
         ),
     ] = None,
     fps: Annotated[
         float | None,
         typer.Option(
-            "--fps",
             metavar="RATE",
             min=0.1,
             max=60,
@@ -161,7 +146,6 @@ def command(
     frames: Annotated[
         int | None,
         typer.Option(
-            "--frames",
             metavar="N",
             min=1,
             help="Frames of the clip on a sheet, or in each picture of --per-layer.",

@@ -74,7 +74,6 @@ def command(
     schedule: Annotated[
         list[str] | None,
         typer.Option(
-            "--schedule",
             metavar="SCHEDULE",
             help="constant, decreasing, increasing or a number from -1 to 1; can be given more than once.",
             show_default="constant, decreasing and increasing",
@@ -84,7 +83,6 @@ def command(
     benchmark: Annotated[
         Path | None,
         typer.Option(
-            "--benchmark",
             metavar="FILE",
             help="results.json of a benchmark of the same model and settings, to take the speed-ups from.",
         ),
@@ -92,17 +90,13 @@ def command(
     rounds: Annotated[
         int | None,
         typer.Option(
-            "--rounds",
-            metavar="N",
-            min=0,
-            help="How often each setting is timed; 0 for not at all.",
-            show_default=str(ROUNDS),
+            metavar="N", min=0, help="How often each setting is timed; 0 for not at all.", show_default=str(ROUNDS)
         ),
     ] = None,
     sampling: ClipOptions,
     dtype: Annotated[
         Dtype | None,
-        typer.Option("--dtype", help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
+        typer.Option(help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
     ] = None,
     run: EvaluationRunOptions,
     files: OutputOptions,

@@ -45,27 +45,21 @@ def command(
     data: DataOptions,
     evaluation: EvaluationOption = None,
     before: Annotated[
-        int, typer.Option("--before", metavar="N", min=0, help="Number of the evaluation's setting to compare with.")
+        int, typer.Option(metavar="N", min=0, help="Number of the evaluation's setting to compare with.")
     ] = 0,
     after: Annotated[
         int | None,
-        typer.Option(
-            "--after", metavar="N", min=0, help="Number of the setting that is compared.", show_default="the last"
-        ),
+        typer.Option(metavar="N", min=0, help="Number of the setting that is compared.", show_default="the last"),
     ] = None,
     merging: MergingOptions,
     task: Annotated[
         str | None,
-        typer.Option(
-            "--task", metavar="NAME", help="Task of the classifier, such as verb or noun.", show_default="the first"
-        ),
+        typer.Option(metavar="NAME", help="Task of the classifier, such as verb or noun.", show_default="the first"),
     ] = None,
-    classes: Annotated[int, typer.Option("--classes", metavar="N", min=1, help="Classes to draw.")] = 20,
+    classes: Annotated[int, typer.Option(metavar="N", min=1, help="Classes to draw.")] = 20,
     select: Annotated[
         str,
-        typer.Option(
-            "--select", metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."
-        ),
+        typer.Option(metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."),
     ] = "changed",
     sampling: ClipOptions,
     dtype: DtypeOption = Dtype.float32,

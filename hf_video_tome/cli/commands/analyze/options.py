@@ -46,7 +46,7 @@ class RunOptions:
     batch_size: BatchSizeOption = 8
     workers: WorkersOption = 0
     device: DeviceChoice = None
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")] = 0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of everything that is drawn at random.")] = 0
 
 
 @dataclass(frozen=True)

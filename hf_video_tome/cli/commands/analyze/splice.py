@@ -48,22 +48,19 @@ def command(
     dataset: DatasetOption = None,
     data: DataOptions,
     classes: Annotated[
-        int, typer.Option("--classes", metavar="N", min=1, help="Classes to take, spread over those of the data set.")
+        int, typer.Option(metavar="N", min=1, help="Classes to take, spread over those of the data set.")
     ] = 30,
-    per_class: Annotated[
-        int, typer.Option("--per-class", metavar="N", min=2, help="Clips to take of each of them.")
-    ] = 4,
+    per_class: Annotated[int, typer.Option(metavar="N", min=2, help="Clips to take of each of them.")] = 4,
     region: Annotated[
         str,
         typer.Option(
-            "--region",
             metavar="REGION",
             help="What is replaced: tubelets at random places (tubelets), the last time slots (time), or the right "
             "side of all frames (space).",
         ),
     ] = "tubelets",
     share: Annotated[
-        float, typer.Option("--share", metavar="SHARE", help="Share of the clip that is replaced, between 0 and 1.")
+        float, typer.Option(metavar="SHARE", help="Share of the clip that is replaced, between 0 and 1.")
     ] = 0.5,
     examples: ExamplesOption = 2,
     merging: MergingOptions,
