@@ -198,7 +198,7 @@ def command(
     cores = os.cpu_count() or 1
     if threads is not None and threads > cores:
         raise InputError(f"--threads must be at most {cores}, the cores of this machine, got {threads}")
-    dtypes = list(dict.fromkeys(choice.value for choice in dtype or [Dtype.float32]))
+    dtypes = list(dict.fromkeys(dtype or ["float32"]))
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
     subject = _find_subject(model, config_option or [])
     common = matching.settings()
@@ -242,7 +242,7 @@ def command(
                     "--mode": mode,
                     **{f"--{name.replace('_', '-')}": value for name, value in common.items()},
                     "--config-option": config_option,
-                    "--dtype": [choice.value for choice in dtype or []],
+                    "--dtype": dtype,
                     "--float32-baseline": float32_baseline,
                     "--batch-size": batch_size,
                     "--attn-implementation": attn_implementation,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -49,19 +48,6 @@ Examples:
 SHORT_HELP = "Measure the accuracy of a checkpoint on a data set."
 
 
-class Preset(Enum):
-    """Values of `--preset`."""
-
-    paper = "paper"
-
-
-class ShortVideos(Enum):
-    """Values of `--short-videos`."""
-
-    pad = "pad"
-    refuse = "refuse"
-
-
 DatasetOption = Annotated[
     str,
     typer.Option(
@@ -102,7 +88,8 @@ def command(
         ),
     ] = None,
     preset: Annotated[
-        Preset | None, typer.Option(help="All lines of the paper's table for this architecture, in place of --r.")
+        Literal["paper"] | None,
+        typer.Option(help="All lines of the paper's table for this architecture, in place of --r."),
     ] = None,
     protocol: Annotated[
         Protocol | None,
@@ -130,9 +117,9 @@ def command(
         ),
     ] = None,
     short_videos: Annotated[
-        ShortVideos,
+        Literal["pad", "refuse"],
         typer.Option(help="A video with too few frames repeats its last one (pad) or counts as unreadable."),
-    ] = ShortVideos.pad,
+    ] = "pad",
     videos: PassOptions,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random sampling and of the random modes.")] = 0,
     output: Annotated[
@@ -172,7 +159,7 @@ def command(
         if preset is not None:
             from ...evaluation.paper import paper_table_settings
 
-            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset.value}: {text}"):
+            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset}: {text}"):
                 return paper_table_settings(classifier.model.config.model_type)
         if settings_file is not None:
             return _read_settings(settings_file, classifier)
@@ -181,16 +168,16 @@ def command(
     request = Request(
         model=model,
         dataset=dataset,
-        **data.request(),
+        data=data,
         settings=settings,
-        protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
+        protocol=protocol or ("paper" if preset else "single"),
         sampling={
-            **sampling.sampling(),
+            **asdict(sampling),
             "num_clips": num_clips,
             "num_crops": num_crops,
             "target_fps": target_fps,
         },
-        pad=short_videos is ShortVideos.pad,
+        pad=short_videos == "pad",
         **asdict(videos),
         seed=seed,
         output=output,

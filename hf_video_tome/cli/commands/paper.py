@@ -11,11 +11,10 @@ import typer
 
 from ..common import InputError, JsonOption, find_checkpoint, input_errors
 from ..evaluation import (
-    Labels,
+    DataOptions,
     LabelsOption,
     OverwriteOption,
     PassOptions,
-    Protocol,
     Request,
     ResumeOption,
     finish,
@@ -136,11 +135,10 @@ def command(
         request = Request(
             model=model,
             dataset=dataset,
-            data_dir=folder,
+            data=DataOptions(data_dir=folder, labels=labels),
             settings=settings,
-            protocol=Protocol.paper,
+            protocol="paper",
             output=destination,
-            by_name=(labels or Labels.auto).by_name,
             **asdict(videos),
             resume=resume,
             overwrite=overwrite,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..common import (
     DeviceOption,
-    Dtype,
     DtypeOption,
     FrameOptions,
     InputError,
@@ -48,14 +46,6 @@ Examples:
 SHORT_HELP = "Draw merged and dropped tokens on a clip."
 
 
-class Fill(Enum):
-    """Values of `--fill`."""
-
-    mean = "mean"
-    pixels = "pixels"
-    distinct = "distinct"
-
-
 MAX_SCALE = 32
 """Clips are small at least where they are enlarged as much: more would only fill memory."""
 
@@ -68,7 +58,7 @@ def command(
     *,
     model: ModelOption = None,
     merging: MergingOptions,
-    dtype: DtypeOption = Dtype.float32,
+    dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     sampling: FrameOptions,
     output: Annotated[
@@ -82,12 +72,12 @@ def command(
         ),
     ] = None,
     fill: Annotated[
-        Fill,
+        Literal["mean", "pixels", "distinct"],
         typer.Option(
             help="What is inside a token: the mean colour of its pixels (mean), the frames as they are (pixels), or a "
             "colour of its own, the same in all frames (distinct)."
         ),
-    ] = Fill.mean,
+    ] = "mean",
     layer: Annotated[
         int | None,
         typer.Option(
@@ -164,7 +154,7 @@ def command(
     is_sheet = _check_output(target)
     _check_options(per_layer, layer, bool(token) or largest is not None or bool(at), is_sheet, fps, frames)
     places = [_parse_place(text) for text in at or ()]
-    classifier = load_classifier(model, merging.settings(), dtype.value, device, "--model")
+    classifier = load_classifier(model, merging.settings(), dtype, device, "--model")
     decided = decisions(classifier, dtype, sampling)
     num_layers = len(decided["token_counts"]) - 1
     if layer is not None and layer > num_layers:
@@ -185,7 +175,7 @@ def command(
     with input_errors(ValueError, options=_OPTIONS):
         only = _choose(clip, drawn, token or [], largest, places)
         chosen = [_extent(clip, number, drawn) for number in only or ()]
-        size: dict[str, Any] = {"fill": fill.value, "outline": outline, "scale": scale}
+        size: dict[str, Any] = {"fill": fill, "outline": outline, "scale": scale}
         size |= {} if fps is None else {"fps": fps}
         size |= {} if frames is None else {"max_frames": frames}
         if not per_layer:

@@ -13,7 +13,6 @@ from .... import loading
 from ....merging.setting_error import SettingError
 from ...common import (
     Classifier,
-    Dtype,
     InputError,
     input_errors,
     load_classifier,
@@ -24,7 +23,7 @@ from ...common import (
     require_packages,
     with_settings,
 )
-from ...evaluation import ClipOptions, DataOptions
+from ...evaluation import DataOptions
 from ...merging_options import MatchingOptions, ModesOption, parse_setting
 from ...option_groups import grouped_options
 from ...printing import progress_bar
@@ -93,11 +92,6 @@ def command(
             metavar="N", min=0, help="How often each setting is timed; 0 for not at all.", show_default=str(ROUNDS)
         ),
     ] = None,
-    sampling: ClipOptions,
-    dtype: Annotated[
-        Dtype | None,
-        typer.Option(help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
-    ] = None,
     run: EvaluationRunOptions,
     files: OutputOptions,
 ) -> None:
@@ -111,8 +105,6 @@ def command(
     common = matching.settings()
     if evaluation is not None and (r or mode or schedule or common):
         raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
-    if evaluation is not None and dtype is not None:
-        raise InputError("--dtype and --evaluation exclude each other")
     if benchmark is not None and rounds:
         raise InputError("--benchmark and --rounds exclude each other")
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
@@ -139,18 +131,15 @@ def command(
         with_settings(config, common)
         with input_errors(ValueError, options=("r",)):
             found = setting_grid(config, values, modes, schedules, common)
-        take_speed_ups(config, found, chosen_dtype.value)  # rather now than after all of the evaluation
+        take_speed_ups(config, found, run.dtype or "float32")  # rather now than after all of the evaluation
         return found
 
-    chosen_dtype = dtype or Dtype.float32
     target = files.folder("accuracy", model, evaluation)
     request = make_request(
         model,
         dataset,
         data,
-        sampling,
         run,
-        chosen_dtype,
         evaluation,
         settings=grid,
         output=target / "evaluation",

@@ -10,15 +10,13 @@ import typer
 from ....describe import distinct_names
 from ...common import (
     Classifier,
-    Dtype,
-    DtypeOption,
     InputError,
     input_errors,
     make_folder,
     read_evaluation,
     require_packages,
 )
-from ...evaluation import ClipOptions, DataOptions
+from ...evaluation import DataOptions
 from ...merging_options import MergingOptions
 from ...option_groups import grouped_options
 from .inputs import evaluated, load_evaluated, make_request, merging_of
@@ -61,8 +59,6 @@ def command(
         str,
         typer.Option(metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."),
     ] = "changed",
-    sampling: ClipOptions,
-    dtype: DtypeOption = Dtype.float32,
     run: EvaluationRunOptions,
     files: OutputOptions,
 ) -> None:
@@ -91,9 +87,7 @@ def command(
         model,
         dataset,
         data,
-        sampling,
         run,
-        dtype,
         evaluation,
         settings=compared,
         output=target / "evaluation",

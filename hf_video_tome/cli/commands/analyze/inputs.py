@@ -13,7 +13,6 @@ import typer
 
 from ...common import (
     Classifier,
-    Dtype,
     InputError,
     check_device,
     find_checkpoint,
@@ -24,9 +23,7 @@ from ...common import (
 )
 from ...evaluation import (
     SHOWN_FAILURES,
-    ClipOptions,
     DataOptions,
-    Protocol,
     Request,
     choose_sampling,
     find_dataset,
@@ -55,31 +52,29 @@ class Loaded:
     clips: Clips
     tasks: Sequence[Task]
     settings: dict[str, Any]
-    dataset: str
-    split: str
+    request: Request
     sampling: dict[str, Any]
-    dtype: str
-    batch_size: int
 
-    def conditions(self, seed: int) -> dict[str, Any]:
+    def conditions(self) -> dict[str, Any]:
         """Under which numbers were made, JSON-safe and without paths."""
         from ....analysis.files import model_name
 
         config: Any = self.classifier.model.config
+        dataset, split = find_dataset(self.request)
         return {
             "model": model_name(self.classifier.name),
             "model_type": config.model_type,
-            "dataset": self.dataset,
-            "split": self.split,
+            "dataset": dataset,
+            "split": split,
             "num_clips": len(self.clips),
             "unreadable": len(self.clips.failures),
             "sampling": self.sampling,
             "transform": self.classifier.transform.to_dict(),
             "resolved": with_settings(config, self.settings).token_merging_settings(resolved=True),
-            "batch_size": self.batch_size,
-            "dtype": self.dtype,
+            "batch_size": self.request.batch_size,
+            "dtype": self.request.dtype,
             "device": self.classifier.device.type,
-            "seed": seed,
+            "seed": self.request.seed,
         }
 
     def name(self, clip: int) -> str:
@@ -110,9 +105,7 @@ def make_request(
     model: str | None,
     dataset: str | None,
     data: DataOptions,
-    sampling: ClipOptions,
     run: RunOptions,
-    dtype: Dtype,
     evaluation: Path | None = None,
     *,
     settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}],
@@ -125,9 +118,7 @@ def make_request(
         model: MODEL.
         dataset: Value of `--dataset`.
         data: Videos of it.
-        sampling: Frames of these.
-        run: How they go through the model.
-        dtype: What it runs in.
+        run: Which frames of these, and how they go through the model.
         evaluation: Value of `--evaluation`.
         settings: What to evaluate.
         output: Where to evaluate; None for an analysis that only takes clips.
@@ -144,9 +135,10 @@ def make_request(
     if run.device is not None:
         check_device(run.device)
     others = asdict(run)
+    sampling = {name: others.pop(name) for name in ("strategy", "sampling_rate")}
     if evaluation is not None:
-        chosen = {"dataset": dataset, **asdict(sampling), **asdict(data)}
-        chosen |= {name: others[name] for name in ("limit", "resume")}
+        chosen = {"dataset": dataset, **sampling, **asdict(data)}
+        chosen |= {name: others[name] for name in ("dtype", "limit", "resume")}
         for name, value in chosen.items():
             if value:
                 raise InputError(f"{option_name(name)} and --evaluation exclude each other")
@@ -158,15 +150,13 @@ def make_request(
     request = Request(
         model=model,
         dataset=dataset,
-        **data.request(),
+        data=data,
         settings=settings,
-        protocol=Protocol.single,
-        sampling=sampling.sampling(),
-        dtype=dtype,
+        sampling=sampling,
         output=output,
         overwrite=overwrite,
         needs_labels=output is not None,
-        **others,
+        **{**others, "dtype": run.dtype or "float32"},
     )
     find_dataset(request)
     return request
@@ -224,7 +214,7 @@ def load(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("this analysis runs in one process: start it without torchrun or accelerate launch")
     name, split = find_dataset(request)
-    classifier = load_classifier(request.model, {}, request.dtype.value, choose_device(request.device))
+    classifier = load_classifier(request.model, {}, request.dtype, choose_device(request.device))
     config: Any = classifier.model.config
     settings, changed = merging_of(given, classifier)
     with input_errors(ValueError, options=("r", "share", "region")):
@@ -246,17 +236,7 @@ def load(
             seed=request.seed,
             on_progress=advance,
         )
-    return Loaded(
-        classifier,
-        clips,
-        classifier_tasks(config),
-        settings,
-        name,
-        split,
-        sampling.to_dict(),
-        request.dtype.value,
-        request.batch_size,
-    )
+    return Loaded(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
 
 
 def choose_device(name: str | None) -> str:

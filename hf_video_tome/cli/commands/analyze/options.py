@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ...evaluation import BatchSizeOption, DeviceChoice, LimitOption, WorkersOption
+from ...common import Dtype
+from ...evaluation import BatchSizeOption, ClipOptions, DeviceChoice, LimitOption, WorkersOption
 
 OptionalModelArgument = Annotated[
     str | None,
@@ -40,9 +41,10 @@ ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, h
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How clips go through the model; the fields are those of a `Request`."""
+class RunOptions(ClipOptions):
+    """How clips are taken and go through the model; all but those of `ClipOptions` are fields of a `Request`."""
 
+    dtype: Annotated[Dtype | None, typer.Option(help="Precision that the model runs in.")] = "float32"
     batch_size: BatchSizeOption = 8
     workers: WorkersOption = 0
     device: DeviceChoice = None
@@ -53,6 +55,10 @@ class RunOptions:
 class EvaluationRunOptions(RunOptions):
     """The same for analyses that evaluate a data set, which takes longer."""
 
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
+    ] = None
     workers: WorkersOption = 2
     limit: LimitOption = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False

@@ -9,15 +9,13 @@ import typer
 
 from ....describe import describe_settings
 from ...common import (
-    Dtype,
-    DtypeOption,
     InputError,
     ModelArgument,
     input_errors,
     make_folder,
     require_packages,
 )
-from ...evaluation import ClipOptions, DataOptions
+from ...evaluation import DataOptions
 from ...merging_options import MergingOptions
 from ...option_groups import grouped_options
 from ...printing import print_note, progress_bar
@@ -64,8 +62,6 @@ def command(
     ] = 0.5,
     examples: ExamplesOption = 2,
     merging: MergingOptions,
-    sampling: ClipOptions,
-    dtype: DtypeOption = Dtype.float32,
     run: RunOptions,
     files: OutputOptions,
 ) -> None:
@@ -81,7 +77,7 @@ def command(
     if not 0 < share < 1:
         raise InputError(f"--share must be between 0 and 1, both excluded, got {share:g}")
     given = merging.settings()
-    request = make_request(model, dataset, data, sampling, run, dtype)
+    request = make_request(model, dataset, data, run)
     target = files.folder("splice", model)
     files.check(target, "splice")
     loaded = load(
@@ -91,7 +87,7 @@ def command(
         lambda config: check_splicing(config, region, share),
     )
     conditions = {
-        **loaded.conditions(run.seed),
+        **loaded.conditions(),
         "region": region,
         "share": share,
         "classes": classes,
