@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -39,7 +40,7 @@ class InputError(Exception):
 
 
 # --- options
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = StrEnum("Dtype", ["float32", "bfloat16", "float16"])  # no Literal: Typer takes no lists of these
 Strategy = Literal["uniform", "center", "start"]
 ModelOption = Annotated[
     str | None,

@@ -136,7 +136,7 @@ class PassOptions:
     limit: LimitOption = None
     batch_size: BatchSizeOption = 8
     workers: WorkersOption = 2
-    dtype: DtypeOption = "float32"
+    dtype: DtypeOption = Dtype.float32
     mixed_precision: Annotated[
         MixedPrecision | None, typer.Option(help="Autocast.", show_default="as accelerate launch says, else no")
     ] = None
@@ -159,7 +159,7 @@ class Request:
     limit: int | None = None
     batch_size: int = 8
     workers: int = 2
-    dtype: Dtype = "float32"
+    dtype: Dtype = Dtype.float32
     mixed_precision: MixedPrecision | None = None
     device: str | None = None
     seed: int = 0

@@ -32,7 +32,7 @@ from ..common import (
     with_settings,
 )
 from ..imports import IMPORTED
-from ..merging_options import MatchingOptions, ModesOption, parse_setting, parse_settings
+from ..merging_options import MatchingOptions, ModesOption, parse_setting, parse_settings, setting_option
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
@@ -57,6 +57,19 @@ Examples:
 SHORT_HELP = "Measure speed and memory beside stock transformers."
 NUM_LABELS = 400
 PLOT_NAME = "speed.png"
+RsOption = setting_option(
+    "r",
+    several=True,
+    help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+    "(8,8,4). Give it more than once to compare.",
+    default="as saved with the checkpoint, or the paper's for an architecture",
+)
+SchedulesOption = setting_option(
+    "schedule",
+    several=True,
+    help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
+    default="constant",
+)
 _TEXT = ("variant",)
 SIZE_FIELDS = (
     "hidden_size",
@@ -89,6 +102,7 @@ class Subject:
 
 @grouped_options
 def command(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -99,25 +113,8 @@ def command(
         ),
     ],
     *,
-    r: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--r",
-            "-r",
-            metavar="R",
-            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
-            "(8,8,4). Give it more than once to compare.",
-            show_default="as saved with the checkpoint, or the paper's for an architecture",
-        ),
-    ] = None,
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCHEDULE",
-            help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
-            show_default="constant",
-        ),
-    ] = None,
+    r: RsOption = None,
+    schedule: SchedulesOption = None,
     mode: ModesOption = None,
     matching: MatchingOptions,
     config_option: Annotated[
@@ -198,7 +195,7 @@ def command(
     cores = os.cpu_count() or 1
     if threads is not None and threads > cores:
         raise InputError(f"--threads must be at most {cores}, the cores of this machine, got {threads}")
-    dtypes = list(dict.fromkeys(dtype or ["float32"]))
+    dtypes = list(dict.fromkeys(dtype or [Dtype.float32]))
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
     subject = _find_subject(model, config_option or [])
     common = matching.settings()
@@ -233,28 +230,7 @@ def command(
             **machine(target, memory),
             "inductor_freezing": freezing,
             "command": ("TORCHINDUCTOR_FREEZING=1 " if freezing else "")
-            + _command_line(
-                subject.name,
-                {
-                    "--import": [*IMPORTED],
-                    "--r": r,
-                    "--schedule": schedule,
-                    "--mode": mode,
-                    **{f"--{name.replace('_', '-')}": value for name, value in common.items()},
-                    "--config-option": config_option,
-                    "--dtype": dtype,
-                    "--float32-baseline": float32_baseline,
-                    "--batch-size": batch_size,
-                    "--attn-implementation": attn_implementation,
-                    "--compile": compiled,
-                    "--device": target.type,
-                    "--threads": threads,
-                    "--warmup": warmup,
-                    "--rounds": rounds,
-                    "--no-memory": not memory,
-                    "--profile": profile,
-                },
-            ),
+            + _command_line(context, {"model": subject.name, "device": target.type, "imports": [*IMPORTED]}),
         }
         stock = _build(model, subject, seed, config_option or [])
         with (
@@ -420,17 +396,18 @@ def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in dict.fromkeys(shown) if hasattr(config, name)}
 
 
-def _command_line(name: str, options: Mapping[str, Any]) -> str:
+def _command_line(context: typer.Context, changes: Mapping[str, Any]) -> str:
     """The command again, without what only concerns this machine's folders."""
-    words = ["hf-video-tome", "benchmark", name]
-    for option, value in options.items():
-        if value is None or value is False:
+    words = ["hf-video-tome", "benchmark", changes["model"]]
+    for option in context.command.params:
+        name, value = str(option.name), {**context.params, **changes}.get(str(option.name))
+        if name in ("model", "seed", "output", "overwrite", "as_json") or value is None:
             continue
-        if value is True:
-            words.append(option)
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            words += [option, str(one)]
+        if isinstance(value, bool):
+            words += [] if value == option.default else (option.opts if value else option.secondary_opts)
+        else:
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                words += [option.opts[0], str(one)]
     return shlex.join(words)
 
 

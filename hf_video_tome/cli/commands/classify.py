@@ -47,7 +47,7 @@ def command(
     *,
     model: ModelOption = None,
     merging: MergingOptions,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
     top_k: Annotated[int, typer.Option(metavar="N", min=1, help="Labels to print for each file and task.")] = 5,
     sampling: FrameOptions,

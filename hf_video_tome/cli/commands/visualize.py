@@ -10,6 +10,7 @@ import typer
 
 from ..common import (
     DeviceOption,
+    Dtype,
     DtypeOption,
     FrameOptions,
     InputError,
@@ -58,7 +59,7 @@ def command(
     *,
     model: ModelOption = None,
     merging: MergingOptions,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
     sampling: FrameOptions,
     output: Annotated[

@@ -13,6 +13,7 @@ from .... import loading
 from ....merging.setting_error import SettingError
 from ...common import (
     Classifier,
+    Dtype,
     InputError,
     input_errors,
     load_classifier,
@@ -24,7 +25,7 @@ from ...common import (
     with_settings,
 )
 from ...evaluation import DataOptions
-from ...merging_options import MatchingOptions, ModesOption, parse_setting
+from ...merging_options import MatchingOptions, ModesOption, parse_setting, setting_option
 from ...option_groups import grouped_options
 from ...printing import progress_bar
 from .inputs import (
@@ -50,6 +51,18 @@ Examples:
 SHORT_HELP = "Accuracy against r and speed, per schedule and mode."
 ROUNDS = 10
 """How often each setting is timed where nothing else is said."""
+RsOption = setting_option(
+    "r",
+    several=True,
+    help="Tokens that each layer removes, a number (150) or a share (0.1); can be given more than once.",
+    default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
+)
+SchedulesOption = setting_option(
+    "schedule",
+    several=True,
+    help="constant, decreasing, increasing or a number from -1 to 1; can be given more than once.",
+    default="constant, decreasing and increasing",
+)
 
 
 @grouped_options
@@ -59,25 +72,9 @@ def command(
     dataset: DatasetOption = None,
     data: DataOptions,
     evaluation: EvaluationOption = None,
-    r: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--r",
-            "-r",
-            metavar="R",
-            help="Tokens that each layer removes, a number (150) or a share (0.1); can be given more than once.",
-            show_default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
-        ),
-    ] = None,
+    r: RsOption = None,
     mode: ModesOption = None,
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCHEDULE",
-            help="constant, decreasing, increasing or a number from -1 to 1; can be given more than once.",
-            show_default="constant, decreasing and increasing",
-        ),
-    ] = None,
+    schedule: SchedulesOption = None,
     matching: MatchingOptions,
     benchmark: Annotated[
         Path | None,
@@ -131,7 +128,7 @@ def command(
         with_settings(config, common)
         with input_errors(ValueError, options=("r",)):
             found = setting_grid(config, values, modes, schedules, common)
-        take_speed_ups(config, found, run.dtype or "float32")  # rather now than after all of the evaluation
+        take_speed_ups(config, found, run.dtype or Dtype.float32)  # rather now than after all of the evaluation
         return found
 
     target = files.folder("accuracy", model, evaluation)

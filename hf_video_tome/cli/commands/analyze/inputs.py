@@ -13,6 +13,7 @@ import typer
 
 from ...common import (
     Classifier,
+    Dtype,
     InputError,
     check_device,
     find_checkpoint,
@@ -156,7 +157,7 @@ def make_request(
         output=output,
         overwrite=overwrite,
         needs_labels=output is not None,
-        **{**others, "dtype": run.dtype or "float32"},
+        **{**others, "dtype": run.dtype or Dtype.float32},
     )
     find_dataset(request)
     return request

@@ -44,7 +44,7 @@ ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, h
 class RunOptions(ClipOptions):
     """How clips are taken and go through the model; all but those of `ClipOptions` are fields of a `Request`."""
 
-    dtype: Annotated[Dtype | None, typer.Option(help="Precision that the model runs in.")] = "float32"
+    dtype: Annotated[Dtype | None, typer.Option(help="Precision that the model runs in.")] = Dtype.float32
     batch_size: BatchSizeOption = 8
     workers: WorkersOption = 0
     device: DeviceChoice = None
