@@ -151,7 +151,7 @@ class Request:
     model: str
     dataset: str
     data: DataOptions
-    settings: Callable[[Classifier], list[dict[str, Any]]]
+    settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}]
     protocol: Protocol = "single"
     output: Path | None = None
     sampling: Mapping[str, Any] | None = None

@@ -32,7 +32,7 @@ from ..common import (
     with_settings,
 )
 from ..imports import IMPORTED
-from ..merging_options import MatchingOptions, ModesOption, parse_setting, parse_settings, setting_option
+from ..merging_options import MatchingOptions, ModesOption, option_of, parse_setting, parse_settings
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
@@ -57,19 +57,7 @@ Examples:
 SHORT_HELP = "Measure speed and memory beside stock transformers."
 NUM_LABELS = 400
 PLOT_NAME = "speed.png"
-RsOption = setting_option(
-    "r",
-    several=True,
-    help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
-    "(8,8,4). Give it more than once to compare.",
-    default="as saved with the checkpoint, or the paper's for an architecture",
-)
-SchedulesOption = setting_option(
-    "schedule",
-    several=True,
-    help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
-    default="constant",
-)
+
 _TEXT = ("variant",)
 SIZE_FIELDS = (
     "hidden_size",
@@ -113,8 +101,23 @@ def command(
         ),
     ],
     *,
-    r: RsOption = None,
-    schedule: SchedulesOption = None,
+    r: Annotated[
+        list[str] | None,
+        option_of(
+            "r",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare.",
+            default="as saved with the checkpoint, or the paper's for an architecture",
+        ),
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        option_of(
+            "schedule",
+            help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
+            default="constant",
+        ),
+    ] = None,
     mode: ModesOption = None,
     matching: MatchingOptions,
     config_option: Annotated[

@@ -24,7 +24,7 @@ from ..evaluation import (
     report_failures,
     run_evaluation,
 )
-from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, parse_setting, setting_option
+from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, option_of, parse_setting
 from ..option_groups import grouped_options
 from ..printing import print_line, print_paragraph, print_table, write_json
 
@@ -59,21 +59,20 @@ DatasetOption = Annotated[
 ]
 
 
-RsOption = setting_option(
-    "r",
-    several=True,
-    help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
-    "(8,8,4). Give it more than once to compare; the first is what the others are compared with.",
-)
-
-
 @grouped_options
 def command(
     model: ModelArgument,
     *,
     dataset: DatasetOption,
     data: DataOptions,
-    r: RsOption = None,
+    r: Annotated[
+        list[str] | None,
+        option_of(
+            "r",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare; the first is what the others are compared with.",
+        ),
+    ] = None,
     mode: ModeOption = None,
     schedule: ScheduleOption = None,
     matching: MatchingOptions,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...common import Dtype
-from ...evaluation import BatchSizeOption, ClipOptions, DeviceChoice, LimitOption, WorkersOption
+from ...evaluation import BatchSizeOption, ClipOptions, DataOptions, DeviceChoice, LimitOption, WorkersOption
 
 OptionalModelArgument = Annotated[
     str | None,
@@ -29,15 +29,20 @@ DatasetOption = Annotated[
         show_default=False,
     ),
 ]
-EvaluationOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--evaluation",
-        metavar="FOLDER",
-        help="Output folder of a finished `hf-video-tome evaluate` to take in place of running one.",
-    ),
-]
 ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Clips to draw.")]
+
+
+@dataclass(frozen=True)
+class EvaluatedDataOptions(DataOptions):
+    """Videos of a data set, or a finished evaluation of them."""
+
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Output folder of a finished `hf-video-tome evaluate` to take in place of running one.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
