@@ -30,6 +30,7 @@ from ..printing import print_line, print_paragraph, print_table, write_json
 
 if TYPE_CHECKING:
     from ...evaluation import EvaluationResults
+    from ...evaluation.results import TaskResults
 
 
 HELP = """Measure the accuracy of a checkpoint on a data set, with several settings in one pass.
@@ -232,26 +233,22 @@ def _print_table(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
     rows = []
     for name, setting, rate in zip(names, results.settings, timing["clips_per_second"], strict=True):
         counts, difference = setting.token_counts, setting.top_1_difference
-        last = next(reversed(setting.tasks), None)
-        # What concerns all tasks stands in the line of the last, which is all of them together.
-        for task in setting.tasks or [None]:
-            measured = None if task is None else setting.tasks[task]
-            first = task is None or task == next(iter(setting.tasks))
-            cells = [name if first else "", f"{counts[0]} → {counts[-1]}" if counts and first else ""]
-            cells += [task or ""] if several else []
-            cells += [
-                "" if measured is None else _percent(measured.top_1.value, measured.top_1.standard_error),
-                "" if measured is None else _percent(measured.top_5.value),
-                "" if measured is None else f"{measured.nll:.3f}",
-            ]
-            final = task == last
-            if compared:
-                cells.append(_percent(setting.agreement.value) if setting.agreement and final else "")
-                cells.append(
-                    _percent(difference.value, difference.standard_error, "+") if difference and final else ""
-                )
-            cells.append(f"{rate:.1f}" if rate is not None and final else "")
-            rows.append(cells)
+        tasks: Mapping[str, TaskResults | None] = setting.tasks or {"": None}
+        for number, (task, measured) in enumerate(tasks.items(), start=1):
+            # What concerns all tasks stands in the line of the last, which is all of them together.
+            first, last = number == 1, number == len(tasks)
+            cells = {
+                "settings": name if first else "",
+                "tokens": f"{counts[0]} → {counts[-1]}" if counts and first else "",
+                "task": task,
+                "top-1 %": _percent(measured.top_1.value, measured.top_1.standard_error) if measured else "",
+                "top-5": _percent(measured.top_5.value) if measured else "",
+                "NLL": f"{measured.nll:.3f}" if measured else "",
+                "agree": _percent(setting.agreement.value) if setting.agreement and last else "",
+                "change": _percent(difference.value, difference.standard_error, "+") if difference and last else "",
+                "clips/s": f"{rate:.1f}" if rate is not None and last else "",
+            }
+            rows.append([cells[column] for column in columns])
     title = f"{run.get('model', '')} on {run.get('dataset', '')}"
     print_table(columns, rows, text=("settings", "task"), title=title)
 
