@@ -296,7 +296,7 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
         except ValueError:
             fields[field] = value
     errors = (ValueError, TypeError, AttributeError, StrictDataclassError)
-    with input_errors(*errors, rewrite=lambda text: f"--config-option: {text}"), quiet_transformers():
+    with input_errors(*errors, at="--config-option"), quiet_transformers():
         config = architecture.config_class(**fields)
         check_embeddings(config)
     if config.num_merging_layers < 1:

@@ -102,7 +102,7 @@ def command(
     sizes = None if label_groups is None else parse_label_groups(label_groups)
     with input_errors(ConversionError, OSError, options=_OPTIONS):
         checkpoint = load_original_checkpoint(original, key)
-    with input_errors(ConversionError, rewrite=lambda text: f"{original}: {text}", options=_OPTIONS):
+    with input_errors(ConversionError, at=original, options=_OPTIONS):
         converted = convert_original_state_dict(
             architecture,
             checkpoint.state_dict,

@@ -157,7 +157,7 @@ def command(
         if preset is not None:
             from ...evaluation.paper import paper_table_settings
 
-            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset}: {text}"):
+            with input_errors(ValueError, at=f"--preset {preset}"):
                 return paper_table_settings(classifier.model.config.model_type)
         if settings_file is not None:
             return _read_settings(settings_file, classifier)
@@ -201,7 +201,7 @@ def command(
 def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
     """The settings of a file, which calls them by their names in Python."""
     config: Any = classifier.model.config
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings: {text}"):
+    with input_errors(OSError, ValueError, at="--settings"):
         content = read_json(path)
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         raise InputError(
@@ -209,7 +209,7 @@ def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
         )
     for entry in content:
         candidate = type(config).from_stock(config)
-        with input_errors(ValueError, rewrite=lambda text: f"--settings {path}: {text}"):
+        with input_errors(ValueError, at=f"--settings {path}"):
             candidate.update_token_merging(**entry)
     return content
 
