@@ -70,12 +70,8 @@ def save_tokens(
         >>> save_tokens(f"{tempfile.mkdtemp()}/largest.gif", clip, only=clip.largest(3)).name
         'largest.gif'
     """
-    suffix, (num_frames, _, height, width) = _check_path(path), clip.frames.shape
-    layer = _layer_number(clip, layer)
-    is_sheet = suffix in SHEET_SUFFIXES
-    scale = _scale(scale, sheet_scale(height, width) if is_sheet else round(_CLIP_SIZE / max(height, width)))
-    if outline is None:
-        outline = clip.geometry.outline(clip.frames, scale)
+    is_sheet, scale, outline = _format(path, clip, _CLIP_SIZE, scale, outline)
+    layer, num_frames = _layer_number(clip, layer), len(clip.frames)
     shown: Sequence[int] = range(num_frames)
     if is_sheet:
         shown = spread_frames(num_frames, _check_count("max_frames", max_frames))
@@ -138,12 +134,8 @@ def save_layers(
         >>> save_layers(f"{tempfile.mkdtemp()}/layers.mp4", clip).name
         'layers.mp4'
     """
-    suffix, (num_frames, _, height, width) = _check_path(path), clip.frames.shape
-    is_sheet = suffix in SHEET_SUFFIXES
-    scale = _scale(scale, sheet_scale(height, width) if is_sheet else round(_LAYERS_SIZE / max(height, width)))
-    if outline is None:
-        outline = clip.geometry.outline(clip.frames, scale)
-    shown = spread_frames(num_frames, _check_count("max_frames", max_frames))
+    is_sheet, scale, outline = _format(path, clip, _LAYERS_SIZE, scale, outline)
+    shown = spread_frames(len(clip.frames), _check_count("max_frames", max_frames))
     inputs = enlarge(clip.frames, shown, scale)
     note = legend(clip, range(clip.num_layers + 1), fill, None, bool(outline))
 
@@ -221,6 +213,16 @@ def legend(clip: TracedClip, layers: Sequence[int], fill: str, only: Collection[
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
+def _format(
+    path: str | os.PathLike[str], clip: TracedClip, size: int, scale: int | None, outline: int | None
+) -> tuple[bool, int, int]:
+    """Whether it is a sheet, the size of a pixel and the width of outlines: as given, or by the size of a frame."""
+    is_sheet, (height, width) = _check_path(path) in SHEET_SUFFIXES, clip.frames.shape[2:]
+    usual = sheet_scale(height, width) if is_sheet else round(size / max(height, width))
+    scale = max(1, usual) if scale is None else _check_count("scale", scale)
+    return is_sheet, scale, clip.geometry.outline(clip.frames, scale) if outline is None else outline
+
+
 def _check_path(path: str | os.PathLike[str]) -> str:
     """The suffix of an output file, in lower case."""
     suffix = Path(path).suffix.lower()
@@ -236,10 +238,6 @@ def _check_count(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return value
-
-
-def _scale(given: int | None, chosen: int) -> int:
-    return max(1, chosen) if given is None else _check_count("scale", given)
 
 
 def _layer_number(clip: TracedClip, layer: int) -> int:
