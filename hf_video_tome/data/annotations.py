@@ -136,7 +136,7 @@ def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -
     """Raise a `ValueError` that names the columns which are missing."""
     missing = [column for column in required if column not in columns]
     if missing:
-        names = ", ".join(f"`{column}`" for column in missing)
+        names = ", ".join(missing)
         raise ValueError(f"{path}: missing column {names}; it has {', '.join(columns) or 'none'}")
 
 
