@@ -11,7 +11,7 @@ from PIL import Image
 from video_samples import HEIGHT, WIDTH, frame_number, write_pictures
 
 from hf_video_tome.data.sampling import ClipSampling
-from hf_video_tome.data.video import frame_folder
+from hf_video_tome.data.video import frame_files
 from hf_video_tome.data.video.clips import read_clips
 from hf_video_tome.data.video.decoding import (
     frame_timestamps,
