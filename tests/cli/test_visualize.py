@@ -89,7 +89,9 @@ def test_tokens_are_chosen_by_index_size_and_place(video: Path, capsys: pytest.C
 
 
 def test_one_patch_is_not_called_patches(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["visualize", str(video), "--output", "tokens.png", "--frames", "1", "--layer", "0", "--token", "7"]) == 0
+    assert (
+        run(["visualize", str(video), "--output", "tokens.png", "--frames", "1", "--layer", "0", "--token", "7"]) == 0
+    )
     assert "token 7: 1 patch, in 2 frames\n" in capsys.readouterr().out
 
 
