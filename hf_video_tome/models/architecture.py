@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ..merging.settings import SETTINGS, TokenMergingSettings
 from .encoder import Encoder, register_encoder, stock_class_of
 from .host import Host, register_host
 
@@ -80,16 +81,8 @@ def paper_settings(r: int, scope: str, proportional_attention: bool) -> dict[str
     Returns:
         Settings for `set_token_merging`.
     """
-    return {
-        "r": r,
-        "schedule": "constant",
-        "mode": "merge",
-        "threshold": None,
-        "head_aggregation": "mean",
-        "proportional_attention": proportional_attention,
-        "pooling": "mean",
-        "scope": scope,
-    }
+    settings = TokenMergingSettings(r, pooling="mean", scope=scope, proportional_attention=proportional_attention)
+    return {name: settings.get(name) for name, info in SETTINGS.items() if info.is_common}
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
