@@ -1,4 +1,4 @@
-"""What enters the first layer: one file per input stage, each a pure function and its entry in the registry."""
+"""Input stages, which choose the tokens of the first layer: one file each, a pure function in the registry."""
 
 from .random import random
 from .registry import INPUT_STAGES, InputContext, InputStage, keep_tokens, register_input_stage

@@ -1,4 +1,4 @@
-"""What to do with redundant tokens: one file per mode, each a pure function and its entry in the registry."""
+"""Modes, which decide what to do with redundant tokens: one file each, a pure function in the registry."""
 
 from .drop import drop
 from .hybrid import hybrid
