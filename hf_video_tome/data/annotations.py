@@ -136,8 +136,7 @@ def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -
     """Raises a `ValueError` that names the missing columns."""
     missing = [column for column in required if column not in columns]
     if missing:
-        names = ", ".join(f"`{column}`" for column in missing)
-        raise ValueError(f"{path}: missing column {names}; it has {', '.join(columns) or 'none'}")
+        raise ValueError(f"{path}: missing column {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
 
 
 def read_json(path: Path) -> Any:
