@@ -253,7 +253,7 @@ def sampling_preset(
     clip = clips.get(model_type)
     if clip is None and (by_rate or num_frames is None):
         known = ", ".join(map(repr, clips))
-        what = f"the frames and the sampling rate on {dataset!r}" if by_rate else "a `num_frames`"
+        what = f"the frames and the sampling rate on {dataset!r}" if by_rate else "num_frames"
         raise ValueError(
             f"model_type must be one whose usual clip is known ({known}), got {model_type!r}: give {what} yourself, "
             f"{'as ClipSampling(...)' if by_rate else 'sampling_preset(..., num_frames=...)'}"

@@ -207,6 +207,7 @@ def test_a_stock_model_without_sdpa_is_said_to_have_none(capsys: pytest.CaptureF
     assert "The stock model has no sdpa attention." in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.usefixtures("uncompiled_flex_attention")
 def test_other_attention_is_measured_of_stock_models_too(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--attn-implementation", "eager", "--attn-implementation", "flex_attention", "--r", "2"]
     content = results_of([*tiny("vivit", "num_hidden_layers=1"), *arguments, "--no-memory"], capsys)

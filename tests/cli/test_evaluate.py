@@ -254,7 +254,7 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
         (["--strategy", "start", "--num-clips", "2"], "--num-clips must be 1"),
         (["--num-crops", "2"], "--num-crops must be 1 or 3"),
         (["--data-option", "num"], "--data-option must be NAME=VALUE"),
-        (["--data-option", "colour=red"], "`colour` is not an option"),
+        (["--data-option", "colour=red"], "colour is not an option"),
         (["--data-dir", "nowhere"], "nowhere"),
         (["--split", "weekend"], "weekend"),
         (["--split", "train"], "train"),

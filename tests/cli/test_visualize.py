@@ -77,7 +77,7 @@ def test_layers_sheets_and_folders_of_frames(workplace: Path, capsys: pytest.Cap
 
 
 def test_tokens_are_chosen_by_index_size_and_place(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["visualize", str(video), "--r", "38", "--output", "tokens.gif", "--json"]
+    common = ["visualize", str(video), "--r", "38", "--output", "tokens.png", "--frames", "1", "--json"]
     assert run([*common, "--token", "4", "--token", "5", "--at", "3,20,20", "--largest", "1"]) == 0
     tokens = json.loads(capsys.readouterr().out)["tokens"]
     assert [entry["token"] for entry in tokens[:2]] == [4, 5]
@@ -89,12 +89,14 @@ def test_tokens_are_chosen_by_index_size_and_place(video: Path, capsys: pytest.C
 
 
 def test_one_patch_is_not_called_patches(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["visualize", str(video), "--output", "tokens.gif", "--layer", "0", "--token", "7"]) == 0
+    assert (
+        run(["visualize", str(video), "--output", "tokens.png", "--frames", "1", "--layer", "0", "--token", "7"]) == 0
+    )
     assert "token 7: 1 patch, in 2 frames\n" in capsys.readouterr().out
 
 
 def test_a_note_where_nothing_is_merged(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["visualize", str(video), "--r", "0", "--output", "tokens.gif"]) == 0
+    assert run(["visualize", str(video), "--r", "0", "--output", "tokens.png", "--frames", "1"]) == 0
     assert "note: no layer removes a token: give --r" in capsys.readouterr().err
 
 

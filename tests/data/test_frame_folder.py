@@ -11,7 +11,7 @@ from PIL import Image
 from video_samples import HEIGHT, WIDTH, frame_number, write_pictures
 
 from hf_video_tome.data.sampling import ClipSampling
-from hf_video_tome.data.video import frame_folder
+from hf_video_tome.data.video import frame_files
 from hf_video_tome.data.video.clips import read_clips
 from hf_video_tome.data.video.decoding import (
     frame_timestamps,
@@ -245,7 +245,7 @@ def test_frames_of_different_size(tmp_path):
 
 def test_every_picture_is_read_once(folder, monkeypatch):
     read = []
-    original = frame_folder._read_picture
-    monkeypatch.setattr(frame_folder, "_read_picture", lambda *args: read.append(args) or original(*args))
+    original = frame_files._read_picture
+    monkeypatch.setattr(frame_files, "_read_picture", lambda *args: read.append(args) or original(*args))
     assert numbers(read_frames(folder, [3, 3, 1, 3])) == [4, 4, 2, 4]
     assert len(read) == 2

@@ -204,7 +204,7 @@ def test_what_is_no_probability():
     [
         ([0, 0], r"references must be class ids of the shape \(samples, 2\), one per group, got \(2,\)"),
         ([[0, 0]], "references must have as many samples as the other input, 2, got 1"),
-        ([[2, 1], [2, 2]], r"`references\[:, 1\]` must be class ids from 0 to 1, got 2 for sample 1"),
+        ([[2, 1], [2, 2]], r"references\[:, 1\] must be class ids from 0 to 1, got 2 for sample 1"),
     ],
 )
 def test_malformed_group_ids(ids, message):

@@ -182,7 +182,7 @@ def _read_list(path: Path, split: str, names: list[str] | None) -> list[_Clip]:
             raise ValueError(f"{where}: must be path label_index, separated by a space or a comma, got {line!r}")
         lowest = UNLABELLED if split == "test" else 0
         if label < lowest or (names is not None and label >= len(names)):
-            allowed = f"of at least {lowest}" if names is None else f"in {lowest}..{len(names) - 1} (`labels`)"
+            allowed = f"of at least {lowest}" if names is None else f"in {lowest}..{len(names) - 1} (labels)"
             raise ValueError(f"{where}: the label index must be an integer {allowed}, got {label}")
         clips.append(_Clip(where, split, label, name, listed=True))
     if not clips:

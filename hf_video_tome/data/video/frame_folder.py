@@ -63,7 +63,7 @@ class FrameFolder:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
             if value < least or (name == "stop" and value == least):
-                allowed = f"above `start` ({least})" if name == "stop" else f"{least} or more"
+                allowed = f"above start ({least})" if name == "stop" else f"{least} or more"
                 raise ValueError(f"{name} must be {allowed}, got {value}")
         fps = self.fps
         if fps is not None and (
