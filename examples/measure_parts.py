@@ -51,7 +51,7 @@ def attention(num_tokens: int, dtype: torch.dtype) -> Pair:
 
 
 def sizes(num_tokens: int, dtype: torch.dtype) -> Pair:
-    """The way that flash and flex attention go, with kernels that take masks, too."""
+    """Returns the way that flash and flex attention go, with kernels that take masks, too."""
     query, key, value = torch.randn(1, num_tokens, 3, HEADS, WIDTH // HEADS, dtype=dtype).permute(2, 0, 3, 1, 4)
     size, scale = torch.randint(1, 9, (1, num_tokens)).float(), (WIDTH // HEADS) ** -0.5
 
@@ -86,7 +86,7 @@ def activation(num_tokens: int, dtype: torch.dtype) -> Pair:
 
 
 def _merge_by_scattering(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
-    """The weighted mean by adding all tokens to their slots."""
+    """Returns the weighted mean by adding all tokens to their slots."""
     float_x = x.float() * weight.unsqueeze(-1)
     index = assignment.slot.unsqueeze(-1).expand_as(float_x)
     return float_x.new_zeros(*assignment.owner.shape, x.shape[-1]).scatter_add(2, index, float_x).to(x.dtype)

@@ -174,7 +174,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def public_arguments(arguments: argparse.Namespace) -> list[str]:
-    """The command, without the places of files on one machine."""
+    """Returns the command, without the places of files on one machine."""
     words = ["measure", Path(arguments.model).name, "--dataset", arguments.dataset]
     words += ["--data-dir", "DATA"] if arguments.data_dir else []
     for option in arguments.data_option or []:
@@ -261,7 +261,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def model_section(study: Mapping[str, Any]) -> str:
-    """The tables of one model on one set of clips."""
+    """Returns the tables of one model on one set of clips."""
     settings = study["settings"]
     unmerged, merged = settings[0], settings[1:]
     targets = list(dict.fromkeys(setting["target"] for setting in merged))
@@ -341,7 +341,7 @@ def compare(study: Mapping[str, Any]) -> list[Comparison]:
 
 
 def certain_distance(comparisons: int) -> float:
-    """The distance in standard errors that, were nothing different, one of all would reach in 1 of 20 studies."""
+    """Returns the distance in standard errors that, were nothing different, one of all would reach in 1 of 20 studies."""
     return NormalDist().inv_cdf(1 - 0.025 / max(1, comparisons))
 
 
@@ -354,7 +354,7 @@ def verdict(comparison: Comparison, bound: float) -> str:
 
 
 def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
-    """The comparisons of all studies, and what they show."""
+    """Returns the comparisons of all studies, and what they show."""
     titles = Counter(f"{study['model']}, {study['data']}" for study in studies)
     for title, count in titles.items():
         if count > 1:

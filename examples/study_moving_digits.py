@@ -113,7 +113,7 @@ class Setting:
         return self.mode if self.threshold is None else f"{self.mode} {self.threshold:g}"
 
     def changes(self, r: int) -> dict[str, Any]:
-        """The setting for `evaluate`."""
+        """Returns the setting for `evaluate`."""
         if not self.level:
             return {"r": 0}
         return {
@@ -166,7 +166,7 @@ class Subject:
         return self._counts(replace(self.default, level=level, scope=self.scopes[-1]), level)[-1]
 
     def r(self, setting: Setting) -> int:
-        """The r with which a setting leaves as many tokens as the constant schedule, or as near as it gets."""
+        """Returns the r with which a setting leaves as many tokens as the constant schedule, or as near as it gets."""
         if not setting.level:
             return 0
         layout = self.config.token_layout
@@ -179,12 +179,12 @@ class Subject:
         )
 
     def comparable(self, setting: Setting) -> bool:
-        """Whether a setting leaves as many tokens as its level stands for."""
+        """Returns whether a setting leaves as many tokens as its level stands for."""
         counts = self.counts(setting)
         return not setting.level or abs(counts[-1] - self.target(setting.level)) <= EQUAL_TOKENS * counts[0]
 
     def removed(self, level: int) -> str:
-        """The share of patch tokens that a level removes."""
+        """Returns the share of patch tokens that a level removes."""
         prefix = self.config.token_layout.num_prefix_tokens
         return percent(1 - (self.target(level) - prefix) / (self.counts(self.unmerged)[0] - prefix))
 
@@ -194,7 +194,7 @@ class Subject:
         return (sum(counts[:-1]) + sum(counts[1:])) / (2 * counts[0] * (len(counts) - 1))
 
     def full_grid(self) -> list[Setting]:
-        """All modes x schedules x scopes x pooling x attention at both levels, the unmerged model first."""
+        """Returns all modes x schedules x scopes x pooling x attention at both levels, the unmerged model first."""
         grid = [self.unmerged]
         for level in LEVELS:
             for scope in self.scopes:
@@ -213,7 +213,7 @@ class Subject:
         return list(dict.fromkeys(grid))
 
     def main_grid(self) -> list[Setting]:
-        """The defaults in all modes, and what differs from the default merging in one factor."""
+        """Returns the defaults in all modes, and what differs from the default merging in one factor."""
         base = self.default
         grid = [self.unmerged, *(replace(base, mode=mode, threshold=threshold) for mode, threshold in MODES)]
         grid += [replace(base, level=level, mode=mode) for level in LEVELS for mode in ("merge", "drop")]
@@ -243,13 +243,13 @@ class Factor:
     base: Any
 
     def applies(self, subject: Subject) -> bool:
-        """Whether an architecture has both values."""
+        """Returns whether an architecture has both values."""
         values: dict[str, Sequence[Any]] = {"scope": subject.scopes, "pooling": subject.poolings}
         allowed = values.get(self.field)
         return allowed is None or (self.changed in allowed and self.base in allowed)
 
     def around_default(self, subject: Subject) -> tuple[Setting, Setting]:
-        """The default merging with the one and with the other value."""
+        """Returns the default merging with the one and with the other value."""
         return (
             replace(subject.default, **{self.field: self.changed}),
             replace(subject.default, **{self.field: self.base}),
@@ -442,7 +442,7 @@ class Ledger:
 
 
 def over_grid(outcome: Outcome, factor: Factor, pooling: str | None = None) -> tuple[list[Setting], list[Setting]]:
-    """All pairs of settings of the mode `merge` that differ in a factor alone and leave equally many tokens.
+    """Returns all pairs of settings of the mode `merge` that differ in a factor alone and leave equally many tokens.
 
     Args:
         outcome: The results.
@@ -553,7 +553,7 @@ class Study:
 
 
 def default(outcome: Outcome, **changes: Any) -> Setting:
-    """The default merging of an architecture with some changes."""
+    """Returns the default merging of an architecture with some changes."""
     return replace(outcome.subject.default, **changes)
 
 
@@ -586,7 +586,7 @@ def factor_change(factor: Factor, mode: str = "merge") -> Change:
 
 
 def paper_change(outcome: Outcome) -> Pair | None:
-    """The paper's settings in the place of the defaults."""
+    """Returns the paper's settings in the place of the defaults."""
     subject = outcome.subject
     return None if subject.paper == subject.default else (subject.paper, subject.default)
 
@@ -596,7 +596,7 @@ TASKS = {"verb": "verbs", "noun": "digits", "action": "actions"}
 
 
 def told(found: Mapping[str, Comparison]) -> str:
-    """The numbers of a comparison in words."""
+    """Returns the numbers of a comparison in words."""
     names = {"nll": "NLL", **(TASKS if "verb" in found else {"action": "accuracy"})}
     return ", ".join(f"{names[score]} {comparison}" for score, comparison in found.items())
 
@@ -642,7 +642,7 @@ def conclude_grid(study: Study, ledger: Ledger, factor: Factor) -> str:
 
 
 def questions(study: Study) -> list[tuple[str, Change]]:
-    """All that is asked of the defaults."""
+    """Returns all that is asked of the defaults."""
     subject = study.standard[0][1].subject
     levels = [(f"merging {subject.removed(level)}, not none", merging(level)) for level in LEVELS]
     factors = [(factor.title, factor_change(factor)) for factor in FACTORS]
@@ -655,7 +655,7 @@ def questions(study: Study) -> list[tuple[str, Change]]:
 
 
 def summary(study: Study, ledger: Ledger) -> list[str]:
-    """The verdicts alone, sorted."""
+    """Returns the verdicts alone, sorted."""
     groups: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
     for title, change in questions(study):
         names: dict[str, list[str]] = {}
@@ -671,7 +671,7 @@ def summary(study: Study, ledger: Ledger) -> list[str]:
 
 
 def conclusions(study: Study, ledger: Ledger) -> list[str]:
-    """The numbers, question by question."""
+    """Returns the numbers, question by question."""
     standard = study.standard
     subject = standard[0][1].subject
     points = []
@@ -1273,7 +1273,7 @@ def add_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> No
 
 
 def has_schedules(study: Study) -> bool:
-    """Whether all schedules were run at all levels, in the modes that are drawn."""
+    """Returns whether all schedules were run at all levels, in the modes that are drawn."""
     return all(
         default(outcome, level=level, schedule=schedule, mode=mode) in outcome.index
         for _, outcome in study.standard
@@ -1386,7 +1386,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def command(chosen: argparse.Namespace) -> str:
-    """The command with the options on which the numbers depend; folders are of no interest to readers."""
+    """Returns the command with the options on which the numbers depend; folders are of no interest to readers."""
     defaults, words = parse_arguments([]), ["python examples/study_moving_digits.py"]
     for name in ("clips", "harder_clips", "grid", "architectures", "variants", "batch_size"):
         value = getattr(chosen, name)

@@ -206,7 +206,7 @@ def readable(rows: Any, size: int | None, workers: int = 2) -> Any:
 
 
 def read_clip(row: Mapping[str, Any], indices: Callable[[int], list[int]]) -> torch.Tensor:
-    """Gives frames of a video, (T, 3, H, W) uint8, from the cache where there is one."""
+    """Returns frames of a video, (T, 3, H, W) uint8, from the cache where there is one."""
     if "frames" in row:
         frames = np.frombuffer(row["frames"], dtype=np.uint8).reshape(row["shape"])
         return torch.from_numpy(frames[indices(len(frames))])
@@ -307,7 +307,7 @@ def start_positions(model: PreTrainedModel) -> None:
 
 
 def sincos_codes(grid: tuple[int, ...], width: int) -> torch.Tensor:
-    """Gives a code of `width` numbers for each place of a grid, an equal share of them for each axis."""
+    """Returns a code of `width` numbers for each place of a grid, an equal share of them for each axis."""
     share = width // (2 * len(grid))
     frequencies = 1 / 10000 ** (torch.arange(share) / share)
     axes = torch.meshgrid(*[torch.arange(length, dtype=torch.float) for length in grid], indexing="ij")
@@ -317,7 +317,7 @@ def sincos_codes(grid: tuple[int, ...], width: int) -> torch.Tensor:
 
 
 def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean_frame: bool) -> ClipTransform:
-    """Gives the transform of the checkpoint, or else the usual one of the architecture."""
+    """Returns the transform of the checkpoint, or else the usual one of the architecture."""
     transform = ClipTransform.from_config(model.config)
     if checkpoint is not None:
         with suppress(FileNotFoundError):  # of the processor
@@ -326,7 +326,7 @@ def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean
 
 
 def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
-    """Gives the processor that applies the transform, one of transformers where it can."""
+    """Returns the processor that applies the transform, one of transformers where it can."""
     if model.main_input_name != "pixel_values" or transform.subtract_mean_frame:
         return hf_video_tome.ClipProcessor.from_transform(transform, model.main_input_name)
     settings = transform.to_processor_settings()
@@ -373,7 +373,7 @@ def print_results(results: Any, split: str, shown: bool = True) -> list[dict[str
 
 
 def with_error(share: Any, sign: str = "") -> str:
-    """Gives a share in percent, with its standard error where there is one."""
+    """Returns a share in percent, with its standard error where there is one."""
     error = share.standard_error
     return f"{100 * share.value:{sign}.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 

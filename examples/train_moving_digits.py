@@ -97,7 +97,7 @@ RECIPES = {
 
 # --- data
 def decode_chunk(indices: range, split: str, seed: int) -> np.ndarray:
-    """Render, encode and decode clips; returns uint8 of shape (clips, num_frames, 3, size, size)."""
+    """Renders, encode and decode clips; returns uint8 of shape (clips, num_frames, 3, size, size)."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         written = write_clips(folder, split, indices, CLIP, seed)
@@ -105,7 +105,7 @@ def decode_chunk(indices: range, split: str, seed: int) -> np.ndarray:
 
 
 def load_split(split: str, num_clips: int, seed: int, cache: Path, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the decoded clips of a split and their (verb, noun) classes, from the cache where it has them.
+    """Returns the decoded clips of a split and their (verb, noun) classes, from the cache where it has them.
 
     Returns:
         uint8 of shape (num_clips, num_frames, 3, size, size) and int64 of shape (num_clips, 2).
@@ -132,14 +132,14 @@ def load_split(split: str, num_clips: int, seed: int, cache: Path, workers: int)
 
 
 def normalize(frames: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 frames into what the saved image processor makes of them."""
+    """Turns uint8 frames into what the saved image processor makes of them."""
     return (frames.float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
 def augment(
     frames: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reverse half of the clips in time, swapping their verbs, and permute the colour channels of each clip."""
+    """Reverses half of the clips in time, swapping their verbs, and permute the colour channels of each clip."""
     batch = len(frames)
     swap = torch.tensor([VERBS.index(REVERSED_VERB[verb]) for verb in VERBS])
     backwards = torch.rand(batch, generator=generator) < 0.5
@@ -166,14 +166,14 @@ def warp(frames: torch.Tensor, strength: float, generator: torch.Generator) -> t
 
 
 def freeze_time(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Replace every clip by one of its frames, drawn at random and repeated: the content stays, the motion goes."""
+    """Replaces every clip by one of its frames, drawn at random and repeated: the content stays, the motion goes."""
     chosen = torch.randint(frames.shape[1], (len(frames),), generator=generator)
     return frames[torch.arange(len(frames)), chosen].unsqueeze(1).expand_as(frames)
 
 
 # --- model
 def build_model(architecture: str, num_labels: int) -> PreTrainedModel:
-    """Return a classifier without token merging of the size used here, with fresh weights."""
+    """Returns a classifier without token merging of the size used here, with fresh weights."""
     common = {
         "image_size": CLIP.size,
         "num_frames": CLIP.num_frames // RECIPES[architecture].frame_step,
@@ -222,7 +222,7 @@ def build_model(architecture: str, num_labels: int) -> PreTrainedModel:
 
 @contextmanager
 def random_temporal_slots(model: PreTrainedModel, keep: int, slots: int, generator: torch.Generator) -> Iterator[None]:
-    """Let the encoder see a random subset of each clip's temporal slots; positions stay those of the full clip."""
+    """Lets the encoder see a random subset of each clip's temporal slots; positions stay those of the full clip."""
     base: Any = model.base_model
     rotary = model.config.model_type == "vjepa2"  # each of its layers takes the positions of its tokens
     position_ids: list[torch.Tensor] = []
@@ -262,7 +262,7 @@ def random_temporal_slots(model: PreTrainedModel, keep: int, slots: int, generat
 
 
 def expand_head(model: PreTrainedModel, architecture: str) -> PreTrainedModel:
-    """Turn the 22-way model into the 120-way one of the same predictions: logit(v, n) = logit(v) + logit(n)."""
+    """Turns the 22-way model into the 120-way one of the same predictions: logit(v, n) = logit(v) + logit(n)."""
     expanded = build_model(architecture, len(ACTIONS))
     state = model.state_dict()
     for name in ("classifier.weight", "classifier.bias"):
@@ -290,7 +290,7 @@ def train(
     validate: Callable[[PreTrainedModel], dict[str, float]],
     log: TextIO,
 ) -> PreTrainedModel:
-    """Train the 22-way model; one JSON line per `--log-every` steps goes to `log`."""
+    """Trains the 22-way model; one JSON line per `--log-every` steps goes to `log`."""
     recipe = RECIPES[args.architecture]
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
@@ -343,7 +343,7 @@ def train(
 
 # --- evaluation
 def accuracies(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Return accuracies in percent from 120-way logits (n, 120) and (verb, noun) classes (n, 2).
+    """Returns accuracies in percent from 120-way logits (n, 120) and (verb, noun) classes (n, 2).
 
     `pair` is the accuracy over clips of the ten paired verbs when the model only has to choose between the two verbs
     of the pair: 50 % is chance.
@@ -365,13 +365,13 @@ def accuracies(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def predict(model: PreTrainedModel, frames: torch.Tensor, frame_step: int, batch_size: int = 40) -> torch.Tensor:
-    """Return the logits of decoded uint8 clips."""
+    """Returns the logits of decoded uint8 clips."""
     return torch.cat([model(normalize(part[:, ::frame_step])).logits for part in frames.split(batch_size)])
 
 
 @torch.no_grad()
 def evaluate_folder(folder: Path, num_clips: int, seed: int) -> dict[str, Any]:
-    """Load the saved model as a user would and measure it on video files of the test split."""
+    """Loads the saved model as a user would and measure it on video files of the test split."""
     model = transformers.AutoModelForVideoClassification.from_pretrained(folder, dtype=torch.float32).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     frame_indices = range(0, CLIP.num_frames, CLIP.num_frames // model.config.num_frames)
@@ -403,7 +403,7 @@ def evaluate_folder(folder: Path, num_clips: int, seed: int) -> dict[str, Any]:
 
 # --- output
 def save(model: PreTrainedModel, args: argparse.Namespace, output: Path) -> None:
-    """Save the 120-way model in half precision, with its image processor."""
+    """Saves the 120-way model in half precision, with its image processor."""
     model.half().save_pretrained(output)
     # The file is in half precision to be small; single precision is what a CPU wants, so that is what loads by
     # default.
@@ -420,7 +420,7 @@ def save(model: PreTrainedModel, args: argparse.Namespace, output: Path) -> None
 
 
 def model_card(args: argparse.Namespace, model: PreTrainedModel, result: dict[str, Any], seconds: float) -> str:
-    """Return the README.md of the checkpoint, filled in from the run."""
+    """Returns the README.md of the checkpoint, filled in from the run."""
     name = {
         "videomae": "VideoMAE",
         "vivit": "ViViT",
@@ -509,7 +509,7 @@ fine detail; it does not predict numbers on natural video.
 
 
 def training_arguments(args: argparse.Namespace) -> list[str]:
-    """Return the command line arguments that determine the weights."""
+    """Returns the command line arguments that determine the weights."""
     names = ["architecture", "steps", "num_train_clips", "batch_size", "learning_rate", "weight_decay", "subset_share"]
     names += ["warp", "seed", "threads"]
     arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", f"{getattr(args, name)}")]
@@ -518,7 +518,7 @@ def training_arguments(args: argparse.Namespace) -> list[str]:
 
 
 def progress(text: str) -> None:
-    """Show a line in place on a terminal, or print it elsewhere."""
+    """Shows a line in place on a terminal, or print it elsewhere."""
     interactive = sys.stderr.isatty()
     print(f"\r{text}\x1b[K" if interactive else text, end="" if interactive else "\n", file=sys.stderr, flush=True)
 

@@ -125,12 +125,12 @@ def load(checkpoint: str) -> Classifier:
 
 
 def is_public() -> bool:
-    """Whether the page is a Space, whose visitors have no business in the folders of the server."""
+    """Returns whether the page is a Space, whose visitors have no business in the folders of the server."""
     return "SPACE_ID" in os.environ  # as Hugging Face sets it
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether it can only be meant as an id on the Hub."""
+    """Returns whether it can only be meant as an id on the Hub."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -154,7 +154,7 @@ def load_or_explain(checkpoint: object) -> Classifier:
 
 
 def removable(classifier: Classifier) -> tuple[int, int]:
-    """The largest r that makes sense, and one that removes four fifths of the tokens."""
+    """Returns the largest r that makes sense, and one that removes four fifths of the tokens."""
     config: Any = classifier.model.config
     scope = config.token_merging_plan().settings.scope
     tokens, protected = config.token_layout.set_size(scope)
@@ -163,7 +163,7 @@ def removable(classifier: Classifier) -> tuple[int, int]:
 
 
 def r_slider(checkpoint: str) -> Any:
-    """The slider of r for another checkpoint."""
+    """Returns the slider of r for another checkpoint."""
     highest, usual = removable(load_or_explain(checkpoint))
     return gr.Slider(maximum=highest, value=usual)
 
@@ -311,7 +311,7 @@ def save_film(clip: TracedClip) -> str:
 
 
 def facts(counts: Sequence[int], timing: Timing | None, answers: Sequence[Answer], device: str) -> str:
-    """The measured numbers, as HTML."""
+    """Returns the measured numbers, as HTML."""
     removed = 1 - counts[-1] / counts[0]
     first, second = (answer.best for answer in answers)
     answer = html.escape(first if first == second else f"{first} → {second}")

@@ -93,7 +93,7 @@ def _no_profiler_messages() -> Iterator[None]:
 
 
 def peak_of_changes(changes: Iterable[int]) -> int:
-    """The largest sum on the way through allocations (positive) and releases (negative).
+    """Returns the largest sum on the way through allocations (positive) and releases (negative).
 
     Examples:
         >>> peak_of_changes([4, 3, -4, 2])

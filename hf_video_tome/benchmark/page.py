@@ -46,18 +46,18 @@ def columns(results: BenchmarkResults) -> list[str]:
 
 
 def _beside_float32(results: BenchmarkResults) -> bool:
-    """Whether a stock model in float32 is there to compare other dtypes with."""
+    """Returns whether a stock model in float32 is there to compare other dtypes with."""
     dtypes = {entry.variant.dtype for entry in results.measured}
     return "float32" in dtypes and len(dtypes) > 1
 
 
 def _has_memory(results: BenchmarkResults) -> bool:
-    """Whether memory was measured of any variant."""
+    """Returns whether memory was measured of any variant."""
     return any(entry.memory is not None for entry in results.measured)
 
 
 def rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
-    """The cells of the table of one batch size, under `columns(results)`."""
+    """Returns the cells of the table of one batch size, under `columns(results)`."""
     several = len({entry.variant.dtype for entry in results.measured}) > 1
     return [_row(results, entry, several) for entry in results.measured if entry.batch_size == batch_size]
 

@@ -42,7 +42,7 @@ _PART_OF_OPERATOR = {
 
 
 def part_of(operator: str, caller: FrameType | None) -> str:
-    """The kind of work that an operator is called for.
+    """Returns the kind of work that an operator is called for.
 
     Args:
         operator: Its name, as `torch.overrides` gives it.

@@ -87,7 +87,7 @@ class BenchmarkResults:
     measured: list[MeasuredVariant]
 
     def baseline(self, of: MeasuredVariant, attn_implementation: str, dtype: str | None = None) -> MeasuredVariant:
-        """The stock model, not compiled, that something is compared with.
+        """Returns the stock model, not compiled, that something is compared with.
 
         Args:
             of: What is compared.
@@ -201,7 +201,7 @@ class BenchmarkResults:
         return found[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """All that is known; JSON-safe."""
+        """Returns all that is known; JSON-safe."""
         return {
             "format": FORMAT,
             "conditions": self.conditions,
@@ -245,7 +245,7 @@ class BenchmarkResults:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> BenchmarkResults:
-        """The inverse of `to_dict`.
+        """Returns the inverse of `to_dict`.
 
         Raises:
             ValueError: If it is of another format.

@@ -52,7 +52,7 @@ def cuda_events(device: torch.device) -> Timer:
 
 
 def timer_of(device: torch.device) -> Timer:
-    """The timer for what runs on a device: events on GPUs of CUDA, else the clock."""
+    """Returns the timer for what runs on a device: events on GPUs of CUDA, else the clock."""
     return cuda_events(device) if device.type == "cuda" else stopwatch()
 
 
@@ -100,7 +100,7 @@ class ProcessorTime:
 
     @staticmethod
     def total(times: Iterable[ProcessorTime | None]) -> ProcessorTime:
-        """The sum of several."""
+        """Returns the sum of several."""
         known = [time for time in times if time is not None]
         return ProcessorTime(
             sum(time.wall_seconds for time in known),

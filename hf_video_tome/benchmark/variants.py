@@ -61,7 +61,7 @@ def make_variants(
     compiled: Sequence[bool] = (False,),
     float32_baseline: bool = False,
 ) -> list[Variant]:
-    """All variants of a benchmark: for each dtype the stock models, then those that merge.
+    """Returns all variants of a benchmark: for each dtype the stock models, then those that merge.
 
     Args:
         settings: Token merging settings.
@@ -95,7 +95,7 @@ def make_variants(
 
 
 def supports(head_class: Any, config: Any, implementation: str) -> str | None:
-    """Whether a model class runs on an attention implementation here; its weights are not made for that.
+    """Returns whether a model class runs on an attention implementation here; its weights are not made for that.
 
     Args:
         head_class: A classifier of transformers or of this package.
@@ -152,7 +152,7 @@ class ModelPool:
         self._compiled: dict[tuple[str, str, bool], Callable[..., Any]] = {}
 
     def model(self, variant: Variant) -> Any:
-        """The model of a variant, in eval mode, with its settings. The next call may change them."""
+        """Returns the model of a variant, in eval mode, with its settings. The next call may change them."""
         key = (variant.dtype, variant.attn_implementation, variant.is_stock)
         if key not in self._models:
             model = share_weights(self._weights(variant.dtype))
@@ -179,7 +179,7 @@ class ModelPool:
         return self._compiled[key]
 
     def _weights(self, dtype: str) -> Any:
-        """The stock model whose weights all models of a dtype have."""
+        """Returns the stock model whose weights all models of a dtype have."""
         if dtype not in self._stock:
             self._stock[dtype] = copy.deepcopy(self._source).to(device=self._device, dtype=getattr(torch, dtype))
         return self._stock[dtype]

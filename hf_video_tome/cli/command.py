@@ -46,7 +46,7 @@ def add_command(app: typer.Typer, name: str, module: Any) -> None:
 
 
 def _with_imports(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the option `--import`, which `Command` heeds before the command runs."""
+    """Returns a command the option `--import`, which `Command` heeds before the command runs."""
     hints = get_type_hints(command, include_extras=True)
     parameters = inspect.signature(command).parameters.values()
     imports = inspect.Parameter("imports", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ImportOption)

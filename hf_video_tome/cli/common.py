@@ -236,7 +236,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
 
 
 def option_name(name: str) -> str:
-    """The option of an argument or setting: "token_merging_head_aggregation" becomes "--head-aggregation"."""
+    """Returns the option of an argument or setting: "token_merging_head_aggregation" becomes "--head-aggregation"."""
     return "--" + name.removeprefix(PREFIX).replace("_", "-")
 
 
@@ -402,7 +402,7 @@ def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def describe_merging(summary: Mapping[str, Any]) -> str:
-    """The same in words."""
+    """Returns the same in words."""
     if are_off(summary):
         return describe_settings(summary)
     attention = "with" if summary["proportional_attention"] else "without"
@@ -420,7 +420,7 @@ def describe_counts(counts: list[int], num_tokens: int) -> str:
 
 # --- what other commands left behind
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The results of a finished evaluation, named by `--evaluation`.
+    """Returns the results of a finished evaluation, named by `--evaluation`.
 
     Raises:
         InputError: If there are none, or they have no accuracy.
@@ -432,7 +432,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def read_benchmark(path: Path) -> BenchmarkResults:
-    """The results of a benchmark, named by `--benchmark`: a file, or the folder with it.
+    """Returns the results of a benchmark, named by `--benchmark`: a file, or the folder with it.
 
     Raises:
         InputError: If there are none.

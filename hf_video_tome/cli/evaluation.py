@@ -147,7 +147,7 @@ class DataOptions:
     labels: LabelsOption = None
 
     def request(self) -> dict[str, Any]:
-        """The same as fields of a `Request`.
+        """Returns the same as fields of a `Request`.
 
         Raises:
             InputError: If an option of the loader is none.
@@ -181,7 +181,7 @@ class ClipOptions:
     ] = None
 
     def sampling(self) -> dict[str, Any]:
-        """The same for the `sampling` of a `Request`."""
+        """Returns the same for the `sampling` of a `Request`."""
         strategy = None if self.strategy is None else self.strategy.value
         return {"strategy": strategy, "sampling_rate": self.sampling_rate}
 
@@ -266,7 +266,7 @@ def output_folder(model: str, dataset: str, split: str) -> Path:
 
 
 def find_dataset(request: Request) -> tuple[str, str]:
-    """The canonical name of the data set and the split that were asked for, before anything is loaded.
+    """Returns the canonical name of the data set and the split that were asked for, before anything is loaded.
 
     Raises:
         InputError: If there is no such data set, or not where it is said to lie.
@@ -382,7 +382,7 @@ def parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> ClipSampling:
-    """The preset of the protocol, changed by the options that were given.
+    """Returns the preset of the protocol, changed by the options that were given.
 
     Args:
         request: What was asked for.

@@ -69,7 +69,7 @@ def imported_values(option: str) -> list[str]:
 
 
 def _registered() -> dict[str, list[Any]]:
-    """The keys of every registry, which by the name of an option are its values."""
+    """Returns the keys of every registry, which by the name of an option are its values."""
     from ..merging.input_stages import INPUT_STAGES
     from ..merging.modes import MODES
     from ..models import ENCODERS, HOSTS

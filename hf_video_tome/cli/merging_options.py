@@ -96,7 +96,7 @@ def parse_settings(**options: Any) -> dict[str, Any]:
 
 
 def with_options(*names: str) -> Callable[[type[Group]], type[Group]]:
-    """Gives a class a field for the option of each of these settings, in their order, and makes it a dataclass."""
+    """Returns a class a field for the option of each of these settings, in their order, and makes it a dataclass."""
 
     def decorate(group: type[Group]) -> type[Group]:
         group.__annotations__ = {name: setting_option(name) for name in names}

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def grouped_options(command: Callable[..., Result]) -> Callable[..., Result]:
-    """Gives a Typer command the options of the dataclasses among its parameters.
+    """Returns a Typer command the options of the dataclasses among its parameters.
 
     Typer makes one option of one parameter, so that an option of ten commands stands in ten signatures. With this
     decorator a keyword-only parameter that is annotated with a dataclass stands for all of the dataclass's fields:

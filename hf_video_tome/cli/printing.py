@@ -118,7 +118,7 @@ class OutputStream(io.TextIOBase):
             self.stream.flush()
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Returns whether the stream is a terminal."""
         return self.stream.isatty()
 
     def fileno(self) -> int:
@@ -173,7 +173,7 @@ def _safe(stream: Any) -> Any:
 
 
 def _raw(stream: Any) -> Any:
-    """The stream below, for who makes its characters printable before it lays them out and colours them."""
+    """Returns the stream below, for who makes its characters printable before it lays them out and colours them."""
     stream = getattr(stream, "rich_proxied_file", stream)
     return OutputStream(stream.stream) if isinstance(stream, PrintableStream) else stream
 
@@ -204,7 +204,7 @@ class PrintableConsole(Console):
 
 
 def console(stderr: bool = False) -> PrintableConsole:
-    """The console of stdout, or of stderr."""
+    """Returns the console of stdout, or of stderr."""
     return PrintableConsole(stderr)
 
 
@@ -232,12 +232,12 @@ def write_json(content: Mapping[str, Any]) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that prints: the first of those that torchrun or accelerate launch started."""
+    """Returns whether this process prints: the first of those started by torchrun or accelerate launch."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def came_from_main(error: BaseException | None) -> bool:
-    """Whether an exception, or what caused it, was raised in the main process for all of them."""
+    """Returns whether an exception, or what caused it, was raised in the main process for all of them."""
     from ..evaluation.processes import FROM_MAIN
 
     while error is not None:
@@ -334,7 +334,7 @@ def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator
 
 
 def fits_bar() -> bool:
-    """Whether stderr is a terminal with room for a progress bar."""
+    """Returns whether stderr is a terminal with room for a progress bar."""
     screen = console(stderr=True)
     return screen.is_terminal and screen.is_screen and screen.width >= NARROWEST_BAR
 

@@ -197,17 +197,17 @@ def test_a_finished_evaluation_without_its_times_is_printed(checkpoint, readable
 def test_an_output_folder_that_is_removed_is_said_at_once(checkpoint, readable, tmp_path, monkeypatch, capsys) -> None:
     from hf_video_tome.evaluation import loop
 
-    class Removing(loop.Clock):
+    class Removing(loop.EvaluationTimer):
         def measured(self) -> dict[str, Any]:
             shutil.rmtree(tmp_path / "out")  # when all videos are through
             return super().measured()
 
-    monkeypatch.setattr("hf_video_tome.evaluation.runner.Clock", Removing)
+    monkeypatch.setattr("hf_video_tome.evaluation.runner.EvaluationTimer", Removing)
     output = str(tmp_path / "out")
     assert run(arguments(checkpoint, readable, "--workers", "0", "--output", output)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (
-        f"error: --output {output}: it was removed while the evaluation was writing to it, and the predictions with it"
+        f"error: --output {output}: it was removed while the evaluation was writing to it, with its predictions"
     )
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_journal_is_one_line(checkpoint, readable, tmp_path, capsys) -
     (tmp_path / "out" / "journal-00000.jsonl").write_text('["00000000", {"position": 0}]\n')
     assert run(arguments(checkpoint, readable, *options, "--resume")) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "journal-00000.jsonl: line 1 is damaged (its checksum does not fit): put back" in error
+    assert "journal-00000.jsonl: line 1 is damaged (its checksum does not match): restore" in error
     (tmp_path / "out" / "run.json").write_text("[")
     assert run(arguments(checkpoint, readable, *options, "--resume")) == 2
     assert "run.json is damaged: " in capsys.readouterr().err.splitlines()[-1]

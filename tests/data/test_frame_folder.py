@@ -81,8 +81,8 @@ def test_too_few_frames(folder):
     [
         ([], r"is a folder, not a video file, and holds no frames either \(.jpg, .jpeg, .png\)"),
         (["clip.mp4"], "is a folder, not a video file"),
-        (["cover.jpg", "1.jpg"], "a picture whose name has no number, so that it has no place: cover.jpg"),
-        (["img_00001.jpg", "flow_x_00001.jpg"], "two pictures of the number 1, flow_x_00001.jpg and img_00001.jpg"),
+        (["cover.jpg", "1.jpg"], "an image whose name has no number, so that its position is unknown: cover.jpg"),
+        (["img_00001.jpg", "flow_x_00001.jpg"], "two images with the number 1, flow_x_00001.jpg and img_00001.jpg"),
     ],
 )
 def test_folders_that_are_no_video(tmp_path, function, names, message):
@@ -231,7 +231,7 @@ def test_broken_pictures(tmp_path, suffix):
     (folder / f"3.{suffix}").write_text("This is not a picture.")
     (folder / f"4.{suffix}").write_bytes(b"")
     for index in (1, 2, 3):
-        with pytest.raises(VideoDecodingError, match=rf"frame {index + 1}\.{suffix} is a broken picture or none"):
+        with pytest.raises(VideoDecodingError, match=rf"frame {index + 1}\.{suffix} is not an image, or a broken one"):
             read_frames(folder, [0, index], pad=True)
     assert numbers(read_frames(folder, [0])) == [1]
 

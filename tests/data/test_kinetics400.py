@@ -287,7 +287,7 @@ def test_missing_annotations_say_what_was_looked_for(root: Path) -> None:
 
 def test_split_of_a_file_that_does_not_say_so(root: Path) -> None:
     (root / "mine.txt").write_text("a.mp4 0\n")
-    with pytest.raises(ValueError, match=r"which split .*mine.txt' holds is not known.*\{'validation': 'mine.txt'\}"):
+    with pytest.raises(ValueError, match=r"the split of .*mine.txt' is unknown.*\{'validation': 'mine.txt'\}"):
         load("kinetics400", None, root, annotations="mine.txt")
     assert len(load("kinetics400", "train", root, annotations="mine.txt", cache_dir=root.parent).features) == 3
     with pytest.raises(ValueError, match=r"train.csv: holds no row of the split validation"):

@@ -293,7 +293,7 @@ def command(
 
 # --- what is asked for
 def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
-    """The config of an architecture or of a checkpoint; no weights are made or read yet."""
+    """Returns the config of an architecture or of a checkpoint; no weights are made or read yet."""
     from huggingface_hub.errors import StrictDataclassError
 
     from ...models import ARCHITECTURES
@@ -338,7 +338,7 @@ def _settings(
     modes: Sequence[str],
     common: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """All combinations, checked against the architecture."""
+    """Returns all combinations, checked against the architecture."""
     from ...models import ARCHITECTURES
 
     config = subject.merging
@@ -398,7 +398,7 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]) -> Any:
-    """The stock classifier of transformers, in float32 on the CPU."""
+    """Returns the stock classifier of transformers, in float32 on the CPU."""
     import torch
 
     from ..._compat import build_model
@@ -427,7 +427,7 @@ def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:
 
 
 def _command_line(name: str, options: Mapping[str, Any]) -> str:
-    """The command again, without what only concerns this machine's folders."""
+    """Returns the command again, without what only concerns this machine's folders."""
     words = ["hf-video-tome", "benchmark", name]
     for option, value in options.items():
         if value is None or value is False:

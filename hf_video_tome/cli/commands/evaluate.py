@@ -231,7 +231,7 @@ def command(
 
 
 def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
-    """The settings of a file, which calls them by their names in Python."""
+    """Returns the settings of a file, which calls them by their names in Python."""
     config: Any = classifier.model.config
     with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings: {text}"):
         content = read_json(path)

@@ -228,7 +228,7 @@ def _name_of(file: str) -> str:
 
 
 def _check_output(target: Path) -> bool:
-    """Whether a sheet is to be written, once it is clear that it can be."""
+    """Returns whether a sheet is to be written, once it is clear that it can be."""
     from ...visualization.animation import ANIMATION_SUFFIXES
     from ...visualization.saving import SHEET_SUFFIXES
 
@@ -268,7 +268,7 @@ def _parse_place(text: str) -> tuple[int, int, int]:
 def _choose(
     clip: TracedClip, layer: int, tokens: list[int], largest: int | None, places: list[tuple[int, int, int]]
 ) -> list[int] | None:
-    """The tokens to draw alone, each once; None for all."""
+    """Returns the tokens to draw alone, each once; None for all."""
     if not tokens and largest is None and not places:
         return None
     wanted = list(tokens)

@@ -161,7 +161,7 @@ def _choose_settings(before: int, after: int | None, count: int) -> int:
 
 
 def _choose_task(task: str | None, known: Sequence[str]) -> str:
-    """The task to look at: the first where nothing else is said."""
+    """Returns the task to look at: the first where nothing else is said."""
     if task is not None and task not in known:
         raise InputError(f"--task must be one of {', '.join(known)}, got {task!r}")
     return known[0] if task is None else task

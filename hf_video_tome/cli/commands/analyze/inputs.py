@@ -83,7 +83,7 @@ class Loaded:
         }
 
     def name(self, clip: int) -> str:
-        """The name of the class of a clip."""
+        """Returns the name of the class of a clip."""
         from ....evaluation import output_name
 
         config: Any = self.classifier.model.config
@@ -119,7 +119,7 @@ def make_request(
     output: Path | None = None,
     overwrite: bool = False,
 ) -> Request | None:
-    """The options as a request, checked as far as they can be without loading anything.
+    """Returns the options as a request, checked as far as they can be without loading anything.
 
     Args:
         model: MODEL.

@@ -30,7 +30,7 @@ class OutputOptions:
     as_json: JsonOption = False
 
     def folder(self, kind: str, model: str | None, evaluation: Path | None = None) -> Path:
-        """The output folder; nothing is looked at yet."""
+        """Returns the output folder; nothing is looked at yet."""
         from ....analysis.files import model_name
 
         name = evaluation.resolve().name if evaluation is not None else model_name(model or "")

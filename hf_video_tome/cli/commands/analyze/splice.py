@@ -164,7 +164,7 @@ def _choose_classes(found: Examples, classes: int, per_class: int) -> Examples:
 
 
 def _lines(content: Mapping[str, Any]) -> list[str]:
-    """The result in a few lines."""
+    """Returns the result in a few lines."""
     lines = [f"partners across the splice, mean over {content['clips']} clips ± standard error:"]
     for name, found in content["kinds"].items():
         lines.append(
