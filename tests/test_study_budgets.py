@@ -139,8 +139,9 @@ def test_conclusions_follow_from_the_numbers(study: ModuleType, shift: int, flip
     assert row[0].count(f", {expected};") == 2
 
 
-def test_the_page_on_real_video_says_what_its_data_files_say(study: ModuleType, tmp_path: Path) -> None:
-    page, copy = DOCS / "real-video.md", tmp_path / "page.md"
+@pytest.mark.parametrize("name", ["real-video", "moving-camera"])
+def test_pages_say_what_their_data_files_say(study: ModuleType, tmp_path: Path, name: str) -> None:
+    page, copy = DOCS / f"{name}.md", tmp_path / "page.md"
     copy.write_text(page.read_text())
-    study.write_page(sorted((DOCS / "real-video").glob("*.json")), copy)
+    study.write_page(sorted((DOCS / name).glob("*.json")), copy)
     assert copy.read_text() == page.read_text(), "regenerate it"
