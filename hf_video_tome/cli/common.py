@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,23 +39,9 @@ class InputError(Exception):
     """Bad input: its message is for the person who typed it, and becomes the only line that is printed."""
 
 
-class Dtype(Enum):
-    """Values of `--dtype`."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Strategy(Enum):
-    """Values of `--strategy`."""
-
-    uniform = "uniform"
-    center = "center"
-    start = "start"
-
-
 # --- options
+Dtype = StrEnum("Dtype", ["float32", "bfloat16", "float16"])  # no Literal: Typer takes no lists of these
+Strategy = Literal["uniform", "center", "start"]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -87,15 +73,13 @@ class FrameOptions:
     strategy: Annotated[
         Strategy,
         typer.Option(
-            "--strategy",
             help="Which frames make the clip: spread over the whole video (uniform), or a run of frames in its middle "
-            "(center) or from its first frame on (start).",
+            "(center) or from its first frame on (start)."
         ),
-    ] = Strategy.uniform
+    ] = "uniform"
     sampling_rate: Annotated[
         int | None,
         typer.Option(
-            "--sampling-rate",
             metavar="N",
             min=1,
             help="Distance between two frames of the clip, in frames of the video; for center and start.",
@@ -105,15 +89,15 @@ class FrameOptions:
 
     def check(self) -> None:
         """Refuses a distance between frames where the strategy decides it."""
-        if self.sampling_rate is not None and self.strategy is Strategy.uniform:
+        if self.sampling_rate is not None and self.strategy == "uniform":
             raise InputError(
                 "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
             )
 
     def to_dict(self) -> dict[str, Any]:
         """What was chosen, JSON-safe."""
-        rate = None if self.strategy is Strategy.uniform else self.sampling_rate or 1
-        return {"strategy": self.strategy.value, "sampling_rate": rate}
+        rate = None if self.strategy == "uniform" else self.sampling_rate or 1
+        return {"strategy": self.strategy, "sampling_rate": rate}
 
     def read(self, classifier: Classifier, file: str) -> torch.Tensor:
         """Decodes as many frames of a video file, or of a folder of frames, as the model takes.
@@ -134,9 +118,7 @@ class FrameOptions:
 
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", file):
             raise InputError(f"{file}: is a URL, while videos are read from files: download it first")
-        sampling = ClipSampling(
-            classifier.model.config.clip_shape.frames, self.sampling_rate or 1, self.strategy.value
-        )
+        sampling = ClipSampling(classifier.model.config.clip_shape.frames, self.sampling_rate or 1, self.strategy)
         with (
             input_errors(OSError, MemoryError, rewrite=lambda text: f"{file}: {text}"),
             input_errors(VideoDecodingError),

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -44,49 +43,14 @@ _OWN_OPTIONS = {
     "streaming": "rows are always streamed here",
 }
 _SAMPLING_OPTIONS = ("num_frames", "sampling_rate", "strategy", "num_clips", "num_crops")
+_BY_NAME: dict[str, bool | None] = {"auto": None, "name": True, "number": False}
 _PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class Protocol(Enum):
-    """Values of `--protocol`."""
-
-    single = "single"
-    full = "full"
-    paper = "paper"
-
-
-class MixedPrecision(Enum):
-    """Values of `--mixed-precision`."""
-
-    no = "no"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class ClipStrategy(Enum):
-    """Values of `--strategy`."""
-
-    uniform = "uniform"
-    center = "center"
-    start = "start"
-    random = "random"
-
-
-class Labels(Enum):
-    """Values of `--labels`."""
-
-    auto = "auto"
-    name = "name"
-    number = "number"
-
-    @property
-    def by_name(self) -> bool | None:
-        """The same for `match_labels`."""
-        return {Labels.auto: None, Labels.name: True, Labels.number: False}[self]
-
-
 # --- options
+Protocol = Literal["single", "full", "paper"]
+MixedPrecision = Literal["no", "bf16", "fp16"]
 WorkersOption = Annotated[
     int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
 ]
@@ -108,7 +72,7 @@ LimitOption = Annotated[
 
 
 LabelsOption = Annotated[
-    Labels | None,
+    Literal["auto", "name", "number"] | None,
     typer.Option(
         "--labels",
         help="Match the data set's classes with the model's by name, or take their numbers; auto: by name where both "
@@ -123,42 +87,30 @@ class DataOptions:
     """Where the videos of a data set are, and which; the commands differ in whether the data set must be given."""
 
     # As they were typed: a `Path` would take a slash out of a URL.
-    data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the data set lies.")] = (
-        None
-    )
+    data_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the data set lies.")] = None
     split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on"),
+        str | None, typer.Option(metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on")
     ] = None
     annotations: Annotated[
-        str | None,
-        typer.Option(
-            "--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"
-        ),
+        str | None, typer.Option(metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir")
     ] = None
     data_option: Annotated[
         list[str] | None,
         typer.Option(
-            "--data-option",
             metavar="NAME=VALUE",
             help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
         ),
     ] = None
     labels: LabelsOption = None
 
-    def request(self) -> dict[str, Any]:
-        """Returns the same as fields of a `Request`.
+    def loader_options(self) -> dict[str, Any]:
+        """Returns the options of the data set's loader.
 
         Raises:
             InputError: If an option of the loader is none.
         """
-        return {
-            "data_dir": self.data_dir,
-            "split": self.split,
-            "annotations": self.annotations,
-            "data_options": parse_data_options(self.data_option or []),
-            "by_name": (self.labels or Labels.auto).by_name,
-        }
+        options = parse_data_options(self.data_option or [])
+        return options if self.annotations is None else {**options, "annotations": self.annotations}
 
 
 @dataclass(frozen=True)
@@ -166,24 +118,15 @@ class ClipOptions:
     """Which frames make a clip, where the protocol is not to decide it."""
 
     strategy: Annotated[
-        ClipStrategy | None,
-        typer.Option("--strategy", help="Which frames make a clip.", show_default="by the protocol"),
+        Literal["uniform", "center", "start", "random"] | None,
+        typer.Option(help="Which frames make a clip.", show_default="by the protocol"),
     ] = None
     sampling_rate: Annotated[
         int | None,
         typer.Option(
-            "--sampling-rate",
-            metavar="N",
-            min=1,
-            help="Distance between two frames of a clip.",
-            show_default="by the protocol",
+            metavar="N", min=1, help="Distance between two frames of a clip.", show_default="by the protocol"
         ),
     ] = None
-
-    def sampling(self) -> dict[str, Any]:
-        """Returns the same for the `sampling` of a `Request`."""
-        strategy = None if self.strategy is None else self.strategy.value
-        return {"strategy": strategy, "sampling_rate": self.sampling_rate}
 
 
 @dataclass(frozen=True)
@@ -195,8 +138,7 @@ class PassOptions:
     workers: WorkersOption = 2
     dtype: DtypeOption = Dtype.float32
     mixed_precision: Annotated[
-        MixedPrecision | None,
-        typer.Option("--mixed-precision", help="Autocast.", show_default="as accelerate launch says, else no"),
+        MixedPrecision | None, typer.Option(help="Autocast.", show_default="as accelerate launch says, else no")
     ] = None
     device: DeviceChoice = None
 
@@ -208,16 +150,12 @@ class Request:
 
     model: str
     dataset: str
-    data_dir: str | Path | None
-    settings: Callable[[Classifier], list[dict[str, Any]]]
-    protocol: Protocol
-    output: Path | None
-    split: str | None = None
-    annotations: str | Path | None = None
-    data_options: Mapping[str, Any] | None = None
+    data: DataOptions
+    settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}]
+    protocol: Protocol = "single"
+    output: Path | None = None
     sampling: Mapping[str, Any] | None = None
     pad: bool = True
-    by_name: bool | None = None
     limit: int | None = None
     batch_size: int = 8
     workers: int = 2
@@ -275,14 +213,15 @@ def find_dataset(request: Request) -> tuple[str, str]:
 
     with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
         name = canonical_name(request.dataset)
-    entry, folder = DATASETS[name], request.data_dir
+    entry, folder = DATASETS[name], request.data.data_dir
     if entry.on_disk and folder is None:
         raise InputError(f"--data-dir must be given with --dataset {name}: the folder of the data set")
     if not entry.on_disk and folder is not None:
         raise InputError(f"--data-dir {folder} has no effect with --dataset {name}, which is made on demand")
     if folder is not None and not Path(folder).expanduser().is_dir():
         raise InputError(f"--data-dir {folder}: no such folder")
-    return name, request.split or entry.evaluation_split
+    request.data.loader_options()  # checked before anything is loaded
+    return name, request.data.split or entry.evaluation_split
 
 
 def run_evaluation(request: Request, quiet: bool = False) -> Finished:
@@ -319,7 +258,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
         )
     processes.from_main(lambda: check_writable(folder))
     device = str(processes.device) if request.device is None or processes.count > 1 else request.device
-    classifier = load_classifier(request.model, {}, request.dtype.value, device)
+    classifier = load_classifier(request.model, {}, request.dtype, device)
     config: Any = classifier.model.config
     settings = request.settings(classifier)
     resolved = [with_settings(config, changes).token_merging_settings(resolved=True) for changes in settings]
@@ -328,11 +267,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
         examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
     if request.needs_labels and all(example.labels is None for example in examples.videos):
         raise InputError(f"--dataset {name}: the labels of its {split} split are unknown; choose another with --split")
-    mixed_precision = (
-        request.mixed_precision.value
-        if request.mixed_precision is not None
-        else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    )
+    mixed_precision = request.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if not quiet and processes.is_main:
         _print_decided(classifier, name, split, examples, sampling, settings, resolved, folder, request, processes)
     try:
@@ -404,10 +339,10 @@ def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> C
         with input_errors(ValueError, TypeError, options=_SAMPLING_OPTIONS):
             return ClipSampling(**{"num_frames": config.num_frames, **given})
     hint = "; say it with --strategy uniform, or --strategy and --sampling-rate"
-    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol.value}: {text}{hint}"):
+    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol}: {text}{hint}"):
         # One view of the many: at the rate of training, which the paper's differs from for VideoMAE.
-        single = request.protocol is Protocol.single
-        full = request.protocol is Protocol.full or (single and dataset != "moving-digits")
+        single = request.protocol == "single"
+        full = request.protocol == "full" or (single and dataset != "moving-digits")
         preset = sampling_preset(
             config.model_type, dataset, num_frames=config.num_frames, protocol="full" if full else "paper"
         )
@@ -424,17 +359,16 @@ def load_examples(request: Request, name: str, split: str, classifier: Classifie
 
     if "[" in split:
         raise ValueError(f"--split must be a whole split, got {split!r}; --limit takes a part of it")
-    options = dict(request.data_options or {})
-    if request.annotations is not None:
-        options["annotations"] = request.annotations
+    data = request.data
     config: Any = classifier.model.config
     try:
-        rows: Any = load(name, split, request.data_dir, streaming=True, **options)
+        rows: Any = load(name, split, data.data_dir, streaming=True, **data.loader_options())
     except RuntimeError as error:  # datasets keeps a number there
         if "shared memory" not in str(error):
             raise
         raise ValueError(f"no shared memory can be had, of which /dev/shm must have some: {error}") from error
-    examples = read_examples(rows, classifier_tasks(config), config.id2label, request.by_name)
+    by_name = _BY_NAME[data.labels or "auto"]
+    examples = read_examples(rows, classifier_tasks(config), config.id2label, by_name)
     return examples.spread(request.limit)
 
 
@@ -472,7 +406,7 @@ def _print_decided(
             ("classes", ", ".join(_matching(examples.matched_by))),
             ("clips", clips),
             *(("" if number else "settings", words) for number, words in enumerate(described)),
-            ("runs on", f"{device}, {request.dtype.value}{count}"),
+            ("runs on", f"{device}, {request.dtype}{count}"),
             ("output", folder),
         ]
     )

@@ -49,23 +49,17 @@ class CardOptions:
     evaluation: Annotated[
         list[Path] | None,
         typer.Option(
-            "--evaluation",
             metavar="FOLDER",
             help="Output folder of hf-video-tome evaluate, of this checkpoint; can be given more than once.",
         ),
     ] = None
     benchmark: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--benchmark",
-            metavar="FOLDER",
-            help="Output folder of hf-video-tome benchmark; can be given more than once.",
-        ),
+        typer.Option(metavar="FOLDER", help="Output folder of hf-video-tome benchmark; can be given more than once."),
     ] = None
     base_model: Annotated[
         str | None,
         typer.Option(
-            "--base-model",
             metavar="ID",
             help="Where the weights of a folder come from: an id on the Hub.",
             show_default="MODEL, if that is one",
@@ -73,9 +67,7 @@ class CardOptions:
     ] = None
     repo_id: Annotated[
         str | None,
-        typer.Option(
-            "--repo-id", metavar="ID", help="Where it will be on the Hub, for the title and the snippets of the card."
-        ),
+        typer.Option(metavar="ID", help="Where it will be on the Hub, for the title and the snippets of the card."),
     ] = None
 
 
@@ -85,8 +77,7 @@ def command(
     *,
     contents: CardOptions,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="printed"),
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="printed")
     ] = None,
     remote_code: Annotated[
         bool, typer.Option("--remote-code", help="Say how to use the code that lies beside the weights.")

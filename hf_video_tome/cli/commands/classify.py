@@ -49,15 +49,13 @@ def command(
     merging: MergingOptions,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
-    top_k: Annotated[
-        int, typer.Option("--top-k", metavar="N", min=1, help="Labels to print for each file and task.")
-    ] = 5,
+    top_k: Annotated[int, typer.Option(metavar="N", min=1, help="Labels to print for each file and task.")] = 5,
     sampling: FrameOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
     sampling.check()
-    classifier = load_classifier(model, merging.settings(), dtype.value, device, "--model")
+    classifier = load_classifier(model, merging.settings(), dtype, device, "--model")
     decided = decisions(classifier, dtype, sampling)
     if not as_json:
         print_decisions(decided)
@@ -124,7 +122,7 @@ def decisions(classifier: Classifier, dtype: Dtype, sampling: FrameOptions) -> d
         "location": classifier.location,
         "architecture": model.config.model_type,
         "labels": model.config.num_labels,
-        "dtype": dtype.value,
+        "dtype": dtype,
         "device": str(classifier.device),
         "token_merging": merging_summary(model),
         "num_tokens": model.config.token_layout.num_tokens,

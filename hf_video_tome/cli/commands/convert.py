@@ -44,7 +44,6 @@ def command(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels",
             metavar="[TASK=]FILE",
             help="Names of the labels: .txt (one a line), .csv (id and name) or .json (a list, or an object from "
             "names to numbers or back). With several tasks one file for each, as in verb=FILE, or one for all.",
@@ -53,7 +52,6 @@ def command(
     label_groups: Annotated[
         str | None,
         typer.Option(
-            "--label-groups",
             metavar="TASK=N,...",
             help="Tasks of the classifier and their numbers of labels, in the order of its outputs; none for one.",
             show_default="verb and noun for two heads or 397 outputs",
@@ -61,28 +59,17 @@ def command(
     ] = None,
     num_frames: Annotated[
         int | None,
-        typer.Option(
-            "--num-frames",
-            metavar="N",
-            min=1,
-            help="Frames of a clip.",
-            show_default="as the file says, else 16",
-        ),
+        typer.Option(metavar="N", min=1, help="Frames of a clip.", show_default="as the file says, else 16"),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            "--image-size",
-            metavar="PIXELS",
-            min=1,
-            help="Height and width of a frame.",
-            show_default="as the file says, else 224",
+            metavar="PIXELS", min=1, help="Height and width of a frame.", show_default="as the file says, else 224"
         ),
     ] = None,
     num_attention_heads: Annotated[
         int | None,
         typer.Option(
-            "--num-attention-heads",
             metavar="N",
             min=1,
             help="Attention heads, which no weight tells.",
@@ -92,7 +79,6 @@ def command(
     key: Annotated[
         str | None,
         typer.Option(
-            "--key",
             metavar="NAME",
             help="Entry of the file that holds the weights, such as model_ema.",
             show_default="the one of model_state, model, module and state_dict that is there",

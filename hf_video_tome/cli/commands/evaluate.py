@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,7 +24,7 @@ from ..evaluation import (
     report_failures,
     run_evaluation,
 )
-from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, parse_setting
+from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, option_of, parse_setting
 from ..option_groups import grouped_options
 from ..printing import print_line, print_paragraph, print_table, write_json
 
@@ -49,19 +48,6 @@ Examples:
 SHORT_HELP = "Measure the accuracy of a checkpoint on a data set."
 
 
-class Preset(Enum):
-    """Values of `--preset`."""
-
-    paper = "paper"
-
-
-class ShortVideos(Enum):
-    """Values of `--short-videos`."""
-
-    pad = "pad"
-    refuse = "refuse"
-
-
 DatasetOption = Annotated[
     str,
     typer.Option(
@@ -81,13 +67,10 @@ def command(
     data: DataOptions,
     r: Annotated[
         list[str] | None,
-        typer.Option(
-            "--r",
-            "-r",
-            metavar="R",
+        option_of(
+            "r",
             help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
             "(8,8,4). Give it more than once to compare; the first is what the others are compared with.",
-            show_default="as saved with the checkpoint, else 0",
         ),
     ] = None,
     mode: ModeOption = None,
@@ -102,55 +85,40 @@ def command(
         ),
     ] = None,
     preset: Annotated[
-        Preset | None,
-        typer.Option("--preset", help="All lines of the paper's table for this architecture, in place of --r."),
+        Literal["paper"] | None,
+        typer.Option(help="All lines of the paper's table for this architecture, in place of --r."),
     ] = None,
     protocol: Annotated[
         Protocol | None,
         typer.Option(
-            "--protocol",
             help="Usual sampling for the architecture and data set: one view (single), many views (full), or as in "
             "the paper.",
             show_default="single; paper with --preset paper",
         ),
     ] = None,
     sampling: ClipOptions,
-    clips: Annotated[
+    num_clips: Annotated[
         int | None,
-        typer.Option(
-            "--num-clips", metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"
-        ),
+        typer.Option(metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"),
     ] = None,
-    crops: Annotated[
+    num_crops: Annotated[
         int | None,
-        typer.Option(
-            "--num-crops",
-            metavar="1|3",
-            min=1,
-            max=3,
-            help="Crops of each clip, averaged.",
-            show_default="by --protocol",
-        ),
+        typer.Option(metavar="1|3", min=1, max=3, help="Crops of each clip, averaged.", show_default="by --protocol"),
     ] = None,
     target_fps: Annotated[
         float | None,
         typer.Option(
-            "--target-fps",
             metavar="FPS",
             help="Take frames by their time stamps as if the video had this rate; for variable frame rates.",
             show_default="stored frames",
         ),
     ] = None,
     short_videos: Annotated[
-        ShortVideos,
-        typer.Option(
-            "--short-videos", help="A video with too few frames repeats its last one (pad) or counts as unreadable."
-        ),
-    ] = ShortVideos.pad,
+        Literal["pad", "refuse"],
+        typer.Option(help="A video with too few frames repeats its last one (pad) or counts as unreadable."),
+    ] = "pad",
     videos: PassOptions,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Of random sampling and of the random modes.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random sampling and of the random modes.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -169,7 +137,6 @@ def command(
     reference: Annotated[
         Path | None,
         typer.Option(
-            "--reference",
             metavar="FOLDER",
             help="Output folder of an earlier evaluation of the same videos to compare with.",
             show_default="the first setting",
@@ -189,7 +156,7 @@ def command(
         if preset is not None:
             from ...evaluation.paper import paper_table_settings
 
-            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset.value}: {text}"):
+            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset}: {text}"):
                 return paper_table_settings(classifier.model.config.model_type)
         if settings_file is not None:
             return _read_settings(settings_file, classifier)
@@ -198,16 +165,16 @@ def command(
     request = Request(
         model=model,
         dataset=dataset,
-        **data.request(),
+        data=data,
         settings=settings,
-        protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
+        protocol=protocol or ("paper" if preset else "single"),
         sampling={
-            **sampling.sampling(),
-            "num_clips": clips,
-            "num_crops": crops,
+            **asdict(sampling),
+            "num_clips": num_clips,
+            "num_crops": num_crops,
             "target_fps": target_fps,
         },
-        pad=short_videos is ShortVideos.pad,
+        pad=short_videos == "pad",
         **asdict(videos),
         seed=seed,
         output=output,

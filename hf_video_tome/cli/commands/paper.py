@@ -11,11 +11,10 @@ import typer
 
 from ..common import InputError, JsonOption, find_checkpoint, input_errors
 from ..evaluation import (
-    Labels,
+    DataOptions,
     LabelsOption,
     OverwriteOption,
     PassOptions,
-    Protocol,
     Request,
     ResumeOption,
     finish,
@@ -47,9 +46,7 @@ DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100")
 @grouped_options
 def command(
     *,
-    kinetics400: Annotated[
-        str | None, typer.Option("--kinetics400", metavar="FOLDER", help="Where Kinetics-400 lies.")
-    ] = None,
+    kinetics400: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where Kinetics-400 lies.")] = None,
     something_something_v2: Annotated[
         str | None,
         typer.Option(
@@ -57,12 +54,11 @@ def command(
         ),
     ] = None,
     epic_kitchens_100: Annotated[
-        str | None, typer.Option("--epic-kitchens-100", metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
+        str | None, typer.Option(metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            "--checkpoint",
             metavar="DATASET=MODEL",
             help="A checkpoint to evaluate on a data set, in place of all of the Hub's; can be given more than once.",
         ),
@@ -70,9 +66,7 @@ def command(
     architecture: Annotated[
         list[str] | None,
         typer.Option(
-            "--architecture",
-            metavar="NAME",
-            help="Only this architecture of the Hub's checkpoints; can be given more than once.",
+            metavar="NAME", help="Only this architecture of the Hub's checkpoints; can be given more than once."
         ),
     ] = None,
     labels: LabelsOption = None,
@@ -141,11 +135,10 @@ def command(
         request = Request(
             model=model,
             dataset=dataset,
-            data_dir=folder,
+            data=DataOptions(data_dir=folder, labels=labels),
             settings=settings,
-            protocol=Protocol.paper,
+            protocol="paper",
             output=destination,
-            by_name=(labels or Labels.auto).by_name,
             **asdict(videos),
             resume=resume,
             overwrite=overwrite,
