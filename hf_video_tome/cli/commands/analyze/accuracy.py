@@ -1,4 +1,4 @@
-"""`hf-video-tome analyze accuracy`: accuracy against r and speed."""
+"""`hf-video-tome analyze accuracy`: plot accuracy against r and speed."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from .inputs import (
 from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
 
-HELP = """Accuracy against r up to the limit, and against speed, for each schedule and mode.
+HELP = """Plot accuracy against r up to the limit, and against speed, for each schedule and mode.
 
-Runs an evaluation of the unmerged model and of all r, modes and schedules in one pass, or takes a finished one with
---evaluation. The speed-up comes from --benchmark FILE, or is measured here on random clips (--rounds 0 leaves it out);
-with --evaluation that takes MODEL, the evaluated one.
+Evaluate the unmerged model and all r, modes and schedules in one pass, or use a finished evaluation with --evaluation.
+Speed-ups come from --benchmark FILE, or are measured here on random clips (skip this with --rounds 0); with
+--evaluation, this needs the evaluated MODEL.
 
 \b
 Examples:
   hf-video-tome analyze accuracy videomae-moving-digits --dataset moving-digits --mode merge --mode drop
   hf-video-tome analyze accuracy --evaluation evaluations/my-run
 """
-SHORT_HELP = "Accuracy against r and speed, per schedule and mode."
+SHORT_HELP = "Plot accuracy against r and speed, per schedule and mode."
 ROUNDS = 10
-"""How often each setting is timed where nothing else is said."""
+"""Default number of timed rounds per setting."""
 
 
 @grouped_options
@@ -66,8 +66,8 @@ def command(
             "--r",
             "-r",
             metavar="R",
-            help="Tokens that each layer removes, a number (150) or a share (0.1); can be given more than once.",
-            show_default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
+            help="Number of tokens to remove per layer: a number (150) or a share (0.1); can be given more than once.",
+            show_default="6.25, 12.5, 25 and 50 % of a matched set",
         ),
     ] = None,
     mode: ModesOption = None,
@@ -86,7 +86,7 @@ def command(
         typer.Option(
             "--benchmark",
             metavar="FILE",
-            help="results.json of a benchmark of the same model and settings, to take the speed-ups from.",
+            help="results.json of a benchmark of the same model and settings, for the speed-ups.",
         ),
     ] = None,
     rounds: Annotated[
@@ -95,14 +95,14 @@ def command(
             "--rounds",
             metavar="N",
             min=0,
-            help="How often each setting is timed; 0 for not at all.",
+            help="Number of timed rounds per setting; 0 for none.",
             show_default=str(ROUNDS),
         ),
     ] = None,
     sampling: ClipOptions,
     dtype: Annotated[
         Dtype | None,
-        typer.Option("--dtype", help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
+        typer.Option("--dtype", help="Data type of the model.", show_default="float32, or that of --evaluation"),
     ] = None,
     run: EvaluationRunOptions,
     files: OutputOptions,
@@ -116,19 +116,19 @@ def command(
 
     common = matching.settings()
     if evaluation is not None and (r or mode or schedule or common):
-        raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
+        raise InputError("--evaluation has its own settings: --r, --mode, --schedule and the like have no effect")
     if evaluation is not None and dtype is not None:
         raise InputError("--dtype and --evaluation exclude each other")
     if benchmark is not None and rounds:
         raise InputError("--benchmark and --rounds exclude each other")
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
         if given and model is None:
-            raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same one")
+            raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same model")
     schedules = [parse_setting("schedule", text) for text in schedule or ["constant", "decreasing", "increasing"]]
     modes = [parse_setting("mode", text) for text in mode or ["merge"]]
     values = None if r is None else [_one_r(text) for text in r]
     if values is not None and not any(values):
-        raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
+        raise InputError("--r must be more than 0 at least once: 0 is always measured too")
 
     measured = None if benchmark is None else read_benchmark(benchmark)
     taken: tuple[list[float], dict[str, Any]] | None = None
@@ -145,7 +145,7 @@ def command(
         with_settings(config, common)
         with input_errors(ValueError, options=("r",)):
             found = setting_grid(config, values, modes, schedules, common)
-        take_speed_ups(config, found, chosen_dtype.value)  # rather now than after all of the evaluation
+        take_speed_ups(config, found, chosen_dtype.value)  # fails before the evaluation rather than after it
         return found
 
     chosen_dtype = dtype or Dtype.float32
@@ -178,7 +178,7 @@ def command(
         classifier = load_evaluated(model, results, choose_device(run.device))
         resolved = [setting["resolved"] for setting in results["settings"]]
         if measured is not None or rounds != 0:
-            for number, settings in enumerate(resolved):  # a mode, say, that nobody has registered here
+            for number, settings in enumerate(resolved):  # for example, a mode not registered here
                 where = f"--evaluation {evaluation}: settings[{number}]"
                 with _errors_in(where):
                     loading.with_settings(classifier.model.config, settings)
@@ -192,7 +192,7 @@ def command(
 
         own = results["run"]["dtype"]
         classifier = classifier or load_classifier(model, {}, own, choose_device(run.device))
-        # What they came to there, whatever settings are saved with this checkpoint.
+        # As resolved in the evaluation, whatever settings are saved with this checkpoint.
         settings = [setting["resolved"] for setting in results["settings"]]
         counts = [setting["token_counts"] for setting in results["settings"]]
         processor = ProcessorTime()
@@ -236,7 +236,7 @@ def command(
 
 
 def _errors_in(where: str) -> AbstractContextManager[None]:
-    """Settings of a file have the names that they have there."""
+    """Converts errors in the settings of a file, which keep their Python names."""
     return input_errors(SettingError, loading.SettingsError, rewrite=lambda text: f"{where}: {text}", options=None)
 
 

@@ -1,4 +1,4 @@
-"""What analyses start from: a checkpoint and clips for it, or the results of an evaluation."""
+"""Inputs of analyses: a checkpoint with clips, or the results of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ...evaluation import (
     SHOWN_FAILURES,
     ClipOptions,
     DataOptions,
+    EvaluationRequest,
     Protocol,
-    Request,
     choose_sampling,
     find_dataset,
     finish,
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from ....evaluation import Examples, Task
 
 DEFAULT_REMOVED = 0.8
-"""Share of the tokens that all layers together are asked to remove where nothing else is said."""
+"""Default share of the tokens removed by all layers together."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A checkpoint, clips for it, and how to merge."""
+class AnalysisInputs:
+    """Checkpoint, clips and merging settings of an analysis."""
 
     classifier: Classifier
     clips: Clips
@@ -62,7 +62,7 @@ class Loaded:
     batch_size: int
 
     def conditions(self, seed: int) -> dict[str, Any]:
-        """Under which numbers were made, JSON-safe and without paths."""
+        """Returns the conditions of the analysis, JSON-safe and without paths."""
         from ....analysis.files import model_name
 
         config: Any = self.classifier.model.config
@@ -93,7 +93,7 @@ class Loaded:
         return ", ".join(output_name(config, task, label) for task, label in zip(self.tasks, labels, strict=True))
 
     def finish(self) -> None:
-        """Lists videos that could not be read.
+        """Lists unreadable videos.
 
         Raises:
             Exit: With code 2, if there are any.
@@ -118,26 +118,26 @@ def make_request(
     settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}],
     output: Path | None = None,
     overwrite: bool = False,
-) -> Request | None:
-    """Returns the options as a request, checked as far as they can be without loading anything.
+) -> EvaluationRequest | None:
+    """Builds a request from the options, checked as far as possible without loading anything.
 
     Args:
-        model: MODEL.
+        model: Value of `MODEL`.
         dataset: Value of `--dataset`.
-        data: Videos of it.
-        sampling: Frames of these.
-        run: How they go through the model.
-        dtype: What it runs in.
+        data: Options for the videos.
+        sampling: Options for the sampling.
+        run: Options for running the model.
+        dtype: Data type of the model.
         evaluation: Value of `--evaluation`.
-        settings: What to evaluate.
-        output: Where to evaluate; None for an analysis that only takes clips.
-        overwrite: Whether to delete what is there.
+        settings: Function that returns the settings to evaluate.
+        output: Output folder of the evaluation; None for an analysis that only needs clips.
+        overwrite: Whether to delete an existing evaluation.
 
     Returns:
-        The request; None where a finished evaluation is taken.
+        The request; None if a finished evaluation is used.
 
     Raises:
-        InputError: If it is not clear what to run, or it cannot be.
+        InputError: If required options are missing or invalid.
     """
     if model is not None:
         find_checkpoint(model)
@@ -155,7 +155,7 @@ def make_request(
         raise InputError("MODEL must be given, or --evaluation with the folder of a finished evaluation")
     if dataset is None:
         raise InputError("--dataset must be given" + (", or --evaluation" if output is not None else ""))
-    request = Request(
+    request = EvaluationRequest(
         model=model,
         dataset=dataset,
         **data.request(),
@@ -173,15 +173,15 @@ def make_request(
 
 
 def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") -> Classifier:
-    """Loads the checkpoint that an evaluation is of, in the dtype that it had there.
+    """Loads the evaluated checkpoint, in the dtype of the evaluation.
 
     Args:
-        model: MODEL.
-        results: Those of the evaluation.
-        device: Where the model is to lie.
+        model: Value of `MODEL`.
+        results: Results of the evaluation.
+        device: Device of the model.
 
     Raises:
-        InputError: If the evaluation is of another one.
+        InputError: If the evaluation belongs to another checkpoint.
     """
     from ....hub import check_evaluation
 
@@ -191,36 +191,36 @@ def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") 
     return classifier
 
 
-def evaluated(request: Request, quiet: bool) -> tuple[dict[str, Any], bool] | None:
-    """Runs an evaluation: its results, and whether videos could not be read; None in helping processes."""
+def evaluated(request: EvaluationRequest, quiet: bool) -> tuple[dict[str, Any], bool] | None:
+    """Runs an evaluation; returns its results and whether videos are unreadable (None outside the main process)."""
     finished = run_evaluation(request, quiet=quiet)
     if not finished.processes.is_main:
         finish(finished.processes, False)
         return None
     report_failures(finished.results, finished.folder)
     finish(finished.processes, False)
-    # As it is read from a file: JSON has no tuples and no other keys than strings.
+    # As if read from a file: JSON has no tuples, and only string keys.
     return json.loads(json.dumps(finished.results.to_dict())), bool(finished.results.failures)
 
 
 def load(
-    request: Request | None,
+    request: EvaluationRequest | None,
     choose: Callable[[Examples], Examples],
     given: Mapping[str, Any],
     check: Callable[[TokenMergingConfigMixin], object] = lambda config: None,
-) -> Loaded:
+) -> AnalysisInputs:
     """Loads the checkpoint and decodes the clips.
 
     Args:
-        request: What was asked for.
-        choose: Chooses videos of the split.
-        given: The merging options that were given.
-        check: Raises a ValueError if the model, with these settings, is none for the analysis.
+        request: The request.
+        choose: Function that selects videos of the split.
+        given: The given merging options.
+        check: Function that raises a ValueError if the model with these settings cannot be analysed.
     """
     from ....analysis import load_clips
     from ....evaluation import classifier_tasks
 
-    assert request is not None  # no evaluation can take its place
+    assert request is not None  # this analysis has no --evaluation
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("this analysis runs in one process: start it without torchrun or accelerate launch")
     name, split = find_dataset(request)
@@ -246,7 +246,7 @@ def load(
             seed=request.seed,
             on_progress=advance,
         )
-    return Loaded(
+    return AnalysisInputs(
         classifier,
         clips,
         classifier_tasks(config),
@@ -260,7 +260,7 @@ def load(
 
 
 def choose_device(name: str | None) -> str:
-    """Where to run: as told, else on a GPU if there is any."""
+    """Returns the given device, or by default a GPU if available."""
     import torch
 
     if name is not None:
@@ -271,7 +271,7 @@ def choose_device(name: str | None) -> str:
 
 
 def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
-    """Settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
+    """Returns settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
     config: Any = classifier.model.config
     if "r" in settings or any(config.token_merging_plan().requested):
         return dict(settings)
@@ -281,15 +281,13 @@ def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[
 
 
 def merging_of(given: Mapping[str, Any], classifier: Classifier) -> tuple[dict[str, Any], TokenMergingConfigMixin]:
-    """What the merging options that were given come to: settings with an r, and a config that has them.
+    """Returns the given merging options as settings with an r, and a config with these settings.
 
     Raises:
-        InputError: If they do not go with the model, or nothing is merged.
+        InputError: If they conflict with the model, or nothing is merged.
     """
     settings = with_default_r(given, classifier)
     changed = with_settings(classifier.model.config, settings)
     if not any(changed.token_merging_plan().requested):
-        raise InputError(
-            f"--r must be more than 0, so that there is something to look at, got {changed.token_merging_r}"
-        )
+        raise InputError(f"--r must be more than 0, so that tokens are merged, got {changed.token_merging_r}")
     return settings, changed

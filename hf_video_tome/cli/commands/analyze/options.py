@@ -1,4 +1,4 @@
-"""Options that several analyses have."""
+"""Options shared by several analyses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OptionalModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package. Can be left out with "
+        help="Checkpoint: a folder, a model id on the Hub, or the name of a bundled checkpoint. Optional with "
         "--evaluation.",
         show_default=False,
     ),
@@ -33,26 +33,26 @@ EvaluationOption = Annotated[
     typer.Option(
         "--evaluation",
         metavar="FOLDER",
-        help="Output folder of a finished `hf-video-tome evaluate` to take in place of running one.",
+        help="Output folder of a finished `hf-video-tome evaluate` to use instead of running one.",
     ),
 ]
-ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Clips to draw.")]
+ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Number of clips to draw.")]
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How clips go through the model; the fields are those of a `Request`."""
+    """Options for running the model, with the fields of an `EvaluationRequest`."""
 
     batch_size: BatchSizeOption = 8
     workers: WorkersOption = 0
     device: DeviceChoice = None
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything that is drawn at random.")] = 0
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of all random numbers.")] = 0
 
 
 @dataclass(frozen=True)
 class EvaluationRunOptions(RunOptions):
-    """The same for analyses that evaluate a data set, which takes longer."""
+    """Options for running the model in analyses that evaluate a dataset, which takes longer."""
 
     workers: WorkersOption = 2
     limit: LimitOption = None
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the evaluation in the output folder.")] = False
