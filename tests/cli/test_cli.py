@@ -549,7 +549,7 @@ def test_a_hub_id_that_cannot_be_had(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert run(["classify", str(videos["forward"]), "--model", "somebody/nothing"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("note: somebody/nothing is no folder here")
+    assert lines[0].startswith("note: somebody/nothing is not a local folder")
     assert lines[-1].startswith("error: --model somebody/nothing: neither a folder here")
     assert len(lines) == 2
 

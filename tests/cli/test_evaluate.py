@@ -248,7 +248,7 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
     [
         (["--r", "many"], "--r must be a number"),
         (["--r", "0", "--preset", "paper"], "--r and --preset exclude each other"),
-        (["--mode", "drop", "--preset", "paper"], "--mode goes with --r, not with --preset"),
+        (["--mode", "drop", "--preset", "paper"], "--mode and --preset exclude each other"),
         (["--mode", "melt"], "--mode"),
         (["--strategy", "center", "--target-fps", "-1"], "--target-fps must be"),
         (["--strategy", "start", "--num-clips", "2"], "--num-clips must be 1"),
@@ -258,7 +258,7 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
         (["--data-dir", "nowhere"], "nowhere"),
         (["--split", "weekend"], "weekend"),
         (["--split", "train"], "train"),
-        (["--split", "test[:5]"], "--limit takes a part of it"),
+        (["--split", "test[:5]"], "use --limit for a part of it"),
         (["--data-option", "streaming=1"], "rows are always streamed here"),
         (["--data-option", "split=val"], "--split"),
         (["--output", "clip.mp4/x"], "--output clip.mp4/x: "),
@@ -341,7 +341,7 @@ def test_the_paper_command_shows_measured_beside_published(checkpoint, readable,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give the folder of at least one data set: --kinetics400"),
+        ([], "give the folder of at least one dataset: --kinetics400"),
         (["--checkpoint", "kinetics400=x"], "--kinetics400 is not given"),
         (["--checkpoint", "imagenet=x"], "--checkpoint must be DATASET=MODEL"),
         (["--epic-kitchens-100", "."], "the Hub has no checkpoint for it"),

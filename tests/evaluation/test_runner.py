@@ -356,7 +356,7 @@ def test_a_changed_digit_in_finished_predictions_is_refused(run, tmp_path: Path)
     path = tmp_path / "before" / "predictions.jsonl"
     sound = path.read_bytes()
     path.write_bytes(sound.replace(b'_rank": 0', b'_rank": 2', 1))
-    message = r"predictions\.jsonl is damaged, or was changed: .*results\.json"
+    message = r"predictions\.jsonl is damaged or was changed: .*results\.json"
     with pytest.raises(ValueError, match=message):
         run("before", settings=[{}], resume=True)
     with pytest.raises(ValueError, match=f"reference: .*{message}"):
