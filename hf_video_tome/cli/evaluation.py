@@ -149,7 +149,7 @@ class PassOptions:
 # --- evaluation
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """EvaluationRequest to evaluate one checkpoint on one dataset: the values of the options."""
+    """Request to evaluate one checkpoint on one dataset: the values of the options."""
 
     model: str
     dataset: str
@@ -394,7 +394,7 @@ def _print_decided(
     spacing = (
         "one from each of as many segments"
         if sampling.strategy == "uniform"
-        else f"{sampling.sampling_rate} apart, {_SPANS[sampling.strategy]}"
+        else f"{sampling.sampling_rate} apart, {_PLACES[sampling.strategy]}"
     )
     rate = "" if sampling.target_fps is None else f" at {sampling.target_fps:g} frames per second"
     views = f"{sampling.num_clips} x {sampling.num_crops} view{'s' if sampling.num_views > 1 else ''}"

@@ -12,10 +12,10 @@ import typer
 from ..common import InputError, JsonOption, find_checkpoint, input_errors
 from ..evaluation import (
     DataOptions,
+    EvaluationRequest,
     LabelsOption,
     OverwriteOption,
     PassOptions,
-    Request,
     ResumeOption,
     finish,
     output_folder,

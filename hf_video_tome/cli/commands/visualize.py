@@ -154,7 +154,7 @@ def command(
         raise InputError(f"--output {target} is the clip itself: give another file")
     is_sheet = _check_output(target)
     _check_options(per_layer, layer, bool(token) or largest is not None or bool(at), is_sheet, fps, frames)
-    places = [_parse_place(text) for text in at or ()]
+    pixels = [_parse_pixel(text) for text in at or ()]
     classifier = load_classifier(model, merging.settings(), dtype, device, "--model")
     decided = decisions(classifier, dtype, sampling)
     num_layers = len(decided["token_counts"]) - 1

@@ -26,7 +26,7 @@ from ...common import (
 from ...evaluation import (
     SHOWN_FAILURES,
     DataOptions,
-    Request,
+    EvaluationRequest,
     choose_sampling,
     find_dataset,
     finish,
@@ -55,7 +55,7 @@ class AnalysisInputs:
     clips: Clips
     tasks: Sequence[Task]
     settings: dict[str, Any]
-    request: Request
+    request: EvaluationRequest
     sampling: dict[str, Any]
 
     def conditions(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class AnalysisInputs:
 
 def make_request(
     model: str | None, dataset: str | None, data: DataOptions, run: RunOptions, hint: str = "", **others: Any
-) -> Request:
+) -> EvaluationRequest:
     """Returns the options as a request, checked as far as they can be without loading anything.
 
     Args:
@@ -130,7 +130,7 @@ def make_request(
         raise InputError(f"--dataset must be given{hint}")
     fields = {**asdict(run), "dtype": run.dtype or Dtype.float32}
     sampling = {name: fields.pop(name) for name in ("strategy", "sampling_rate")}
-    request = Request(model=model, dataset=dataset, data=data, sampling=sampling, **{**fields, **others})
+    request = EvaluationRequest(model=model, dataset=dataset, data=data, sampling=sampling, **{**fields, **others})
     find_dataset(request)
     return request
 
@@ -216,7 +216,7 @@ def take_results(
 
 
 def load(
-    request: Request,
+    request: EvaluationRequest,
     choose: Callable[[Examples], Examples],
     given: Mapping[str, Any],
     check: Callable[[TokenMergingConfigMixin], object] = lambda config: None,
@@ -257,7 +257,7 @@ def load(
             seed=request.seed,
             on_progress=advance,
         )
-    return Loaded(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
+    return AnalysisInputs(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
 
 
 def choose_device(name: str | None) -> str:
