@@ -157,7 +157,11 @@ def _with_options(message: str, options: Sequence[str] | Mapping[str, str]) -> s
     """Replaces arguments in a message with their options: the first word, and words with underscores."""
     names = options if isinstance(options, Mapping) else {name: option_name(name) for name in options}
     words = message.split(" ")
-    return " ".join(names.get(word, word) if index == 0 or "_" in word else word for index, word in enumerate(words))
+    for index, word in enumerate(words):
+        name = word.rstrip(",:")
+        if name in names and (index == 0 or "_" in name):
+            words[index] = names[name] + word.removeprefix(name)
+    return " ".join(words)
 
 
 def require_packages(packages: Mapping[str, str], extra: str) -> None:
