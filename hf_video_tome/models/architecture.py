@@ -1,4 +1,4 @@
-"""The registry of architectures: an encoder, its classifier, and what is known of published checkpoints."""
+"""Registry of architectures: an encoder, its classifier, and facts about published checkpoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .host import Host, register_host
 
 @dataclass(frozen=True)
 class Architecture:
-    """An encoder, its classifier, and what is known of published checkpoints.
+    """Encoder, its classifier, and facts about published checkpoints.
 
     Attributes:
         encoder: The base model.
         classifier: The classifier around it.
-        paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty where it has none.
-        video_processor_only: Whether transformers has a video processor for it, which needs torchvision, and no image
-            processor.
+        paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty if it has none.
+        video_processor_only: Whether transformers only has a video processor for it, which needs torchvision, but no
+            image processor.
     """
 
     encoder: Encoder
@@ -31,7 +31,7 @@ class Architecture:
 
     @property
     def model_type(self) -> str:
-        """As in transformers."""
+        """Model type, as in transformers."""
         return self.encoder.model_type
 
     @property
@@ -56,7 +56,7 @@ class Architecture:
 
     @property
     def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
-        """From every stock class in the classifier to the one that merges."""
+        """Merging class for each stock class of the classifier."""
         return self.classifier.merging_classes
 
     @property
@@ -71,11 +71,11 @@ class Architecture:
 
 
 def paper_settings(r: int, scope: str, proportional_attention: bool) -> dict[str, Any]:
-    """Settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025): all of them, so that nothing set before is left.
+    """Returns all settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025), to replace any earlier ones.
 
     Args:
         r: The r that the paper calls roughly optimal, at base size.
-        scope: What the paper matches together.
+        scope: The scope used in the paper.
         proportional_attention: Whether the paper uses it for the architecture.
 
     Returns:
@@ -90,12 +90,12 @@ ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register_architecture(encoder: Encoder, head_class: type[nn.Module], **known: Any) -> Architecture:
-    """Registers an encoder, its classifier, and what is known of published checkpoints.
+    """Registers an encoder, its classifier, and facts about published checkpoints.
 
     Args:
         encoder: The base model.
-        head_class: The classifier that merges tokens; has the name of that of transformers, and the config of the base
-            model.
+        head_class: The classifier that merges tokens; it has the name of the one in transformers, and the config of
+            the base model.
         **known: The other fields of `Architecture`.
 
     Returns:
