@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.sampling import sample_frame_indices
 from ..merging.setting_error import SettingError
 from ..metrics.likelihood import kl_divergence, log_probabilities
 from ..tasks import Task
 from ..visualization import ClipGeometry, token_map
+from ..visualization.contact_sheet import save_sheet, sheet_scale, spread_frames
 from .clips import Clips, logits_of, merging, run_clips
 from .drawing import COLOURS, GREY, add_note, new_figure, save, tidy
 from .estimates import Estimate, estimate
@@ -59,15 +59,6 @@ _KIND_NAMES = {
 }
 _SPLICE_COLOUR = (255, 255, 255)
 _ALONE_COLOUR = (70, 70, 70)
-_LABEL: dict[str, Any] = {
-    "rotation": 0,
-    "ha": "right",
-    "va": "center",
-    "labelpad": 6,
-    "fontsize": 7.5,
-    "parse_math": False,
-}
-_PIXELS = 144  # that a frame has at least in the picture
 
 
 @dataclass(frozen=True)
@@ -459,32 +450,17 @@ def study_splices(
                 splice_frames(clips.frames[clip], clips.frames[chosen[clip][kind]], masks[clip], geometry)
                 for clip, kind in planned
             ]
-            for numbers, output in run_clips(
-                model,
-                transform,
-                torch.stack(spliced),
-                batch_size=batch_size,
-                seed=seed + 1 + start,
-                output_token_merging=True,
-            ):
+            options = {"batch_size": batch_size, "seed": seed + 1 + start, "output_token_merging": True}
+            outputs = run_clips(model, transform, torch.stack(spliced), **options)
+            for numbers, output in outputs:
                 for sample, number in enumerate(numbers):
                     clip, kind = planned[number]
                     partner = chosen[clip][kind]
                     groups = token_map(output.token_merging, geometry.layout, sample=sample)
-                    across, chance, merged = crossings(groups, masks[clip], sets)
                     labels = clips.labels[clip], clips.labels[partner]
                     same = None if None in labels else labels[0] == labels[1]
-                    splice = Splice(
-                        clip,
-                        partner,
-                        kind,
-                        same,
-                        float(divergence[clip, partner]),
-                        float(difference[clip, partner]),
-                        across,
-                        chance,
-                        merged,
-                    )
+                    distances = float(divergence[clip, partner]), float(difference[clip, partner])
+                    splice = Splice(clip, partner, kind, same, *distances, *crossings(groups, masks[clip], sets))
                     splices.append(splice)
                     if clip in examples:
                         examples[clip].append(SpliceExample(splice, spliced[number], groups))
@@ -583,67 +559,27 @@ def save_splice_examples(
     """
     found, mask = study.examples[example], study.masks[example]
     num_frames, _, height, width = found[0].frames.shape
-    shown = sample_frame_indices(num_frames, min(max_frames, num_frames), strategy="uniform")
-    cell, label_width, head, foot = 0.95, 1.35, 0.42, 0.75
-    sheet_width, sheet_height = (
-        label_width + cell * len(shown) + 0.1,
-        head + foot + cell * height / width * 2 * len(found),
-    )
-    figure = new_figure(sheet_width, sheet_height)
-    figure.subplots_adjust(
-        left=label_width / sheet_width,
-        right=1 - 0.1 / sheet_width,
-        top=1 - head / sheet_height,
-        bottom=foot / sheet_height,
-        wspace=0.04,
-        hspace=0.04,
-    )
-    grid = figure.subplots(2 * len(found), len(shown), squeeze=False)
-    scale = max(1, -(-_PIXELS // height))
-    for number, one in enumerate(found):
-        spliced, heat = _spliced_image(one, mask, geometry, scale), _across_shares(one, mask, geometry)
-        for column, frame in enumerate(shown):
-            grid[2 * number, column].imshow(spliced[frame], interpolation="nearest", aspect="auto")
-            grid[2 * number + 1, column].set_facecolor([value / 255 for value in _ALONE_COLOUR])
-            shades = grid[2 * number + 1, column].imshow(
-                heat[frame], interpolation="nearest", aspect="auto", vmin=0, vmax=1, cmap="viridis"
-            )
-        splice = one.splice
-        grid[2 * number, 0].set_ylabel(
-            _KIND_NAMES[splice.kind] + ("" if splice.kind == ITSELF else f"\n{names(splice.partner)}"), **_LABEL
-        )
-        grid[2 * number + 1, 0].set_ylabel(f"across:\n{splice.across:.0%}", **_LABEL)
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    for axes, frame in zip(grid[-1], shown, strict=True):
-        axes.set_xlabel(f"frame {frame}", fontsize=7, labelpad=2)
-    bar = figure.colorbar(
-        shades,
-        cax=figure.add_axes((label_width / sheet_width, 0.42 / sheet_height, 0.35, 0.08 / sheet_height)),
-        orientation="horizontal",
-        ticks=[0, 0.5, 1],
-        format=lambda value, _: f"{value:.0%}",
-    )
-    bar.ax.tick_params(labelsize=7, length=2, pad=1)
-    figure.text(
-        label_width / sheet_width + 0.37,
-        0.46 / sheet_height,
-        "partners across the splice; grey: not merged",
-        fontsize=7,
-        va="center",
-    )
-    figure.text(0.5, 1 - 0.2 / sheet_height, title, fontsize=9, ha="center", parse_math=False)
-    add_note(figure, note)
-    return save(figure, path)
+    shown = spread_frames(num_frames, max_frames)
+    scale = sheet_scale(height, width)
+    rows = {}
+    for one in found:
+        name = one.splice.kind if one.splice.kind == ITSELF else f"{one.splice.kind}: {names(one.splice.partner)}"
+        rows[name] = _spliced_image(one, mask, geometry, scale)[shown]
+        rows[f"{one.splice.kind}: {one.splice.across:.0%} across"] = _across_image(one, mask, geometry, scale)[shown]
+    scale_of_colours = "partners across the splice: 0 % dark blue, 50 % green, 100 % yellow; grey: not merged"
+    note = "; ".join(filter(None, (note, scale_of_colours)))
+    return save_sheet(path, rows, [f"frame {frame}" for frame in shown], title=title, note=note)
 
 
-def _across_shares(example: SpliceExample, mask: Mask, geometry: ClipGeometry) -> Floats:
-    """For each pixel the share of its token's partners that lie across the splice, NaN without any: (T, H, W)."""
+def _across_image(example: SpliceExample, mask: Mask, geometry: ClipGeometry, scale: int) -> NDArray[np.uint8]:
+    """Colours for the share of each token's partners that lie across the splice, grey without any: (T, H, W, 3)."""
+    from matplotlib import colormaps
+
     side = mask.reshape(-1)
     shares = partner_means(example.groups.reshape(-1), side[:, None] != side)
-    return np.asarray(_pixel_mask(shares, example.frames, geometry))
+    colours = np.where(np.isnan(shares)[:, None], _ALONE_COLOUR, colormaps["viridis"](shares, bytes=True)[:, :3])
+    pixels = [_pixel_mask(channel, example.frames, geometry) for channel in colours.T.astype(np.uint8)]
+    return np.stack(pixels, axis=-1).repeat(scale, 1).repeat(scale, 2)
 
 
 def _spliced_image(example: SpliceExample, mask: Mask, geometry: ClipGeometry, scale: int) -> NDArray[np.uint8]:

@@ -120,7 +120,7 @@ class FrameOptions:
             raise InputError(f"{file}: is a URL, while videos are read from files: download it first")
         sampling = ClipSampling(classifier.model.config.clip_shape.frames, self.sampling_rate or 1, self.strategy)
         with (
-            input_errors(OSError, MemoryError, rewrite=lambda text: f"{file}: {text}"),
+            input_errors(OSError, MemoryError, at=file),
             input_errors(VideoDecodingError),
         ):
             return read_clips(file, sampling)[0]
@@ -130,6 +130,7 @@ class FrameOptions:
 @contextmanager
 def input_errors(
     *kinds: type[Exception],
+    at: object = "",
     rewrite: Callable[[str], str] = str,
     options: Sequence[str] | Mapping[str, str] | None = (),
 ) -> Iterator[None]:
@@ -137,6 +138,7 @@ def input_errors(
 
     Args:
         *kinds: Exception types to convert; others pass. A `SettingError` then names options instead of settings.
+        at: Subject of the message, printed before it.
         rewrite: Function applied to the message.
         options: Arguments of the called function that are options of the command; a mapping gives other names for
             them. None keeps all names, for values that were not typed.
@@ -150,7 +152,7 @@ def input_errors(
             message = error.message(option_name, " ", takes_none=False)
         else:
             message = _with_options(one_line(error), options)
-        raise InputError(rewrite(message)) from error
+        raise InputError(f"{at}: {rewrite(message)}" if at else rewrite(message)) from error
 
 
 def _with_options(message: str, options: Sequence[str] | Mapping[str, str]) -> str:
@@ -281,7 +283,7 @@ def make_folder(folder: Path, option: str = "--output") -> None:
     Raises:
         InputError: If it cannot be created.
     """
-    with input_errors(OSError, rewrite=lambda text: f"{option} {folder}: {text}"):
+    with input_errors(OSError, at=f"{option} {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -368,7 +370,7 @@ def load_classifier(
         print_note(f"{name} is not a local folder: looking for it on the Hub")
     with (
         input_errors(SettingError, loading.SettingsError),
-        input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"),
+        input_errors(torch.OutOfMemoryError, at=f"--device {device}"),
         input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"),
     ):
         classifier = loading.load_classifier(name, dtype=dtype, device=target, **settings)
@@ -413,7 +415,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     """
     from ..hub import read_evaluation as read
 
-    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
+    with input_errors(ValueError, at="--evaluation"):
         return read(folder)
 
 
@@ -425,5 +427,5 @@ def read_benchmark(path: Path) -> BenchmarkResults:
     """
     from ..benchmark import BenchmarkResults
 
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--benchmark: {text}"):
+    with input_errors(OSError, ValueError, at="--benchmark"):
         return BenchmarkResults.load(path)

@@ -214,7 +214,7 @@ def find_dataset(request: EvaluationRequest) -> tuple[str, str]:
     """
     from ..data.loading import DATASETS, canonical_name
 
-    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
+    with input_errors(ValueError, at="--dataset"):
         name = canonical_name(request.dataset)
     entry, folder = DATASETS[name], request.data.data_dir
     if entry.on_disk and folder is None:
@@ -266,7 +266,7 @@ def run_evaluation(request: EvaluationRequest, quiet: bool = False) -> FinishedE
     settings = request.settings(classifier)
     resolved = [with_settings(config, changes).token_merging_settings(resolved=True) for changes in settings]
     sampling = choose_sampling(request, name, classifier)
-    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+    with input_errors(ValueError, OSError, ImportError, at=f"--dataset {name}"):
         examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
     if request.needs_labels and all(example.labels is None for example in examples.videos):
         raise InputError(f"--dataset {name}: the labels of its {split} split are unknown; choose another with --split")

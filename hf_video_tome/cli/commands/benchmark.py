@@ -291,7 +291,7 @@ def _find_model(name: str, config_options: Sequence[str]) -> BenchmarkedModel:
         except ValueError:
             fields[field] = value
     errors = (ValueError, TypeError, AttributeError, StrictDataclassError)
-    with input_errors(*errors, rewrite=lambda text: f"--config-option: {text}"), quiet_transformers():
+    with input_errors(*errors, at="--config-option"), quiet_transformers():
         config = architecture.config_class(**fields)
         check_embeddings(config)
     if config.num_merging_layers < 1:

@@ -94,7 +94,7 @@ def command(
         check_output_file(output)
     _, card = make_card(model, settings, contents, remote_code=remote_code)
     if output is not None:
-        with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
+        with input_errors(OSError, at=f"--output {output}"):
             card.save(output)
     if as_json:
         write_json(

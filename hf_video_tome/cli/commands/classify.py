@@ -102,8 +102,8 @@ def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, to
         with torch.inference_mode():
             logits = model(pixel_values).logits[0].cpu()
     except torch.OutOfMemoryError as error:
-        raise InputError(f"{file}: {classifier.device} has not enough memory for this clip: {error}") from error
-    with input_errors(ValueError, rewrite=lambda text: f"{file}: {text}"):
+        raise InputError(f"{file}: {classifier.device} has too little memory for this clip: {error}") from error
+    with input_errors(ValueError, at=file):
         found = predict_labels(logits, model.config, top_k)
     return [label for labels in found.values() for label in labels]
 

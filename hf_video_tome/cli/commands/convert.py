@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,7 +102,7 @@ def command(
     sizes = None if label_groups is None else parse_label_groups(label_groups)
     with input_errors(ConversionError, OSError, options=_OPTIONS):
         checkpoint = load_original_checkpoint(original, key)
-    with input_errors(ConversionError, rewrite=lambda text: f"{original}: {text}", options=_OPTIONS):
+    with input_errors(ConversionError, at=original, options=_OPTIONS):
         converted = convert_original_state_dict(
             architecture,
             checkpoint.state_dict,
@@ -358,10 +359,6 @@ def _collapse(names: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _runs(numbers: Sequence[int]) -> str:
     """Formats numbers as runs: "0-3,5"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    # Inside a run a number and its position differ by the same.
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

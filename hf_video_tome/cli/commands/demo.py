@@ -111,12 +111,12 @@ def command(
 def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> None:
     from ...benchmark.timing import ProcessorTime, busy_warning
 
-    with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
+    with input_errors(OSError, at=f"--output {output}"):
         (output / "clips").mkdir(parents=True, exist_ok=True)
     # Set when loading, as a user would do; later values are set with `set_token_merging`.
     classifier = load_classifier(None, {"r": values[-1]})
     for value in values:
-        with input_errors(ValueError, rewrite=lambda text: f"--r: {text}"):
+        with input_errors(ValueError, at="--r"):
             classifier.model.set_token_merging(r=value)
 
     with progress_bar(f"writing and decoding {clips} video files", clips) as advance:

@@ -30,6 +30,7 @@ from ..printing import print_line, print_paragraph, print_table, write_json
 
 if TYPE_CHECKING:
     from ...evaluation import EvaluationResults
+    from ...evaluation.results import TaskResults
 
 
 HELP = """Evaluate a checkpoint on a dataset, with several settings in one pass.
@@ -156,7 +157,7 @@ def command(
         if preset is not None:
             from ...evaluation.paper import paper_table_settings
 
-            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset}: {text}"):
+            with input_errors(ValueError, at=f"--preset {preset}"):
                 return paper_table_settings(classifier.model.config.model_type)
         if settings_file is not None:
             return _read_settings(settings_file, classifier)
@@ -200,7 +201,7 @@ def command(
 def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
     """Reads the settings of a file, by their Python names."""
     config: Any = classifier.model.config
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings: {text}"):
+    with input_errors(OSError, ValueError, at="--settings"):
         content = read_json(path)
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         raise InputError(
@@ -208,7 +209,7 @@ def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
         )
     for entry in content:
         candidate = type(config).from_stock(config)
-        with input_errors(ValueError, rewrite=lambda text: f"--settings {path}: {text}"):
+        with input_errors(ValueError, at=f"--settings {path}"):
             candidate.update_token_merging(**entry)
     return content
 
@@ -232,26 +233,22 @@ def _print_table(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
     rows = []
     for name, setting, rate in zip(names, results.settings, timing["clips_per_second"], strict=True):
         counts, difference = setting.token_counts, setting.top_1_difference
-        last = next(reversed(setting.tasks), None)
-        # Values for all tasks are in the row of the last one, their combination.
-        for task in setting.tasks or [None]:
-            measured = None if task is None else setting.tasks[task]
-            first = task is None or task == next(iter(setting.tasks))
-            cells = [name if first else "", f"{counts[0]} → {counts[-1]}" if counts and first else ""]
-            cells += [task or ""] if several else []
-            cells += [
-                "" if measured is None else _percent(measured.top_1.value, measured.top_1.standard_error),
-                "" if measured is None else _percent(measured.top_5.value),
-                "" if measured is None else f"{measured.nll:.3f}",
-            ]
-            final = task == last
-            if compared:
-                cells.append(_percent(setting.agreement.value) if setting.agreement and final else "")
-                cells.append(
-                    _percent(difference.value, difference.standard_error, "+") if difference and final else ""
-                )
-            cells.append(f"{rate:.1f}" if rate is not None and final else "")
-            rows.append(cells)
+        tasks: Mapping[str, TaskResults | None] = setting.tasks or {"": None}
+        for number, (task, measured) in enumerate(tasks.items(), start=1):
+            # What concerns all tasks stands in the line of the last, which is all of them together.
+            first, last = number == 1, number == len(tasks)
+            cells = {
+                "settings": name if first else "",
+                "tokens": f"{counts[0]} → {counts[-1]}" if counts and first else "",
+                "task": task,
+                "top-1 %": _percent(measured.top_1.value, measured.top_1.standard_error) if measured else "",
+                "top-5": _percent(measured.top_5.value) if measured else "",
+                "NLL": f"{measured.nll:.3f}" if measured else "",
+                "agree": _percent(setting.agreement.value) if setting.agreement and last else "",
+                "change": _percent(difference.value, difference.standard_error, "+") if difference and last else "",
+                "clips/s": f"{rate:.1f}" if rate is not None and last else "",
+            }
+            rows.append([cells[column] for column in columns])
     title = f"{run.get('model', '')} on {run.get('dataset', '')}"
     print_table(columns, rows, text=("settings", "task"), title=title)
 

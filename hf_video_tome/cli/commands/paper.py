@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,12 +116,9 @@ def command(
         if destination in destinations[:number]:
             raise InputError(f"two evaluations would be written to {destination}: give each checkpoint once")
 
-    def name_option(dataset: str) -> Callable[[str], str]:
-        return lambda text: f"--{dataset}: {text}"
-
     for dataset, folder, model in jobs:
         find_checkpoint(model)
-        with input_errors(ValueError, OSError, rewrite=name_option(dataset)):
+        with input_errors(ValueError, OSError, at=f"--{dataset}"):
             load(dataset, DATASET_ENTRIES[dataset].evaluation_split, folder, streaming=True)
 
     def settings(classifier: Classifier) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def command(
         contents = replace(contents, repo_id=push_to_hub)
     _check_folder(folder, find_checkpoint(model), overwrite)
     classifier, card = make_card(model, merging.settings(), contents, remote_code=remote_code)
-    with quiet_transformers(), input_errors(OSError, ValueError, rewrite=lambda text: f"{folder}: {text}"):
+    with quiet_transformers(), input_errors(OSError, ValueError, at=folder):
         processor = classifier.location if classifier.transform_source == SAVED_TRANSFORM else None
         files = save_checkpoint(classifier.model, folder, processor=processor, card=card, remote_code=remote_code)
         for name in PROCESSOR_FILES if processor is None else ():

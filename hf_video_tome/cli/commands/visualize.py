@@ -170,7 +170,7 @@ def command(
     from ...visualization import save_layers, save_tokens, trace_clip
 
     loaded = sampling.read(classifier, file)
-    with input_errors(ValueError, torch.OutOfMemoryError, rewrite=lambda text: f"{file}: {text}"):
+    with input_errors(ValueError, torch.OutOfMemoryError, at=file):
         clip = trace_clip(classifier.model, loaded, classifier.transform, name=Path(classifier.name).name)
     drawn = clip.num_layers if layer is None else layer
     with input_errors(ValueError, options=_OPTIONS):
@@ -181,7 +181,7 @@ def command(
         size |= {} if frames is None else {"max_frames": frames}
         if not per_layer:
             size |= {"only": only, "layer": drawn}
-        with input_errors(OSError, rewrite=lambda text: f"--output {target}: {text}"):
+        with input_errors(OSError, at=f"--output {target}"):
             (save_layers if per_layer else save_tokens)(target, clip, **size)
 
     summary = {"prediction": clip.prediction, "layer": None if per_layer else drawn, "tokens": chosen}

@@ -113,7 +113,7 @@ def command(
         nonlocal taken
         if measured is not None:
             configs = [with_settings(config, changes) for changes in settings]
-            with input_errors(ValueError, rewrite=lambda text: f"--benchmark {benchmark}: {text}"):
+            with input_errors(ValueError, at=f"--benchmark {benchmark}"):
                 taken = speed_ups_of(measured, configs, own)
 
     def grid(classifier: Classifier) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def command(
         return found
 
     def check(results: dict[str, Any]) -> None:
-        with input_errors(ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
+        with input_errors(ValueError, at=f"--evaluation {evaluation}"):
             accuracy_curves(results)
 
     target, results, failed = take_results("accuracy", model, dataset, data, run, files, settings=grid, check=check)
@@ -191,7 +191,7 @@ def command(
 
 def _check_settings(classifier: Classifier, settings: Mapping[str, Any], where: str) -> None:
     """Refuses settings of a file, which have the names that they have there."""
-    with input_errors(SettingError, loading.SettingsError, rewrite=lambda text: f"{where}: {text}", options=None):
+    with input_errors(SettingError, loading.SettingsError, at=where, options=None):
         loading.with_settings(classifier.model.config, settings)
 
 

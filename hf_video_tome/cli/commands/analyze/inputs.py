@@ -149,7 +149,7 @@ def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") 
     from ....hub import check_evaluation
 
     classifier = load_classifier(model, {}, results["run"]["dtype"], device)
-    with input_errors(ValueError, rewrite=lambda text: f"MODEL {model}: {text}"):
+    with input_errors(ValueError, at=f"MODEL {model}"):
         check_evaluation(results, classifier.model)
     return classifier
 
@@ -241,12 +241,12 @@ def load(
     with input_errors(ValueError, options=("r", "share", "region")):
         check(changed)
     sampling = choose_sampling(request, name, classifier)
-    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+    with input_errors(ValueError, OSError, ImportError, at=f"--dataset {name}"):
         examples = choose(load_examples(request, name, split, classifier))
     batches = -(-len(examples) // request.batch_size)
     with (
         progress_bar(f"decoding {len(examples)} clips", batches) as advance,
-        input_errors(ValueError, rewrite=lambda text: f"--dataset {name}: {text}"),
+        input_errors(ValueError, at=f"--dataset {name}"),
     ):
         clips = load_clips(
             examples,
