@@ -123,8 +123,8 @@ GARBAGE: dict[str, tuple[Change, str]] = {
     "a module as dtype": (fields(dtype="load"), r"config\.json: dtype must be the name of a torch dtype, got 'load'"),
     "names of labels in a list": (fields(id2label=["a", "b"]), r"config\.json: id2label must be an object with a"),
     "labels without numbers": (fields(id2label={"7": "a"}), r"config\.json: id2label must be an object with a name"),
-    "a method": (fields(to_dict=3), r"config\.json: to_dict is no field of a config, got 3"),
-    "a dunder": (fields(__class__="x"), r"config\.json: __class__ is no field of a config, got 'x'"),
+    "a method": (fields(to_dict=3), r"config\.json: to_dict is not a field of a config, got 3"),
+    "a dunder": (fields(__class__="x"), r"config\.json: __class__ is not a field of a config, got 'x'"),
     "code map": (fields(auto_map=3), r"config\.json: auto_map must be an object, got 3"),
     "code of a repository": (fields(attn_implementation="a/b"), r"config\.json: attn_implementation must be .*'a/b'"),
     "weights elsewhere": (
@@ -182,7 +182,7 @@ GARBAGE: dict[str, tuple[Change, str]] = {
     ),
     "no dictionary": (in_torch_file(lambda _: [1, 2]), r"pytorch_model\.bin: must hold tensors by their names"),
     "text as weights": (in_torch_file(lambda _: {"a": "b"}), r"pytorch_model\.bin: must hold tensors alone, got a, a"),
-    "adapter": (text("adapter_config.json", "{}"), r"adapter_config\.json: an adapter of peft is not loaded"),
+    "adapter": (text("adapter_config.json", "{}"), r"adapter_config\.json: cannot load a peft adapter"),
     # the processor
     "processor": (text("preprocessor_config.json", "3"), r"preprocessor_config\.json: must hold a JSON object, got 3"),
     "nested processor": (text("processor_config.json", "[" * 10**5), r"processor_config\.json: not valid JSON"),
