@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The pictures of docs/analysis.md: every analysis of every shipped checkpoint, on Moving Digits.
+# Makes the plots of docs/analysis.md: every analysis of every bundled checkpoint, on Moving Digits.
 #
 #     examples/analyze_moving_digits.sh [FOLDER]        # default: analysis
 #
-# What is there is not made again: after an interruption the same command goes on. The pictures and their data are
-# FOLDER/KIND-MODEL.png, .csv and .json in the end. Keep the machine quiet while settings are timed.
+# Existing results are kept: after an interruption, repeat the command to continue. The plots and their data are written
+# to FOLDER/KIND-MODEL.png, .csv and .json. Keep the machine quiet while settings are timed.
 set -euo pipefail
 
 folder=${1:-analysis}
@@ -25,14 +25,14 @@ analyze() { # KIND, MODEL, then more arguments
 
 mkdir -p "$folder"
 for model in videomae vivit timesformer motionformer vjepa2; do
-    # Tokens that a layer removes where one r is needed: 13 % of those that are matched together.
+    # Number of tokens to remove per layer in analyses with a single r: 13 % of a matched set.
     case $model in
         timesformer | motionformer) r=5 region=(--region space) ;;
         *) r=38 region=() ;;
     esac
     data=(--dataset moving-digits)
     analyze accuracy $model "${data[@]}" --limit 480 --mode merge --mode drop --rounds 30
-    # Settings are in the order of the table in accuracy.csv: 3 is the constant schedule at 25 %.
+    # Settings are ordered as in accuracy.csv: 3 is the constant schedule at 25 %.
     analyze confusion $model --evaluation "$folder/runs/accuracy-$model/evaluation" --before 0 --after 3
     analyze layers $model "${data[@]}" --r $r
     analyze splice $model "${data[@]}" --r $r ${region[@]+"${region[@]}"}

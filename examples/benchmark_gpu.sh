@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The sweep that is wanted from a GPU: base and large models at the paper's r, in float32 and bfloat16, at batch sizes
-# from 1 to 64, beside stock transformers with sdpa (flash kernels in bfloat16) and with eager attention.
+# Runs the benchmark sweep for a GPU: base and large models at the paper's r, in float32 and bfloat16, at batch sizes
+# from 1 to 64, against stock transformers with sdpa (flash kernels in bfloat16) and eager attention.
 #
 #     examples/benchmark_gpu.sh [FOLDER]        # default: speed
 #
-# A benchmark whose results are there is not run again: after an interruption the same command goes on. Variants that
-# do not fit in the GPU's memory are left out and said so. Set COMPILE=1 to measure everything compiled, too.
-# In the end FOLDER/speed.md is the page of all results.
+# Benchmarks with existing results are skipped: after an interruption, repeat the command to continue. Variants that do
+# not fit in GPU memory are skipped and marked. Set COMPILE=1 to also measure compiled models. All results are written
+# to the page FOLDER/speed.md.
 set -euo pipefail
 
 folder=${1:-speed}
@@ -18,7 +18,7 @@ done_folders=()
 measure() { # NAME, then arguments of hf-video-tome benchmark
     local name=$1 batch_size
     shift
-    # A batch size has a folder of its own, so that little is lost by an interruption.
+    # Each batch size has its own folder, so that an interruption loses little.
     for batch_size in 1 4 16 64; do
         local output=$folder/$name-batch-$batch_size
         if [ ! -f "$output/results.json" ]; then
@@ -29,7 +29,7 @@ measure() { # NAME, then arguments of hf-video-tome benchmark
     done
 }
 
-plainly() { # The same, but not compiled: flex attention brings a compiled kernel of its own.
+plainly() { # Like measure, but without compilation: flex attention has its own compiled kernel.
     local compile=()
     measure "$@"
 }
@@ -37,7 +37,7 @@ plainly() { # The same, but not compiled: flex attention brings a compiled kerne
 large=(--config-option hidden_size=1024 --config-option num_hidden_layers=24 --config-option num_attention_heads=16
     --config-option intermediate_size=4096)
 
-# The larger models remove half as many tokens in each of twice as many layers.
+# The larger models have twice as many layers, and each removes half as many tokens.
 measure videomae-base videomae --r 0 --r 75 --r 150 --r 200
 measure videomae-large videomae "${large[@]}" --r 0 --r 38 --r 75 --r 100
 measure vivit-base vivit --r 0 --r 150 --r 300 --r 400
@@ -45,8 +45,8 @@ measure timesformer-base timesformer --r 0 --r 9 --r 18 --r 24
 measure vjepa2-large-16 vjepa2 --config-option num_frames=16 --r 0 --r 50 --r 98
 measure vjepa2-large-64 vjepa2 --r 0 --r 195 --r 390
 
-# What proportional attention costs, by kernel: flex attention (and sdpa in bfloat16) gets the sizes of tokens in more
-# channels of queries and keys, sdpa in float32 as a mask. All else is the same with and without.
+# Cost of proportional attention by kernel: flex attention (and sdpa in bfloat16) gets the token sizes in more channels
+# of queries and keys, sdpa in float32 as a mask. Everything else is equal with and without it.
 attentions=(--attn-implementation sdpa --attn-implementation flex_attention)
 for sizes in proportional-attention no-proportional-attention; do
     plainly "vivit-base-$sizes" vivit "${attentions[@]}" --r 0 --r 150 --r 300 "--$sizes"

@@ -1,4 +1,4 @@
-"""Draws the matching of docs/how-merging-works.md: ten tokens, of which the three best pairs merge.
+"""Draws the matching in docs/how-merging-works.md: ten tokens, of which the three best pairs merge.
 
     python examples/draw_matching.py
 
@@ -27,18 +27,18 @@ GREY = "0.6"
 
 
 def colours_of(angles: tuple[int, ...]) -> Tensor:
-    """(N, 3) red, green and blue."""
+    """Returns the RGB colours, (N, 3)."""
     return torch.tensor([colorsys.hsv_to_rgb(angle / 360, 0.6, 0.95) for angle in angles])
 
 
 def keys_of(angles: tuple[int, ...]) -> Tensor:
-    """(N, 2) vectors of length one."""
+    """Returns the keys as unit vectors, (N, 2)."""
     radians = torch.tensor(angles) * (math.pi / 180)
     return torch.stack((radians.cos(), radians.sin()), dim=-1)
 
 
 def draw_token(axes: Any, x: float, y: float, colour: Tensor, text: str) -> None:
-    """One token: a square around (x, y)."""
+    """Draws a token as a square around (x, y)."""
     rows, columns = (y - 0.36, y + 0.36), (x - 0.36, x + 0.36)
     axes.fill([columns[0], columns[1], columns[1], columns[0]], [rows[0], rows[0], rows[1], rows[1]],
               facecolor=colour.tolist(), edgecolor="0.2", linewidth=1.2, zorder=3)  # fmt: skip

@@ -1,8 +1,8 @@
-"""Makes the pictures of docs/visualization.md: a clip of Moving Digits, through `hf-video-tome visualize`.
+"""Draws the pictures in docs/visualization.md: a clip of Moving Digits, with `hf-video-tome visualize`.
 
     python examples/draw_tokens.py
 
-Needs `pip install "hf-video-tome[demo]"`; takes some ten seconds on a CPU.
+Needs `pip install "hf-video-tome[demo]"`; takes about ten seconds on a CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PICTURES = {
     "divided.png": "--r 5 --model timesformer-moving-digits",
 }
 
-# With these r each model has 48 tokens left for the 288 patches, besides the CLS token of those that have one.
+# With these r, each model has 48 of 288 patch tokens left, besides the CLS token if it has one.
 MODELS = {
     "VideoMAE": ("videomae-moving-digits", 40),
     "ViViT": ("vivit-moving-digits", 40),
@@ -40,11 +40,11 @@ MODELS = {
     "TimeSformer": ("timesformer-moving-digits", 5),
     "Motionformer": ("motionformer-moving-digits", 5),
 }
-FRAMES = [1, 3, 5, 7, 9, 11, 13, 15]  # those of the 16 that TimeSformer sees, too
+FRAMES = [1, 3, 5, 7, 9, 11, 13, 15]  # the 8 of 16 frames also sampled for TimeSformer
 
 
 def draw_architectures(video: Path, path: Path) -> None:
-    """Saves a sheet with a row for each architecture."""
+    """Saves a sheet with one row per architecture."""
     rows: dict[str, np.ndarray] = {}
     for name, (checkpoint, r) in MODELS.items():
         folder = checkpoint_path(checkpoint)

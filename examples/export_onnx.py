@@ -1,10 +1,10 @@
-"""Exports a shipped checkpoint that merges tokens to ONNX, and compares it with PyTorch on rendered clips. Offline.
+"""Exports a bundled checkpoint that merges tokens to ONNX, and compares it with PyTorch on rendered clips. Offline.
 
     pip install "hf-video-tome[onnx,demo]"
     python examples/export_onnx.py --architecture videomae --r 38 --output videomae.onnx
 
-The graph takes any number of clips; r and the other settings are fixed in it. Both run the same clips in turn, and the
-median time of each is printed, of the unmerged model too: it is measured on this machine, and the model is tiny.
+The graph has a dynamic batch size; r and the other settings are fixed. Both run the same clips in turn, and the median
+time of each is printed, as well as that of the unmerged model. The times are for this machine, and the model is tiny.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = {"videomae": 38, "vivit": 38, "timesformer": 5}
 
 
 def export(model: nn.Module, clips: Tensor, path: Path) -> onnxruntime.InferenceSession:
-    """Writes a graph for any number of clips and loads it on the CPU."""
+    """Writes a graph with a dynamic batch size and loads it on the CPU."""
     torch.onnx.export(
         model,
         (),
@@ -46,7 +46,7 @@ def export(model: nn.Module, clips: Tensor, path: Path) -> onnxruntime.Inference
 
 
 def milliseconds_per_call(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Medians of functions that run in turn (A B C A B C ...), so that what else the machine does hits all alike."""
+    """Returns the median times of functions run in turn (A B C A B C ...), so that other load affects all equally."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_index in range(rounds + 1):
         for name, function in functions.items():
@@ -61,8 +61,8 @@ def milliseconds_per_call(functions: dict[str, Callable[[], object]], rounds: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", choices=[name.removesuffix("-moving-digits") for name in available()])
-    parser.add_argument("--r", type=int, help="tokens removed per layer (default: what removes about 80 %%)")
-    parser.add_argument("--output", type=Path, help="where to write the graph (default: ARCHITECTURE.onnx)")
+    parser.add_argument("--r", type=int, help="number of tokens to remove per layer (default: removes about 80 %%)")
+    parser.add_argument("--output", type=Path, help="output file (default: ARCHITECTURE.onnx)")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=20)
     parser.set_defaults(architecture="videomae")
@@ -79,7 +79,7 @@ def main() -> None:
     frames = [torch.from_numpy(render_clip("test", index).frames) for index in range(arguments.batch_size)]
     clips = torch.stack([transform(clip.permute(0, 3, 1, 2)) for clip in frames])
 
-    session = export(model, clips[:1].repeat(2, 1, 1, 1, 1), output)  # a batch of one would not be left open
+    session = export(model, clips[:1].repeat(2, 1, 1, 1, 1), output)  # a batch size of one would become static
     array = clips.numpy()
     expected, logits = model(clips).logits, torch.from_numpy(session.run(["logits"], {"pixel_values": array})[0])
     counts = hf_video_tome.token_counts(model)

@@ -1,6 +1,6 @@
-"""How much faster are the parts of the fast path than the plain forms that they stand for? On this machine's CPU.
+"""Measures the speed-up of each part of the fast path over its plain form, on this machine's CPU.
 
-Each pair is taken in turn (A B A B ...); the ratio is the median of the ratios of all rounds. It prints the table of
+The two forms run in turn (A B A B ...); the result is the median of the per-round ratios. Prints the table in
 `docs/fast-path.md`.
 
     python examples/measure_parts.py
@@ -36,7 +36,7 @@ from hf_video_tome.models.cpu.embed_tubelets import _tubelets_by_matrix
 from hf_video_tome.models.fused_activation import fused_activation
 
 Pair = tuple[str, Callable[[], object], Callable[[], object]]
-"""What it is, the plain form, and the fast one."""
+"""Description, plain form and fast form."""
 
 HEADS, WIDTH, MLP_WIDTH = 12, 768, 3072
 
@@ -51,7 +51,7 @@ def attention(num_tokens: int, dtype: torch.dtype) -> Pair:
 
 
 def sizes(num_tokens: int, dtype: torch.dtype) -> Pair:
-    """The way that flash and flex attention go, with kernels that take masks, too."""
+    """Compares size channels, as used by flash and flex attention, with a mask."""
     query, key, value = torch.randn(1, num_tokens, 3, HEADS, WIDTH // HEADS, dtype=dtype).permute(2, 0, 3, 1, 4)
     size, scale = torch.randint(1, 9, (1, num_tokens)).float(), (WIDTH // HEADS) ** -0.5
 
@@ -86,7 +86,7 @@ def activation(num_tokens: int, dtype: torch.dtype) -> Pair:
 
 
 def _merge_by_scattering(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
-    """The weighted mean by adding all tokens to their slots."""
+    """Returns the weighted means by adding all tokens to their slots."""
     float_x = x.float() * weight.unsqueeze(-1)
     index = assignment.slot.unsqueeze(-1).expand_as(float_x)
     return float_x.new_zeros(*assignment.owner.shape, x.shape[-1]).scatter_add(2, index, float_x).to(x.dtype)
@@ -130,7 +130,7 @@ def pairs(dtype: torch.dtype) -> Iterator[Pair]:
 
 
 def measure(pair: Pair, rounds: int) -> Ratio:
-    """How many times faster the fast form is, after two passes of each that do not count."""
+    """Returns the speed-up of the fast form, after two warm-up passes of each."""
     runs = [partial(lambda run: run, run) for run in pair[1:]]
     interleave(runs, 2, stopwatch())
     plain, fast = interleave(runs, rounds, stopwatch())
@@ -138,7 +138,7 @@ def measure(pair: Pair, rounds: int) -> Ratio:
 
 
 def matching_memory(num_tokens: int) -> str:
-    """Memory of the matching, in blocks and with all scores at once."""
+    """Returns a table row with the memory of matching, with all scores at once and in blocks."""
     metric, cpu = torch.randn(1, 1, num_tokens, 64), torch.device("cpu")
     in_blocks = peak_memory(lambda: cosine_matching(metric, num_tokens // 16), cpu) or 0
     at_once = peak_memory(lambda: bipartite_soft_matching(cosine_scores(metric), num_tokens // 16), cpu) or 0

@@ -1,9 +1,9 @@
-"""Measures what int8 linear layers change in models that merge tokens: the table of docs/faq.md.
+"""Measures the effect of int8 linear layers on models that merge tokens: the table in docs/faq.md.
 
     python examples/measure_quantization.py
 
-The shipped checkpoints on clips of Moving Digits and on noise, one at a time: unmerged, merged, and with random pairs,
-which are the same with and without quantisation.
+Runs the bundled checkpoints on clips of Moving Digits and on noise, one at a time: unmerged, merged, and with random
+pairs, which are the same with and without quantisation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# The signers of MLR511 that a fold tests on and chooses by; the others are trained on. To be sourced, with $fold set.
+# Test and validation signers of each fold of MLR511; the others are for training. Source this file with $fold set.
 case $fold in
   1) test=02,10,11,12 validation=05,09 ;;
   2) test=01,03,04,05 validation=08,12 ;;

@@ -1,12 +1,12 @@
-"""Pre-train a VideoMAE on videos without labels, by masking, as published VideoMAE checkpoints are made.
+"""Pre-train a VideoMAE on unlabelled videos by masking, like the published VideoMAE checkpoints.
 
     python examples/pretrain_videomae.py --data_dir my-videos --output_dir pretrained --config '{"image_size": 96}'
     python examples/train_class_folder.py --data_dir my-videos --checkpoint pretrained --output_dir my-model
 
-The model sees a few of the places of a clip, the same ones at all times ("tubes"), and learns to draw the others, as
-in "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training" (NeurIPS 2022).
-Only the videos of the training split count. Options are those of `train_class_folder.py`, where they make sense, and
-of `transformers.TrainingArguments`.
+The model sees a few patch positions of a clip, the same ones in all frames ("tubes"), and learns to reconstruct the
+others, as in "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training"
+(NeurIPS 2022). Only the videos of the training split are used. Options are those of `train_class_folder.py` where
+applicable, and those of `transformers.TrainingArguments`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from hf_video_tome.data import ClipAugmentation, ClipSampling
 
 @dataclass
 class PretrainingArguments:
-    """Which model, and how much of a clip it does not see."""
+    """Options for the model and its masks."""
 
-    config: str = field(default="{}", metadata={"help": "Fields of the config as JSON."})
-    mask_ratio: float = field(default=0.9, metadata={"help": "Share of the places that are masked."})
+    config: str = field(default="{}", metadata={"help": "Config fields as JSON."})
+    mask_ratio: float = field(default=0.9, metadata={"help": "Share of the patch positions to mask."})
 
 
 @dataclass
 class TrainingArguments(ClassFolderTrainingArguments):
-    """There is nothing to choose an epoch by."""
+    """`TrainingArguments` without validation, since there is no criterion for the best epoch."""
 
     learning_rate: float = 1e-3
     num_train_epochs: float = 100
@@ -55,21 +55,23 @@ class TrainingArguments(ClassFolderTrainingArguments):
     metric_for_best_model: str | None = None  # type: ignore[assignment]
 
 
-def tube_masks(num_clips: int, num_slots: int, num_places: int, ratio: float) -> torch.Tensor:
-    """Draws masks that hide the same places at all times.
+def tube_masks(num_clips: int, num_frames: int, num_patches: int, ratio: float) -> torch.Tensor:
+    """Draws masks that hide the same patch positions in all frames.
 
     Returns:
-        (num_clips, num_slots * num_places) bool; all clips have equally many places masked.
+        (num_clips, num_frames * num_patches) bool; the number of masked patches is the same for all clips.
     """
-    masked = round(ratio * num_places)
-    hidden = torch.rand(num_clips, num_places).argsort(1) < masked
-    return hidden.repeat(1, num_slots)
+    masked = round(ratio * num_patches)
+    hidden = torch.rand(num_clips, num_patches).argsort(1) < masked
+    return hidden.repeat(1, num_frames)
 
 
-def collate_masked(examples: Sequence[Mapping[str, Any]], slots: int, places: int, ratio: float) -> dict[str, Any]:
+def collate_masked(
+    examples: Sequence[Mapping[str, Any]], num_frames: int, num_patches: int, ratio: float
+) -> dict[str, Any]:
     """Stacks clips and draws their masks."""
     batch = collate([{"pixel_values": example["pixel_values"]} for example in examples])
-    return {**batch, "bool_masked_pos": tube_masks(len(examples), slots, places, ratio)}
+    return {**batch, "bool_masked_pos": tube_masks(len(examples), num_frames, num_patches, ratio)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train_dataset=rows.with_transform(make),
         data_collator=partial(
             collate_masked,
-            slots=config.num_frames // config.tubelet_size,
-            places=(config.image_size // config.patch_size) ** 2,
+            num_frames=config.num_frames // config.tubelet_size,
+            num_patches=(config.image_size // config.patch_size) ** 2,
             ratio=chosen.mask_ratio,
         ),
         processing_class=make_processor(model, transform),

@@ -1,17 +1,17 @@
-r"""What does each way of merging cost in accuracy, at equal numbers of operations? Any model, any labelled videos.
+r"""Measures the cost in accuracy of each way of merging, at equal numbers of operations, for any model and videos.
 
     python examples/study_budgets.py measure videomae-moving-digits --dataset moving-digits \
         --data-option num_test=480 --output moving-digits-videomae.json
     python examples/study_budgets.py page moving-digits-videomae.json --output docs/my-page.md
 
 `measure` evaluates a classifier with all modes, and with the other values of schedule, scope, proportional attention
-and pooling, each at r with which the model needs 1.5, 2, 2.5 and 4 times fewer multiply-accumulates. It writes what
-came out to a JSON file: for each setting the accuracy and its change on the same videos, agreement with r = 0,
-divergence (KL of the answers from those at r = 0), negative log-likelihood, and which videos were answered rightly.
-Interrupted, it goes on where it stopped.
+and pooling, each with values of r that reduce multiply-accumulates by factors of 1.5, 2, 2.5 and 4. It writes the
+results of each setting to a JSON file: accuracy and its change on the same videos, agreement with r = 0, divergence
+(KL from the predictions at r = 0), negative log-likelihood, and the correctly classified videos. After an
+interruption, repeat the command to continue.
 
-`page` puts tables and conclusions between the lines `<!-- study -->` and `<!-- end of study -->` of a page, from such
-files alone. Each sentence that says what was found follows from the numbers by a rule that the page states.
+`page` writes tables and conclusions from such files between the lines `<!-- study -->` and `<!-- end of study -->` of
+a page. Every conclusion follows from the numbers by a rule stated on the page.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from hf_video_tome.metrics.standard_errors import mean_with_error, share_with_er
 
 TARGETS = (1.5, 2.0, 2.5, 4.0)
 TOLERANCE = 0.08
-"""How far, as a share, the operations of two settings may be apart to be compared."""
+"""Largest relative difference in operations between two settings to be compared."""
 BEGIN, END = "<!-- study -->", "<!-- end of study -->"
 MODES: dict[str, dict[str, Any]] = {
     "merge": {},
@@ -58,11 +58,11 @@ MINUS = "\N{MINUS SIGN}"
 # --- settings
 @dataclass(frozen=True)
 class Factor:
-    """One thing to set.
+    """Setting with a value to compare.
 
     Attributes:
-        field: The setting.
-        value: The value that is compared with the one that is usual.
+        field: Name of the setting.
+        value: The value to compare with the default.
     """
 
     field: str
@@ -70,7 +70,7 @@ class Factor:
 
 
 def factors(config: Any) -> list[Factor]:
-    """What can be set otherwise for a model; the modes first."""
+    """Returns the non-default values to compare for a model, modes first."""
     usual = config.token_merging_settings(resolved=True)
     found = [Factor("mode", mode) for mode in MODES if mode != "merge"]
     found += [Factor("schedule", name) for name in ("decreasing", "increasing")]
@@ -84,13 +84,13 @@ def factors(config: Any) -> list[Factor]:
 
 
 def grid(config: Any, targets: Sequence[float] = TARGETS) -> list[dict[str, Any]]:
-    """Lists settings: the unmerged model, and at each target the usual one and those that differ in one factor.
+    """Lists settings: the unmerged model, and at each target the default and those that differ in one factor.
 
-    The schedule and proportional attention are also changed together: one may matter only with the other.
+    The schedule and proportional attention are also changed together, since one may only matter with the other.
 
     Returns:
-        For each setting its `changes`, which `target` it is for, what `differs` from the usual one, and `ratio`, by
-        how much it needs fewer operations.
+        For each setting its `changes`, its `target`, its `differs` (differences from the default), and its `ratio`
+        (reduction factor of operations).
     """
     usual = config.token_merging_settings(resolved=True)
     base = {name: usual[name] for name in ("scope", "proportional_attention", "pooling")}
@@ -110,7 +110,7 @@ def grid(config: Any, targets: Sequence[float] = TARGETS) -> list[dict[str, Any]
 
 
 def fit_r(config: Any, changes: Mapping[str, Any], target: float) -> tuple[int, float]:
-    """Finds the r with which a model needs about `target` times fewer operations, and how many times it is."""
+    """Returns the r that reduces a model's operations by about a factor `target`, and the exact factor."""
     tried = copy.deepcopy(config)
     tried.update_token_merging(**{"r": 0, **changes})
     unmerged = hf_video_tome.mac_count(tried, r=0).total
@@ -120,7 +120,7 @@ def fit_r(config: Any, changes: Mapping[str, Any], target: float) -> tuple[int, 
         return float(unmerged / hf_video_tome.mac_count(tried, r=r).total)
 
     low, high = 1, config.token_layout.num_tokens
-    within_reach = min(target, ratio(high))  # each layer removes half of its tokens at most
+    within_reach = min(target, ratio(high))  # each layer removes at most half of its tokens
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if ratio(middle) >= within_reach else (middle + 1, high)
@@ -130,7 +130,7 @@ def fit_r(config: Any, changes: Mapping[str, Any], target: float) -> tuple[int, 
 
 # --- measuring
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Evaluates a model at all settings and returns what goes into the file."""
+    """Evaluates a model with all settings; returns the content of the file."""
     classifier = load_classifier(arguments.model)
     model, name = classifier.model, arguments.name or Path(arguments.model).name
     dataset = canonical_name(arguments.dataset)
@@ -138,7 +138,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     options = parse_data_options(arguments.data_option or [])
     rows: Any = load(dataset, split, arguments.data_dir, cache_dir=arguments.scratch / "data", **options)
     if arguments.clips is not None and arguments.clips < len(rows):
-        # Evenly over the data set, so that all classes are there.
+        # Evenly over the dataset, so that all classes occur.
         rows = rows.select(np.linspace(0, len(rows) - 1, arguments.clips).round().astype(int).tolist())
     settings = grid(model.config, arguments.targets)
     if len(rows) < 2:
@@ -174,7 +174,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def public_arguments(arguments: argparse.Namespace) -> list[str]:
-    """The command, without the places of files on one machine."""
+    """Returns the command without local paths."""
     words = ["measure", Path(arguments.model).name, "--dataset", arguments.dataset]
     words += ["--data-dir", "DATA"] if arguments.data_dir else []
     for option in arguments.data_option or []:
@@ -187,7 +187,7 @@ def public_arguments(arguments: argparse.Namespace) -> list[str]:
 
 
 def summarize_rows(settings: Sequence[dict[str, Any]], path: Path, num_labels: int) -> list[dict[str, Any]]:
-    """Reads the predictions of an evaluation and computes what is measured at each setting."""
+    """Reads the predictions of an evaluation and computes the results of each setting."""
     logs: list[dict[int, np.ndarray]] = [{} for _ in settings]
     ranks: list[dict[int, int]] = [{} for _ in settings]
     nlls: list[dict[int, float]] = [{} for _ in settings]
@@ -226,18 +226,18 @@ def summarize_rows(settings: Sequence[dict[str, Any]], path: Path, num_labels: i
 
 
 def rounded(pair: tuple[float, float]) -> list[float]:
-    """A mean and its standard error."""
+    """Rounds a mean and its standard error."""
     return [round(float(value), 5) for value in pair]
 
 
 # --- the page
 def read_files(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Reads the files that `measure` wrote."""
+    """Reads the files written by `measure`."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def label(differs: Mapping[str, Any]) -> str:
-    """What a setting is called in tables."""
+    """Returns the name of a setting in tables."""
     words = []
     for field, value in differs.items():
         if field == "proportional_attention":
@@ -248,20 +248,20 @@ def label(differs: Mapping[str, Any]) -> str:
 
 
 def points(pair: Sequence[float]) -> str:
-    """A change in percentage points with its standard error."""
+    """Formats a change in percentage points with its standard error."""
     value, error = (100 * number for number in pair)
     sign = "+" if value > 0.05 else MINUS if value < -0.05 else ""
     return f"{sign}{abs(value):.1f} ± {error:.1f}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Returns a Markdown table."""
     lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     return "\n".join(lines)
 
 
 def model_section(study: Mapping[str, Any]) -> str:
-    """The tables of one model on one set of clips."""
+    """Returns the tables of one model on one dataset."""
     settings = study["settings"]
     unmerged, merged = settings[0], settings[1:]
     targets = list(dict.fromkeys(setting["target"] for setting in merged))
@@ -297,15 +297,15 @@ def model_section(study: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two values of a factor, averaged over targets.
+    """Comparison of two values of a factor, averaged over targets.
 
     Attributes:
-        study: Of which model on which clips.
-        title: What is compared.
+        study: Model and clips.
+        title: Description of the comparison.
         value: Mean difference of accuracy, as a share.
-        error: Its standard error, from clip to clip.
-        pairs: How many pairs of settings.
-        not_worse: In how many of them the first is better or equal.
+        error: Its standard error over clips.
+        pairs: Number of pairs of settings.
+        not_worse: Number of pairs in which the first setting is better or equal.
     """
 
     study: str
@@ -317,7 +317,7 @@ class Comparison:
 
 
 def compare(study: Mapping[str, Any]) -> list[Comparison]:
-    """Compares the usual setting with those that differ in one factor, at each target where both fit."""
+    """Compares the default setting with those that differ in one factor, at each target that both reach."""
     settings = study["settings"][1:]
     right = {
         (json.dumps(s["differs"]), s["target"]): (np.array(list(s["right"]), dtype=float), s["ratio"])
@@ -341,20 +341,20 @@ def compare(study: Mapping[str, Any]) -> list[Comparison]:
 
 
 def certain_distance(comparisons: int) -> float:
-    """The distance in standard errors that, were nothing different, one of all would reach in 1 of 20 studies."""
+    """Returns how many standard errors one of all comparisons would reach in 1 of 20 studies if nothing differed."""
     return NormalDist().inv_cdf(1 - 0.025 / max(1, comparisons))
 
 
 def verdict(comparison: Comparison, bound: float) -> str:
-    """Says in words what a difference shows."""
+    """Describes the significance of a difference."""
     distance = comparison.value / comparison.error if comparison.error else math.copysign(math.inf, comparison.value)
-    if comparison.value == 0 or not abs(distance) >= 2:  # or is no number
+    if comparison.value == 0 or not abs(distance) >= 2:  # or is NaN
         return "no difference beyond noise"
     return ("" if abs(distance) >= bound else "perhaps ") + ("better" if distance > 0 else "worse")
 
 
 def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
-    """The comparisons of all studies, and what they show."""
+    """Returns the comparisons of all studies with their conclusions."""
     titles = Counter(f"{study['model']}, {study['data']}" for study in studies)
     for title, count in titles.items():
         if count > 1:
@@ -362,12 +362,12 @@ def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
     made = [comparison for study in studies for comparison in compare(study)]
     bound = certain_distance(len(made))
     names = list(dict.fromkeys(comparison.study for comparison in made))
-    by_place = {(comparison.title, comparison.study): comparison for comparison in made}
+    by_title = {(comparison.title, comparison.study): comparison for comparison in made}
     rows = []
     for title in dict.fromkeys(comparison.title for comparison in made):
         cells = [title]
         for name in names:
-            found = by_place.get((title, name))
+            found = by_title.get((title, name))
             cells.append(
                 f"{points((found.value, found.error))}, {verdict(found, bound)}; better or equal in "
                 f"{found.not_worse} of {found.pairs}"
@@ -389,14 +389,14 @@ def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
 
 
 def render(studies: Sequence[Mapping[str, Any]]) -> str:
-    """What stands between the two lines of the page."""
+    """Returns the generated part of the page."""
     commands = "\n".join(study["command"] for study in studies)
     parts = [conclusions(studies), *map(model_section, studies), "### Commands", f"```\n{commands}\n```"]
     return "\n\n".join(parts)
 
 
 def write_page(paths: Sequence[Path], page: Path) -> None:
-    """Puts tables and conclusions in their place on a page, which is made if there is none."""
+    """Writes tables and conclusions into a page, which is created if needed."""
     text = page.read_text(encoding="utf-8") if page.exists() else f"# Study\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -408,23 +408,25 @@ def write_page(paths: Sequence[Path], page: Path) -> None:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    measuring = commands.add_parser("measure", help="evaluate a model at all settings")
-    measuring.add_argument("model", help="name of a shipped checkpoint, folder or Hub id")
-    measuring.add_argument("--name", help="what the page calls the model (default: the name of its folder)")
+    measuring = commands.add_parser("measure", help="evaluate a model with all settings")
+    measuring.add_argument("model", help="name of a bundled checkpoint, folder or Hub id")
+    measuring.add_argument("--name", help="name of the model on the page (default: the name of its folder)")
     measuring.add_argument("--dataset", default="class-folders")
     measuring.add_argument("--data-dir")
     measuring.add_argument("--data-option", action="append", help="NAME=VALUE, as for hf-video-tome evaluate")
-    measuring.add_argument("--data-name", help="what the page calls the clips (default: the data set)")
+    measuring.add_argument("--data-name", help="name of the clips on the page (default: the dataset)")
     measuring.add_argument("--split")
-    measuring.add_argument("--clips", type=int, help="at most so many, evenly over the split")
-    measuring.add_argument("--targets", type=float, nargs="+", default=list(TARGETS), help="times fewer operations")
+    measuring.add_argument("--clips", type=int, help="largest number of clips, evenly spaced over the split")
+    measuring.add_argument(
+        "--targets", type=float, nargs="+", default=list(TARGETS), help="reduction factors of operations"
+    )
     measuring.add_argument("--batch-size", type=int, default=16)
     measuring.add_argument("--threads", type=int, default=1)
     measuring.add_argument("--scratch", type=Path, default=Path("study-scratch"), help="folder for predictions")
-    measuring.add_argument("--output", type=Path, required=True, help="the JSON file")
+    measuring.add_argument("--output", type=Path, required=True, help="output file, in JSON")
     writing = commands.add_parser("page", help="write tables and conclusions into a page")
     writing.add_argument("files", type=Path, nargs="+")
-    writing.add_argument("--output", type=Path, required=True, help="the page, in Markdown")
+    writing.add_argument("--output", type=Path, required=True, help="output page, in Markdown")
     return parser.parse_args(arguments)
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures the models of train_mlr511.sh at equal operations, on signers that none of them has seen.
+# Measures the models of train_mlr511.sh at equal numbers of operations, on unseen signers.
 #
 #   examples/study_mlr511.sh DATA OUTPUT MODEL [FOLD] [SPLIT]
 #
-# DATA, OUTPUT, MODEL, FOLD: as for train_mlr511.sh. SPLIT: test (default), or validation, on which defaults are chosen.
-# Writes OUTPUT/study/MODEL-foldFOLD-SPLIT.json. Interrupted, it goes on where it stopped.
+# DATA, OUTPUT, MODEL, FOLD: as for train_mlr511.sh. SPLIT: test (default), or validation, for choosing defaults.
+# Writes OUTPUT/study/MODEL-foldFOLD-SPLIT.json. After an interruption, repeat the command to continue.
 set -euo pipefail
 data=$1 output=$2 model=$3 fold=${4:-1} split=${5:-test}
 examples=$(dirname "$0")

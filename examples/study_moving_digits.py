@@ -1,18 +1,18 @@
-"""What does each setting of token merging cost in accuracy? All of them at equal tokens, on Moving Digits.
+"""Measures the cost in accuracy of each token merging setting, at equal numbers of tokens, on Moving Digits.
 
     python examples/study_moving_digits.py
 
-evaluates the three shipped checkpoints with every mode, schedule, scope, pooling and kind of attention on the standard
+evaluates three bundled checkpoints with every mode, schedule, scope, pooling and kind of attention on the standard
 test clips, and with the settings around the defaults on four harder variants. Then it writes `docs/results.md`, with
-pictures and a table of all results. The full study takes about 40 minutes on one CPU thread; one that was interrupted
-goes on where it stopped, and one that is finished only writes its page again.
+plots and a table of all results. The full study takes about 40 minutes on one CPU thread; an interrupted study is
+continued, and a finished one only rewrites its page.
 
-*Equal tokens.* Schedules and scopes are compared where they leave the same number of tokens, within 2 % of what the
-model starts with. The r of each schedule is chosen for that; where no r fits, the real number of tokens stands in the
-table and nothing is concluded.
+*Equal tokens.* Schedules and scopes are compared if they leave the same number of tokens, within 2 % of the initial
+number. The r of each schedule is chosen accordingly; if no r fits, the table shows the actual number of tokens, and no
+conclusion is drawn.
 
-*Only the numbers speak.* Every sentence on the page that says what was found is put together from the measured
-differences by the rules below, so a study with other numbers ends in other sentences.
+*Rule-based conclusions.* Every conclusion on the page is composed from the measured differences by the rules below, so
+that other numbers give other sentences.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ SEED = 0
 # --- settings
 @dataclass(frozen=True)
 class Setting:
-    """How tokens are merged. What makes no difference has always the same value, so that nothing is run twice.
+    """Token merging setting; fields without effect have a fixed value, so that nothing is run twice.
 
     Attributes:
         level: One of `LEVELS`; 0 for the unmerged model.
@@ -107,13 +107,13 @@ class Setting:
 
     @property
     def mode_name(self) -> str:
-        """The mode with its threshold."""
+        """Name of the mode with its threshold."""
         if not self.level:
             return "unmerged"
         return self.mode if self.threshold is None else f"{self.mode} {self.threshold:g}"
 
     def changes(self, r: int) -> dict[str, Any]:
-        """The setting for `evaluate`."""
+        """Returns the setting for `evaluate`."""
         if not self.level:
             return {"r": 0}
         return {
@@ -128,7 +128,7 @@ class Setting:
 
 
 class Subject:
-    """An architecture: what can be set, and how many tokens that leaves."""
+    """Architecture with its possible settings and their token counts."""
 
     def __init__(self, architecture: str, config: Any) -> None:
         self.architecture, self.config = architecture, config
@@ -151,7 +151,7 @@ class Subject:
         )
 
     def counts(self, setting: Setting) -> list[int]:
-        """Tokens before the first and after each layer."""
+        """Returns the number of tokens before the first and after each layer."""
         return self._counts(setting, self.r(setting))
 
     def _counts(self, setting: Setting, r: int) -> list[int]:
@@ -162,11 +162,11 @@ class Subject:
         return self._known[setting, r]
 
     def target(self, level: int) -> int:
-        """Tokens that the constant schedule leaves at a level, whatever the scope."""
+        """Returns the number of tokens left by the constant schedule at a level, whatever the scope."""
         return self._counts(replace(self.default, level=level, scope=self.scopes[-1]), level)[-1]
 
     def r(self, setting: Setting) -> int:
-        """The r with which a setting leaves as many tokens as the constant schedule, or as near as it gets."""
+        """Returns the r that leaves as many tokens as the constant schedule, as closely as possible."""
         if not setting.level:
             return 0
         layout = self.config.token_layout
@@ -179,22 +179,22 @@ class Subject:
         )
 
     def comparable(self, setting: Setting) -> bool:
-        """Whether a setting leaves as many tokens as its level stands for."""
+        """Returns whether a setting leaves the number of tokens of its level."""
         counts = self.counts(setting)
         return not setting.level or abs(counts[-1] - self.target(setting.level)) <= EQUAL_TOKENS * counts[0]
 
     def removed(self, level: int) -> str:
-        """The share of patch tokens that a level removes."""
+        """Returns the share of patch tokens that a level removes."""
         prefix = self.config.token_layout.num_prefix_tokens
         return percent(1 - (self.target(level) - prefix) / (self.counts(self.unmerged)[0] - prefix))
 
     def work(self, setting: Setting) -> float:
-        """Tokens that attention and MLP of all layers see, as a share of those without merging."""
+        """Returns the tokens seen by attention and MLP of all layers, as a share of those without merging."""
         counts = self.counts(setting)
         return (sum(counts[:-1]) + sum(counts[1:])) / (2 * counts[0] * (len(counts) - 1))
 
     def full_grid(self) -> list[Setting]:
-        """All modes x schedules x scopes x pooling x attention at both levels, the unmerged model first."""
+        """Returns all modes x schedules x scopes x pooling x attention at both levels, the unmerged model first."""
         grid = [self.unmerged]
         for level in LEVELS:
             for scope in self.scopes:
@@ -213,7 +213,7 @@ class Subject:
         return list(dict.fromkeys(grid))
 
     def main_grid(self) -> list[Setting]:
-        """The defaults in all modes, and what differs from the default merging in one factor."""
+        """Returns the defaults in all modes, and what differs from the default merging in one factor."""
         base = self.default
         grid = [self.unmerged, *(replace(base, mode=mode, threshold=threshold) for mode, threshold in MODES)]
         grid += [replace(base, level=level, mode=mode) for level in LEVELS for mode in ("merge", "drop")]
@@ -228,7 +228,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Factor:
-    """One thing to set, and two of its values to compare.
+    """Setting with two values to compare.
 
     Attributes:
         title: What it is called in tables.
@@ -243,13 +243,13 @@ class Factor:
     base: Any
 
     def applies(self, subject: Subject) -> bool:
-        """Whether an architecture has both values."""
+        """Returns whether an architecture has both values."""
         values: dict[str, Sequence[Any]] = {"scope": subject.scopes, "pooling": subject.poolings}
         allowed = values.get(self.field)
         return allowed is None or (self.changed in allowed and self.base in allowed)
 
     def around_default(self, subject: Subject) -> tuple[Setting, Setting]:
-        """The default merging with the one and with the other value."""
+        """Returns the default merging with the one and with the other value."""
         return (
             replace(subject.default, **{self.field: self.changed}),
             replace(subject.default, **{self.field: self.base}),
@@ -270,7 +270,7 @@ FACTORS = (
 # --- measuring
 @dataclass
 class Outcome:
-    """The predictions for one architecture on one variant.
+    """Predictions for one architecture on one variant.
 
     Attributes:
         subject: The architecture.
@@ -292,11 +292,11 @@ class Outcome:
 
     @property
     def num_clips(self) -> int:
-        """Clips that were evaluated."""
+        """Number of evaluated clips."""
         return self.top.shape[1]
 
     def mean(self, measure: str, setting: Setting) -> tuple[float, float]:
-        """Mean and standard error of a measure; agreement with the unmerged model is one of them."""
+        """Returns the mean and standard error of a measure, such as agreement with the unmerged model."""
         number = self.index[setting]
         if measure == "agreement":
             share, error = share_with_error(self.top[number] == self.top[0])
@@ -310,7 +310,7 @@ class Outcome:
 def measure(
     architecture: str, variant: str, num_clips: int, grid: str, scratch: Path, batch_size: int, began: float
 ) -> Outcome:
-    """Evaluates an architecture on a variant, or reads what an earlier run of this script found."""
+    """Evaluates an architecture on a variant, or reads the results of an earlier run."""
     folder = checkpoint_path(f"{architecture}-moving-digits")
     model = AutoModelForVideoClassification.from_pretrained(folder)
     subject = Subject(architecture, model.config)
@@ -366,7 +366,7 @@ def read_outcome(subject: Subject, variant: str, settings: list[Setting], num_cl
 # --- comparing
 @dataclass(frozen=True)
 class Comparison:
-    """A difference of two settings, or of the same change at many settings, on the same clips.
+    """Difference between two settings, or mean difference of the same change over many settings, on the same clips.
 
     Attributes:
         value: Mean over the clips.
@@ -380,7 +380,7 @@ class Comparison:
 
     @property
     def distance(self) -> float:
-        """Standard errors away from zero, positive if the change is for the better."""
+        """Distance from zero in standard errors, positive for an improvement."""
         if not self.error:
             return 0.0
         return (-self.value if self.nll else self.value) / self.error
@@ -394,20 +394,20 @@ VERDICTS = ("worse", "perhaps worse", "mixed", "no difference beyond noise", "pe
 
 
 class Ledger:
-    """All comparisons on the page: each is counted once, and how many there are decides what counts as found."""
+    """Ledger of all comparisons on the page; their number determines the significance bound."""
 
     def __init__(self) -> None:
         self.made: dict[tuple[Any, ...], Comparison] = {}
         self.bound = math.inf
 
     def set_bound(self) -> None:
-        """Chooses the distance from which on a difference is certain."""
+        """Sets the distance from which on a difference is significant."""
         self.bound = certain_distance(len(self.made))
 
     def compare(
         self, outcome: Outcome, score: str, changed: Setting | Sequence[Setting], base: Setting | Sequence[Setting]
     ) -> Comparison:
-        """Compares settings, pair by pair; clip by clip the difference is averaged over the pairs."""
+        """Compares pairs of settings; differences are averaged over the pairs for each clip."""
         first = [changed] if isinstance(changed, Setting) else list(changed)
         second = [base] if isinstance(base, Setting) else list(base)
         key = (outcome.subject.architecture, outcome.variant, score, tuple(first), tuple(second))
@@ -418,7 +418,7 @@ class Ledger:
         return self.made[key]
 
     def verdict(self, comparisons: Iterable[Comparison]) -> str:
-        """Says in words what the differences in several measures show together."""
+        """Describes the combined significance of the differences in several measures."""
         distances = [comparison.distance for comparison in comparisons]
         worse, better = min(distances) <= -2, max(distances) >= 2
         if worse and better:
@@ -429,20 +429,20 @@ class Ledger:
         return ("" if certain else "perhaps ") + ("worse" if worse else "better")
 
     def cell(self, comparison: Comparison) -> str:
-        """A difference in a table: bold where it is beyond what chance finds, italic from two standard errors on."""
+        """Formats a difference in a table: bold if significant, italic from two standard errors on."""
         if abs(comparison.distance) >= self.bound:
             return f"**{comparison}**"
         return f"*{comparison}*" if abs(comparison.distance) >= 2 else str(comparison)
 
     def cells(self, outcome: Outcome, changed: Setting, base: Setting, scores: Sequence[str]) -> list[str]:
-        """Differences in several measures; empty for a setting that would be compared with itself."""
+        """Formats differences in several measures; empty for a setting compared with itself."""
         if changed == base:
             return [""] * len(scores)
         return [self.cell(self.compare(outcome, score, changed, base)) for score in scores]
 
 
 def over_grid(outcome: Outcome, factor: Factor, pooling: str | None = None) -> tuple[list[Setting], list[Setting]]:
-    """All pairs of settings of the mode `merge` that differ in a factor alone and leave equally many tokens.
+    """Returns all pairs of settings of the mode `merge` that differ in a factor alone and leave equally many tokens.
 
     Args:
         outcome: The results.
@@ -474,13 +474,13 @@ NO_BREAK = "\u00a0"
 
 
 def signed(value: float, digits: int) -> str:
-    """Formats a difference, with a proper minus sign."""
+    """Formats a difference, with a typographic minus sign."""
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def plus_minus(value: str, error: float, digits: int) -> str:
-    """Puts a standard error to a value, so that no line ends between the two."""
+    """Formats a value with its standard error, without a line break in between."""
     return f"{value}{NO_BREAK}±{NO_BREAK}{error:.{digits}f}"
 
 
@@ -495,13 +495,13 @@ def percent(share: float) -> str:
 
 
 def enumeration(names: Iterable[object]) -> str:
-    """Lists things: "A, B and C"."""
+    """Formats a list: "A, B and C"."""
     *others, last = map(str, names)
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def spread(values: Iterable[int]) -> str:
-    """A range: "3" or "3 to 5"."""
+    """Formats a range: "3" or "3 to 5"."""
     ordered = sorted(values)
     return str(ordered[0]) if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
 
@@ -521,19 +521,19 @@ def paragraph(text: str, bullet: bool = False) -> str:
 # --- what is compared
 @dataclass
 class Study:
-    """All outcomes, by architecture and variant, and how they came about."""
+    """All outcomes by architecture and variant, with their conditions."""
 
     outcomes: dict[tuple[str, str], Outcome]
     command: str
 
     @cached_property
     def architectures(self) -> list[str]:
-        """Architectures in the order of `ARCHITECTURES`."""
+        """The architectures in the order of `ARCHITECTURES`."""
         return [name for name in ARCHITECTURES if any(name == architecture for architecture, _ in self.outcomes)]
 
     @cached_property
     def variants(self) -> list[str]:
-        """Variants in the order of `VARIANTS`, the standard one first."""
+        """The variants in the order of `VARIANTS`, the standard one first."""
         return [name for name in VARIANTS if any(name == variant for _, variant in self.outcomes)]
 
     @property
@@ -553,7 +553,7 @@ class Study:
 
 
 def default(outcome: Outcome, **changes: Any) -> Setting:
-    """The default merging of an architecture with some changes."""
+    """Returns the default merging of an architecture with some changes."""
     return replace(outcome.subject.default, **changes)
 
 
@@ -563,17 +563,17 @@ Change = Callable[[Outcome], Pair | None]
 
 
 def mode_change(changed: str, base: str, threshold: float | None = None) -> Change:
-    """One mode in the place of another."""
+    """Returns the change from one mode to another."""
     return lambda outcome: (default(outcome, mode=changed, threshold=threshold), default(outcome, mode=base))
 
 
 def merging(level: int = LEVEL) -> Change:
-    """Merging in the place of no merging."""
+    """Returns the change from no merging to merging."""
     return lambda outcome: (default(outcome, level=level), outcome.subject.unmerged)
 
 
 def factor_change(factor: Factor, mode: str = "merge") -> Change:
-    """Another value of a setting, where that leaves as many tokens."""
+    """Returns the change to another value of a setting, if it leaves as many tokens."""
 
     def change(outcome: Outcome) -> Pair | None:
         if not factor.applies(outcome.subject):
@@ -586,7 +586,7 @@ def factor_change(factor: Factor, mode: str = "merge") -> Change:
 
 
 def paper_change(outcome: Outcome) -> Pair | None:
-    """The paper's settings in the place of the defaults."""
+    """Returns the change from the defaults to the paper's settings."""
     subject = outcome.subject
     return None if subject.paper == subject.default else (subject.paper, subject.default)
 
@@ -596,13 +596,13 @@ TASKS = {"verb": "verbs", "noun": "digits", "action": "actions"}
 
 
 def told(found: Mapping[str, Comparison]) -> str:
-    """The numbers of a comparison in words."""
+    """Describes the numbers of a comparison."""
     names = {"nll": "NLL", **(TASKS if "verb" in found else {"action": "accuracy"})}
     return ", ".join(f"{names[score]} {comparison}" for score, comparison in found.items())
 
 
 def by_verdict(items: Iterable[tuple[str, str]]) -> str:
-    """Says what is what: "worse for A and B; better for C"."""
+    """Groups names by verdict: "worse for A and B; better for C"."""
     groups: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
     for verdict, name in items:
         groups[verdict].append(name)
@@ -610,7 +610,7 @@ def by_verdict(items: Iterable[tuple[str, str]]) -> str:
 
 
 def conclude(study: Study, ledger: Ledger, change: Change, scores: Sequence[str] = ("action", "nll")) -> str:
-    """Says for which architectures a change is for the better or worse on the standard clips, with its numbers."""
+    """Describes for which architectures a change is better or worse on the standard clips, with its numbers."""
     items = []
     for title, outcome in study.standard:
         pair = change(outcome)
@@ -621,14 +621,14 @@ def conclude(study: Study, ledger: Ledger, change: Change, scores: Sequence[str]
 
 
 def poolings(outcome: Outcome, factor: Factor) -> list[tuple[str, str | None]]:
-    """What the effect of a factor is told apart by: it may depend on the pooling, where there are two."""
+    """Returns the poolings for which the effect of a factor is reported separately."""
     if factor.field == "pooling" or len(outcome.subject.poolings) == 1:
         return [("", None)]
     return [(f", {pooling} pooling", pooling) for pooling in outcome.subject.poolings]
 
 
 def conclude_grid(study: Study, ledger: Ledger, factor: Factor) -> str:
-    """Says what a factor does on average over all settings of the mode `merge` that are comparable."""
+    """Describes the mean effect of a factor over all comparable settings of the mode `merge`."""
     items = []
     for title, outcome in study.standard:
         for suffix, pooling in poolings(outcome, factor):
@@ -642,7 +642,7 @@ def conclude_grid(study: Study, ledger: Ledger, factor: Factor) -> str:
 
 
 def questions(study: Study) -> list[tuple[str, Change]]:
-    """All that is asked of the defaults."""
+    """Returns all questions about the defaults."""
     subject = study.standard[0][1].subject
     levels = [(f"merging {subject.removed(level)}, not none", merging(level)) for level in LEVELS]
     factors = [(factor.title, factor_change(factor)) for factor in FACTORS]
@@ -655,7 +655,7 @@ def questions(study: Study) -> list[tuple[str, Change]]:
 
 
 def summary(study: Study, ledger: Ledger) -> list[str]:
-    """The verdicts alone, sorted."""
+    """Returns the sorted verdicts without numbers."""
     groups: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
     for title, change in questions(study):
         names: dict[str, list[str]] = {}
@@ -671,7 +671,7 @@ def summary(study: Study, ledger: Ledger) -> list[str]:
 
 
 def conclusions(study: Study, ledger: Ledger) -> list[str]:
-    """The numbers, question by question."""
+    """Returns the numbers, question by question."""
     standard = study.standard
     subject = standard[0][1].subject
     points = []
@@ -716,12 +716,12 @@ def conclusions(study: Study, ledger: Ledger) -> list[str]:
 
 
 def capital(text: str) -> str:
-    """Begins a sentence."""
+    """Capitalises the first letter."""
     return text[0].upper() + text[1:]
 
 
 def described_difference(changed: Setting, base: Setting) -> str:
-    """Names the fields in which two settings differ."""
+    """Describes the fields in which two settings differ."""
     return " and ".join(
         f"{item.name} {getattr(changed, item.name)}"
         for item in fields(Setting)
@@ -749,7 +749,7 @@ HARDER_CHANGES: tuple[tuple[str, Change], ...] = (
 
 
 def harder_verdicts(study: Study, ledger: Ledger) -> list[tuple[str, dict[str, list[str]]]]:
-    """From each verdict on a change to the pairs of architecture and harder variant that it is given on."""
+    """Returns the pairs of architecture and harder variant by verdict on a change."""
     found = []
     for title, change in HARDER_CHANGES:
         verdicts: dict[str, list[str]] = {}
@@ -765,7 +765,7 @@ def harder_verdicts(study: Study, ledger: Ledger) -> list[tuple[str, dict[str, l
 
 
 def conclude_harder(study: Study, ledger: Ledger) -> str:
-    """Counts on how many pairs of architecture and harder variant each change is for the better or worse."""
+    """Counts the pairs of architecture and harder variant on which each change is better or worse."""
     parts = []
     for title, verdicts in harder_verdicts(study, ledger):
         counted = []
@@ -809,26 +809,27 @@ def render(study: Study, ledger: Ledger, folder: str) -> str:
     two, bound = (sum(distance >= limit for distance in distances) for limit in (2, ledger.bound))
     chance = 2 * (1 - NormalDist().cdf(2)) * len(distances)
     reading = (
-        "± is one standard error over the clips. Changes are paired differences: the same clips with both settings, "
-        "so what the clips have in common cancels; accuracy in points, NLL (of the right answer) in nats, less is "
-        f"better. There are {len(distances)} comparisons on this page. {two} of them are 2 standard errors or more "
-        f"from zero, where chance alone would put about {chance:.0f}: *these are italic*, and “perhaps better” or "
-        f"“perhaps worse” in words. {bound} are {ledger.bound:.1f} or more away, where chance alone would put any of "
-        "them in one study of twenty (Bonferroni): **these are bold**, and only they are called better or worse. "
-        "“Mixed” is better in one measure and worse in another. All else is no difference beyond noise: there may be "
-        "one that this many clips do not show."
+        "± is one standard error over the clips. Changes are paired differences between two settings on the same "
+        "clips, so variation between clips cancels out; accuracy is in points, NLL (of the correct class) in nats, "
+        f"lower is better. There are {len(distances)} comparisons on this page. {two} of them are at least 2 standard "
+        f"errors from zero, of which about {chance:.0f} would be expected by chance: *these are italic*, and called "
+        f"“perhaps better” or “perhaps worse”. {bound} are at least {ledger.bound:.1f} standard errors from zero, "
+        "which chance alone would give for any of them in one study of twenty (Bonferroni): **these are bold**, and "
+        "only they are called better or worse. “Mixed” means better in one measure and worse in another. Everything "
+        "else is no difference beyond noise: there may be one that this many clips do not show."
     )
     parts = [
         "# Results on Moving Digits",
         paragraph(
-            "What each setting of token merging costs in accuracy, at equal tokens, on synthetic clips. This page is "
-            "written by a script from what it measured, and its conclusions follow from the numbers by rules."
+            "The cost in accuracy of each token merging setting, at equal numbers of tokens, on synthetic clips. This "
+            "page is generated by a script from its measurements, and its conclusions follow from the numbers by "
+            "rules."
         ),
         f"```\n{study.command}\n```",
         "## Conclusions",
         paragraph(
-            f"Unless something else is said: mode `merge`, {removed} of the tokens removed, the architecture's "
-            "defaults for all else, standard clips. Better and worse are meant for accuracy and NLL together."
+            f"Unless stated otherwise: mode `merge`, {removed} of the tokens removed, otherwise the architecture's "
+            "defaults, standard clips. Better and worse refer to accuracy and NLL together."
         ),
         "\n".join(paragraph(point, bullet=True) for point in short),
         paragraph(reading),
@@ -839,19 +840,18 @@ def render(study: Study, ledger: Ledger, folder: str) -> str:
         *sections,
         "## All results",
         paragraph(
-            f"[{folder}/grid.csv]({folder}/grid.csv) has a line for each setting that was run: r, tokens after each "
-            "layer, accuracy of action, verb and digit, NLL, agreement with the unmerged model, and paired "
-            "differences to it."
+            f"[{folder}/grid.csv]({folder}/grid.csv) has one row per setting: r, tokens after each layer, accuracy of "
+            "action, verb and digit, NLL, agreement with the unmerged model, and paired differences from it."
         ),
         "## Limits",
         paragraph(
-            "One trained checkpoint of each architecture, at most 0.8 million parameters, 6 layers: how much of this "
-            "carries over to base-size models on natural video cannot be known from here. Standard errors cover the "
-            "choice of clips, not that of the trained weights. Mean NLL can hang on a few clips that a model gets "
-            "very wrong. In the random modes each clip has one draw; the standard errors cover it. All settings see "
-            "the same clips, so the comparisons are not independent of each other. The defaults that differ from the "
-            "paper's (weighted pooling, scope tube) were chosen after an earlier study with other weights on clips of "
-            "this kind, so what they gain here is no independent test of that choice."
+            "There is one trained checkpoint per architecture, with at most 0.8 million parameters and 6 layers: it "
+            "is unknown how well the results transfer to base-size models on natural video. Standard errors cover the "
+            "choice of clips, not that of the trained weights. The mean NLL can be dominated by a few clips with very "
+            "wrong predictions. In the random modes, each clip has one random draw; the standard errors cover it. All "
+            "settings see the same clips, so the comparisons are not independent. The defaults that differ from the "
+            "paper's (weighted pooling, scope tube) were chosen after an earlier study with other weights on similar "
+            "clips, so their gain here is not an independent test of that choice."
         ),
     ]
     return "\n\n".join(parts) + "\n"
@@ -867,7 +867,7 @@ VARIANT_NOTES = {
 
 
 def what_was_run(study: Study) -> str:
-    """Says what the numbers are of."""
+    """Describes the data, models and settings of the study."""
     cpu = machine(torch.device("cpu"))["cpu"]
     standard, harder = study.standard, study.harder
     subject = standard[0][1].subject
@@ -901,15 +901,15 @@ def what_was_run(study: Study) -> str:
     lines = [
         "Data: [Moving Digits](moving-digits.md), **synthetic motion of real handwritten digits, not Kinetics**: 12 "
         f"motions (verbs) of 10 digits (nouns), 120 actions, as encoded and decoded video files. {clips}.",
-        f"Models: the shipped checkpoints {enumeration(f'`{name}-moving-digits`' for name in study.architectures)}, "
+        f"Models: the bundled checkpoints {enumeration(f'`{name}-moving-digits`' for name in study.architectures)}, "
         f"float32, {layout.num_frames} x {layout.num_patches} = {layout.num_frames * layout.num_patches} patch tokens"
         f"{cls}. Defaults: the constant schedule, and for {defaults}.",
-        f"Equal tokens: {levels}. Other schedules have the r that comes nearest. Settings are compared if what they "
-        f"leave differs by at most {percent(EQUAL_TOKENS)} of the initial tokens.",
-        f"Settings: {settings}; {f'{runs:,}'.replace(',', ' ')} classifications. Pooling is varied where the "
-        "head pools (VideoMAE). Dropping keeps every size at one, so that pooling and proportional attention have "
-        f"nothing to weigh there. The thresholds of `hybrid` are the paper's for VideoMAE ({COMMON_THRESHOLD:g}), and "
-        f"one that lies above the similarity of many pairs on validation clips ({HIGH_THRESHOLD:g}).",
+        f"Equal tokens: {levels}. Other schedules use the closest r. Settings are compared if their remaining tokens "
+        f"differ by at most {percent(EQUAL_TOKENS)} of the initial tokens.",
+        f"Settings: {settings}; {f'{runs:,}'.replace(',', ' ')} classifications. Pooling is varied if the head "
+        "pools (VideoMAE). Dropping keeps every size at one, so pooling and proportional attention have no effect "
+        f"there. The thresholds of `hybrid` are the paper's for VideoMAE ({COMMON_THRESHOLD:g}), and one above the "
+        f"similarity of many pairs on validation clips ({HIGH_THRESHOLD:g}).",
         f"Machine: {cpu}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, hf-video-tome {hf_video_tome.__version__}.",
     ]
@@ -1012,7 +1012,7 @@ def factors_section(study: Study, ledger: Ledger, removed: str) -> str:
 
 
 def schedules_section(study: Study, ledger: Ledger, folder: str, removed: str) -> str:
-    """Compares the schedules, with what they cost."""
+    """Compares the schedules and their cost."""
     rows = []
     for title, outcome in study.standard:
         subject = outcome.subject
@@ -1035,9 +1035,9 @@ def schedules_section(study: Study, ledger: Ledger, folder: str, removed: str) -
                 ]
             )
     text = (
-        "Equal tokens at the end are not equal cost. *Work* is the number of tokens that attention and MLP of all "
-        "layers see together, as a share of what they see without merging; it stands for the cost, which was not "
-        f"timed here. Mode `merge`, {removed} removed; changes are against the constant schedule."
+        "Equal final numbers of tokens do not mean equal cost. *Work* is the total number of tokens seen by attention "
+        "and MLP of all layers, as a share of that without merging; it approximates the cost, which was not timed "
+        f"here. Mode `merge`, {removed} removed; changes are against the constant schedule."
     )
     header = ["", "schedule", "r", "patch tokens left", "work", "accuracy %", "change", "NLL", "change"]
     parts = ["## Schedules and what they cost", paragraph(text), table(header, rows)]
@@ -1047,7 +1047,7 @@ def schedules_section(study: Study, ledger: Ledger, folder: str, removed: str) -
 
 
 def tasks_section(study: Study, ledger: Ledger) -> str:
-    """Compares the scopes, for motion and content apart."""
+    """Compares the scopes, separately for motion and content."""
     rows = []
     for title, outcome in study.standard:
         subject = outcome.subject
@@ -1067,9 +1067,9 @@ def tasks_section(study: Study, ledger: Ledger) -> str:
                     ]
                 )
     text = (
-        "Scope decides what is matched: all tokens of a clip, those of each frame alone, or those of a frame by one "
-        "matching shared by all frames (tube). TimeSformer's attention over time pairs the tokens of a place in all "
-        "frames. Mode `merge`; changes are against the unmerged model."
+        "The scope determines what is matched: all tokens of a clip, those of each frame separately, or those of a "
+        "frame with one matching shared by all frames (tube). TimeSformer's temporal attention relates the tokens of "
+        "one patch position in all frames. Mode `merge`; changes are against the unmerged model."
     )
     header = ["", "removed", "scope", *(f"{name} %" for name in TASKS.values()), "verbs", "digits", "NLL"]
     parts = ["## Scopes, verbs and digits", paragraph(text), table(header, rows)]
@@ -1088,7 +1088,7 @@ def tasks_section(study: Study, ledger: Ledger) -> str:
 
 
 def harder_section(study: Study, ledger: Ledger, folder: str, removed: str) -> str:
-    """Shows whether what was found holds on harder clips."""
+    """Shows whether the findings hold on harder clips."""
     rows = []
     for architecture in study.architectures:
         for variant in study.variants:
@@ -1203,7 +1203,7 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377")
 
 
 def draw_modes(study: Study, path: Path) -> None:
-    """Draws what each mode changes in accuracy and NLL, at both levels."""
+    """Draws the effect of each mode on accuracy and NLL, at both levels."""
     names = [mode if limit is None else f"{mode} {limit:g}" for mode, limit in MODES]
     columns = len(study.standard)
     figure, axes = plt.subplots(2, columns, figsize=(3.6 * columns, 6.4), sharex=True, sharey="row", squeeze=False)
@@ -1251,14 +1251,14 @@ def draw_changes(
 
 
 def frame(axis: Any) -> None:
-    """Draws what lies behind the points: a light grid and the line of the unmerged model."""
+    """Draws the background: a light grid and the line of the unmerged model."""
     axis.axhline(0, color="black", linewidth=0.8, zorder=0)
     axis.grid(axis="y", color="#e5e5e5")
     axis.set_axisbelow(True)
 
 
 def set_nll_axis(axis: Any) -> None:
-    """Makes small and large changes of the NLL visible side by side, with ordinary numbers."""
+    """Scales the NLL axis so that small and large changes are both visible."""
     axis.set_yscale("symlog", linthresh=0.1, linscale=0.6)
     low, high = axis.get_ylim()
     ticks = [tick for tick in (-1, -0.5, -0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if low <= tick <= high]
@@ -1268,12 +1268,12 @@ def set_nll_axis(axis: Any) -> None:
 
 
 def add_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Puts the legend under the panels, where it hides nothing."""
+    """Adds the legend below the panels."""
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=3 if len(labels) > 4 else 4)
 
 
 def has_schedules(study: Study) -> bool:
-    """Whether all schedules were run at all levels, in the modes that are drawn."""
+    """Returns whether all schedules were run at all levels, in the plotted modes."""
     return all(
         default(outcome, level=level, schedule=schedule, mode=mode) in outcome.index
         for _, outcome in study.standard
@@ -1284,7 +1284,7 @@ def has_schedules(study: Study) -> bool:
 
 
 def draw_schedules(study: Study, path: Path) -> None:
-    """Draws what each schedule changes in the NLL against its work."""
+    """Draws the effect of each schedule on the NLL against its work."""
     columns = len(study.standard)
     figure, axes = plt.subplots(1, columns, figsize=(3.6 * columns, 3.6), sharey=True, squeeze=False)
     for column, (title, outcome) in enumerate(study.standard):
@@ -1340,14 +1340,14 @@ def draw_variants(study: Study, path: Path) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Saves a picture: white behind it, so that it can be read on a dark page; nothing in it but the drawing."""
+    """Saves a plot with a white background, for dark pages, and without metadata."""
     figure.tight_layout()
     figure.savefig(path, dpi=110, facecolor="white", bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
 
 
 def write_page(study: Study, output: Path) -> None:
-    """Writes the page and what lies beside it."""
+    """Writes the page and its files."""
     output.mkdir(parents=True, exist_ok=True)
     write_grid(study, output / "grid.csv")
     draw_modes(study, output / "modes.png")
@@ -1386,7 +1386,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def command(chosen: argparse.Namespace) -> str:
-    """The command with the options on which the numbers depend; folders are of no interest to readers."""
+    """Returns the command with the options that affect the numbers, without folders."""
     defaults, words = parse_arguments([]), ["python examples/study_moving_digits.py"]
     for name in ("clips", "harder_clips", "grid", "architectures", "variants", "batch_size"):
         value = getattr(chosen, name)

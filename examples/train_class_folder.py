@@ -3,13 +3,13 @@ r"""Train or fine-tune a video classifier on a folder of class folders, with or 
     python examples/train_class_folder.py --data_dir my-videos --checkpoint MCG-NJU/videomae-base \
         --group_by 'person\d+' --validation_groups 0.2 --test_groups 0.2 --output_dir my-model
 
-Every option of `transformers.TrainingArguments` can be given too: `--bf16`, `--gradient_accumulation_steps 4`,
-`--resume_from_checkpoint my-model/checkpoint-500`. The page "Train on your own videos" of the docs explains it step by
-step.
+All options of `transformers.TrainingArguments` are available: `--bf16`, `--gradient_accumulation_steps 4`,
+`--resume_from_checkpoint my-model/checkpoint-500`. See "Training on your own videos" in the docs for a step-by-step
+guide.
 
-The best epoch on the validation split is kept. What is saved is a checkpoint with its processor, ready for
-`from_pretrained`, the pipeline and the commands of hf-video-tome. Last, the test split (or the validation split, if
-there is none) is evaluated at the settings of `--evaluate`.
+The best epoch on the validation split is saved as a checkpoint with its processor, ready for `from_pretrained`, the
+pipeline and the commands of hf-video-tome. Finally, the test split (or the validation split, if there is none) is
+evaluated with the settings of `--evaluate`.
 """
 
 from __future__ import annotations
@@ -57,53 +57,60 @@ from hf_video_tome.metrics import trainer_metrics
 from hf_video_tome.models import ARCHITECTURES
 
 BLOCK = 64
-"""Frames that are decoded at a time."""
+"""Number of frames to decode at a time."""
 
 
 @dataclass
 class DataArguments:
-    """Which videos, and how they become clips."""
+    """Options for the videos and clips."""
 
     data_dir: str = field(
-        metadata={"help": "Folder of class folders, or of split folders (train, val, test) of these."}
+        metadata={"help": "Folder with class folders, or with split folders (train, val, test) of them."}
     )
     group_by: str | None = field(
-        default=None, metadata={"help": "Pattern that finds the group (person, scene) of a video in CLASS/FILE."}
+        default=None, metadata={"help": "Regular expression for the group (person, scene) of a video in CLASS/FILE."}
     )
     validation_groups: str | None = field(
-        default=None, metadata={"help": "Groups to choose the best epoch on: names with commas, or a share (0.2)."}
+        default=None,
+        metadata={"help": "Groups for selecting the best epoch: comma-separated names, or a share (0.2)."},
     )
-    test_groups: str | None = field(default=None, metadata={"help": "Groups to evaluate on in the end, likewise."})
-    group_seed: int = field(default=0, metadata={"help": "Of the draw of shares."})
+    test_groups: str | None = field(default=None, metadata={"help": "Groups for the final evaluation, likewise."})
+    group_seed: int = field(default=0, metadata={"help": "Seed for drawing shares of groups."})
     views: int = field(
-        default=4, metadata={"help": "Different clips that a video gives in training, spread evenly within segments."}
+        default=4, metadata={"help": "Number of clips per training video, evenly spaced within segments."}
     )
     cache_size: int | None = field(
         default=None,
-        metadata={"help": "Decode every video once and keep all its frames, with this shortest edge in pixels."},
+        metadata={"help": "Decode every video once and store all frames, with this shortest edge in pixels."},
     )
-    cache_dir: str | None = field(default=None, metadata={"help": "Where to keep them; the cache of `datasets`."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Folder for stored frames; by default the cache of `datasets`."}
+    )
     subtract_mean_frame: bool = field(
-        default=False, metadata={"help": "Show the model what moves: each clip minus its mean frame."}
+        default=False, metadata={"help": "Subtract each clip's mean frame, so that the model only sees motion."}
     )
-    min_area: float = field(default=0.5, metadata={"help": "Smallest random crop, as a share of the largest one."})
-    flip: float = field(default=0.0, metadata={"help": "Probability of mirroring a clip; 0 where sides matter."})
+    min_area: float = field(default=0.5, metadata={"help": "Area of the smallest crop, relative to the largest."})
+    flip: float = field(default=0.0, metadata={"help": "Probability of mirroring a clip; 0 if sides matter."})
 
 
 @dataclass
 class ModelArguments:
-    """Which model."""
+    """Options for the model."""
 
     checkpoint: str | None = field(default=None, metadata={"help": "Hub id or folder to fine-tune."})
     architecture: str | None = field(
-        default=None, metadata={"help": f"To train from scratch: {', '.join(ARCHITECTURES)}."}
+        default=None, metadata={"help": f"Architecture to train from scratch: {', '.join(ARCHITECTURES)}."}
     )
-    config: str = field(default="{}", metadata={"help": "Fields of the config as JSON, with --architecture."})
-    token_merging: str = field(default="{}", metadata={"help": 'Settings of training as JSON, such as {"r": 40}.'})
+    config: str = field(default="{}", metadata={"help": "Config fields as JSON, with --architecture."})
+    token_merging: str = field(
+        default="{}", metadata={"help": 'Token merging settings in training as JSON, such as {"r": 40}.'}
+    )
     evaluate: str = field(
-        default='[{"r": 0}]', metadata={"help": 'Settings to evaluate at as JSON: [{"r": 0}, {"r": 40}].'}
+        default='[{"r": 0}]', metadata={"help": 'Settings to evaluate as JSON: [{"r": 0}, {"r": 40}].'}
     )
-    patience: int = field(default=0, metadata={"help": "Stop after so many epochs without a better one; 0 never."})
+    patience: int = field(
+        default=0, metadata={"help": "Stop after this many epochs without improvement; 0 disables this."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace a finished training in --output_dir."})
 
 
@@ -126,14 +133,14 @@ class ClassFolderTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = True
     metric_for_best_model: str = "accuracy"
     dataloader_pin_memory: bool = field(default_factory=torch.accelerator.is_available)
-    remove_unused_columns: bool = False  # the videos are columns that no model takes
+    remove_unused_columns: bool = False  # models have no arguments for the video columns
     report_to: str = "none"
 
 
 # --- data
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """Ends the script in one line for what the user can put right."""
+    """Ends the script with a one-line message for input errors."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -141,13 +148,13 @@ def input_errors() -> Iterator[None]:
 
 
 def load_splits(data: DataArguments) -> Any:
-    """Loads the splits, by group where a pattern is given, and says what they are."""
+    """Loads and prints the splits, by group if a pattern is given."""
     groups = {name: getattr(data, name) for name in ("group_by", "validation_groups", "test_groups", "group_seed")}
     splits = load("class-folders", None, data.data_dir, cache_dir=data.cache_dir, **groups)
     if "train" not in splits or "validation" not in splits:
         raise ValueError(
-            f"{data.data_dir} has the splits {', '.join(splits)}; train and validation are needed: make folders of "
-            "these names, or give --group_by and --validation_groups"
+            f"{data.data_dir} has the splits {', '.join(splits)}, but train and validation are needed: create folders "
+            "with these names, or give --group_by and --validation_groups"
         )
     names = splits["train"].features["label"].names
     for split, rows in splits.items():
@@ -155,25 +162,25 @@ def load_splits(data: DataArguments) -> Any:
         note(f"{split}: {len(rows)} videos" + (f" of {', '.join(found)}" if found else ""))
     missing = [name for label, name in enumerate(names) if label not in set(splits["train"]["label"])]
     if missing:
-        note(f"warning: no video of {', '.join(missing)} is in training: the model cannot learn it")
+        note(f"warning: no training video of {', '.join(missing)}: the model cannot learn it")
     return splits
 
 
 def note(text: str) -> None:
-    """Prints a line, in one process."""
+    """Prints a line, in the main process only."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr)
 
 
 def examine(row: Mapping[str, Any], size: int | None) -> dict[str, Any]:
-    """Decodes a video and counts its frames; with a size also keeps them, with a shortest edge of `size` pixels."""
+    """Decodes a video and counts its frames; with a size, also stores them with a shortest edge of `size` pixels."""
     torch.set_num_threads(1)
     path = row["video"]["path"]
     seen: dict[str, Any] = {"num_frames": 0, "error": None} | ({} if size is None else {"frames": b"", "shape": []})
     try:
         seen["num_frames"] = count = probe_video(path).num_frames
         kept = []
-        for start in range(0, count, BLOCK):  # all of it, so that damage shows now and not after hours
+        for start in range(0, count, BLOCK):  # the whole video, to find damage now rather than after hours
             frames = read_frames(path, range(start, min(start + BLOCK, count)))
             if size is not None:
                 kept.append(ClipTransform(resize=size, crop=None).crop_views(frames)[0])
@@ -186,19 +193,19 @@ def examine(row: Mapping[str, Any], size: int | None) -> dict[str, Any]:
 
 
 def readable(rows: Any, size: int | None, workers: int = 2) -> Any:
-    """Leaves out videos that cannot be read, and says so; `datasets` keeps what was seen and finds it again."""
-    files = [path for row in rows["video"] if os.path.exists(path := row["path"])]  # links may lead nowhere
+    """Skips and lists unreadable videos; `datasets` caches the results."""
+    files = [path for row in rows["video"] if os.path.exists(path := row["path"])]  # links may be broken
     seen = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in files]
     rows = rows.map(
         examine,
         fn_kwargs={"size": size},
         num_proc=min(workers, len(rows)),
         writer_batch_size=8,  # frames are large
-        # The same for all scripts, and another one when a file has changed.
+        # Shared by all scripts, and different after a file has changed.
         new_fingerprint=Hasher.hash((rows.cache_files, rows["video_id"][:], seen, size)),
         desc="reading videos",
     )
-    # Columns of their own: frames are large.
+    # Only these columns: frames are large.
     broken = [(name, error) for name, error in zip(rows["video_id"], rows["error"], strict=True) if error is not None]
     for name, error in broken:
         note(f"left out: {name}: {error}")
@@ -206,7 +213,7 @@ def readable(rows: Any, size: int | None, workers: int = 2) -> Any:
 
 
 def read_clip(row: Mapping[str, Any], indices: Callable[[int], list[int]]) -> torch.Tensor:
-    """Gives frames of a video, (T, 3, H, W) uint8, from the cache where there is one."""
+    """Returns frames of a video, (T, 3, H, W) uint8, from the cache if available."""
     if "frames" in row:
         frames = np.frombuffer(row["frames"], dtype=np.uint8).reshape(row["shape"])
         return torch.from_numpy(frames[indices(len(frames))])
@@ -214,7 +221,7 @@ def read_clip(row: Mapping[str, Any], indices: Callable[[int], list[int]]) -> to
 
 
 def choose(sampling: ClipSampling, total_frames: int) -> list[int]:
-    """Chooses the frames of one clip, a random one where the sampling has several."""
+    """Samples the frames of one clip, a random one if the sampling has several."""
     clips = sampling.sample(total_frames)
     return clips[int(torch.randint(len(clips), ())) if len(clips) > 1 else 0]
 
@@ -225,7 +232,7 @@ def make_examples(
     sampling: ClipSampling,
     transform: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[str, list[Any]]:
-    """Turns rows into what the model takes: a function for `Dataset.with_transform`."""
+    """Converts rows to model inputs, for `Dataset.with_transform`."""
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     indices = partial(choose, sampling)
     return {name: [transform(read_clip(row, indices)) for row in rows], "labels": [row["label"] for row in rows]}
@@ -243,7 +250,7 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
 
 # --- model
 def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
-    """Loads a checkpoint with a new head, or makes a model with new weights."""
+    """Loads a checkpoint with a new head, or creates a model with new weights."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
     if (model.checkpoint is None) == (model.architecture is None):
         raise ValueError("give either --checkpoint to fine-tune, or --architecture to train from scratch")
@@ -252,7 +259,7 @@ def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
             model.checkpoint, ignore_mismatched_sizes=True, dtype=torch.float32, **names
         )
         before = AutoConfig.from_pretrained(model.checkpoint).id2label
-        if list(before.values()) != list(labels):  # also where there were as many classes as now
+        if list(before.values()) != list(labels):  # also if the number of classes is the same
             torch.nn.init.normal_(made.classifier.weight, std=0.02)
             torch.nn.init.zeros_(made.classifier.bias)
     else:
@@ -270,7 +277,7 @@ def make_model(model: ModelArguments, labels: Sequence[str]) -> PreTrainedModel:
 
 
 def read_settings(text: str, model: PreTrainedModel) -> list[dict[str, Any]]:
-    """Reads the settings to evaluate at, and tries them: before the training rather than after it."""
+    """Reads and checks the settings to evaluate, before the training rather than after it."""
     settings: list[dict[str, Any]] = read_json(text, "--evaluate", list)
     for changes in settings:
         tried = copy.deepcopy(model.config)
@@ -280,7 +287,7 @@ def read_settings(text: str, model: PreTrainedModel) -> list[dict[str, Any]]:
 
 
 def read_json(text: str, option: str, kind: type[dict[str, Any] | list[Any]]) -> Any:
-    """Reads the value of an option that is JSON."""
+    """Parses the JSON value of an option."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -292,7 +299,7 @@ def read_json(text: str, option: str, kind: type[dict[str, Any] | list[Any]]) ->
 
 
 def start_positions(model: PreTrainedModel) -> None:
-    """Lets positions that are learned start from sine-cosine codes: from zeros, few videos teach them too slowly."""
+    """Initialises learned positions with sine-cosine codes, since they learn too slowly from zeros on few videos."""
     config: Any = model.config
     embeddings: Any = getattr(model.base_model, "embeddings", None)
     if config.model_type == "vivit":
@@ -302,12 +309,12 @@ def start_positions(model: PreTrainedModel) -> None:
     elif config.model_type in ("timesformer", "motionformer"):
         side = config.image_size // config.patch_size
         embeddings.position_embeddings.data[0, 1:] = sincos_codes((side, side), config.hidden_size)
-        slots = embeddings.time_embeddings.shape[1]
-        embeddings.time_embeddings.data[0] = sincos_codes((slots,), config.hidden_size)
+        num_frames = embeddings.time_embeddings.shape[1]
+        embeddings.time_embeddings.data[0] = sincos_codes((num_frames,), config.hidden_size)
 
 
 def sincos_codes(grid: tuple[int, ...], width: int) -> torch.Tensor:
-    """Gives a code of `width` numbers for each place of a grid, an equal share of them for each axis."""
+    """Returns codes of `width` numbers for all positions of a grid, an equal share for each axis."""
     share = width // (2 * len(grid))
     frequencies = 1 / 10000 ** (torch.arange(share) / share)
     axes = torch.meshgrid(*[torch.arange(length, dtype=torch.float) for length in grid], indexing="ij")
@@ -317,16 +324,16 @@ def sincos_codes(grid: tuple[int, ...], width: int) -> torch.Tensor:
 
 
 def make_transform(model: PreTrainedModel, checkpoint: str | None, subtract_mean_frame: bool) -> ClipTransform:
-    """Gives the transform of the checkpoint, or else the usual one of the architecture."""
+    """Returns the transform of the checkpoint, or by default that of the architecture."""
     transform = ClipTransform.from_config(model.config)
     if checkpoint is not None:
-        with suppress(FileNotFoundError):  # of the processor
+        with suppress(FileNotFoundError):  # no processor file
             transform = ClipTransform.from_pretrained(checkpoint, model.config)
     return replace(transform, subtract_mean_frame=subtract_mean_frame or transform.subtract_mean_frame)
 
 
 def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
-    """Gives the processor that applies the transform, one of transformers where it can."""
+    """Returns a processor that applies the transform, one of transformers if possible."""
     if model.main_input_name != "pixel_values" or transform.subtract_mean_frame:
         return hf_video_tome.ClipProcessor.from_transform(transform, model.main_input_name)
     settings = transform.to_processor_settings()
@@ -334,23 +341,23 @@ def make_processor(model: PreTrainedModel, transform: ClipTransform) -> Any:
         from transformers import VivitImageProcessor
 
         return VivitImageProcessor(**settings, offset=True)
-    from transformers import VideoMAEImageProcessor  # says that torchvision is missing when it is imported
+    from transformers import VideoMAEImageProcessor  # importing it prints a warning without torchvision
 
     return VideoMAEImageProcessor(**settings)
 
 
-# --- all of it
+# --- main
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
+    """Formatter that keeps the lines of the description and shows defaults."""
 
 
 def make_parser(kinds: Sequence[Any], description: str | None) -> HfArgumentParser:
-    """Makes a parser of the fields of dataclasses."""
+    """Builds a parser for the fields of dataclasses."""
     return HfArgumentParser(kinds, description=description, formatter_class=HelpFormatter)
 
 
 def print_results(results: Any, split: str, shown: bool = True) -> list[dict[str, Any]]:
-    """Prints the accuracy at each setting, and the change on the same videos."""
+    """Prints the accuracy with each setting, and the change on the same videos."""
     lines = []
     for setting in results.settings:
         top, change, agreement = setting.main.top_1, setting.top_1_difference, setting.agreement
@@ -373,20 +380,20 @@ def print_results(results: Any, split: str, shown: bool = True) -> list[dict[str
 
 
 def with_error(share: Any, sign: str = "") -> str:
-    """Gives a share in percent, with its standard error where there is one."""
+    """Formats a share in percent, with its standard error if available."""
     error = share.standard_error
     return f"{100 * share.value:{sign}.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Runs the script; returns what it writes to `results.json`."""
+    """Runs the script; returns the content of `results.json`."""
     kinds = (DataArguments, ModelArguments, ClassFolderTrainingArguments)
     data, chosen, training = make_parser(kinds, __doc__).parse_args_into_dataclasses(arguments)
     output = Path(training.output_dir)
     with input_errors():
         resume_from = find_resumed(training)
         if (output / "results.json").exists() and resume_from is None and not chosen.overwrite:
-            raise ValueError(f"{output} holds a finished training; --overwrite replaces it")
+            raise ValueError(f"{output} has a finished training; replace it with --overwrite")
         splits = load_splits(data)
         torch.manual_seed(training.seed)
         if chosen.checkpoint is not None:
@@ -439,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "videos": {name: len(rows) for name, rows in parts.items()} | {split: results.num_labelled},
         "left_out": results.failures,
         "resumed": resume_from is not None,
-        "train_seconds": outcome.metrics["train_runtime"],  # of the last part, where it was resumed
+        "train_seconds": outcome.metrics["train_runtime"],  # of the last part, if resumed
         "steps": outcome.global_step,
         "best_validation_accuracy": trainer.state.best_metric,
         "split": split,
@@ -448,12 +455,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for name, error in results.failures.items():
         note(f"left out: {name}: {error}")
     (output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
-    note(f"the best epoch is in {output}, what was measured in {output / 'results.json'}")
+    note(f"the best epoch is in {output}, the results in {output / 'results.json'}")
     return report
 
 
 def find_resumed(training: TrainingArguments) -> str | None:
-    """Finds the folder to go on from."""
+    """Returns the folder to resume from."""
     asked = training.resume_from_checkpoint
     if asked is None or asked.lower() == "false":
         return None

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Trains the models of docs/real-video.md on MLR511, Arabic sign language: 10 words, 12 signers, none of whom is in two splits.
+# Trains the models of docs/real-video.md on MLR511, Arabic sign language: 10 words, 12 signers, split by signer.
 #
 #   examples/train_mlr511.sh DATA OUTPUT MODEL [FOLD]
 #
 # DATA: class folders of the clips, such as those of MLR511-ArabicSignLanguage-Dataset-MP4 in the repository
-#   seba20-0/SL-TSSI-DenseNet (public, without a licence: keep it, and weights trained on it, to yourself). Any folder of class folders
-#   whose file names hold user01 to user12 goes.
+#   seba20-0/SL-TSSI-DenseNet (public, without a licence: do not share it, nor weights trained on it). Any folder of class folders
+#   with user01 to user12 in the file names works.
 # OUTPUT: folder for the checkpoints.
 # MODEL: videomae, vivit, timesformer, vjepa2 (from scratch on full clips), or videomae-pretrained (masked pre-training, then fine-tuning on
-#   full clips, as published VideoMAE checkpoints are made). A training that was interrupted goes on.
-# FOLD: 1 (default), 2 or 3: which four signers are held out for the test. Two of the others choose the epoch.
+#   full clips, like the published VideoMAE checkpoints). An interrupted training is continued.
+# FOLD: 1 (default), 2 or 3: selects the four test signers. Two of the others are used to select the epoch.
 set -euo pipefail
 data=$1 output=$2 model=$3 fold=${4:-1}
 examples=$(dirname "$0")

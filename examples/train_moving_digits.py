@@ -4,16 +4,17 @@
 
 The recipe:
 
-1. *Data.* Clips are rendered, encoded to H.264 and decoded again, once; the decoded frames are kept in a scratch
-   folder. Augmentation: time reversal (which swaps the verbs of a pair), a permutation of the colour channels, and,
-   with `--warp`, a small affine distortion, which takes more steps to learn.
-2. *Two stages.* Most steps run on a random subset of the temporal slots of each clip, at a fraction of the cost and
-   with a bigger batch; the rest run on full clips.
-3. *Factored head.* The model learns 12 verbs and 10 digits with one 22-way head. Afterwards `W[verb, noun] = W[verb] +
-   W[noun]` turns it into the 120-way head exactly: the joint softmax is the product of the two.
+1. *Data.* Clips are rendered, encoded to H.264 and decoded once; the decoded frames are stored in a scratch folder.
+   Augmentation: time reversal (which swaps the verbs of a pair), a permutation of the colour channels, and, with
+   `--warp`, a small affine distortion, which takes more steps to learn.
+2. *Two stages.* Most steps use a random subset of the time steps of each clip, at a fraction of the cost and with a
+   larger batch; the rest use full clips.
+3. *Factored head.* The model learns 12 verbs and 10 digits with one 22-way head. Afterwards,
+   `W[verb, noun] = W[verb] + W[noun]` converts it exactly to the 120-way head: the joint softmax is the product of the
+   two.
 
-The result is saved in half precision, loaded again through `AutoModelForVideoClassification`, and measured on video
-files of the test split. The model card is filled in from that measurement.
+The result is saved in half precision, loaded with `AutoModelForVideoClassification`, and evaluated on video files of
+the test split. The model card is filled in with these results.
 """
 
 from __future__ import annotations
@@ -69,14 +70,14 @@ DIGITS_SOURCE = "https://doi.org/10.24432/C50P49"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs between the architectures: see `RECIPES`.
+    """Training parameters of an architecture: see `RECIPES`.
 
     Attributes:
-        frame_step: The model sees every n-th frame of a clip.
-        slots: Temporal positions of its tokens.
-        subset: Slots that a clip keeps in the first stage.
+        frame_step: Distance between the frames that the model sees.
+        slots: Number of temporal positions of its tokens.
+        subset: Number of temporal positions kept in the first stage.
         subset_batch: Batch size of the first stage; the second stage uses `--batch-size`.
-        steps: Optimizer steps of both stages together.
+        steps: Number of optimizer steps of both stages together.
     """
 
     frame_step: int
@@ -97,7 +98,7 @@ RECIPES = {
 
 # --- data
 def decode_chunk(indices: range, split: str, seed: int) -> np.ndarray:
-    """Render, encode and decode clips; returns uint8 of shape (clips, num_frames, 3, size, size)."""
+    """Renders, encodes and decodes clips; returns uint8 of shape (clips, num_frames, 3, size, size)."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         written = write_clips(folder, split, indices, CLIP, seed)
@@ -105,13 +106,13 @@ def decode_chunk(indices: range, split: str, seed: int) -> np.ndarray:
 
 
 def load_split(split: str, num_clips: int, seed: int, cache: Path, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the decoded clips of a split and their (verb, noun) classes, from the cache where it has them.
+    """Returns the decoded clips of a split and their (verb, noun) classes, from the cache if available.
 
     Returns:
         uint8 of shape (num_clips, num_frames, 3, size, size) and int64 of shape (num_clips, 2).
     """
     labels = torch.tensor([clip_label(split, index, seed)[:2] for index in range(num_clips)])
-    # The name holds all that determines the frames, so that a change of the rendering never meets an old cache.
+    # The name contains everything that determines the frames, so that a change of the rendering invalidates the cache.
     appearance = hashlib.sha256(f"{VERSION} {CLIP} {CLIP.encoder_options}".encode()).hexdigest()[:8]
     path = cache / f"{split}-{num_clips}-seed{seed}-{appearance}.npy"
     if not path.exists():
@@ -127,19 +128,19 @@ def load_split(split: str, num_clips: int, seed: int, cache: Path, workers: int)
         print(file=sys.stderr)
         partial_path = path.with_suffix(".partial.npy")
         np.save(partial_path, frames)
-        partial_path.rename(path)  # a run that is cut off leaves no half-written cache behind
+        partial_path.rename(path)  # an interrupted run leaves no partial cache
     return torch.from_numpy(np.load(path)), labels
 
 
 def normalize(frames: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 frames into what the saved image processor makes of them."""
+    """Normalises uint8 frames like the saved image processor."""
     return (frames.float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
 def augment(
     frames: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reverse half of the clips in time, swapping their verbs, and permute the colour channels of each clip."""
+    """Reverses half of the clips in time, swapping their verbs, and permutes the colour channels of each clip."""
     batch = len(frames)
     swap = torch.tensor([VERBS.index(REVERSED_VERB[verb]) for verb in VERBS])
     backwards = torch.rand(batch, generator=generator) < 0.5
@@ -151,10 +152,10 @@ def augment(
 
 
 def warp(frames: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Shear, stretch, turn and shift each clip a little, all its frames alike, as other handwriting would look.
+    """Distorts each clip slightly with a random affine map, the same for all of its frames, like other handwriting.
 
-    The digits are few (1250 for training); a long training without this learns them by heart. `strength` is the
-    largest shear and the largest change of a side, as a share.
+    There are few digits (1250 for training); a long training memorises them otherwise. `strength` is the largest shear
+    and the largest relative change of a side.
     """
     if not strength:
         return frames
@@ -166,14 +167,14 @@ def warp(frames: torch.Tensor, strength: float, generator: torch.Generator) -> t
 
 
 def freeze_time(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Replace every clip by one of its frames, drawn at random and repeated: the content stays, the motion goes."""
+    """Replaces every clip by one of its frames, drawn at random and repeated: keeps content, removes motion."""
     chosen = torch.randint(frames.shape[1], (len(frames),), generator=generator)
     return frames[torch.arange(len(frames)), chosen].unsqueeze(1).expand_as(frames)
 
 
 # --- model
 def build_model(architecture: str, num_labels: int) -> PreTrainedModel:
-    """Return a classifier without token merging of the size used here, with fresh weights."""
+    """Returns a small, newly initialised classifier without token merging."""
     common = {
         "image_size": CLIP.size,
         "num_frames": CLIP.num_frames // RECIPES[architecture].frame_step,
@@ -222,7 +223,7 @@ def build_model(architecture: str, num_labels: int) -> PreTrainedModel:
 
 @contextmanager
 def random_temporal_slots(model: PreTrainedModel, keep: int, slots: int, generator: torch.Generator) -> Iterator[None]:
-    """Let the encoder see a random subset of each clip's temporal slots; positions stay those of the full clip."""
+    """Restricts the encoder to a random subset of each clip's time steps, with the positions of the full clip."""
     base: Any = model.base_model
     rotary = model.config.model_type == "vjepa2"  # each of its layers takes the positions of its tokens
     position_ids: list[torch.Tensor] = []
@@ -237,9 +238,9 @@ def random_temporal_slots(model: PreTrainedModel, keep: int, slots: int, generat
             body = body.gather(2, chosen[:, None, :, None].expand(-1, body.shape[1], -1, width))
         else:
             body = body.view(batch, slots, -1, width)
-            places = body.shape[2]
-            body = body.gather(1, chosen[:, :, None, None].expand(-1, -1, places, width))
-            position_ids[:] = [(chosen[:, :, None] * places + torch.arange(places)).flatten(1)]
+            patches = body.shape[2]
+            body = body.gather(1, chosen[:, :, None, None].expand(-1, -1, patches, width))
+            position_ids[:] = [(chosen[:, :, None] * patches + torch.arange(patches)).flatten(1)]
         return torch.cat([head, body.flatten(1, 2)], dim=1)
 
     def place(_module: nn.Module, inputs: Any) -> Any:
@@ -262,7 +263,7 @@ def random_temporal_slots(model: PreTrainedModel, keep: int, slots: int, generat
 
 
 def expand_head(model: PreTrainedModel, architecture: str) -> PreTrainedModel:
-    """Turn the 22-way model into the 120-way one of the same predictions: logit(v, n) = logit(v) + logit(n)."""
+    """Converts the 22-way model to a 120-way one with the same predictions: logit(v, n) = logit(v) + logit(n)."""
     expanded = build_model(architecture, len(ACTIONS))
     state = model.state_dict()
     for name in ("classifier.weight", "classifier.bias"):
@@ -276,7 +277,7 @@ def expand_head(model: PreTrainedModel, architecture: str) -> PreTrainedModel:
 
 # --- training
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up over 8 % of the steps, then a half cosine down to zero."""
+    """Returns the factor on the learning rate: linear warm-up over 8 % of the steps, then cosine decay to zero."""
     warmup = max(1, round(0.08 * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -290,7 +291,7 @@ def train(
     validate: Callable[[PreTrainedModel], dict[str, float]],
     log: TextIO,
 ) -> PreTrainedModel:
-    """Train the 22-way model; one JSON line per `--log-every` steps goes to `log`."""
+    """Trains the 22-way model; writes one JSON line per `--log-every` steps to `log`."""
     recipe = RECIPES[args.architecture]
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
@@ -343,10 +344,10 @@ def train(
 
 # --- evaluation
 def accuracies(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Return accuracies in percent from 120-way logits (n, 120) and (verb, noun) classes (n, 2).
+    """Returns accuracies in percent from 120-way logits (n, 120) and (verb, noun) classes (n, 2).
 
-    `pair` is the accuracy over clips of the ten paired verbs when the model only has to choose between the two verbs
-    of the pair: 50 % is chance.
+    `pair` is the accuracy on clips of the ten paired verbs when only choosing between the two verbs of the pair: 50 %
+    is chance.
     """
     verb, noun = labels.T
     joint = logits.float().log_softmax(1).view(-1, len(VERBS), len(NOUNS))
@@ -365,13 +366,13 @@ def accuracies(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def predict(model: PreTrainedModel, frames: torch.Tensor, frame_step: int, batch_size: int = 40) -> torch.Tensor:
-    """Return the logits of decoded uint8 clips."""
+    """Returns the logits of decoded uint8 clips."""
     return torch.cat([model(normalize(part[:, ::frame_step])).logits for part in frames.split(batch_size)])
 
 
 @torch.no_grad()
 def evaluate_folder(folder: Path, num_clips: int, seed: int) -> dict[str, Any]:
-    """Load the saved model as a user would and measure it on video files of the test split."""
+    """Loads the saved model as a user would, and evaluates it on video files of the test split."""
     model = transformers.AutoModelForVideoClassification.from_pretrained(folder, dtype=torch.float32).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     frame_indices = range(0, CLIP.num_frames, CLIP.num_frames // model.config.num_frames)
@@ -403,7 +404,7 @@ def evaluate_folder(folder: Path, num_clips: int, seed: int) -> dict[str, Any]:
 
 # --- output
 def save(model: PreTrainedModel, args: argparse.Namespace, output: Path) -> None:
-    """Save the 120-way model in half precision, with its image processor."""
+    """Saves the 120-way model in half precision, with its image processor."""
     model.half().save_pretrained(output)
     # The file is in half precision to be small; single precision is what a CPU wants, so that is what loads by
     # default.
@@ -420,7 +421,7 @@ def save(model: PreTrainedModel, args: argparse.Namespace, output: Path) -> None
 
 
 def model_card(args: argparse.Namespace, model: PreTrainedModel, result: dict[str, Any], seconds: float) -> str:
-    """Return the README.md of the checkpoint, filled in from the run."""
+    """Returns the README.md of the checkpoint, filled in with the results of the run."""
     name = {
         "videomae": "VideoMAE",
         "vivit": "ViViT",
@@ -509,7 +510,7 @@ fine detail; it does not predict numbers on natural video.
 
 
 def training_arguments(args: argparse.Namespace) -> list[str]:
-    """Return the command line arguments that determine the weights."""
+    """Returns the command line arguments that determine the weights."""
     names = ["architecture", "steps", "num_train_clips", "batch_size", "learning_rate", "weight_decay", "subset_share"]
     names += ["warp", "seed", "threads"]
     arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", f"{getattr(args, name)}")]
@@ -518,7 +519,7 @@ def training_arguments(args: argparse.Namespace) -> list[str]:
 
 
 def progress(text: str) -> None:
-    """Show a line in place on a terminal, or print it elsewhere."""
+    """Updates a line in place on a terminal, or prints it elsewhere."""
     interactive = sys.stderr.isatty()
     print(f"\r{text}\x1b[K" if interactive else text, end="" if interactive else "\n", file=sys.stderr, flush=True)
 
@@ -531,14 +532,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-train-clips", type=int, default=12000)
     parser.add_argument("--num-validation-clips", type=int, default=360)
     parser.add_argument("--num-test-clips", type=int, default=1200)
-    parser.add_argument("--batch-size", type=int, default=16, help="clips in a batch of the second stage")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak of the schedule")
+    parser.add_argument("--batch-size", type=int, default=16, help="batch size of the second stage")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--subset-share", type=float, default=0.62, help="share of the steps in the first stage")
     parser.add_argument("--warp", type=float, default=0.1, help="strength of the affine augmentation, 0 for none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render clips")
+    parser.add_argument("--threads", type=int, default=1, help="number of CPU threads for training")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes that render clips")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--validate-every", type=int, default=250)
@@ -548,7 +549,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--single-frame-baseline",
         action="store_true",
-        help="train and test on one frame of each clip, repeated: shows that the verbs need motion",
+        help="train and test on one repeated frame per clip, to show that the verbs need motion",
     )
     args = parser.parse_args()
     args.steps = args.steps or RECIPES[args.architecture].steps

@@ -7,6 +7,9 @@ import hypothesis
 import pytest
 import torch
 
+from tests.commands import commands  # noqa: F401
+from tests.flex import uncompiled_flex_attention  # noqa: F401
+
 # One profile for all property tests: the same examples in every run, and no verdict that depends on a busy machine.
 hypothesis.settings.register_profile(
     "hf-video-tome",

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers.integrations.flex_attention
 from torch.nn.attention.flex_attention import flex_attention
 
 
@@ -18,6 +17,8 @@ def _uncompiled(
 
 @pytest.fixture
 def uncompiled_flex_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers.integrations.flex_attention
+
     monkeypatch.setattr(transformers.integrations.flex_attention, "compile_friendly_flex_attention", _uncompiled)
 
 

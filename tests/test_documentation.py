@@ -1,13 +1,15 @@
 """The snippets of the README and of the docs run as they stand, and print what they say they print.
 
 Only the Hub ids are replaced, by local checkpoints of the same geometry (frames, image and patch size, layers) but of
-little width. Commands in blocks that are neither Python nor bash are not run: their options and values are checked.
+little width, and compilers by one that runs graphs as they are. Commands in blocks that are neither Python nor bash
+are not run: their options and values are checked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import re
@@ -23,10 +25,11 @@ import torch
 import transformers
 import typer
 from PIL import Image, ImageSequence
+from transformers import AutoModelForVideoClassification
 
 import hf_video_tome
 from hf_video_tome.benchmark import BenchmarkResults
-from hf_video_tome.checkpoints import available
+from hf_video_tome.checkpoints import available, checkpoint_path
 from hf_video_tome.cli import app, run
 from hf_video_tome.cli.merging_options import parse_settings
 from hf_video_tome.conversion.state_dict import convertible_architectures
@@ -38,6 +41,7 @@ from hf_video_tome.models import ARCHITECTURES
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"```(python|text|bash)\n(.*?)```", re.DOTALL)
+SHIPPED = "videomae-moving-digits"
 NARROW = {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 48, "num_labels": 400}
 
 
@@ -128,6 +132,18 @@ def replace_hub_ids(code: str, stand_ins: dict[str, str]) -> str:
     return code
 
 
+@pytest.fixture
+def quick_graphs(page: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs run as they are, and those that are exported are of one layer: all six take minutes."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    if page.name == "export.md":
+        short = tmp_path_factory.mktemp("short")
+        model = AutoModelForVideoClassification.from_pretrained(checkpoint_path(SHIPPED), num_hidden_layers=1)
+        model.save_pretrained(short)
+        monkeypatch.setattr("hf_video_tome.checkpoints.checkpoint_path", {SHIPPED: short}.__getitem__)
+
+
+@pytest.mark.usefixtures("quick_graphs")
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_snippets_run_and_print_what_they_say(page: Path, stand_ins: dict[str, str], workplace: Path) -> None:
     namespace: dict[str, object] = {}
@@ -148,6 +164,7 @@ def test_python_snippets_run_and_print_what_they_say(page: Path, stand_ins: dict
 def test_commands_run(
     page: Path, command: str, stand_ins: dict[str, str], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    command = command.replace("num_test=120", "num_test=12")  # which are rendered and decoded anew each time
     status = run(shlex.split(replace_hub_ids(command, stand_ins))[1:])
     printed = capsys.readouterr()
     assert status == 0, printed.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -214,7 +215,18 @@ def steady_stopwatch(seconds: float) -> Callable[[Callable[[], object]], float]:
 
 
 @pytest.fixture
-def visitor(driver: Any, app: ModuleType, address: str, monkeypatch: pytest.MonkeyPatch) -> Visitor:
+def small_films(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Films take most of the time of an answer, and most tests do not look at them."""
+    monkeypatch.setattr(app, "save_tokens", functools.partial(app.save_tokens, scale=2))
+
+
+@pytest.fixture
+def quick_answers(app: ModuleType, small_films: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the speed matter to them."""
+    monkeypatch.setattr(app, "SECONDS_OF_TIMING", 0.0)
+
+
+def open_page(driver: Any, app: ModuleType, address: str, monkeypatch: pytest.MonkeyPatch) -> Visitor:
     """Somebody who just opened the page, which answers for the first clip by itself."""
     if "SPACE_PICTURE" not in os.environ:  # which is to show what people see
         monkeypatch.setattr(app, "SECONDS_OF_TIMING", 0.0)
@@ -226,6 +238,17 @@ def visitor(driver: Any, app: ModuleType, address: str, monkeypatch: pytest.Monk
     visitor = Visitor(driver)
     visitor.wait(visitor.facts, "the first answer")
     return visitor
+
+
+@pytest.fixture
+def visitor(driver: Any, app: ModuleType, address: str, small_films: None, monkeypatch: pytest.MonkeyPatch) -> Visitor:
+    return open_page(driver, app, address, monkeypatch)
+
+
+@pytest.fixture
+def viewer(driver: Any, app: ModuleType, address: str, monkeypatch: pytest.MonkeyPatch) -> Visitor:
+    """Who looks at the film."""
+    return open_page(driver, app, address, monkeypatch)
 
 
 def percentages(visitor: Visitor, selector: str) -> list[str]:
@@ -248,11 +271,11 @@ def test_the_first_visit_shows_a_whole_answer(visitor, app):
 
 
 @needs_browser
-def test_the_film_plays(visitor):
+def test_the_film_plays(viewer):
     def film(name: str) -> Any:
-        return visitor.one("#film video").get_property(name)
+        return viewer.one("#film video").get_property(name)
 
-    visitor.wait(lambda: film("readyState") >= 2, "a film that can be played")
+    viewer.wait(lambda: film("readyState") >= 2, "a film that can be played")
     # two pictures of 48 pixels, each shown 8 times as large, with a title above and captions below
     assert film("videoWidth") == 2 * 48 * 8 + 3 * 12
     assert film("videoHeight") > 48 * 8 + 2 * 12
@@ -260,22 +283,22 @@ def test_the_film_plays(visitor):
 
 
 @needs_browser
-def test_the_picture_in_the_docs_is_of_this_page(visitor, tmp_path):
+def test_the_picture_in_the_docs_is_of_this_page(viewer, tmp_path):
     """`SPACE_PICTURE=docs/space.png` in the environment takes it anew."""
     taken, shown = Path(os.environ.get("SPACE_PICTURE", tmp_path / "space.png")), ROOT / "docs" / "space.png"
-    visitor.wait(lambda: visitor.one("#film video").get_property("readyState") >= 2, "a film that can be played")
-    visitor.wait(lambda: len(percentages(visitor, "#merged")) == 5, "the labels")
-    visitor.driver.execute_script("""
+    viewer.wait(lambda: viewer.one("#film video").get_property("readyState") >= 2, "a film that can be played")
+    viewer.wait(lambda: len(percentages(viewer, "#merged")) == 5, "the labels")
+    viewer.driver.execute_script("""
         const film = document.querySelector("#film video");
         film.pause();
         film.currentTime = 1.1;
         document.activeElement.blur();
     """)
-    visitor.wait(lambda: not visitor.one("#film video").get_property("seeking"), "one frame of the film")
+    viewer.wait(lambda: not viewer.one("#film video").get_property("seeking"), "one frame of the film")
     # All of the page, whatever the size of the window.
-    content = visitor.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    content = viewer.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
     clip = {"x": 0, "y": 0, "width": content["width"], "height": content["height"], "scale": 1}
-    picture = visitor.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    picture = viewer.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
     with Image.open(io.BytesIO(base64.b64decode(picture["data"]))) as image:
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(taken, optimize=True)
     with Image.open(taken) as now, Image.open(shown) as before:
@@ -401,6 +424,7 @@ def test_a_machine_that_is_busy_for_some_rounds_does_not_change_the_speed(app):
     assert timing.speed == pytest.approx((3, 3, 3))
 
 
+@pytest.mark.usefixtures("small_films")
 def test_the_page_tells_the_speed_of_the_model_at_its_r(app, tmp_path, monkeypatch):
     class OfTheModel(KnownSpeed):
         def r_of(self, run: Any) -> int:
@@ -506,13 +530,13 @@ def test_values_that_the_page_does_not_offer_are_refused_by_name(app, tmp_path, 
     assert re.fullmatch(message, caught.value.message)
 
 
+@pytest.mark.usefixtures("quick_answers")
 def test_films_and_uploads_do_not_pile_up(app, tmp_path, monkeypatch):
     """When the page ends, all that came after its start is gone; while it is served, Gradio does so by age."""
     cache, elsewhere = tmp_path / "cache", tmp_path / "tmp"
     elsewhere.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(cache))
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
-    monkeypatch.setattr(app, "SECONDS_OF_TIMING", 0.0)
     page = app.build(tmp_path / "clips")
     _, url, _ = app.launch(page, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
 
@@ -557,6 +581,7 @@ def test_a_film_that_cannot_be_made_leaves_nothing_behind(app, tmp_path, monkeyp
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.usefixtures("quick_answers")
 def test_numbers_on_the_page_are_those_of_the_model(app, tmp_path):
     clip = write_clips(tmp_path, "test", [4])[0]
     html, stock, merged, film = app.classify(str(clip.path), "vivit-moving-digits", 24, "drop", "constant", 0.8)
@@ -574,6 +599,7 @@ def test_numbers_on_the_page_are_those_of_the_model(app, tmp_path):
     assert Path(film).is_file()
 
 
+@pytest.mark.usefixtures("quick_answers")
 def test_a_head_with_two_tasks_is_asked_for_each(app, tmp_path):
     """All nouns are made likelier than any verb: one answer over all outputs would be a noun."""
     names = [f"verb {index}" for index in range(20)] + [f"noun {index}" for index in range(100)]

@@ -332,7 +332,7 @@ def test_the_example_trains_saves_and_evaluates(
     report = script.main(arguments(videos, tmp_path / "tuned", **again))
     assert report["videos"] == {"train": 12, "validation": 4}
     assert "left out: down/person01_c.mp4: not a video" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="holds a finished training; --overwrite replaces it"):
+    with pytest.raises(SystemExit, match="has a finished training; replace it with --overwrite"):
         script.main(arguments(videos, tmp_path / "tuned", **again))
     steps = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "tuned").glob("checkpoint-*"))
     resumed = script.main(

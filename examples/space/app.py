@@ -1,9 +1,8 @@
-"""A Space: a clip, classified with and without token merging, side by side.
+"""Space that classifies a clip with and without token merging, side by side.
 
     python examples/space/app.py
 
-Works offline, with the checkpoints that come with the package and clips of Moving Digits that are rendered at the
-start.
+Works offline, with the bundled checkpoints and clips of Moving Digits rendered at the start.
 """
 
 from __future__ import annotations
@@ -88,14 +87,14 @@ CSS = """
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the model took.
+    """Timing of the model.
 
     Attributes:
-        speed: How many times faster the model is with merging, over all rounds.
-        rounds: How often it ran each way.
-        batch_size: Copies of the clip that went through the model together.
-        without: Median milliseconds of a pass over the batch, without merging.
-        merging: The same with merging.
+        speed: Speed-up by merging, over all rounds.
+        rounds: Number of rounds.
+        batch_size: Number of copies of the clip per forward pass.
+        without: Median milliseconds per batch without merging.
+        merging: Median milliseconds per batch with merging.
     """
 
     speed: Ratio
@@ -107,11 +106,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of a clip.
+    """Prediction for a clip.
 
     Attributes:
-        best: The most likely label, or those of all tasks of a head that answers several.
-        probabilities: Of the most likely labels, by what the page calls them.
+        best: The most likely label, or those of all tasks of a multi-task head.
+        probabilities: Probabilities of the most likely labels, by displayed name.
     """
 
     best: str
@@ -125,12 +124,12 @@ def load(checkpoint: str) -> Classifier:
 
 
 def is_public() -> bool:
-    """Whether the page is a Space, whose visitors have no business in the folders of the server."""
+    """Returns whether the page is a Space, whose visitors may not access folders on the server."""
     return "SPACE_ID" in os.environ  # as Hugging Face sets it
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether it can only be meant as an id on the Hub."""
+    """Returns whether a name can only be a Hub id."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -139,7 +138,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def load_or_explain(checkpoint: object) -> Classifier:
-    """Loads a checkpoint; what goes wrong is shown on the page."""
+    """Loads a checkpoint; errors are shown on the page."""
     public = is_public()
     name = checkpoint.strip() if isinstance(checkpoint, str) else ""
     if not name or (public and name not in available() and not is_hub_id(name)):
@@ -154,7 +153,7 @@ def load_or_explain(checkpoint: object) -> Classifier:
 
 
 def removable(classifier: Classifier) -> tuple[int, int]:
-    """The largest r that makes sense, and one that removes four fifths of the tokens."""
+    """Returns the largest useful r, and one that removes four fifths of the tokens."""
     config: Any = classifier.model.config
     scope = config.token_merging_plan().settings.scope
     tokens, protected = config.token_layout.set_size(scope)
@@ -163,7 +162,7 @@ def removable(classifier: Classifier) -> tuple[int, int]:
 
 
 def r_slider(checkpoint: str) -> Any:
-    """The slider of r for another checkpoint."""
+    """Returns the slider of r for another checkpoint."""
     highest, usual = removable(load_or_explain(checkpoint))
     return gr.Slider(maximum=highest, value=usual)
 
@@ -171,16 +170,16 @@ def r_slider(checkpoint: str) -> Any:
 def measure(
     prepare: Callable[[float], Callable[[], object]], r: float, batch_size: int, timer: Timer | None = None
 ) -> Timing:
-    """Times the model without and with merging, in turn, so that a busy machine slows both alike.
+    """Times the model without and with merging in turn, so that a busy machine slows both equally.
 
     Args:
-        prepare: Sets r, which is not timed, and returns what is.
-        r: Tokens that each layer removes.
-        batch_size: Clips of a pass.
-        timer: Times one pass; a stopwatch if None.
+        prepare: Function that sets r, untimed, and returns the function to time.
+        r: Number of tokens to remove per layer.
+        batch_size: Number of clips per pass.
+        timer: Timer of one pass; None uses a stopwatch.
 
     Returns:
-        How long it took, over as many rounds as fit into `SECONDS_OF_TIMING`.
+        The timing, over as many rounds as fit into `SECONDS_OF_TIMING`.
     """
     runs, timer = [partial(prepare, 0), partial(prepare, r)], timer or stopwatch()
     interleave(runs, 1, timer)  # what happens only once
@@ -194,21 +193,21 @@ def measure(
 def classify(
     video: str | None, checkpoint: str, r: float, mode: str, schedule: str, threshold: float
 ) -> tuple[str, dict[str, float], dict[str, float], str]:
-    """Classifies a clip both ways.
+    """Classifies a clip with and without merging.
 
     Args:
         video: Path of the video.
         checkpoint: Name, folder or Hub id.
-        r: Tokens that each layer removes.
+        r: Number of tokens to remove per layer.
         mode: Merging mode.
         schedule: Schedule.
-        threshold: For the mode hybrid.
+        threshold: Threshold of the mode hybrid.
 
     Returns:
         The facts as HTML, probabilities of the labels without and with merging, and the path of the film.
 
     Raises:
-        gr.Error: If something cannot be used, for the person in front of the page.
+        gr.Error: If an input is invalid; shown on the page.
     """
     if not video:
         raise gr.Error("Choose one of the clips, or upload a video.")
@@ -244,13 +243,13 @@ def classify(
 
 
 def check_size(video: Path) -> None:
-    """Refuses a video that is too large for the page; Gradio refuses some, but not those that come by address.
+    """Checks that a video is not too large for the page; Gradio does not check videos given by address.
 
     Args:
         video: Path of the video.
 
     Raises:
-        gr.Error: If it is, for the person in front of the page.
+        gr.Error: If it is too large; shown on the page.
         VideoDecodingError: If it cannot be read.
     """
     megabytes = video.stat().st_size / 2**20 if video.is_file() else 0
@@ -270,10 +269,10 @@ def check_size(video: Path) -> None:
 
 
 def choose_merging(model: Any, r: float, mode: str, schedule: str, threshold: float) -> float:
-    """Sets how the model merges; what is not possible is shown on the page.
+    """Sets the token merging settings; errors are shown on the page.
 
     Returns:
-        r, as a whole number where it is one.
+        r, as an integer if it is one.
     """
     r = int(r) if isinstance(r, float) and r.is_integer() else r
     try:
@@ -286,7 +285,7 @@ def choose_merging(model: Any, r: float, mode: str, schedule: str, threshold: fl
 
 
 def read_answer(logits: torch.Tensor, config: Any) -> Answer:
-    """What the page shows of the logits of a clip."""
+    """Returns the displayed prediction from the logits of a clip."""
     try:
         tasks = predict_labels(logits, config, NUM_LABELS)
     except ValueError as error:
@@ -300,7 +299,7 @@ def read_answer(logits: torch.Tensor, config: Any) -> Answer:
 
 
 def save_film(clip: TracedClip) -> str:
-    """Writes the film of the tokens to where Gradio keeps its files, which it serves from there and cleans up."""
+    """Writes the film of the tokens to Gradio's upload folder, from which it is served and cleaned up."""
     folder = Path(get_upload_folder())
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as made:  # so that no half of a film is left
@@ -311,7 +310,7 @@ def save_film(clip: TracedClip) -> str:
 
 
 def facts(counts: Sequence[int], timing: Timing | None, answers: Sequence[Answer], device: str) -> str:
-    """The measured numbers, as HTML."""
+    """Returns the measured numbers, as HTML."""
     removed = 1 - counts[-1] / counts[0]
     first, second = (answer.best for answer in answers)
     answer = html.escape(first if first == second else f"{first} → {second}")

@@ -163,10 +163,10 @@ def splice_mask(geometry: ClipGeometry, region: str, share: float, rng: np.rando
     """Chooses the places whose tubelets are replaced.
 
     Args:
-        geometry: How the tokens lie in a clip.
+        geometry: Geometry of the tokens of a clip.
         region: One of `REGIONS`.
-        share: Share of the clip that is replaced, 0 to 1; rounded to whole tubelets, time slots or columns.
-        rng: Source of randomness of "tubelets".
+        share: Share of the clip to replace, 0 to 1; rounded to whole tubelets, time slots or columns.
+        rng: Random number generator of "tubelets".
 
     Returns:
         (T, P) bool.
@@ -206,8 +206,8 @@ def check_splicing(config: Any, region: str, share: float) -> str:
 
     Args:
         config: Config of the model, with the settings.
-        region: What is replaced, one of `REGIONS`.
-        share: Share of the clip that is replaced, 0 to 1.
+        region: Region to replace, one of `REGIONS`.
+        share: Share of the clip to replace, 0 to 1.
 
     Returns:
         The scope in which tokens merge.
@@ -244,7 +244,7 @@ def splice_frames(frames: Tensor, other: Tensor, mask: Mask, geometry: ClipGeome
         frames: (T, 3, H, W) uint8.
         other: The same of the other clip.
         mask: (T', P) bool, True where the other clip is taken.
-        geometry: How the tokens lie in a clip.
+        geometry: Geometry of the tokens of a clip.
 
     Returns:
         (T, 3, H, W) uint8.
@@ -278,7 +278,7 @@ def divergences(logits: NDArray[Any], tasks: Sequence[Task]) -> Floats:
 
     Args:
         logits: (n, outputs) float.
-        tasks: What the outputs mean.
+        tasks: Tasks of the classifier.
 
     Returns:
         (n, n) float in nats: entry (i, j) is KL(i || j).
@@ -352,7 +352,7 @@ def choose_partners(
         labels: Those of the clips.
         divergence: (n, n), from `divergences`.
         colour_difference: (n, n), from `colour_differences`.
-        rng: Source of randomness.
+        rng: Random number generator.
 
     Returns:
         From each clip that has another of its class to its partner of each kind: itself; the other clip with the
@@ -407,16 +407,16 @@ def study_splices(
     """Splices each clip with itself, one that looks alike, one of its class, one predicted alike, and a random one.
 
     Args:
-        model: A classifier that can merge tokens, in eval mode. Its settings are as before afterwards.
-        transform: How frames are normalised.
+        model: A classifier that can merge tokens, in eval mode. Its settings are restored afterwards.
+        transform: Transform that normalises frames.
         clips: The clips; partners are chosen among them. The predictions are those of the model without merging.
         settings: How to merge, as for `set_token_merging`.
-        tasks: What the classifier's outputs mean.
-        region: What is replaced, one of `REGIONS`.
-        share: Share of the clip that is replaced, 0 to 1.
-        batch_size: Clips that go through the model together.
+        tasks: Tasks of the classifier.
+        region: Region to replace, one of `REGIONS`.
+        share: Share of the clip to replace, 0 to 1.
+        batch_size: Number of clips per batch.
         seed: Of the partners, of the places of "tubelets" (the same ones for all kinds), and of random modes.
-        num_examples: Clips whose splices are kept for drawing.
+        num_examples: Number of clips whose splices are kept for drawing.
         on_progress: Called for each clip that has been spliced.
 
     Returns:
@@ -478,10 +478,10 @@ def draw_splices(study: SpliceStudy, path: str | os.PathLike[str], *, title: str
     """Draws how much merges across the splice for each kind of clip that is spliced in, beside random merging.
 
     Args:
-        study: What was measured.
-        path: Where the picture goes; the suffix picks the format.
-        title: Line above.
-        note: Line below.
+        study: The measurements.
+        path: Output file; the suffix selects the format.
+        title: Text above the plots.
+        note: Text below the plots.
 
     Returns:
         The path.
@@ -542,14 +542,14 @@ def save_splice_examples(
     """Draws the splices of one clip, and below each how much of its token lies across for each tubelet.
 
     Args:
-        study: What was measured.
-        path: Where the picture goes; the suffix picks the format.
-        geometry: How the tokens lie in a clip.
+        study: The measurements.
+        path: Output file; the suffix selects the format.
+        geometry: Geometry of the tokens of a clip.
         example: Which of the study's examples.
         names: What to call the clip of a number.
-        title: Line above.
-        note: Line below.
-        max_frames: Frames to show, evenly spaced.
+        title: Text above the plots.
+        note: Text below the plots.
+        max_frames: Largest number of frames to show, evenly spaced.
 
     Returns:
         The path.

@@ -1,4 +1,4 @@
-"""Speed and memory of models that merge tokens, beside those of stock transformers on the same machine."""
+"""Benchmarks of token merging against stock transformers on the same machine: speed and memory."""
 
 from .memory import Memory, peak_memory
 from .parts import PARTS, time_parts

@@ -20,7 +20,7 @@ HOW = {
     "cpu": "largest sum of what torch's CPU allocator hands out and takes back in one pass (torch.profiler); what "
     "oneDNN and other libraries allocate by themselves is not seen",
 }
-"""How `peak_memory` measures, by the type of the device."""
+"""Measuring method of `peak_memory`, by device type."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Memory:
     """Memory of one forward pass.
 
     Attributes:
-        peak_bytes: Most that was in use at once beyond what was there before: activations and temporary copies,
-            without weights and inputs.
-        weight_bytes: Parameters and buffers of the model.
+        peak_bytes: Peak memory beyond that in use before: activations and temporary copies, without weights and
+            inputs.
+        weight_bytes: Bytes of the model's parameters and buffers.
     """
 
     peak_bytes: int
@@ -38,20 +38,20 @@ class Memory:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of the parameters and buffers of a model."""
+    """Returns the bytes of a model's parameters and buffers."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
-    """Most bytes that a function has in use at once, beyond what was in use before.
+    """Returns the peak memory of a function, beyond that in use before.
 
     Args:
-        run: What to measure; it should have run before, so that what it keeps does not count.
-        device: Where it works.
+        run: Function to measure; run it once before, so that memory it keeps does not count.
+        device: Device on which it runs.
 
     Returns:
-        Bytes, measured as `HOW` says; None on devices that have no way to tell.
+        Bytes, measured as described in `HOW`; None on unsupported devices.
 
     Examples:
         >>> peak_memory(lambda: torch.zeros(1000000).add(1), torch.device("cpu")) // 1000000
@@ -82,7 +82,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
 
 @contextmanager
 def _no_profiler_messages() -> Iterator[None]:
-    """Keeps back what the profiler of some torch versions writes to the stderr of the process, past Python."""
+    """Suppresses messages that some torch versions' profiler writes directly to the process's stderr."""
     saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -94,7 +94,7 @@ def _no_profiler_messages() -> Iterator[None]:
 
 
 def peak_of_changes(changes: Iterable[int]) -> int:
-    """The largest sum on the way through allocations (positive) and releases (negative).
+    """Returns the largest running sum of allocations (positive) and releases (negative).
 
     Examples:
         >>> peak_of_changes([4, 3, -4, 2])

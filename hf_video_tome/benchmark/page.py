@@ -1,4 +1,4 @@
-"""Results as tables: on the screen, and as a page of the documentation."""
+"""Tables of benchmark results, on the screen and as a documentation page."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .timing import Ratio, busy_warning, spread
 
 INTRODUCTION = """# Speed
 
-How much faster models are that merge tokens, measured by the command [`benchmark`](benchmark.md), which says what
-each column means. Ratios can be compared, seconds are those of one machine. This page is written by
-`examples/benchmark_page.py` from the data that it links to, which the commands below each table made.
+Speed-ups by token merging, measured with the command [`benchmark`](benchmark.md), whose page explains the columns.
+Ratios are comparable across machines, seconds are not. `examples/benchmark_page.py` generates this page from the
+linked data, made by the commands below each table.
 """
 
 
@@ -23,7 +23,7 @@ PARTS_TITLE = "Where the time of one pass goes, in ms"
 
 
 def describe_ratio(value: Ratio | None) -> str:
-    """A ratio with half its interquartile range: "1.86 ± 0.02"; "–" for none."""
+    """Formats a ratio with half its interquartile range: "1.86 ± 0.02"; "–" for None."""
     return "–" if value is None else f"{value.median:.2f} ± {(value.high - value.low) / 2:.2f}"
 
 
@@ -34,18 +34,18 @@ def columns(results: BenchmarkResults) -> list[str]:
 
 
 def _beside_float32(results: BenchmarkResults) -> bool:
-    """Whether a stock model in float32 is there to compare other dtypes with."""
+    """Returns whether other dtypes can be compared with a stock model in float32."""
     dtypes = {entry.variant.dtype for entry in results.measured}
     return "float32" in dtypes and len(dtypes) > 1
 
 
 def _has_memory(results: BenchmarkResults) -> bool:
-    """Whether memory was measured of any variant."""
+    """Returns whether memory was measured for any variant."""
     return any(entry.memory is not None for entry in results.measured)
 
 
 def rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
-    """The cells of the table of one batch size, under `columns(results)`."""
+    """Returns the table cells for one batch size, with the columns of `columns(results)`."""
     several = len({entry.variant.dtype for entry in results.measured}) > 1
     return [_row(results, entry, several) for entry in results.measured if entry.batch_size == batch_size]
 
@@ -83,13 +83,13 @@ _CELLS: dict[str, Callable[[BenchmarkResults, MeasuredVariant], str]] = {
 
 
 def parts_columns(results: BenchmarkResults, batch_size: int) -> list[str]:
-    """Names of the columns of the table of `parts_rows`: those kinds of work that any variant does."""
+    """Returns the column names for `parts_rows`: the kinds of work done by any variant."""
     entries = [entry for entry in results.measured if entry.batch_size == batch_size]
     return ["variant", *(part for part in PARTS if any((entry.parts or {}).get(part) for entry in entries))]
 
 
 def parts_rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
-    """Milliseconds of one pass by kind of work, under `parts_columns`; empty where no variant was looked into."""
+    """Returns the milliseconds of one pass by kind of work, with the columns of `parts_columns`; may be empty."""
     several = len({entry.variant.dtype for entry in results.measured}) > 1
     names = parts_columns(results, batch_size)[1:]
     return [
@@ -103,7 +103,7 @@ def parts_rows(results: BenchmarkResults, batch_size: int) -> list[list[str]]:
 
 
 def footnotes(results: BenchmarkResults) -> list[str]:
-    """What is to be known for reading the table."""
+    """Returns footnotes that explain the table."""
     reference = results.reference_attention
     notes = [
         "vs sdpa, vs eager: times as fast as stock transformers, not compiled, in the same dtype: median of the "
@@ -122,7 +122,7 @@ def footnotes(results: BenchmarkResults) -> list[str]:
 
 
 def describe_conditions(results: BenchmarkResults) -> str:
-    """Under which conditions it was measured, in one paragraph."""
+    """Describes the measuring conditions in one paragraph."""
     facts = results.conditions
     frames, channels, height, width = facts["clip_shape"]
     sizes = ", ".join(f"{name} {value}" for name, value in facts["config"].items())
@@ -143,27 +143,27 @@ def describe_conditions(results: BenchmarkResults) -> str:
 
 
 def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
-    """Writes a page of the documentation from the results of benchmarks, with data and plots in a folder beside it.
+    """Writes a documentation page from benchmark results, with data and plots in a folder beside it.
 
     Args:
-        sources: Folders that hold a `results.json`, or such files. Data and plot are called as the file is, or as its
-            folder where the file is a `results.json`.
-        page: The Markdown file; data and plots go to the folder of the same name without suffix.
+        sources: Folders with a `results.json`, or such files. Data and plots are named after the file, or after its
+            folder if the file is named `results.json`.
+        page: The Markdown file; data and plots are written to the folder of the same name without suffix.
 
     Returns:
-        All that was written, the page first.
+        The written files, the page first.
 
     Raises:
         ImportError: If matplotlib is missing.
-        OSError: If something cannot be read or written.
-        ValueError: If a source holds no results, or two have the same name.
+        OSError: If a file cannot be read or written.
+        ValueError: If a source has no results, or two sources have the same name.
     """
     files = [source / FILE_NAME if source.is_dir() else source for source in sources]
     names = [file.resolve().parent.name if file.name == FILE_NAME else file.stem for file in files]
     loaded = list(map(BenchmarkResults.load, files))
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"sources must have names of their own, got {name!r} more than once")
+            raise ValueError(f"sources must have unique names, got {name!r} more than once")
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     written, sections = [page], [INTRODUCTION]
@@ -176,7 +176,7 @@ def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
         picture = save_plot(results, folder / f"{name}.png")
         if picture is not None:
             written.append(picture)
-            alt = f"How many times faster {results.conditions['model']} is, beside the ratio of multiply-accumulates"
+            alt = f"Speed-up of {results.conditions['model']} and the ratio of multiply-accumulates"
             lines += [f"![{alt}]({folder.name}/{picture.name})", ""]
         for batch_size in results.batch_sizes:
             lines += [
@@ -196,7 +196,7 @@ def write_page(sources: Sequence[Path], page: Path) -> list[Path]:
 
 
 def _title(results: BenchmarkResults) -> str:
-    """What tells the sections of a page apart."""
+    """Returns the section title: what distinguishes the sections of a page."""
     facts = results.conditions
     variants = [entry.variant for entry in results.measured]
     words = [facts["model"], " and ".join(facts["dtypes"])]
@@ -209,7 +209,7 @@ def _title(results: BenchmarkResults) -> str:
 
 
 def markdown_table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, the first column to the left and all others to the right.
+    """Returns the lines of a Markdown table, with the first column left-aligned and the others right-aligned.
 
     Examples:
         >>> markdown_table(("name", "ms"), [("stock", "12")])

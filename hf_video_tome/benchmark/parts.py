@@ -1,4 +1,4 @@
-"""Where the time of a forward pass goes: linear layers, attention, merging, ..."""
+"""Time of a forward pass by kind of work: linear layers, attention, merging, ..."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 PARTS = ("linear layers", "attention", "merging", "normalisation", "activation", "patch embedding", "other")
-"""Kinds of work, in the order of the tables. "other" is the rest of the pass, with Python itself."""
+"""Kinds of work, in the order of the tables. "other" is the rest of the pass, including Python itself."""
 
 _PART_OF_MODULE = {
     "hf_video_tome.merging": "merging",
@@ -22,13 +22,13 @@ _PART_OF_MODULE = {
     "transformers.activations": "activation",
     "torch.nn.modules.conv": "patch embedding",
 }
-"""Modules (or packages) of Python whose code is one kind of work, whatever operators it calls."""
+"""Kind of work of Python modules (or packages), whatever operators they call."""
 
 _PART_OF_CALLER = {
     "eager_attention_forward": "attention",
     "embed_tubelets": "patch embedding",
 }
-"""The same for functions by their names."""
+"""Kind of work of functions, by name."""
 
 _PART_OF_OPERATOR = {
     "linear": "linear layers",
@@ -38,14 +38,14 @@ _PART_OF_OPERATOR = {
     **dict.fromkeys(("layer_norm", "rms_norm"), "normalisation"),
     **dict.fromkeys(("gelu", "relu", "silu", "tanh"), "activation"),
 }
-"""What an operator is for where its callers do not say."""
+"""Kind of work of operators, if their callers do not determine it."""
 
 
 def part_of(operator: str, caller: FrameType | None) -> str:
-    """The kind of work that an operator is called for.
+    """Returns the kind of work of an operator call.
 
     Args:
-        operator: Its name, as `torch.overrides` gives it.
+        operator: Name of the operator, as in `torch.overrides`.
         caller: The Python frame that calls it.
 
     Returns:
@@ -67,7 +67,7 @@ def part_of(operator: str, caller: FrameType | None) -> str:
 
 
 class _TimedOperators(TorchFunctionMode):
-    """Marks when each operator is called, starts and ends. No hooks: they would keep models off their fast path."""
+    """Mode that times the call, start and end of each operator. Hooks would disable the models' fast path."""
 
     def __init__(self, mark: Callable[[], Any]) -> None:
         super().__init__()
@@ -88,15 +88,15 @@ class _TimedOperators(TorchFunctionMode):
 def time_parts(
     run: Callable[[], object], device: torch.device, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Seconds that one call spends on each kind of work.
+    """Returns the seconds that one call spends on each kind of work.
 
     Args:
-        run: What to look into: a forward pass that is not compiled, and that has run before.
-        device: Where it works. On CUDA the marks are events in the stream, elsewhere the clock is read.
-        clock: Returns seconds.
+        run: Function to measure: a forward pass that is not compiled and has run before.
+        device: Device on which it runs. CUDA is timed with events in the stream, other devices with the clock.
+        clock: Clock that returns seconds.
 
     Returns:
-        Seconds of each of `PARTS`. They add up to the whole call, less what finding out the parts takes.
+        Seconds by kind of work, for each of `PARTS`. They add up to the whole call, less the measuring overhead.
 
     Examples:
         >>> parts = time_parts(lambda: torch.nn.functional.linear(torch.ones(2, 3), torch.ones(4, 3)).relu(),

@@ -1,4 +1,4 @@
-"""A picture of a benchmark: speed-ups, and the limit that the multiply-accumulates set."""
+"""Plot of a benchmark: speed-ups and their limit set by multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .timing import Ratio
 from .variants import SHORT_DTYPES, Variant
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Of Okabe and Ito: told apart by all kinds of eyes."""
+"""Colours of Okabe and Ito, distinguishable by colour-blind readers."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (1, 3)))
 
 
 class Point(NamedTuple):
-    """One variant in the picture.
+    """Variant in the plot.
 
     Attributes:
-        r: Tokens removed per layer; of a share or a list, the mean over the layers.
-        speedup: Over the stock model that a user would run.
-        mac_ratio: How many times fewer multiply-accumulates it needs.
-        name: What the variant is called in tables.
+        r: Number of tokens removed per layer; the mean over the layers for a share or a list.
+        speedup: Speed-up over the stock model that a user would run.
+        mac_ratio: Multiply-accumulates without merging relative to those of the variant.
+        name: Name of the variant in tables.
     """
 
     r: float
@@ -34,12 +34,12 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Variants that differ in r alone.
+    """Variants that differ only in r.
 
     Attributes:
-        name: What they have in common.
-        setting: Their settings apart from r, in words; empty for the defaults.
-        points: In the order of r.
+        name: Description of their common settings and model.
+        setting: Description of their settings apart from r; empty for the defaults.
+        points: Variants in the order of r.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Curve(NamedTuple):
 
 
 def curves(results: BenchmarkResults, batch_size: int) -> list[Curve]:
-    """What there is to draw of one batch size: curves of at least one variant that merges.
+    """Returns the curves for one batch size, each with at least one variant that merges.
 
     Args:
-        results: What was measured.
+        results: Results of the benchmark.
         batch_size: One of its batch sizes.
 
     Returns:
-        The curves; r = 0 is on each that it can be on.
+        The curves, including r = 0 where available.
     """
     found: dict[str, Curve] = {}
     unmerged: dict[str, Point] = {}
@@ -85,18 +85,18 @@ def _model_name(variant: Variant) -> str:
 
 
 def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
-    """Draws the speed-up over stock transformers, one panel for each batch size.
+    """Plots the speed-up over stock transformers, with one panel per batch size.
 
-    Where settings were measured with several r, it is drawn against r; else one bar stands for each setting. Whiskers
-    are the quartiles of the rounds. Grey are ratios of multiply-accumulates: what the speed-up would be if they were
-    all that takes time.
+    The speed-up is plotted against r if settings were measured with several r, and as one bar per setting otherwise.
+    Whiskers are the quartiles of the rounds. Grey marks are ratios of multiply-accumulates: the speed-up if only they
+    took time.
 
     Args:
-        results: What was measured.
-        path: PNG or another format of matplotlib, which the extra `viz` installs.
+        results: Results of the benchmark.
+        path: Output file, PNG or another format of matplotlib (installed by the extra `viz`).
 
     Returns:
-        The path; None where nothing merges or nothing is there to compare with, and nothing is written.
+        The path; None, and no file, if no variant merges or there is no stock model to compare with.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -130,7 +130,7 @@ def save_plot(results: BenchmarkResults, path: Path) -> Path | None:
 
 
 def _draw_curves(axes: Sequence[Any], panels: Mapping[int, list[Curve]]) -> dict[str, Any]:
-    """Speed-ups against r. Returns what the legend names."""
+    """Draws speed-ups against r; returns the legend handles."""
     names = list(dict.fromkeys(curve.name for found in panels.values() for curve in found))
     settings = list(dict.fromkeys(curve.setting for found in panels.values() for curve in found))
     handles: dict[str, Any] = {}
@@ -164,7 +164,7 @@ def _draw_curves(axes: Sequence[Any], panels: Mapping[int, list[Curve]]) -> dict
 
 
 def _draw_bars(axes: Sequence[Any], panels: Mapping[int, list[Curve]]) -> dict[str, Any]:
-    """A bar for each setting, of which each has one r. Returns what the legend names."""
+    """Draws one bar per setting, each with a single r; returns the legend handles."""
     rows = list(dict.fromkeys(point.name for found in panels.values() for curve in found for point in curve.points))
     handles: dict[str, Any] = {}
     for axis, found in zip(axes, panels.values(), strict=True):
@@ -187,7 +187,7 @@ def _draw_bars(axes: Sequence[Any], panels: Mapping[int, list[Curve]]) -> dict[s
 
 
 def _whiskers(points: Sequence[Point]) -> list[list[float]]:
-    """How far the quartiles lie below and above the medians."""
+    """Returns the distances of the quartiles below and above the medians."""
     return [
         [point.speedup.median - point.speedup.low for point in points],
         [point.speedup.high - point.speedup.median for point in points],

@@ -1,4 +1,4 @@
-"""What a benchmark found, and the file that holds it."""
+"""Benchmark results and their file."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ OUT_OF_MEMORY = "out of memory"
 
 @dataclass(frozen=True)
 class MeasuredVariant:
-    """One variant at one batch size.
+    """Measurements of one variant at one batch size.
 
     Attributes:
-        variant: What was measured.
-        batch_size: Clips that went through the model together.
-        requested_per_layer: Tokens that a layer is asked to remove from each matched set, on average.
-        token_counts: Tokens of the sequence before the first and after each layer that can merge; the first are those
-            that an input stage lets in.
+        variant: The measured variant.
+        batch_size: Number of clips per forward pass.
+        requested_per_layer: Number of tokens to remove from each matched set per layer, on average.
+        token_counts: Number of tokens before the first and after each layer that can merge; the first is that after
+            an input stage.
         macs: Multiply-accumulates of one clip, in total and by part: see `hf_video_tome.mac_count`.
-        mac_ratio: How many times fewer that is than without merging.
-        seconds: Of each pass that counts, in the order of the rounds; empty where it failed.
-        first_seconds: Of the very first pass: with compilation, that is in it.
-        memory: Of one pass; None where it was not measured.
-        failure: Why there are no seconds, "out of memory"; None where there are.
-        parts: Seconds of one pass by kind of work, see `time_parts`; None where it was not looked into.
-        processor_time: Of the passes that count; None where it was not measured.
-        num_tokens: Tokens of the clip, before the input stage; None in files of older versions.
+        mac_ratio: Multiply-accumulates without merging relative to those of the variant.
+        seconds: Seconds of each timed pass, in the order of the rounds; empty if it failed.
+        first_seconds: Seconds of the very first pass, including compilation.
+        memory: Memory of one pass; None if not measured.
+        failure: Reason for missing seconds, "out of memory"; None if there are seconds.
+        parts: Seconds of one pass by kind of work, see `time_parts`; None if not measured.
+        processor_time: Processor time of the timed passes; None if not measured.
+        num_tokens: Number of tokens of the clip, before the input stage; None in files of older versions.
     """
 
     variant: Variant
@@ -66,7 +66,7 @@ class MeasuredVariant:
 
     @property
     def full_tokens(self) -> int:
-        """Tokens of the clip, as far as is known: those of `num_tokens`, or else those that enter the first layer."""
+        """Number of tokens of the clip: `num_tokens`, or those entering the first layer if it is unknown."""
         return self.token_counts[0] if self.num_tokens is None else self.num_tokens
 
     @property
@@ -77,29 +77,29 @@ class MeasuredVariant:
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """A whole benchmark.
+    """Results of a benchmark.
 
     Attributes:
-        conditions: Under which it was measured: machine, versions, command, model, shape of the clips; JSON-safe.
-        measured: What was measured, batch size by batch size.
+        conditions: Measuring conditions: machine, versions, command, model, shape of the clips; JSON-safe.
+        measured: Measurements, by batch size.
     """
 
     conditions: dict[str, Any]
     measured: list[MeasuredVariant]
 
     def baseline(self, of: MeasuredVariant, attn_implementation: str, dtype: str | None = None) -> MeasuredVariant:
-        """The stock model, not compiled, that something is compared with.
+        """Returns the measurements of the uncompiled stock model to compare with.
 
         Args:
-            of: What is compared.
-            attn_implementation: Attention of the stock model.
-            dtype: Its dtype; that of `of` when None.
+            of: Measurements to compare.
+            attn_implementation: Attention implementation of the stock model.
+            dtype: Dtype of the stock model; None uses that of `of`.
 
         Returns:
-            What was measured of it at the same batch size.
+            The stock model's measurements at the same batch size.
 
         Raises:
-            LookupError: If there is none: the stock model lacks that attention, or did not fit in memory.
+            LookupError: If there are none: the stock model lacks that attention, or did not fit in memory.
         """
         wanted = Variant(dtype or of.variant.dtype, attn_implementation)
         for other in self.measured:
@@ -110,11 +110,11 @@ class BenchmarkResults:
     def speedup(
         self, of: MeasuredVariant, attn_implementation: str | None = None, dtype: str | None = None
     ) -> Ratio | None:
-        """How many times faster than a stock model, round by round; None where one of them is not there.
+        """Returns the speed-up over a stock model, round by round; None if either is missing.
 
         Args:
-            of: What is compared.
-            attn_implementation: As for `baseline`; None for `reference_attention`.
+            of: Measurements to compare.
+            attn_implementation: As for `baseline`; None uses `reference_attention`.
             dtype: As for `baseline`.
         """
         try:
@@ -124,35 +124,35 @@ class BenchmarkResults:
         return ratio(baseline.seconds, of.seconds) if of.seconds else None
 
     def share(self, of: MeasuredVariant) -> float | None:
-        """Share of the MAC ratio that the speed-up over the reference reaches; None for stock models."""
+        """Returns the speed-up over the reference relative to the MAC ratio; None for stock models."""
         speedup = self.speedup(of)
         return None if speedup is None or of.variant.is_stock else speedup.median / of.mac_ratio
 
     @property
     def reference_attention(self) -> str:
-        """Attention of the stock model that a user would run: sdpa, or eager where it has no sdpa."""
+        """Attention implementation of the stock model that a user would run: sdpa, or eager if it has no sdpa."""
         stock = {entry.variant.attn_implementation for entry in self.measured if entry.variant.is_stock}
         return "sdpa" if "sdpa" in stock else "eager"
 
     @property
     def processor_share(self) -> float | None:
-        """Share of the time that the models had a processor, 0 to 1; None on GPUs and where it was not measured."""
+        """Share of the time that the models had a processor, 0 to 1; None on GPUs and if not measured."""
         times = (entry.processor_time for entry in self.measured)
         return ProcessorTime.total(times).share if self.conditions.get("device") == "cpu" else None
 
     @property
     def batch_sizes(self) -> list[int]:
-        """Batch sizes, in their order."""
+        """The batch sizes, in order."""
         return list(dict.fromkeys(entry.batch_size for entry in self.measured))
 
     def check_model(self, config: TokenMergingConfigMixin) -> None:
-        """Makes sure that models like that of a config were measured; neither weights nor labels matter to speed.
+        """Checks that the measured models match a config, apart from weights and labels, which do not affect speed.
 
         Args:
             config: Config of the model.
 
         Raises:
-            ValueError: If they are of another architecture or size, or of clips with other numbers of tokens.
+            ValueError: If the architecture, size or number of tokens differs.
         """
         num_tokens, num_layers = config.token_layout.num_tokens, config.num_merging_layers
         model_type = self.conditions.get("model_type", config.model_type)
@@ -171,14 +171,14 @@ class BenchmarkResults:
                 )
 
     def measured_with(self, config: TokenMergingConfigMixin, dtype: str = "float32") -> MeasuredVariant:
-        """What was measured of the model of a config with its very settings, however they are spelled; not compiled.
+        """Returns the measurements with settings equivalent to those of a config, not compiled.
 
         Args:
-            config: Config of a model that was measured, see `check_model`.
+            config: Config of a measured model, see `check_model`.
             dtype: Dtype of the model.
 
         Raises:
-            ValueError: If that is not exactly one.
+            ValueError: If there is not exactly one match.
         """
         config_class: Any = type(config)
         candidate, wanted = config_class.from_stock(config), config.token_merging_plan()
@@ -202,7 +202,7 @@ class BenchmarkResults:
         return found[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """All that is known; JSON-safe."""
+        """Returns the results as a JSON-safe dictionary."""
         return {
             "format": FORMAT,
             "conditions": self.conditions,
@@ -230,10 +230,10 @@ class BenchmarkResults:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> BenchmarkResults:
-        """The inverse of `to_dict`.
+        """Builds results from the output of `to_dict`.
 
         Raises:
-            ValueError: If it is of another format.
+            ValueError: If the format differs.
         """
         if content.get("format") != FORMAT or "results" not in content:
             raise ValueError(f"must be results of a benchmark in format {FORMAT}, got format {content.get('format')}")
@@ -253,7 +253,7 @@ class BenchmarkResults:
         return cls(dict(content["conditions"]), measured)
 
     def save(self, folder: Path) -> Path:
-        """Writes `results.json`, whole or not at all.
+        """Writes `results.json` atomically.
 
         Returns:
             Its path.
@@ -265,17 +265,17 @@ class BenchmarkResults:
 
     @classmethod
     def load(cls, path: Path) -> BenchmarkResults:
-        """Reads a `results.json`, or that of a folder.
+        """Reads a `results.json`, given its path or its folder.
 
         Raises:
             OSError: If it cannot be read.
-            ValueError: If it is no such file.
+            ValueError: If it has no benchmark results.
         """
         path = path / FILE_NAME if path.is_dir() else path
         try:
             return cls.from_dict(read_json(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: no results of a benchmark: {error}") from error
+            raise ValueError(f"{path}: not benchmark results: {error}") from error
 
 
 def _fields(kind: type[MeasuredVariant | Variant], entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,18 +284,18 @@ def _fields(kind: type[MeasuredVariant | Variant], entry: Mapping[str, Any]) -> 
 
 
 def machine(device: torch.device, with_memory: bool = True) -> dict[str, Any]:
-    """What the machine is and what runs on it: enough to judge numbers by, nothing that names it. JSON-safe.
+    """Describes the machine and its software, JSON-safe and without identifying it.
 
     Args:
-        device: What models run on.
-        with_memory: Whether to say how memory is measured.
+        device: Device of the models.
+        with_memory: Whether to include how memory is measured.
     """
     facts = {
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        # Of the last minute, of all that runs on the machine: beside the cores, it says how busy it was before.
+        # Over the last minute, for the whole machine: relative to the cores, it shows how busy the machine was before.
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "device": device.type,
         "gpu": None,
@@ -316,7 +316,7 @@ def machine(device: torch.device, with_memory: bool = True) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """As the system calls it."""
+    """Returns the CPU's name as given by the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

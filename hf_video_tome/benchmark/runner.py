@@ -1,4 +1,4 @@
-"""Runs a benchmark."""
+"""Benchmark runner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .variants import ModelPool, Variant
 
 
 class BenchmarkError(ValueError):
-    """A variant cannot run here; the message says which and why."""
+    """Raised when a variant cannot run here; the message says which and why."""
 
 
 def run_benchmark(
@@ -38,30 +38,30 @@ def run_benchmark(
     timer: Timer | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[MeasuredVariant]:
-    """Measures variants of a model in turn on random clips, in eval mode and without gradients.
+    """Benchmarks variants of a model in turn on random clips, in eval mode and without gradients.
 
-    Batch size by batch size: each variant runs once for the first time, then all of them take turns, A B C, A B C, at
-    first `warmup` times without counting. A variant that does not fit in the memory of a GPU is left out and said so.
+    For each batch size, each variant runs once, then all of them run in turn (A B C, A B C, ...), first for `warmup`
+    untimed rounds. A variant that does not fit in GPU memory is skipped and marked.
 
     Args:
         stock: A stock classifier of transformers.
-        variants: What to measure; see `make_variants`.
-        device: Where.
-        batch_sizes: Clips that go through the models together.
-        warmup: Rounds that do not count.
-        rounds: Rounds that count.
-        with_memory: Whether to measure the peak memory of one pass of each.
-        with_parts: Whether to look into one more pass of each that is not compiled: where does its time go?
-        seed: Of the clips.
-        timer: Times a pass; a stopwatch, on CUDA its events, when None.
-        advance: Called after each pass: `num_passes` times, less those of variants that are left out.
+        variants: Variants to measure; see `make_variants`.
+        device: Device to run on.
+        batch_sizes: Numbers of clips per forward pass.
+        warmup: Number of untimed rounds.
+        rounds: Number of timed rounds.
+        with_memory: Whether to measure the peak memory of one pass of each variant.
+        with_parts: Whether to time one more pass of each uncompiled variant by kind of work.
+        seed: Seed of the clips.
+        timer: Timer of a pass; None uses CUDA events on CUDA and a stopwatch elsewhere.
+        advance: Called after each pass: `num_passes` times, less those of skipped variants.
 
     Returns:
-        What was measured, in the order of `variants` for each batch size.
+        The measurements, in the order of `variants` for each batch size.
 
     Raises:
-        BenchmarkError: If a variant cannot run: it cannot be compiled, its settings do not go with its attention, or
-            its config makes no model that runs.
+        BenchmarkError: If a variant cannot run: it cannot be compiled, its settings conflict with its attention
+            implementation, or its config is invalid.
 
     Examples:
         >>> import transformers
@@ -82,7 +82,7 @@ def run_benchmark(
     pool = ModelPool(stock, device)
     timer = timer or timer_of(device)
     measured: list[MeasuredVariant] = []
-    # Every setting is a graph of its own: with torch's limit, those that come last would run uncompiled.
+    # Every setting has its own graph: with torch's limit, the last ones would run uncompiled.
     with torch.inference_mode(), many_graphs(2 * len(variants) * len(batch_sizes)):
         for batch_size in batch_sizes:
             clips = torch.randn(batch_size, *shape, generator=generator)
@@ -117,7 +117,7 @@ def run_benchmark(
 
 
 def num_passes(num_variants: int, num_batch_sizes: int, warmup: int, rounds: int) -> int:
-    """How often `run_benchmark` calls `advance` if all variants run."""
+    """Returns how often `run_benchmark` calls `advance` if all variants run."""
     return num_variants * num_batch_sizes * (1 + warmup + rounds)
 
 
@@ -130,7 +130,7 @@ def _first_pass(
     device: torch.device,
     with_memory: bool,
 ) -> MeasuredVariant:
-    """Runs a variant for the first time, with what goes wrong at first, and once more for its memory."""
+    """Runs a variant for the first time, with error handling, and once more to measure its memory."""
     model = pool.model(variant)
     if variant.settings is None:
         merging = ARCHITECTURES[model.config.model_type].config_class.from_stock(model.config)
@@ -158,7 +158,7 @@ def _first_pass(
         torch.cuda.empty_cache()
         return MeasuredVariant(**entry, failure=OUT_OF_MEMORY)
     except Exception as error:
-        # Whatever a stock model fails with is due to its config or this machine; our own may have a bug.
+        # Any error of a stock model is due to its config or this machine; ours may have a bug.
         expected = (Exception,) if variant.is_stock else (ValueError, ImportError)
         if not isinstance(error, (*expected, RuntimeError) if variant.compiled else expected):
             raise

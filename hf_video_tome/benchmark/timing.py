@@ -1,4 +1,4 @@
-"""Time of several things that are compared: taken in turn, so that a busy machine slows all of them alike."""
+"""Interleaved timing, so that a busy machine slows all compared functions equally."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 
 Timer = Callable[[Callable[[], object]], float]
-"""Runs a function once and returns the seconds that it took."""
+"""Function that runs another function once and returns its seconds."""
 
 
 def stopwatch(clock: Callable[[], float] = time.perf_counter) -> Timer:
-    """A timer that reads a clock before and after.
+    """Returns a timer that reads a clock before and after a call.
 
     Args:
-        clock: Returns seconds.
+        clock: Clock that returns seconds.
 
     Examples:
         >>> ticks = iter([10.0, 12.5])
@@ -36,7 +36,7 @@ def stopwatch(clock: Callable[[], float] = time.perf_counter) -> Timer:
 
 
 def cuda_events(device: torch.device) -> Timer:
-    """A timer of what a function makes a GPU do, by events in its stream; returns when the GPU is done."""
+    """Returns a timer of GPU work, based on events in the stream; it waits until the GPU is done."""
 
     def timer(run: Callable[[], object]) -> float:
         with torch.cuda.device(device):
@@ -52,22 +52,22 @@ def cuda_events(device: torch.device) -> Timer:
 
 
 def timer_of(device: torch.device) -> Timer:
-    """The timer for what runs on a device: events on GPUs of CUDA, else the clock."""
+    """Returns the timer for a device: events on CUDA, otherwise the clock."""
     return cuda_events(device) if device.type == "cuda" else stopwatch()
 
 
 @dataclass
 class ProcessorTime:
-    """Seconds on the clock and on the processor, added up over all that runs under it (`with`).
+    """Wall-clock and processor time, summed over all `with` blocks.
 
-    The thread that runs a model on the CPU waits for nothing but the processor: it computes, or spins until its
-    helpers are done. Where it gets less processor time than goes by on the clock, something else has taken the rest:
-    another process, or a limit on the container. Ratios of times do not show that, nor does their spread.
+    The thread that runs a model on the CPU only waits for the processor: it computes, or spins until its helpers are
+    done. If its processor time is less than the wall-clock time, something else took the rest: another process, or a
+    limit on the container. Neither ratios of times nor their spread show that.
 
     Attributes:
-        wall_seconds: On the clock.
+        wall_seconds: Wall-clock time.
         thread_seconds: Processor time of the thread that runs the model.
-        process_seconds: Processor time of all threads of the process; `wall_seconds` times their number at most.
+        process_seconds: Processor time of all threads of the process; at most `wall_seconds` times their number.
 
     Examples:
         >>> import time
@@ -95,12 +95,12 @@ class ProcessorTime:
 
     @property
     def share(self) -> float | None:
-        """Share of the time that the thread had a processor, 0 to 1; None before anything ran."""
+        """Share of the time that the thread had a processor, 0 to 1; None before the first `with` block."""
         return min(self.thread_seconds / self.wall_seconds, 1.0) if self.wall_seconds > 0 else None
 
     @staticmethod
     def total(times: Iterable[ProcessorTime | None]) -> ProcessorTime:
-        """The sum of several."""
+        """Returns the sum of several times, ignoring None."""
         known = [time for time in times if time is not None]
         return ProcessorTime(
             sum(time.wall_seconds for time in known),
@@ -110,17 +110,17 @@ class ProcessorTime:
 
 
 LEAST_SHARE = 0.9
-"""Below this share of processor time the machine counts as busy."""
+"""Share of processor time below which the machine counts as busy."""
 
 
 def busy_warning(share: float | None) -> str | None:
-    """What to say of times that were taken on a busy machine.
+    """Returns a warning about times measured on a busy machine.
 
     Args:
-        share: Of the processor time, see `ProcessorTime.share`.
+        share: Share of processor time, see `ProcessorTime.share`.
 
     Returns:
-        One sentence; None where the machine was free, or nothing is known.
+        The warning; None if the machine was free or the share is unknown.
 
     Examples:
         >>> busy_warning(0.995)
@@ -146,14 +146,14 @@ def interleave(
     """Times functions in turn: A B C, A B C, ...
 
     Args:
-        runs: For each thing to be timed a function that gets it ready, which is not timed, and returns what is.
-        rounds: How often each is timed.
-        timer: Times one call.
-        advance: Called after each.
-        processor: For each of the runs, what counts its processor time.
+        runs: Functions that prepare, untimed, and return the function to time.
+        rounds: Number of times each function is timed.
+        timer: Timer of one call.
+        advance: Called after each call.
+        processor: Processor time counters, one per run.
 
     Returns:
-        For each of the runs its seconds, one per round.
+        Seconds of each run, one per round.
 
     Examples:
         >>> order = []
@@ -172,12 +172,12 @@ def interleave(
 
 
 class Ratio(NamedTuple):
-    """How many times faster one thing is than another.
+    """Speed-up: ratio of times over all rounds.
 
     Attributes:
-        median: Of the ratios in each round.
-        low: Lower quartile of them.
-        high: Upper quartile of them.
+        median: Median of the per-round ratios.
+        low: Lower quartile of the per-round ratios.
+        high: Upper quartile of the per-round ratios.
     """
 
     median: float
@@ -186,7 +186,7 @@ class Ratio(NamedTuple):
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile; of one value, that value.
+    """Returns the lower quartile, median and upper quartile; for a single value, that value.
 
     Examples:
         >>> quartiles([5.0, 1.0, 2.0, 4.0, 3.0])
@@ -199,11 +199,11 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def ratio(baseline: Sequence[float], seconds: Sequence[float]) -> Ratio:
-    """How many times faster than a baseline, round by round: what slows a whole round cancels.
+    """Returns the speed-up over a baseline, computed per round: a slowdown of a whole round cancels out.
 
     Args:
         baseline: Seconds of the baseline, one per round.
-        seconds: Seconds of the other in the same rounds.
+        seconds: Seconds to compare, from the same rounds.
 
     Returns:
         Median and quartiles of baseline / seconds.
@@ -217,7 +217,7 @@ def ratio(baseline: Sequence[float], seconds: Sequence[float]) -> Ratio:
 
 
 def spread(seconds: Sequence[float]) -> float:
-    """Interquartile range relative to the median: half of all rounds lie in it.
+    """Returns the interquartile range relative to the median.
 
     Examples:
         >>> spread([9.0, 10.0, 11.0])

@@ -1,4 +1,4 @@
-"""What is compared: stock models and models that merge tokens, which share their weights."""
+"""Benchmark variants: stock models and models that merge tokens, with shared weights."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SHORT_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 @dataclass(frozen=True)
 class Variant:
-    """One model that is measured.
+    """Model variant to benchmark.
 
     Attributes:
         dtype: Name of a torch dtype.
-        attn_implementation: As in transformers.
+        attn_implementation: Attention implementation, as in transformers.
         settings: Token merging settings; None for a stock model of transformers.
         compiled: Whether it runs through `torch.compile(fullgraph=True)`.
     """
@@ -36,19 +36,19 @@ class Variant:
 
     @property
     def is_stock(self) -> bool:
-        """Whether it is a model of transformers as it is."""
+        """Whether it is an unmodified model of transformers."""
         return self.settings is None
 
     @property
     def label(self) -> str:
-        """What it is, apart from the dtype: "stock sdpa", "r = 150, decreasing, sdpa"."""
+        """Description without the dtype: "stock sdpa", "r = 150, decreasing, sdpa"."""
         words = ["stock"] if self.settings is None else [setting_name({"r": 0, **self.settings})]
         separator = " " if self.is_stock else ", "
         return separator.join([*words, self.attn_implementation]) + (", compiled" if self.compiled else "")
 
     @property
     def name(self) -> str:
-        """The label and the dtype; differs between all variants of a benchmark."""
+        """The label with the dtype, unique within a benchmark."""
         return f"{self.label}, {SHORT_DTYPES.get(self.dtype, self.dtype)}"
 
 
@@ -61,19 +61,19 @@ def make_variants(
     compiled: Sequence[bool] = (False,),
     float32_baseline: bool = False,
 ) -> list[Variant]:
-    """All variants of a benchmark: for each dtype the stock models, then those that merge.
+    """Returns all variants of a benchmark: for each dtype, the stock models, then those that merge.
 
     Args:
         settings: Token merging settings.
         dtypes: Names of torch dtypes.
-        attn_implementations: Those that models that merge run on.
-        stock_attn_implementations: Those that stock models run on. They are never left out without compilation: all
-            else is compared with them.
-        compiled: Whether to run models as they are (False), compiled (True), or each of both.
-        float32_baseline: Whether stock models run in float32, too, with the first of their implementations.
+        attn_implementations: Attention implementations of models that merge.
+        stock_attn_implementations: Attention implementations of stock models. Uncompiled stock models are always
+            included as baselines.
+        compiled: Whether to run models uncompiled (False), compiled (True), or both.
+        float32_baseline: Whether to add a stock model in float32, with the first of the implementations.
 
     Returns:
-        The variants, none of them twice.
+        The variants, without duplicates.
 
     Examples:
         >>> variants = make_variants([{"r": 8}], dtypes=["float32"], attn_implementations=["sdpa"],
@@ -95,7 +95,7 @@ def make_variants(
 
 
 def supports(head_class: Any, config: Any, implementation: str) -> str | None:
-    """Whether a model class runs on an attention implementation here; its weights are not made for that.
+    """Checks whether a model class supports an attention implementation here, without creating weights.
 
     Args:
         head_class: A classifier of transformers or of this package.
@@ -103,7 +103,7 @@ def supports(head_class: Any, config: Any, implementation: str) -> str | None:
         implementation: Attention implementation, as in transformers.
 
     Returns:
-        None if it does, else why not.
+        None if supported, otherwise the reason.
 
     Examples:
         >>> import transformers
@@ -113,7 +113,7 @@ def supports(head_class: Any, config: Any, implementation: str) -> str | None:
     set_attn_implementation(config, implementation)
     model = head_class.__new__(head_class)
     try:
-        # What transformers checks of the config happens here; modules are made by the subclasses.
+        # Runs transformers' checks of the config; subclasses create the modules.
         PreTrainedModel.__init__(model, config)
     except (ValueError, ImportError) as error:
         return str(error).partition("\n")[0]
@@ -121,17 +121,17 @@ def supports(head_class: Any, config: Any, implementation: str) -> str | None:
 
 
 def share_weights(model: nn.Module) -> Any:
-    """A copy of a model with a config of its own and the very same parameters and buffers."""
+    """Returns a copy of a model with its own config but the same parameters and buffers."""
     tensors: Iterable[torch.Tensor] = (*model.parameters(), *model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 class ModelPool:
-    """The models of all variants. Those of one dtype share their weights, and settings are changed between runs.
+    """Pool of the models of all variants; models with the same dtype share weights.
 
     Args:
         stock: A stock classifier of transformers.
-        device: Where the models run.
+        device: Device of the models.
 
     Examples:
         >>> import transformers
@@ -152,7 +152,7 @@ class ModelPool:
         self._compiled: dict[tuple[str, str, bool], Callable[..., Any]] = {}
 
     def model(self, variant: Variant) -> Any:
-        """The model of a variant, in eval mode, with its settings. The next call may change them."""
+        """Returns the model of a variant, in eval mode, with its settings; the next call may change them."""
         key = (variant.dtype, variant.attn_implementation, variant.is_stock)
         if key not in self._models:
             model = share_weights(self._weights(variant.dtype))
@@ -164,12 +164,12 @@ class ModelPool:
             self._models[key] = model
         model = self._models[key]
         if variant.settings is not None:
-            # All of them: those of the variant before must not stay.
+            # All settings: none of the previous variant's may remain.
             model.set_token_merging(**{**self._defaults[key], **variant.settings})
         return model
 
     def runner(self, variant: Variant) -> Callable[..., Any]:
-        """What to call with clips: the model of a variant, compiled if it is to be."""
+        """Returns the callable of a variant: its model, compiled if requested."""
         model = self.model(variant)
         if not variant.compiled:
             return model
@@ -179,7 +179,7 @@ class ModelPool:
         return self._compiled[key]
 
     def _weights(self, dtype: str) -> Any:
-        """The stock model whose weights all models of a dtype have."""
+        """Returns the stock model that shares its weights with all models of a dtype."""
         if dtype not in self._stock:
             self._stock[dtype] = copy.deepcopy(self._source).to(device=self._device, dtype=getattr(torch, dtype))
         return self._stock[dtype]

@@ -1,6 +1,6 @@
 """The `hf-video-tome` command.
 
-Bad input ends in one line on stderr, `error: ...`, and exit code 2. Anything that is not foreseen keeps its traceback.
+Bad input gives one line on stderr, `error: ...`, and exit code 2. Unexpected errors keep their traceback.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PROGRAM = "hf-video-tome"
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Token merging for video classification models: faster, without training.",
+    help="Token merging for video classification models: faster inference without training.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # panels leave a narrow column for the text and cut long option names,
+    rich_markup_mode=None,  # panels leave too little room for the text and truncate long option names,
 )
 for _name, _module in (
     ("classify", classify),
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line.
 
     Args:
-        arguments: Its words, without the name of the program; those of this process when None.
+        arguments: Arguments without the program name; None uses those of this process.
 
     Returns:
         The exit code: 0, or 2 for bad input.
@@ -88,8 +88,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except typer.Abort:
         return 130
     except Exception as error:
-        # Unknown options and the like. Their class comes from click or from Typer's own copy of it, depending on the
-        # version of Typer, so they are known by what they have.
+        # Usage errors, such as unknown options. Their class is click's or that of Typer's own copy, depending on the
+        # version of Typer, so they are recognised by their attributes.
         if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
             raise
         context = getattr(error, "ctx", None)
@@ -100,18 +100,18 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def main() -> None:
-    """Entry point of `hf-video-tome` and `python -m hf_video_tome`."""
-    print_safely()  # for good: what ends the process prints, too
+    """Runs `hf-video-tome` and `python -m hf_video_tome`."""
+    print_safely()  # permanently: shutdown code prints too
     try:
         code = run()
         if sys.stdout is not None:
             sys.stdout.flush()
     except OutputError as error:
-        code = 1  # as Click says of who has read enough, `| head`
+        code = 1  # like Click for a closed pipe, such as `| head`
         if error.errno != errno.EPIPE:
             with suppress(OutputError):
                 print_error(f"cannot write to stdout: {one_line(error)}")
             code = 2
-        # Python flushes stdout once more when it ends, in vain.
+        # Python's final flush of stdout would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""A command that explains itself without torch, and makes ready for its work when it begins."""
+"""Command class that prints its help without importing torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .single_values import SingleValuesCommand
 
 
 class Command(SingleValuesCommand):
-    """A command of `hf-video-tome`: see `add_command`."""
+    """Command of `hf-video-tome`: see `add_command`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the words of a command line, once the modules that they name are imported."""
+        """Parses the arguments, after importing the modules named by `--import`."""
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
         import_all(values.get("imports"))
         for parameter in self.params:
@@ -27,10 +27,10 @@ class Command(SingleValuesCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command, once its words are parsed."""
+        """Runs the command."""
         from ..registration import register
 
-        register()  # in a process of our own importing the package has not, and modules may have added encoders
+        register()  # importing the package does not register in our own process, and modules may have added encoders
         return super().invoke(ctx)
 
 
@@ -40,13 +40,13 @@ def add_command(app: typer.Typer, name: str, module: Any) -> None:
     Args:
         app: The app.
         name: Name of the command.
-        module: Its module, with `command`, `HELP` and `SHORT_HELP`.
+        module: Module of the command, with `command`, `HELP` and `SHORT_HELP`.
     """
     app.command(name, cls=Command, help=module.HELP, short_help=module.SHORT_HELP)(_with_imports(module.command))
 
 
 def _with_imports(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the option `--import`, which `Command` heeds before the command runs."""
+    """Adds the option `--import` to a command; `Command` handles it before the command runs."""
     hints = get_type_hints(command, include_extras=True)
     parameters = inspect.signature(command).parameters.values()
     imports = inspect.Parameter("imports", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ImportOption)

@@ -1,6 +1,6 @@
-"""What the commands share: options, the loading of checkpoints, and errors.
+"""Shared code of the commands: options, loading of checkpoints, and errors.
 
-torch and transformers are imported inside the functions that need them.
+torch and transformers are only imported inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class InputError(Exception):
-    """Bad input: its message is for the person who typed it, and becomes the only line that is printed."""
+    """Raised for bad input; only its message is printed, on one line."""
 
 
 # --- options
@@ -49,26 +49,26 @@ ModelOption = Annotated[
         "-m",
         metavar="ID_OR_FOLDER",
         help="Checkpoint: a folder, a model id on the Hub such as MCG-NJU/videomae-base-finetuned-kinetics, or the "
-        "name of a checkpoint that comes with the package.",
-        show_default=f"{DEFAULT_CHECKPOINT}, which comes with the package",
+        "name of a bundled checkpoint.",
+        show_default=f"{DEFAULT_CHECKPOINT}, bundled",
     ),
 ]
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package."
+        metavar="MODEL", help="Checkpoint: a folder, a model id on the Hub, or the name of a bundled checkpoint."
     ),
 ]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Precision that the model runs in.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Data type of the model.")]
 DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, mps.")
+    str, typer.Option("--device", metavar="DEVICE", help="Device of the model: cpu, cuda, cuda:1, mps.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of tables.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """Which frames of a video make the one clip that is taken of it."""
+    """Options for sampling a single clip from a video."""
 
     strategy: Annotated[
         Strategy,
@@ -82,7 +82,7 @@ class FrameOptions:
         typer.Option(
             metavar="N",
             min=1,
-            help="Distance between two frames of the clip, in frames of the video; for center and start.",
+            help="Distance between two sampled frames, in frames of the video; for center and start.",
             show_default="1",
         ),
     ] = None
@@ -100,7 +100,7 @@ class FrameOptions:
         return {"strategy": self.strategy, "sampling_rate": rate}
 
     def read(self, classifier: Classifier, file: str) -> torch.Tensor:
-        """Decodes as many frames of a video file, or of a folder of frames, as the model takes.
+        """Decodes one clip of a video file or folder of frames, with as many frames as the model takes.
 
         Args:
             classifier: The model.
@@ -134,14 +134,14 @@ def input_errors(
     rewrite: Callable[[str], str] = str,
     options: Sequence[str] | Mapping[str, str] | None = (),
 ) -> Iterator[None]:
-    """Turns exceptions that bad input is known to cause into an `InputError`; wrap as little code as possible in it.
+    """Converts exceptions known to be caused by bad input to `InputError`; wrap as little code as possible in it.
 
     Args:
-        *kinds: What to turn; all else passes. A `SettingError` names options in place of settings.
-        at: What the message is about, said before it.
-        rewrite: Applied to the message.
-        options: Arguments of the function that is called which are options of the command; a mapping says what else
-            to call them. None: what is wrong was not typed, and keeps its name.
+        *kinds: Exception types to convert; others pass. A `SettingError` then names options instead of settings.
+        at: Subject of the message, printed before it.
+        rewrite: Function applied to the message.
+        options: Arguments of the called function that are options of the command; a mapping gives other names for
+            them. None keeps all names, for values that were not typed.
     """
     try:
         yield
@@ -156,21 +156,25 @@ def input_errors(
 
 
 def _with_options(message: str, options: Sequence[str] | Mapping[str, str]) -> str:
-    """Calls arguments by their options: the one that the message begins with, and those that are no plain words."""
+    """Replaces arguments in a message with their options: the first word, and words with underscores."""
     names = options if isinstance(options, Mapping) else {name: option_name(name) for name in options}
     words = message.split(" ")
-    return " ".join(names.get(word, word) if index == 0 or "_" in word else word for index, word in enumerate(words))
+    for index, word in enumerate(words):
+        name = word.rstrip(",:")
+        if name in names and (index == 0 or "_" in name):
+            words[index] = names[name] + word.removeprefix(name)
+    return " ".join(words)
 
 
 def require_packages(packages: Mapping[str, str], extra: str) -> None:
-    """Refuses to go on without the packages of an extra.
+    """Checks that the packages of an extra are installed.
 
     Args:
-        packages: From the name of each package to the module that it brings.
+        packages: Mapping from each package to its module.
         extra: Extra of this package that installs them.
 
     Raises:
-        InputError: Naming what is missing and how to install it.
+        InputError: If a package is missing; the message says how to install it.
     """
     missing = [package for package, module in packages.items() if find_spec(module) is None]
     if missing:
@@ -179,17 +183,17 @@ def require_packages(packages: Mapping[str, str], extra: str) -> None:
 
 # --- values of options
 def parse_named_values(texts: Sequence[str], option: str) -> dict[str, str]:
-    """Reads the values of an option that takes NAME=VALUE and can be given more than once.
+    """Parses the values of a repeatable NAME=VALUE option.
 
     Args:
         texts: The values.
-        option: What the errors call it.
+        option: Name of the option in errors.
 
     Returns:
-        The parts after the equals signs, by the names before them.
+        Mapping from names to values.
 
     Raises:
-        InputError: If one has another form, or a name comes twice.
+        InputError: If a value is malformed, or a name occurs twice.
     """
     values: dict[str, str] = {}
     for text in texts:
@@ -203,32 +207,32 @@ def parse_named_values(texts: Sequence[str], option: str) -> dict[str, str]:
 
 
 def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
-    """A copy of a config with other token merging settings.
+    """Returns a copy of a config with other token merging settings.
 
     Args:
         config: A config with token merging fields.
-        settings: Settings that were given as options.
+        settings: Settings given as options.
 
     Returns:
         The copy.
 
     Raises:
-        InputError: If the architecture does not have them.
+        InputError: If the architecture does not support them.
     """
     with input_errors(SettingError, loading.SettingsError):
         return loading.with_settings(config, settings)
 
 
 def option_name(name: str) -> str:
-    """The option of an argument or setting: "token_merging_head_aggregation" becomes "--head-aggregation"."""
+    """Returns the option of an argument or setting: "token_merging_head_aggregation" becomes "--head-aggregation"."""
     return "--" + name.removeprefix(PREFIX).replace("_", "-")
 
 
 def check_device(name: str) -> torch.device:
-    """Checks a value of `--device` by using it.
+    """Checks a value of `--device` by using the device.
 
     Args:
-        name: Such as "cpu" or "cuda:1".
+        name: Device name, such as "cpu" or "cuda:1".
 
     Returns:
         The device.
@@ -250,48 +254,48 @@ def check_device(name: str) -> torch.device:
 
 
 def check_writable(folder: Path, option: str = "--output") -> None:
-    """Refuses a folder that could not be written to; it is not made, so that an error leaves nothing behind.
+    """Checks that a folder is writable, without creating it.
 
     Args:
-        folder: The folder, which need not exist.
-        option: What the error calls it.
+        folder: The folder; it need not exist.
+        option: Name of the option in the error.
 
     Raises:
         InputError: If files cannot be written there.
     """
-    place = folder.absolute()
-    while not os.path.lexists(place):
-        place = place.parent
+    existing = folder.absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise InputError(f"{option} {folder}: {error.strerror}: {place}") from error
+        raise InputError(f"{option} {folder}: {error.strerror}: {existing}") from error
 
 
 def make_folder(folder: Path, option: str = "--output") -> None:
-    """Makes a folder with those above it; it may be there already.
+    """Creates a folder and its parents, if needed.
 
     Args:
         folder: The folder.
-        option: What the error calls it.
+        option: Name of the option in the error.
 
     Raises:
-        InputError: If it cannot be made.
+        InputError: If it cannot be created.
     """
     with input_errors(OSError, at=f"{option} {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def check_output_file(file: Path, option: str = "--output") -> None:
-    """Refuses a file whose folder is not there.
+    """Checks that the folder of an output file exists.
 
     Args:
-        file: The file that is to be written.
-        option: What the error calls it.
+        file: The output file.
+        option: Name of the option in the error.
 
     Raises:
-        InputError: Naming the folder.
+        InputError: If the folder does not exist.
     """
     if not file.parent.is_dir():
         raise InputError(f"{option} {file}: no such folder: {file.parent}")
@@ -299,7 +303,7 @@ def check_output_file(file: Path, option: str = "--output") -> None:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Lets torch use that many CPU threads for a while."""
+    """Sets the number of torch's CPU threads inside the block."""
     import torch
 
     before = torch.get_num_threads()
@@ -311,7 +315,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def print_busy(share: float | None) -> None:
-    """Says that the machine was busy, if it was, given the share of the processor time that was had."""
+    """Prints a warning if the machine was busy, judging by the share of processor time."""
     from ..benchmark.timing import busy_warning
 
     warning = busy_warning(share)
@@ -321,17 +325,17 @@ def print_busy(share: float | None) -> None:
 
 # --- checkpoints
 def find_checkpoint(name: str | None, argument: str = "MODEL") -> str:
-    """`hf_video_tome.checkpoints.find_checkpoint`, whose errors name the argument of the command.
+    """Calls `hf_video_tome.checkpoints.find_checkpoint`; errors name the command's argument.
 
     Args:
-        name: The name; None for the default checkpoint.
-        argument: What the command calls it.
+        name: Name of the checkpoint; None for the default one.
+        argument: The command's name for it.
 
     Returns:
-        A folder, or an id of the Hub.
+        A folder, or a model id on the Hub.
 
     Raises:
-        InputError: If it can only be meant as a folder and is not there or holds no checkpoint.
+        InputError: If the name must be a folder, but it does not exist or has no checkpoint.
     """
     with input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"):
         return loading.find_checkpoint(name)
@@ -344,26 +348,26 @@ def load_classifier(
     device: str = "cpu",
     argument: str = "MODEL",
 ) -> Classifier:
-    """`hf_video_tome.checkpoints.load_classifier`, with notes, and errors that name arguments of the command.
+    """Calls `hf_video_tome.checkpoints.load_classifier`; prints notes, and errors name the command's arguments.
 
     Args:
-        name: The name of the checkpoint; None for the default one.
+        name: Name of the checkpoint; None for the default one.
         settings: Merging settings, from `parse_settings`.
         dtype: Name of a torch dtype.
         device: Value of `--device`.
-        argument: What the command calls the checkpoint.
+        argument: The command's name for the checkpoint.
 
     Returns:
         The classifier, in eval mode.
 
     Raises:
-        InputError: If the checkpoint cannot be loaded, is of another kind, or does not go with the settings.
+        InputError: If the checkpoint cannot be loaded, is not a video classifier, or conflicts with the settings.
     """
     import torch
 
     location, target = find_checkpoint(name, argument), check_device(device)
     if not Path(location).is_dir():
-        print_note(f"{name} is no folder here: looking for it on the Hub")
+        print_note(f"{name} is not a local folder: looking for it on the Hub")
     with (
         input_errors(SettingError, loading.SettingsError),
         input_errors(torch.OutOfMemoryError, at=f"--device {device}"),
@@ -373,20 +377,20 @@ def load_classifier(
     if classifier.transform_source != loading.SAVED_TRANSFORM:
         model_type = classifier.model.config.model_type
         print_note(
-            f"{classifier.name} has no preprocessor_config.json: frames are resized and normalised as is usual for "
-            f"{model_type}; save the processor beside the checkpoint if it was trained otherwise"
+            f"{classifier.name} has no preprocessor_config.json: frames are resized and normalised with the usual "
+            f"settings of {model_type}; save the processor beside the checkpoint if it was trained with others"
         )
     return classifier
 
 
 def merging_summary(model: PreTrainedModel) -> dict[str, Any]:
-    """What was decided about the merging, with the architecture's choices filled in; JSON-safe."""
+    """Returns the token merging settings with the architecture's defaults filled in, JSON-safe."""
     config: Any = model.config
     return config.token_merging_settings(resolved=True)
 
 
 def describe_merging(summary: Mapping[str, Any]) -> str:
-    """The same in words."""
+    """Describes the result of `merging_summary`."""
     if are_off(summary):
         return describe_settings(summary)
     attention = "with" if summary["proportional_attention"] else "without"
@@ -395,19 +399,19 @@ def describe_merging(summary: Mapping[str, Any]) -> str:
 
 
 def describe_counts(counts: list[int], num_tokens: int) -> str:
-    """Tokens from layer to layer in words, of the `num_tokens` that a clip has."""
+    """Describes the token counts of all layers, for clips of `num_tokens` tokens."""
     if num_tokens == counts[-1]:
         return f"{counts[0]} in all {len(counts) - 1} layers"
     start = "" if num_tokens == counts[0] else f"{num_tokens}, of which "
     return f"{start}{' → '.join(map(str, counts))}  ({1 - counts[-1] / num_tokens:.0%} removed)"
 
 
-# --- what other commands left behind
+# --- results of other commands
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The results of a finished evaluation, named by `--evaluation`.
+    """Reads the results of the finished evaluation given by `--evaluation`.
 
     Raises:
-        InputError: If there are none, or they have no accuracy.
+        InputError: If there are no results, or they have no accuracy.
     """
     from ..hub import read_evaluation as read
 
@@ -416,10 +420,10 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def read_benchmark(path: Path) -> BenchmarkResults:
-    """The results of a benchmark, named by `--benchmark`: a file, or the folder with it.
+    """Reads the results of the benchmark given by `--benchmark`, a file or its folder.
 
     Raises:
-        InputError: If there are none.
+        InputError: If there are no results.
     """
     from ..benchmark import BenchmarkResults
 

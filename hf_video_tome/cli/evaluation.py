@@ -1,4 +1,4 @@
-"""What commands share that evaluate a checkpoint on a data set: options, the request, and running it."""
+"""Shared code of commands that evaluate a checkpoint on a dataset: options, requests and execution."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 10
 _OWN_OPTIONS = {
-    "name": "the data set has an option of its own, --dataset",
-    "split": "the split has an option of its own, --split",
-    "data_dir": "the folder has an option of its own, --data-dir",
-    "annotations": "the annotation file has an option of its own, --annotations",
+    "name": "use the option --dataset",
+    "split": "use the option --split",
+    "data_dir": "use the option --data-dir",
+    "annotations": "use the option --annotations",
     "streaming": "rows are always streamed here",
 }
 _SAMPLING_OPTIONS = ("num_frames", "sampling_rate", "strategy", "num_clips", "num_crops")
@@ -60,14 +60,17 @@ BatchSizeOption = Annotated[
 DeviceChoice = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="DEVICE", help="Where the model runs: cpu, cuda, cuda:1, mps.", show_default="a GPU if any"
+        "--device",
+        metavar="DEVICE",
+        help="Device of the model: cpu, cuda, cuda:1, mps.",
+        show_default="a GPU if available",
     ),
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with what is in the output folder.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what is in the output folder.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the evaluation in the output folder.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the evaluation in the output folder.")]
 LimitOption = Annotated[
     int | None,
-    typer.Option("--limit", metavar="N", min=1, help="Only so many videos, spread evenly over the data set."),
+    typer.Option("--limit", metavar="N", min=1, help="Use only N videos, evenly spaced over the dataset."),
 ]
 
 
@@ -75,8 +78,8 @@ LabelsOption = Annotated[
     Literal["auto", "name", "number"] | None,
     typer.Option(
         "--labels",
-        help="Match the data set's classes with the model's by name, or take their numbers; auto: by name where both "
-        "have names, by number where the data set has numbers.",
+        help="Match the dataset's classes with the model's by name or by number; auto: by name if both have names, by "
+        "number if the dataset has numbers.",
         show_default="auto",
     ),
 ]
@@ -84,7 +87,7 @@ LabelsOption = Annotated[
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the videos of a data set are, and which; the commands differ in whether the data set must be given."""
+    """Options for the videos of a dataset; whether `--dataset` is required depends on the command."""
 
     # As they were typed: a `Path` would take a slash out of a URL.
     data_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the data set lies.")] = None
@@ -98,16 +101,16 @@ class DataOptions:
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Option of the data set's loader, such as config_name=noise; can be given more than once.",
+            help="Option of the dataset's loader, such as config_name=noise; can be given more than once.",
         ),
     ] = None
     labels: LabelsOption = None
 
     def loader_options(self) -> dict[str, Any]:
-        """The options of the data set's loader.
+        """Returns the options of the data set's loader.
 
         Raises:
-            InputError: If an option of the loader is none.
+            InputError: If a loader option is invalid.
         """
         options = parse_data_options(self.data_option or [])
         return options if self.annotations is None else {**options, "annotations": self.annotations}
@@ -115,7 +118,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """Which frames make a clip, where the protocol is not to decide it."""
+    """Options that override the protocol's sampling of frames."""
 
     strategy: Annotated[
         Literal["uniform", "center", "start", "random"] | None,
@@ -131,7 +134,7 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class PassOptions:
-    """How the videos go through the model; the fields are those of a `Request`."""
+    """Options for running the model, with the fields of an `EvaluationRequest`."""
 
     limit: LimitOption = None
     batch_size: BatchSizeOption = 8
@@ -143,10 +146,10 @@ class PassOptions:
     device: DeviceChoice = None
 
 
-# --- what is asked for
+# --- evaluation
 @dataclass(frozen=True)
-class Request:
-    """One checkpoint on one data set: the values of the options."""
+class EvaluationRequest:
+    """Request to evaluate one checkpoint on one dataset: the values of the options."""
 
     model: str
     dataset: str
@@ -171,14 +174,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """An evaluation that ran to its end.
+class FinishedEvaluation:
+    """FinishedEvaluation evaluation.
 
     Attributes:
-        results: What it found.
-        folder: Where its files are.
-        timing: Content of its `timing.json`; empty in all processes but the main one.
-        processes: Those that worked on it.
+        results: Results of the evaluation.
+        folder: Output folder.
+        timing: Content of its `timing.json`; empty except in the main process.
+        processes: Processes of the evaluation.
     """
 
     results: EvaluationResults
@@ -188,10 +191,10 @@ class Finished:
 
 
 def finish(processes: Processes, failed: bool) -> None:
-    """Ends the command in all processes together: one that exits before the others have printed would stop them.
+    """Ends the command in all processes together, since a process that exits early stops the others.
 
     Raises:
-        Exit: With code 2 in the main process, if videos could not be read.
+        Exit: With code 2 in the main process, if videos are unreadable.
     """
     processes.wait()
     if failed and processes.is_main:
@@ -199,15 +202,15 @@ def finish(processes: Processes, failed: bool) -> None:
 
 
 def output_folder(model: str, dataset: str, split: str) -> Path:
-    """Where the files of an evaluation go if nothing else is said; a folder of its own for each model."""
+    """Returns the default output folder of an evaluation, separate for each model."""
     return Path("evaluations") / "-".join((re.sub(r"[^\w.]+", "-", model).strip("-."), dataset, split))
 
 
-def find_dataset(request: Request) -> tuple[str, str]:
-    """The canonical name of the data set and the split that were asked for, before anything is loaded.
+def find_dataset(request: EvaluationRequest) -> tuple[str, str]:
+    """Returns the canonical name of the requested dataset and split, before anything is loaded.
 
     Raises:
-        InputError: If there is no such data set, or not where it is said to lie.
+        InputError: If the dataset is unknown, or its folder is missing.
     """
     from ..data.loading import DATASETS, canonical_name
 
@@ -215,27 +218,27 @@ def find_dataset(request: Request) -> tuple[str, str]:
         name = canonical_name(request.dataset)
     entry, folder = DATASETS[name], request.data.data_dir
     if entry.on_disk and folder is None:
-        raise InputError(f"--data-dir must be given with --dataset {name}: the folder of the data set")
+        raise InputError(f"--data-dir must be given with --dataset {name}: the folder of the dataset")
     if not entry.on_disk and folder is not None:
-        raise InputError(f"--data-dir {folder} has no effect with --dataset {name}, which is made on demand")
+        raise InputError(f"--data-dir {folder} has no effect with --dataset {name}, which is generated on demand")
     if folder is not None and not Path(folder).expanduser().is_dir():
         raise InputError(f"--data-dir {folder}: no such folder")
     request.data.loader_options()  # checked before anything is loaded
     return name, request.data.split or entry.evaluation_split
 
 
-def run_evaluation(request: Request, quiet: bool = False) -> Finished:
-    """Evaluates a checkpoint on a data set, in as many processes as there are.
+def run_evaluation(request: EvaluationRequest, quiet: bool = False) -> FinishedEvaluation:
+    """Evaluates a checkpoint on a dataset, in all available processes.
 
     Args:
-        request: What to do.
-        quiet: Whether to keep from printing what was decided.
+        request: The evaluation request.
+        quiet: Whether to omit printing the decisions.
 
     Returns:
-        What came of it.
+        The finished evaluation.
 
     Raises:
-        InputError: If something of the request is not possible.
+        InputError: If the request is invalid.
     """
     from ..evaluation import evaluate
     from ..evaluation.journal import JournalRemovedError
@@ -253,7 +256,7 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     processes = Processes(cpu=request.device == "cpu")
     if processes.count > 1 and request.device not in (None, processes.device.type):
         raise InputError(
-            f"--device must be {processes.device.type!r} or not be given with {processes.count} processes, got "
+            f"--device must be {processes.device.type!r} or omitted with {processes.count} processes, got "
             f"{request.device!r}"
         )
     processes.from_main(lambda: check_writable(folder))
@@ -298,44 +301,46 @@ def run_evaluation(request: Request, quiet: bool = False) -> Finished:
     except JournalRemovedError as error:
         raise InputError(f"--output {folder}: {error.strerror}") from error
     except OSError as error:
-        raise InputError(f"--output {folder}: {one_line(error)}; what is done is kept, --resume goes on") from error
+        raise InputError(
+            f"--output {folder}: {one_line(error)}; finished batches are kept, continue with --resume"
+        ) from error
     except KeyboardInterrupt:
-        print_note(f"interrupted: the same command with --resume goes on with what is in {folder}")
+        print_note(f"interrupted: repeat the command with --resume to continue the evaluation in {folder}")
         raise
-    return Finished(results, folder, timing, processes)
+    return FinishedEvaluation(results, folder, timing, processes)
 
 
 def parse_data_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Reads the values of `--data-option`: numbers where they look like it."""
+    """Parses the values of `--data-option`, with integers as numbers."""
     options: dict[str, Any] = {}
     for name, value in parse_named_values(texts, "--data-option").items():
         if name in _OWN_OPTIONS:
             raise InputError(f"--data-option {name}={value}: {_OWN_OPTIONS[name]}")
-        # Names may begin with a zero.
+        # Names may begin with a zero, so those are kept as text.
         options[name] = int(value) if re.fullmatch(r"-?(0|[1-9]\d*)", value) else value
     return options
 
 
-def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> ClipSampling:
-    """The preset of the protocol, changed by the options that were given.
+def choose_sampling(request: EvaluationRequest, dataset: str, classifier: Classifier) -> ClipSampling:
+    """Returns the sampling preset of the protocol, overridden by the given options.
 
     Args:
-        request: What was asked for.
-        dataset: Canonical name of the data set.
+        request: The evaluation request.
+        dataset: Canonical name of the dataset.
         classifier: The checkpoint.
 
     Returns:
-        Which frames to take.
+        The sampling.
 
     Raises:
-        InputError: If there is no preset, or the options do not go together.
+        InputError: If there is no preset, or the options conflict.
     """
     from ..data.sampling import ClipSampling, sampling_preset
 
     config = classifier.model.config
     given = {name: value for name, value in (request.sampling or {}).items() if value is not None}
     if given.get("strategy") == "uniform" or {"strategy", "sampling_rate"} <= given.keys():
-        # All that a preset would say of the frames has been said: nothing need be known of the architecture.
+        # The options replace everything that a preset depends on the architecture for.
         with input_errors(ValueError, TypeError, options=_SAMPLING_OPTIONS):
             return ClipSampling(**{"num_frames": config.num_frames, **given})
     hint = "; say it with --strategy uniform, or --strategy and --sampling-rate"
@@ -352,8 +357,8 @@ def choose_sampling(request: Request, dataset: str, classifier: Classifier) -> C
         return ClipSampling(**{**preset.to_dict(), **given})
 
 
-def load_examples(request: Request, name: str, split: str, classifier: Classifier) -> Examples:
-    """Reads the rows of the split; streaming, so that no other split is made and nothing old is taken from a cache."""
+def load_examples(request: EvaluationRequest, name: str, split: str, classifier: Classifier) -> Examples:
+    """Reads the rows of the split; streams them, so that no other split is generated and no cache is used."""
     from ..data.loading import load
     from ..evaluation import classifier_tasks, read_examples
 
@@ -382,7 +387,7 @@ def _print_decided(
     settings: Sequence[Mapping[str, Any]],
     resolved: Sequence[Mapping[str, Any]],
     folder: Path,
-    request: Request,
+    request: EvaluationRequest,
     processes: Processes,
 ) -> None:
     config: Any = classifier.model.config
@@ -413,7 +418,7 @@ def _print_decided(
 
 
 def _matching(matched_by: Mapping[str, str]) -> list[str]:
-    """In words, how the data set's classes were matched with the model's."""
+    """Describes how the dataset's classes were matched with the model's."""
     if len(set(matched_by.values())) == 1:
         return [f"matched by {next(iter(matched_by.values()))}"]
     return [f"{task} matched by {how}" for task, how in matched_by.items()]
@@ -423,7 +428,7 @@ def _matching(matched_by: Mapping[str, str]) -> list[str]:
 def _progress(
     settings: Sequence[Mapping[str, Any]], total: int, enabled: bool
 ) -> Iterator[Callable[[Progress], None] | None]:
-    """Shows how far it is, with the running accuracy: a bar on a terminal, elsewhere a line now and then."""
+    """Shows the progress with the running accuracy: as a bar on a terminal, otherwise as occasional lines."""
     if not enabled:
         yield None
         return
@@ -460,7 +465,7 @@ def _progress(
 
 
 def report_failures(results: EvaluationResults, folder: Path) -> None:
-    """Lists videos that could not be read on stderr."""
+    """Lists unreadable videos on stderr."""
     for video_id, reason in list(results.failures.items())[:SHOWN_FAILURES]:
         print_error(f"{video_id}: {one_line(reason)}")
     if len(results.failures) > SHOWN_FAILURES:

@@ -1,4 +1,4 @@
-"""The options that say how tokens are merged: one for each setting, made of what is known of it."""
+"""Token merging options of the commands, generated from the settings."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ def option_of(name: str, help: str | None = None, default: str | None = None) ->
 
 
 def parse_setting(name: str, text: str, option: str | None = None) -> Any:
-    """Reads the value of a setting, and checks it as far as it can be without knowing the model.
+    """Parses the value of a setting, and checks it as far as possible without the model.
 
     Args:
         name: Name of the setting.
-        text: What was typed: a number, a word, or numbers with commas between them.
-        option: What the error calls it; the option of the setting when None.
+        text: The typed value: a number, a word, or comma-separated numbers.
+        option: Name of the option in the error; None uses that of the setting.
 
     Returns:
-        The value in its JSON-safe form.
+        The JSON-safe value.
 
     Raises:
-        InputError: If the setting does not take it.
+        InputError: If the value is invalid.
 
     Examples:
         >>> parse_setting("r", "150"), parse_setting("r", "8,8,4"), parse_setting("schedule", "decreasing")
@@ -82,7 +82,7 @@ def parse_setting(name: str, text: str, option: str | None = None) -> Any:
 
 
 def _number_or_text(text: str) -> int | float | str:
-    # int() and float() also read 1_0, nan and digits of all scripts.
+    # int() and float() also accept 1_0, nan and digits of all scripts.
     if re.fullmatch(r"\s*[-+]?\d+\s*", text, re.ASCII) and len(text) < 1000:
         return int(text)
     if re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text, re.ASCII):
@@ -91,16 +91,16 @@ def _number_or_text(text: str) -> int | float | str:
 
 
 def parse_settings(**options: Any) -> dict[str, Any]:
-    """Reads the values of options that were given.
+    """Parses the values of the given options.
 
     Args:
-        **options: Values by the names of settings; None where an option was not given.
+        **options: Values by setting name; None for options that were not given.
 
     Returns:
-        Settings for `set_token_merging`, checked as far as they can be without knowing the model.
+        Settings for `set_token_merging`, checked as far as possible without the model.
 
     Raises:
-        InputError: If a setting does not take its value.
+        InputError: If a value is invalid.
     """
     return {
         name: parse_setting(name, value) if isinstance(value, str) else value
@@ -110,7 +110,7 @@ def parse_settings(**options: Any) -> dict[str, Any]:
 
 
 def with_options(*names: str) -> Callable[[type[Group]], type[Group]]:
-    """Gives a class a field for the option of each of these settings, in their order, and makes it a dataclass."""
+    """Returns a decorator that makes a class a dataclass with one option field per setting, in order."""
 
     def decorate(group: type[Group]) -> type[Group]:
         group.__annotations__ = {name: setting_option(name) for name in names}
@@ -122,16 +122,16 @@ def with_options(*names: str) -> Callable[[type[Group]], type[Group]]:
 
 
 class SettingOptions:
-    """Values of options of settings: what was typed, None where it was not."""
+    """Values of setting options as typed; None if not given."""
 
     def settings(self, **others: Any) -> dict[str, Any]:
-        """Returns the options that were given, as settings for `set_token_merging`.
+        """Returns the given options as settings for `set_token_merging`.
 
         Args:
-            **others: Values of options of settings that the command has beside the group, by name.
+            **others: Values of the command's other setting options, by name.
 
         Raises:
-            InputError: If a value is not possible for any model.
+            InputError: If a value is invalid for any model.
         """
         return parse_settings(**others, **asdict(self))  # type: ignore[call-overload]
 
@@ -142,12 +142,12 @@ _REMOVAL = ("r", "mode", "schedule")
 
 @with_options(*(name for name in _OPTIONS if name not in _REMOVAL))
 class MatchingOptions(SettingOptions):
-    """All but r, mode and schedule; for commands that compare several of these."""
+    """Options for all settings except r, mode and schedule, for commands that compare several of these."""
 
 
 @with_options(*_OPTIONS)
 class MergingOptions(SettingOptions):
-    """All settings; for commands that take one value of each."""
+    """Options for all settings, for commands that take one value of each."""
 
 
 ModeOption = setting_option("mode")

@@ -1,4 +1,4 @@
-"""Options that several commands have in common, as the fields of one dataclass."""
+"""Groups of options shared by several commands, as dataclasses."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Result = TypeVar("Result")
 
 
 def grouped_options(command: Callable[..., Result]) -> Callable[..., Result]:
-    """Gives a Typer command the options of the dataclasses among its parameters.
+    """Expands dataclass parameters of a Typer command into one option per field.
 
-    Typer makes one option of one parameter, so that an option of ten commands stands in ten signatures. With this
-    decorator a keyword-only parameter that is annotated with a dataclass stands for all of the dataclass's fields:
-    Typer sees these in its place, and the command gets an instance that holds their values.
+    Typer needs one parameter per option, so an option shared by ten commands would be repeated in ten signatures. With
+    this decorator, a keyword-only parameter annotated with a dataclass stands for all fields of the dataclass: Typer
+    sees the fields, and the command receives an instance with their values.
 
     Args:
-        command: The command. The fields of its groups are annotated as its own parameters would be, with
-            `Annotated[..., typer.Option(...)]`; a field without a default is an option that must be given.
+        command: The command. Fields of its groups are annotated like its own parameters, with
+            `Annotated[..., typer.Option(...)]`; a field without a default is a required option.
 
     Returns:
-        The command for Typer, which takes keyword arguments alone.
+        The command for Typer, which only takes keyword arguments.
 
     Raises:
         ValueError: If two parameters or fields have the same name, or a group is not keyword-only.
@@ -46,13 +46,13 @@ def grouped_options(command: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(command)
     def gather(**values: Any) -> Result:
-        # All fields are taken out before a group is put in, whose name may be that of a field of another.
+        # All fields are removed before groups are added, since a group may be named like another group's field.
         gathered = {
             name: group(**{field: values.pop(field) for field in fields[name]}) for name, group in groups.items()
         }
         return command(**values, **gathered)
 
-    # Typer reads both; a signature refuses parameters of the same name.
+    # Typer reads both; a signature rejects duplicate parameters.
     gather.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     gather.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return gather

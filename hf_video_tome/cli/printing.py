@@ -1,8 +1,8 @@
-"""Everything that a command prints: tables, lines, errors, progress bars, JSON.
+"""Output of the commands: tables, lines, errors, progress bars, JSON.
 
-Labels, names of files and messages of other libraries may hold anything: escape sequences that a terminal would obey,
-marks that turn the direction of text, characters that the encoding of the output lacks. While a command runs, stdout
-and stderr are `PrintableStream`s, which show such characters as Python spells them: no command can forget it.
+Labels, file names and messages of other libraries may contain escape sequences, bidirectional control characters, or
+characters missing from the output encoding. While a command runs, stdout and stderr are `PrintableStream`s, which
+print such characters as Python escapes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 UNLIMITED = 1_000_000
-"""Width in columns of what is no terminal: a pipe or a file."""
+"""Width, in columns, of a pipe or file."""
 NARROWEST_TEXT = 16
-"""Columns that a column of text is folded to at most."""
+"""Smallest width, in columns, to which a text column is folded."""
 NARROWEST_BAR = 60
-"""Columns of a terminal that a progress bar needs; below that, lines are printed."""
+"""Terminal width, in columns, needed for a progress bar; narrower terminals get lines."""
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # inside words of Hindi or Persian, and inside emoji
 _SPELLINGS = {
@@ -39,21 +39,21 @@ _SPELLINGS = {
     "—": "-",
     "…": "...",
     "×": "x",
-}  # for encodings that lack our own symbols
+}  # for encodings without our own symbols
 _CURSOR_MOVES = re.compile(r"\r|(?:\n|\x1b\[A)+$")
 
 
 # --- characters
 def printable(text: str, encoding: str | None = None, keep: str = "") -> str:
-    r"""Spells out characters that a terminal would obey instead of showing them, and those that an encoding lacks.
+    r"""Escapes control characters and characters missing from an encoding.
 
     Args:
         text: Any text.
-        encoding: Of the output; UTF-8 when None.
-        keep: Control characters that stay, such as line breaks.
+        encoding: Output encoding; None means UTF-8.
+        keep: Control characters to keep, such as line breaks.
 
     Returns:
-        The text with such characters as Python writes them in a string.
+        The text with such characters as Python string escapes.
 
     Examples:
         >>> print(printable("\x1b[31mred\u202e.mp4"))
@@ -80,7 +80,7 @@ def _printable_character(character: str, encoding: str) -> str:
 
 
 def one_line(message: object) -> str:
-    """A message without line breaks."""
+    """Returns a message without line breaks."""
     if isinstance(message, OSError) and message.strerror:
         message = f"{message.strerror}: {message.filename}" if message.filename else message.strerror
     return re.sub(r"(?:[ \t]|\r?\n)+", " ", str(message)).strip(" ")
@@ -88,14 +88,14 @@ def one_line(message: object) -> str:
 
 # --- streams
 class OutputError(OSError):
-    """Nothing more can be written to stdout or stderr: nobody reads it, or its disk is full."""
+    """Raised when stdout or stderr is not writable: its reader is gone, or its disk is full."""
 
 
 class OutputStream(io.TextIOBase):
-    """A stream whose errors can be told from those of files: they are `OutputError`s.
+    """Stream that raises `OutputError`, to distinguish its errors from those of files.
 
     Args:
-        stream: Where it goes.
+        stream: Underlying stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -103,7 +103,7 @@ class OutputStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Encoding of the stream."""
+        """The encoding of the stream."""
         return self.stream.encoding or "utf-8"
 
     def write(self, text: str) -> int:
@@ -118,22 +118,22 @@ class OutputStream(io.TextIOBase):
             self.stream.flush()
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Returns whether the stream is a terminal."""
         return self.stream.isatty()
 
     def fileno(self) -> int:
-        """File descriptor of the stream."""
+        """Returns the file descriptor of the stream."""
         return self.stream.fileno()
 
     def writable(self) -> bool:
-        """Says that it can be written to."""
+        """Returns True: the stream is writable."""
         return True
 
 
 class PrintableStream(OutputStream):
-    """A stream that prints only what is `printable`, and line breaks and tabs.
+    """Stream that prints only `printable` text, line breaks and tabs.
 
-    Progress bars of other libraries may move the cursor before what they print.
+    Progress bars of other libraries may move the cursor before their text.
     """
 
     def write(self, text: str) -> int:
@@ -153,13 +153,13 @@ def _output_errors() -> Iterator[None]:
 
 
 def print_safely() -> None:
-    """Makes stdout and stderr `PrintableStream`s, if they are not."""
+    """Replaces stdout and stderr with `PrintableStream`s."""
     sys.stdout, sys.stderr = _safe(sys.stdout), _safe(sys.stderr)
 
 
 @contextmanager
 def safe_printing() -> Iterator[None]:
-    """Makes stdout and stderr `PrintableStream`s for a while."""
+    """Replaces stdout and stderr with `PrintableStream`s inside the block."""
     before = sys.stdout, sys.stderr
     print_safely()
     try:
@@ -173,13 +173,13 @@ def _safe(stream: Any) -> Any:
 
 
 def _raw(stream: Any) -> Any:
-    """The stream below, for who makes its characters printable before it lays them out and colours them."""
+    """Returns the underlying stream, for code that escapes characters before layout and colouring."""
     stream = getattr(stream, "rich_proxied_file", stream)
     return OutputStream(stream.stream) if isinstance(stream, PrintableStream) else stream
 
 
 class PrintableConsole(Console):
-    """A rich console that prints only what is `printable`; it never reads markup into names of files and labels."""
+    """Rich console that prints only `printable` text and does not interpret markup in file names and labels."""
 
     def __init__(self, stderr: bool = False) -> None:
         file = _raw(sys.stderr if stderr else sys.stdout)
@@ -189,15 +189,15 @@ class PrintableConsole(Console):
 
     @property
     def is_screen(self) -> bool:
-        """Whether somebody looks at it: colours can be forced for what is no terminal."""
+        """Whether the output is a real terminal: colours can be forced for others."""
         return bool(self.file.isatty())
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Renders text, before it is laid out."""
+        """Renders text before layout."""
         return super().render_str(printable(text, self.encoding), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Renders anything; what did not come through `render_str` is made printable here."""
+        """Renders anything, escaping text that did not come through `render_str`."""
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(printable(text, self.encoding, keep="\n"), style)
@@ -205,7 +205,7 @@ class PrintableConsole(Console):
 
 # --- lines
 def print_line(text: object = "", stderr: bool = False) -> None:
-    """Prints one line as it is, however long."""
+    """Prints one line without wrapping."""
     file = sys.stderr if stderr else sys.stdout
     print(printable(str(text), getattr(file, "encoding", None)), file=file, flush=True)
 
@@ -222,17 +222,17 @@ def print_paragraph(text: str) -> None:
 
 
 def write_json(content: Mapping[str, Any]) -> None:
-    """Prints one JSON object on stdout, in ASCII, which every encoding has and no terminal obeys."""
+    """Prints one JSON object on stdout, in ASCII, which is safe for all encodings and terminals."""
     print_lines(json.dumps(content, indent=2, allow_nan=False))
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that prints: the first of those that torchrun or accelerate launch started."""
+    """Returns whether this process prints: the first of those started by torchrun or accelerate launch."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def came_from_main(error: BaseException | None) -> bool:
-    """Whether an exception, or what caused it, was raised in the main process for all of them."""
+    """Returns whether an exception, or its cause, was raised by the main process in all processes."""
     from ..evaluation.processes import FROM_MAIN
 
     while error is not None:
@@ -243,7 +243,7 @@ def came_from_main(error: BaseException | None) -> bool:
 
 
 def print_error(message: object) -> None:
-    """Prints one line, `error: ...`, on stderr; what concerns all processes only once, in the main one."""
+    """Prints one line, `error: ...`, on stderr; errors of all processes are printed once, by the main one."""
     if not is_main_process() and isinstance(message, BaseException) and not came_from_main(message):
         print_line(f"error: process {os.environ['RANK']}: {one_line(message)}", stderr=True)
     elif is_main_process():
@@ -251,14 +251,14 @@ def print_error(message: object) -> None:
 
 
 def print_note(message: object) -> None:
-    """Prints one line, `note: ...`, on stderr; once, however many processes there are."""
+    """Prints one line, `note: ...`, on stderr, in the main process only."""
     if is_main_process():
         print_line(f"note: {one_line(message)}", stderr=True)
 
 
 # --- tables
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
-    """Prints names and values, a line each; long values are folded on a terminal, and nowhere cut."""
+    """Prints names and values, one per line; long values are folded on a terminal, but never truncated."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -270,13 +270,13 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
 def print_table(
     names: Sequence[str], rows: Iterable[Sequence[str]], *, text: Collection[str], title: str = ""
 ) -> None:
-    """Prints a table. Texts are folded on a narrow terminal; numbers stay whole, if need be in lines that it wraps.
+    """Prints a table; text is folded on a narrow terminal, numbers are not.
 
     Args:
-        names: Of the columns.
-        rows: Their cells.
-        text: The columns that hold text; the others hold numbers, to the right.
-        title: A line above.
+        names: Names of the columns.
+        rows: Cells of each row.
+        text: Names of text columns; the others are numeric and right-aligned.
+        title: Title line above the table.
     """
     screen, cells = PrintableConsole(), [list(names), *map(list, rows)]
     widest = [
@@ -299,7 +299,7 @@ def print_table(
 
 
 def _print(screen: PrintableConsole, renderable: RenderableType) -> None:
-    """Prints without the spaces that rich fills lines with."""
+    """Prints without rich's trailing spaces."""
     with screen.capture() as captured:
         screen.print(renderable)
     print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")), end="", file=screen.file, flush=True)
@@ -308,10 +308,10 @@ def _print(screen: PrintableConsole, renderable: RenderableType) -> None:
 # --- progress
 @contextmanager
 def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator[Callable[[], None]]:
-    """Shows a progress bar on stderr; where stderr is no terminal, one line.
+    """Shows a progress bar on stderr, or one line if stderr is not a terminal.
 
     Args:
-        description: What is going on.
+        description: Description of the task.
         total: Number of steps.
         enabled: Whether to show anything.
 
@@ -329,15 +329,15 @@ def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator
 
 
 def fits_bar() -> bool:
-    """Whether stderr is a terminal with room for a progress bar."""
+    """Returns whether stderr is a terminal wide enough for a progress bar."""
     screen = PrintableConsole(stderr=True)
     return screen.is_terminal and screen.is_screen and screen.width >= NARROWEST_BAR
 
 
 def live_bar(*columns: Any, text_first: bool = True) -> Progress:
-    """A progress bar on stderr, with the description of its task before or after its columns; folded, not cut."""
+    """Returns a progress bar on stderr, with the task's description (folded, not truncated) before or after it."""
     text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
-    # stdout stays as it is: it may be read by a machine.
+    # stdout is not redirected: it may be machine-readable.
     return Progress(
         *((text, *columns) if text_first else (*columns, text)),
         console=PrintableConsole(stderr=True),

@@ -1,4 +1,4 @@
-"""Options that take one value are given once."""
+"""Command class that rejects repeated single-value options."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .common import InputError
 
 
 class SingleValuesCommand(TyperCommand):
-    """A command that refuses an option with one value when it is given twice; click would take the last."""
+    """Command that rejects a single-value option given twice; click would use the last value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the words of a command line.
+        """Parses the arguments.
 
         Raises:
-            InputError: Naming the option that was repeated.
+            InputError: If a single-value option is repeated.
         """
         _, _, order = self.make_parser(ctx).parse_args(list(args))
         for parameter in dict.fromkeys(order):
-            # A flag says the same however often, unless it can be unsaid, as by --no-memory.
+            # Repeating a flag is harmless, unless it can be negated, as by --no-memory.
             only_flag = getattr(parameter, "is_flag", False) and not parameter.secondary_opts
             repeatable = getattr(parameter, "multiple", False) or only_flag
             if order.count(parameter) > 1 and not repeatable:

@@ -1,4 +1,4 @@
-"""From video files to model input: decoding (PyAV), frame sampling, the torch-only clip transform, data sets.
+"""Video decoding (PyAV), frame sampling, torch-only clip transforms and datasets.
 
 The names below are imported on first use, so that `import hf_video_tome` pulls in neither PyAV nor `datasets`.
 

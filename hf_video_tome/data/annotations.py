@@ -1,7 +1,7 @@
-"""Annotation files, as the data set builders read them: tables, JSON, text.
+"""Readers of annotation files: tables, JSON and text.
 
-Every reader checks what it reads and raises a `ValueError` that names the file, the line and what is allowed. Builders
-leave all access to files to this module, `label_names` and `video_files`: `datasets` replaces `open` and `Path` in the
+Every reader checks its input and raises a `ValueError` that names the file, the line and what is allowed. Builders
+access files only through this module, `label_names` and `video_files`: `datasets` replaces `open` and `Path` in the
 modules of its builders.
 """
 
@@ -21,10 +21,10 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "validation": ("val", "validation", "validate", "valid"),
     "test": ("test", "testing"),
 }
-"""The splits, and the names under which annotation files and folders hold them; the first one is the usual one."""
+"""The splits, with the names that annotation files and folders use for them, the most common first."""
 
 UNLABELLED = -1
-"""Label of a row without a class, as `datasets.ClassLabel` has it."""
+"""Label of a row without a class, as in `datasets.ClassLabel`."""
 
 _INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
 
@@ -34,21 +34,21 @@ class Row(NamedTuple):
 
     Attributes:
         where: File and line, for messages.
-        values: The cells by column, without surrounding white space; `""` for an empty one.
+        values: The cells by column, stripped of surrounding white space; `""` for an empty cell.
     """
 
     where: str
     values: dict[str, str]
 
     def text(self, column: str) -> str:
-        """Return a cell that must not be empty."""
+        """Returns a non-empty cell."""
         value = self.values.get(column, "")
         if not value:
             raise ValueError(f"{self.where}: {column} is empty")
         return value
 
     def integer(self, column: str, minimum: int = 0, maximum: int | None = None) -> int:
-        """Return a cell that must hold an integer within the bounds."""
+        """Returns a cell as an integer within the bounds."""
         value = self.values.get(column, "")
         number = as_integer(value)
         if number is None or number < minimum or (maximum is not None and number > maximum):
@@ -58,30 +58,30 @@ class Row(NamedTuple):
 
 
 def as_integer(value: object) -> int | None:
-    """Return an integer that may be written as text or as a float (`7`, `"7"`, `"7.0"`); None for anything else."""
+    """Returns an integer given as a number or as text (`7`, `"7"`, `"7.0"`); None for anything else."""
     text = "" if isinstance(value, bool) else str(value).strip()
     return int(text.split(".")[0]) if _INTEGER.fullmatch(text) else None
 
 
 def canonical_split(name: object) -> str | None:
-    """Return `train`, `validation` or `test` for one of their names in any case, None for any other name."""
+    """Returns the canonical split of a name in any case (`train`, `validation` or `test`), None if it is no split."""
     lowered = str(name).strip().lower()
     return next((split for split, names in SPLIT_NAMES.items() if lowered in names), None)
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path, with `~` expanded. Links stay: data folders are often made of them."""
+    """Returns the absolute path, with `~` expanded. Links are kept: data folders are often built from them."""
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def first_existing(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
-    """Return the first file that exists, all names of a folder before the next folder."""
+    """Returns the first existing file, trying all names in one folder before the next folder."""
     names = list(names)
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file, with or without a byte order mark."""
+    """Reads a UTF-8 file, with or without a byte order mark."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -91,19 +91,19 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path, required: Sequence[str] = (), unnamed: Sequence[str] = ()) -> list[Row]:
-    """Read a CSV file with a header line.
+    """Reads a CSV file with a header line.
 
     Args:
         path: The file.
-        required: Columns that it must have; others are read as well.
-        unnamed: What the first columns are called where the first line begins with an integer and so is no header. If
-            empty, there must be a header.
+        required: Columns that the file must have; others are read as well.
+        unnamed: Names of the first columns for a file without a header, whose first line begins with an integer. If
+            empty, a header is required.
 
     Returns:
-        Its rows; there is at least one. Blank lines are left out.
+        The rows, at least one. Blank lines are skipped.
 
     Raises:
-        ValueError: If a column or all rows are missing, or a row has another number of cells than the header.
+        ValueError: If a column or all rows are missing, or if a row and the header differ in their number of cells.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     rows: list[Row] = []
@@ -133,29 +133,31 @@ def read_table(path: Path, required: Sequence[str] = (), unnamed: Sequence[str] 
 
 
 def check_columns(path: Path, columns: Sequence[str], required: Sequence[str]) -> None:
-    """Raise a `ValueError` that names the columns which are missing."""
+    """Raises a `ValueError` that names the missing columns."""
     missing = [column for column in required if column not in columns]
     if missing:
-        names = ", ".join(f"`{column}`" for column in missing)
-        raise ValueError(f"{path}: missing column {names}; it has {', '.join(columns) or 'none'}")
+        raise ValueError(f"{path}: missing column {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, or raise a `ValueError` that names file and line."""
+    """Reads a JSON file; a `ValueError` names the file and the line."""
     text = read_text(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:  # a number or nesting without end
+    except (ValueError, RecursionError) as error:  # an endless number or nesting
         raise ValueError(f"{path}: not JSON that can be read ({error})") from None
 
 
 def check_unique(items: Iterable[tuple[str, str]]) -> None:
-    """Raise a `ValueError` for an id that is there twice.
+    """Checks that ids are unique.
 
     Args:
-        items: Ids, each with where it stands.
+        items: Ids, each with its location.
+
+    Raises:
+        ValueError: If an id occurs twice.
     """
     seen: dict[str, str] = {}
     for identifier, where in items:

@@ -1,4 +1,4 @@
-"""Random views of clips for training: another crop each time, mirrored or not."""
+"""Random augmentation of clips for training: crops and mirroring."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .transforms import ClipTransform
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Turns the uint8 frames of one clip into a model's float input, differently each time.
+    """Randomly augmented transform from the uint8 frames of one clip to a model's float input.
 
-    A random part of the frame, the same for all frames of the clip, is resized to the size that `transform` makes and
-    normalised as it says. Uses PyTorch's global generator, which a data loader seeds in each of its workers.
+    Crops a random region, the same for all frames of the clip, resizes it to the output size of `transform` and
+    normalises it likewise. Uses PyTorch's global generator, which a data loader seeds in each of its workers.
 
     Args:
-        transform: The transform of evaluation; its `output_size` must be known.
-        min_area: Smallest area of the part, as a share of the largest part of the output's shape that fits into the
-            frame, above 0 and at most 1.
-        max_stretch: Largest ratio by which the part's sides are changed relative to each other, at least 1.
-        flip: Probability that a clip is mirrored, left for right: 0 where that changes its class (left and right
-            turns, letters).
+        transform: The transform used for evaluation; its `output_size` must be known.
+        min_area: Smallest area of the region, relative to the largest region with the output's aspect ratio that fits
+            into the frame, above 0 and at most 1.
+        max_stretch: Largest change of the region's aspect ratio, at least 1.
+        flip: Probability of mirroring a clip horizontally: 0 if that changes its class (left and right turns,
+            letters).
 
     Raises:
         ValueError: If a field is not as described.
@@ -63,13 +63,13 @@ class ClipAugmentation:
 
         Raises:
             TypeError: If `frames` is not a uint8 tensor.
-            ValueError: If the shape is another one or the clip is empty.
+            ValueError: If the shape is wrong or the clip is empty.
         """
         size = self.transform.output_size
         assert size is not None  # checked above
         height, width = frames.shape[-2:]
         area, stretch, y, x, mirror = torch.rand(5).tolist()
-        # As large as the largest part of the output's shape that the frame holds, at most.
+        # At most the largest region with the output's aspect ratio that fits into the frame.
         scale = min(height / size[0], width / size[1]) * math.sqrt(self.min_area + (1 - self.min_area) * area)
         ratio = self.max_stretch ** (stretch - 0.5)
         rows = min(height, max(1, round(size[0] * scale * ratio)))

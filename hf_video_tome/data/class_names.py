@@ -1,4 +1,4 @@
-"""Names of classes that are spelled in different ways: which of them mean the same."""
+"""Matching of class names across spellings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-# Unicode counts them among punctuation, but they tell names apart, as in "C#" and "50%".
+# Punctuation for Unicode, but it distinguishes names, as in "C#" and "50%".
 _SYMBOLS = frozenset("#%&*@§¶†‡‰‱′″‴※٪\uff03\uff05\uff06\uff0a\uff20")
 _SEPARATORS = frozenset(("Pc", "Ps", "Pe", "Pi", "Pf", "Po"))
 
@@ -21,7 +21,7 @@ def exact_spelling(name: str) -> str:
 
 
 def without_case(name: str) -> str:
-    """Returns a name in one case, with spaces for underscores.
+    """Returns a name case-folded, with spaces for underscores.
 
     Args:
         name: The name.
@@ -31,9 +31,9 @@ def without_case(name: str) -> str:
 
 
 def without_punctuation(name: str) -> str:
-    """Returns the same without brackets, quotes, full stops and the like; vowel signs, emoji and "+" are none.
+    """Returns a name case-folded and without punctuation such as brackets, quotes and full stops.
 
-    A hyphen goes where it joins two words, but "volume-" is not "volume".
+    Vowel signs, emoji and "+" are kept. A hyphen is removed where it joins two words, but "volume-" is not "volume".
 
     Args:
         name: The name.
@@ -54,7 +54,7 @@ def without_punctuation(name: str) -> str:
 
 
 def _separates(character: str, before: str, after: str) -> bool:
-    """Says if a character is punctuation that is not heard."""
+    """Returns whether a character only separates words."""
     category = unicodedata.category(character)
     if category == "Pd":
         return (_in_word(before) and _in_word(after)) or (before == after == " ")
@@ -66,21 +66,21 @@ def _in_word(character: str) -> bool:
 
 
 SPELLINGS: tuple[Callable[[str], str], ...] = (exact_spelling, without_case, without_punctuation)
-"""Ways to spell a name, each less strict than the one before."""
+"""Normal forms of a name, from strict to loose."""
 
 
 def match_names(names: Sequence[str], others: Sequence[str]) -> list[int | None]:
-    """Finds, for each name, the one among others that means the same.
+    """Matches each name with the equivalent name in another list.
 
     Names are compared as they are, then without case, then without punctuation (`SPELLINGS`). A looser spelling counts
-    only where a single name of each side has it, so that no two of either side are ever taken for the same.
+    only if exactly one name on each side has it, so that two names of one side never match the same name.
 
     Args:
         names: The names.
-        others: What they are to be found among; empty ones are no names.
+        others: The names to match with; empty ones are ignored.
 
     Returns:
-        For each name the position of the other one, None where there is none or it is not clear which.
+        For each name the position of its match; None if there is none or if it is ambiguous.
 
     Examples:
         >>> match_names(["Riding_a bike", "volume-"], ["riding a bike", "volume+"])
@@ -89,14 +89,14 @@ def match_names(names: Sequence[str], others: Sequence[str]) -> list[int | None]
     found: list[int | None] = [None] * len(names)
     for spelling in SPELLINGS:
         left, right = positions_by_spelling(names, spelling), positions_by_spelling(others, spelling)
-        for text, places in left.items():
-            if len(places) == len(right.get(text, ())) == 1 and found[places[0]] is None:
-                found[places[0]] = right[text][0]
+        for text, positions in left.items():
+            if len(positions) == len(right.get(text, ())) == 1 and found[positions[0]] is None:
+                found[positions[0]] = right[text][0]
     return found
 
 
 def positions_by_spelling(names: Sequence[str], spelling: Callable[[str], str]) -> dict[str, list[int]]:
-    """Returns for each spelling the positions of the names that have it; empty names have none.
+    """Returns the positions of the names by spelling; empty names are ignored.
 
     Args:
         names: The names.
@@ -110,7 +110,7 @@ def positions_by_spelling(names: Sequence[str], spelling: Callable[[str], str]) 
 
 
 def class_numbers(names: Sequence[str]) -> list[int] | None:
-    """Returns the numbers that all of these names are, as those of folders `0` to `11`; None if one is no number.
+    """Returns class names as numbers, such as those of folders `0` to `11`; None if any is not a number.
 
     Args:
         names: The names.

@@ -1,4 +1,4 @@
-"""Splits of a data set by groups of videos, such as the persons in them, so that no group is in two of them."""
+"""Dataset splits by group: all videos of a group, such as one person's, are in the same split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 Groups: TypeAlias = str | int | Sequence[str] | float | None
-"""Names of groups (a list, or separated by commas), or a share of all groups, as a number or as text ("0.2")."""
+"""Names of groups (a list, or comma-separated), or a share of all groups, as a number or as text ("0.2")."""
 
 
 def split_by_group(
@@ -19,23 +19,22 @@ def split_by_group(
     test: Groups = None,
     seed: int = 0,
 ) -> dict[str, list[Any]]:
-    r"""Splits rows by what a pattern finds in their `video_id`.
+    r"""Splits rows by group, as found in their `video_id` with a regular expression.
 
-    Clips of one recording, person or place are alike: with some of them in training, accuracy on the others says
+    Clips of the same recording, person or location look alike: if some are in training, accuracy on the others says
     little about new ones.
 
     Args:
         rows: Rows with a `video_id`.
-        group_by: Regular expression that is searched in each `video_id`; the group is what its parentheses
-            match (the first that match anything), or all that it matches where it has none.
-        validation: Groups of the validation split: their names, or a share of all groups (above 0, below 1), which
-            are then drawn at random.
+        group_by: Regular expression searched in each `video_id`. The group is the first non-empty capturing group,
+            or the whole match without capturing groups.
+        validation: Groups of the validation split: their names, or a share of all groups (above 0, below 1) to draw
+            at random.
         test: Groups of the test split, likewise.
-        seed: Of the draw.
+        seed: Seed of the random draw.
 
     Returns:
-        The rows of the splits `"train"`, `"validation"` and `"test"`, without those that are empty. The order of the
-        rows stays.
+        The rows of the splits `"train"`, `"validation"` and `"test"` in their order, without empty splits.
 
     Raises:
         ValueError: If the pattern is not a regular expression or finds nothing in a row, or the groups do not make
@@ -58,10 +57,10 @@ def split_by_group(
         free = [group for group in free if group not in chosen[split]]
     if not free and rows:
         raise ValueError(f"no group is left for training: there are {total}, and validation and test take all of them")
-    place = {group: split for split, names in chosen.items() for group in names}
+    split_of = {group: split for split, names in chosen.items() for group in names}
     splits: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
     for row, group in zip(rows, groups, strict=True):
-        splits[place.get(group, "train")].append(row)
+        splits[split_of.get(group, "train")].append(row)
     return {split: part for split, part in splits.items() if part}
 
 
@@ -69,7 +68,7 @@ def group_of(video_id: str, pattern: str) -> str:
     r"""Finds the group of a video.
 
     Args:
-        video_id: Such as `{class}/{file}`.
+        video_id: Id of the video, such as `{class}/{file}`.
         pattern: Regular expression, as for `split_by_group`.
 
     Returns:
@@ -111,7 +110,7 @@ def _choose(
                 f"{total} groups, of which {', '.join(free)} are free"
             )
         return generator.sample(free, count)
-    # Names that are numbers come as such from a command line.
+    # A command line passes numeric names as numbers.
     given: Any = str(value).split(",") if isinstance(value, (str, int)) else value
     names = [str(name).strip() for name in given]
     for name in names:

@@ -1,4 +1,4 @@
-"""Names of classes from files."""
+"""Class names from files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _INDEX_COLUMNS = ("id", "index", "label_id", "class_id")
 
 
 def read_label_names(path: Path, *, keys: str | None = None) -> list[str]:
-    """Read the names of classes.
+    """Reads class names.
 
     Args:
         path: A `.json` file (a list of names, or a mapping from name to index or from index to name), a `.csv` file
-            (`id` and `name` or `key` in its header, or an index and a name without one), or a text file with one name
-            a line.
-        keys: What the keys of a JSON mapping are, "name" or "index", where both they and the values may be the
-            indices; None refuses such a mapping, unless it means the same in both ways.
+            (`id` and `name` or `key` in its header, or an index and a name without a header), or a text file with one
+            name per line.
+        keys: What the keys of a JSON mapping are, "name" or "index", if both keys and values could be the indices.
+            None rejects such a mapping, unless both readings agree.
 
     Returns:
-        The names in the order of their indices.
+        The names ordered by index.
 
     Raises:
-        ValueError: If a name is there twice, the indices are not 0, 1, 2, ..., or it is not clear which they are.
+        ValueError: If a name occurs twice, the indices are not 0, 1, 2, ..., or they cannot be told from the names.
     """
     suffix = path.suffix.lower()
     pairs: list[tuple[object, object]]
@@ -67,12 +67,12 @@ def read_label_names(path: Path, *, keys: str | None = None) -> list[str]:
 
 
 def _indexed(path: Path, content: Mapping[str, object], keys: str | None) -> list[tuple[object, object]]:
-    """Return the pairs of index and name of a mapping from either to the other."""
+    """Returns the (index, name) pairs of a mapping in either direction."""
     by_index = [(as_integer(key), value) for key, value in content.items()]
     by_name = [(as_integer(value), key) for key, value in content.items()]
 
     def may_be(pairs: Iterable[tuple[int | None, object]]) -> bool:
-        """Whether these are all of the indices, and names with them."""
+        """Returns whether the pairs are all of the indices, each with a name."""
         indices, names = zip(*pairs, strict=True)
         return set(indices) == set(range(len(content))) and all(isinstance(name, str) for name in names)
 

@@ -1,4 +1,4 @@
-"""Data sets by name: one function that loads any of them, and the registry behind it."""
+"""Loading of datasets by name, and their registry."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A data set that `load` knows.
+    """Entry of the dataset registry.
 
     Attributes:
-        name: Its name.
+        name: Name of the dataset.
         builder: Module and class of its `datasets` builder, as in `"package.module:Class"`.
         homepage: Where to get it.
-        license_note: Its terms in a sentence, as far as known here; the source decides.
-        evaluation_split: The split that accuracy is usually measured on.
+        license_note: Its terms in one sentence, as far as known here; the source is authoritative.
+        evaluation_split: The split on which accuracy is usually measured.
         aliases: Other names.
-        on_disk: Whether it has to lie in a `data_dir`; else it is made on demand.
+        on_disk: Whether it must be in a `data_dir`; otherwise it is generated on demand.
     """
 
     name: str
@@ -87,17 +87,17 @@ DATASETS: Mapping[str, DatasetEntry] = MappingProxyType(
         )
     }
 )
-"""The data sets by name."""
+"""Registered datasets by name."""
 
 
 def canonical_name(name: str) -> str:
-    """Return the name under which `DATASETS` has a data set.
+    """Returns the name of a dataset in `DATASETS`.
 
     Args:
         name: Its name or an alias, in any case, with `_` or `-`.
 
     Raises:
-        ValueError: If there is no such data set; the message lists the names.
+        ValueError: If the dataset is unknown; the message lists the names.
 
     Examples:
         >>> from hf_video_tome.data.loading import canonical_name
@@ -121,29 +121,28 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict:
-    """Load a data set by name.
+    """Loads a dataset by name.
 
-    Nothing is downloaded. Rows are prepared once and kept in the cache of `datasets`, under a key that follows from
-    the annotations and the files that were found: whatever changes in them, the next call sees it. Videos are not
-    decoded, and a missing one keeps its row.
+    Nothing is downloaded. Rows are prepared once and cached by `datasets` under a key derived from the annotations and
+    the files found, so that the next call sees any change. Videos are not decoded, and a missing video keeps its row.
 
     Args:
         name: A name or alias of `DATASETS`, in any case, with `_` or `-`.
         split: A split such as `"validation"` (also `"val"`), several (`"train+validation"`), a slice
-            (`"validation[:100]"`, not with `streaming`), or None for all of them in a dictionary.
-        data_dir: Folder of the data set; `~` is the home folder.
+            (`"validation[:100]"`, not with `streaming`), or None for a dictionary of all splits.
+        data_dir: Folder of the dataset; `~` is the home folder.
         streaming: Generate rows as they are read, without a cache.
         annotations: The annotation file of the split, or a mapping from split to file; relative to `data_dir`. None
             looks for the usual names.
-        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
-        **kwargs: Further fields of the data set's configuration, such as `labels="names.txt"` (Kinetics-400),
+        cache_dir: Where `datasets` keeps the prepared rows; None uses its default cache.
+        **kwargs: Further fields of the dataset's configuration, such as `labels="names.txt"` (Kinetics-400),
             `media="frames"` (EPIC-KITCHENS-100) or `num_test=120` and `config_name="vp9"` (Moving Digits).
 
     Returns:
-        The rows: with a split a `Dataset` or `IterableDataset`, else a dictionary of them.
+        The rows: a `Dataset` or `IterableDataset` for a split, otherwise a dictionary of them.
 
     Raises:
-        ValueError: If a name, an argument or a row of an annotation file is wrong; the message says which.
+        ValueError: If a name, an argument or a row of an annotation file is invalid; the message says which.
         FileNotFoundError: If the data folder or an annotation file is missing.
 
     Examples:
@@ -158,7 +157,7 @@ def load(
     if entry.on_disk:
         options["data_dir"] = data_dir if data_dir is None else os.fspath(data_dir)
         if not options["data_dir"]:
-            raise ValueError(f"data_dir must be the folder of the data set {entry.name!r}, got {data_dir!r}")
+            raise ValueError(f"data_dir must be the folder of the dataset {entry.name!r}, got {data_dir!r}")
     elif data_dir is not None:
         raise ValueError(f"data_dir must be None for {entry.name!r}, which is made on demand, got {data_dir!r}")
     if annotations is not None:
@@ -180,13 +179,13 @@ def load(
     except DatasetGenerationError as error:
         if error.__cause__ is None:
             raise
-        # The reason itself, which `datasets` hides behind "an error occurred".
+        # The actual reason, which `datasets` hides behind "an error occurred".
         raise error.__cause__ from None
     return builder.as_dataset(split=split)
 
 
 def _parse_split(text: str, streaming: bool) -> tuple[str, tuple[str, ...] | None]:
-    """Return the split with canonical names, and these names; None for all of them."""
+    """Returns the split with canonical names, and these names (None for all)."""
     if text == "all":
         return text, None
     parts, names = [], []
@@ -205,7 +204,7 @@ def _parse_split(text: str, streaming: bool) -> tuple[str, tuple[str, ...] | Non
 
 
 def _check_options(entry: DatasetEntry, builder_class: Any, options: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` for an option that the data set does not have."""
+    """Raises a `ValueError` for an unknown option of a dataset."""
     from datasets import BuilderConfig
 
     base = {item.name for item in fields(BuilderConfig)}

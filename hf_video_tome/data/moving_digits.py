@@ -1,13 +1,13 @@
-"""Moving Digits: short clips of handwritten digits that move, an offline benchmark for video classification.
+"""Moving Digits: an offline benchmark for video classification, made of short clips of moving handwritten digits.
 
 A clip shows one real handwritten digit (the *noun*, 10 classes) that undergoes one synthetic motion (the *verb*, 12
 classes) on a textured background; the class of a clip is the *action*, their combination (120 classes). Ten of the
-twelve verbs come in pairs that are exact time reversals of each other, so no single frame tells the two apart: a model
-has to use time.
+twelve verbs come in pairs that are exact time reversals of each other, so no single frame distinguishes the two: a
+model has to use time.
 
 The digits are the 8 x 8 glyphs of [scikit-learn's
 `load_digits`](https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset), the test part of the UCI
-*Optical Recognition of Handwritten Digits* data set (E. Alpaydin and C. Kaynak, 1998, https://doi.org/10.24432/C50P49,
+*Optical Recognition of Handwritten Digits* dataset (E. Alpaydin and C. Kaynak, 1998, https://doi.org/10.24432/C50P49,
 CC BY 4.0). Nothing is downloaded: scikit-learn ships them, and every clip is rendered on demand.
 """
 
@@ -55,12 +55,12 @@ ACTIONS: tuple[str, ...] = tuple(f"{verb} {noun}" for verb in VERBS for noun in 
 REVERSED_VERB: MappingProxyType[str, str] = MappingProxyType(
     {verb: VERBS[index ^ 1] if index < 10 else verb for index, verb in enumerate(VERBS)}
 )
-"""The verb that a clip shows when it is played backwards; `"shake"` and `"stay"` map to themselves."""
+"""The verb of a clip played backwards; `"shake"` and `"stay"` map to themselves."""
 
 SPLITS: MappingProxyType[str, range] = MappingProxyType(
     {"train": range(0, 1250), "validation": range(1250, 1350), "test": range(1350, 1797)}
 )
-"""The glyphs of `load_digits` that each split draws from: no glyph is in two splits."""
+"""The glyphs of `load_digits` used by each split; the splits are disjoint."""
 
 _SPLIT_IDS = MappingProxyType({"train": 0, "validation": 1, "test": 2})
 # 77 has no factor in common with 120, so multiplying by it permutes the classes: consecutive clips differ in verb and
@@ -75,24 +75,24 @@ _FADE_WIDTH = 0.12
 
 @dataclass(frozen=True)
 class MovingDigitsConfig:
-    """How clips look and how they are encoded.
+    """Rendering and encoding parameters of clips.
 
-    Use one of `VARIANTS`, or `dataclasses.replace` one of them.
+    Use one of `VARIANTS`, or change one with `dataclasses.replace`.
 
     Attributes:
         size: Height and width of a frame in pixels, even.
         num_frames: Frames in a clip.
         fps: Frames per second of the video file.
-        noise: Standard deviation of the noise that is drawn anew for every frame, as a share of the full brightness
+        noise: Standard deviation of the noise, drawn independently for every frame, as a share of the full brightness
             range.
-        pan: Largest travel of the background during a clip, in pixels of a 64-pixel frame, at most 32.
-        panning: Share of the clips whose background travels, 0 to 1.
-        least_pan: Smallest travel of those, as a share of `pan`, 0 to 1.
-        texture: Factor on the strength of the background's texture.
+        pan: Largest movement of the background during a clip, in pixels of a 64-pixel frame, at most 32.
+        panning: Share of the clips with a moving background, 0 to 1.
+        least_pan: Smallest movement of the background in those clips, as a share of `pan`, 0 to 1.
+        texture: Factor on the strength of the background texture.
         contrast: Factor on the difference between digit and background, in (0, 1].
-        distractor: Whether a second digit, smaller, fainter and at rest, lies behind the first one.
+        distractor: Whether a second digit, smaller, fainter and at rest, is drawn behind the first one.
         codec: FFmpeg encoder of the video file.
-        crf: Constant rate factor of the encoder, 0 (lossless or nearly so) to 63; a higher one compresses harder.
+        crf: Constant rate factor of the encoder, 0 (lossless or nearly so) to 63; higher values compress more.
 
     Examples:
         >>> from dataclasses import replace
@@ -138,7 +138,7 @@ class MovingDigitsConfig:
         """Options for `write_video`. One thread, so that the same frames give the same file on every machine."""
         options = {"crf": str(self.crf), "threads": "1"}
         if self.codec == "libx264":
-            # With its macroblock tree, x264 gave one of several files for the same small frames, at random (AVX-512).
+            # With its macroblock tree, x264 is not deterministic for small frames (AVX-512).
             options |= {"mbtree": "0"}
         if "vp9" in self.codec:
             # VP9 takes crf as a quality target only without a bit rate; the speed setting keeps a clip in the tens of
@@ -157,7 +157,7 @@ VARIANTS: MappingProxyType[str, MovingDigitsConfig] = MappingProxyType(
         "camera": MovingDigitsConfig(pan=32.0, panning=1.0, least_pan=0.5),
     }
 )
-"""Named variants: the standard one, and five that are harder in one way each; "camera": a camera that moves fast."""
+"""Named variants: the standard one, and five that are harder in one way each ("camera": fast camera motion)."""
 
 
 class ClipLabel(NamedTuple):
@@ -198,7 +198,7 @@ class MovingDigitsClip:
 
 
 def variant(name: str) -> MovingDigitsConfig:
-    """Return the named variant, or raise a `ValueError` that lists the names.
+    """Returns the named variant; a `ValueError` lists the names.
 
     Examples:
         >>> from hf_video_tome.data.moving_digits import variant
@@ -211,15 +211,15 @@ def variant(name: str) -> MovingDigitsConfig:
 
 
 def clip_label(split: str, index: int, seed: int = 0) -> ClipLabel:
-    """Return the class of a clip without rendering it.
+    """Returns the class of a clip without rendering it.
 
-    Training clips draw their class at random. The validation and test splits walk through the 120 actions in a mixed
-    order, so every 120 consecutive clips hold each action once.
+    Training clips have a random class. The validation and test splits cycle through the 120 actions in a mixed order,
+    so that any 120 consecutive clips contain each action once.
 
     Args:
         split: `"train"`, `"validation"` or `"test"`.
-        index: Number of the clip in its split, >= 0. A split has no end.
-        seed: Seed of the data set, >= 0.
+        index: Index of the clip in its split, >= 0. Splits are infinite.
+        seed: Seed of the dataset, >= 0.
 
     Returns:
         The indices of verb, noun and action.
@@ -239,25 +239,25 @@ def render_clip(
     seed: int = 0,
     verb: str | None = None,
 ) -> MovingDigitsClip:
-    """Render one clip, without encoding it.
+    """Renders one clip, without encoding it.
 
     The clip depends on the arguments alone: its random numbers come from `np.random.default_rng([seed, split_id,
-    index])`. Two variants of a clip share everything but what the variants change.
+    index])`. Variants of a clip differ only in what the variants change.
 
     Args:
-        split: `"train"`, `"validation"` or `"test"`; decides which handwritten digits are used.
-        index: Number of the clip in its split, >= 0.
-        config: Rendering parameters; None takes `VARIANTS["standard"]`.
-        seed: Seed of the data set, >= 0.
-        verb: A name of `VERBS` to show instead of the clip's own verb, with all other random numbers unchanged. A verb
-            and its `REVERSED_VERB` then give exactly reversed frames.
+        split: `"train"`, `"validation"` or `"test"`; determines which handwritten digits are used.
+        index: Index of the clip in its split, >= 0.
+        config: Rendering parameters; None uses `VARIANTS["standard"]`.
+        seed: Seed of the dataset, >= 0.
+        verb: A name from `VERBS` to show instead of the clip's own verb, with all other random numbers unchanged. A
+            verb and its `REVERSED_VERB` give exactly reversed frames.
 
     Returns:
         The frames and the class.
 
     Raises:
-        ValueError: If an argument is not allowed; the message names it.
-        ImportError: If scikit-learn, which holds the digits, is not installed.
+        ValueError: If an argument is invalid; the message names it.
+        ImportError: If scikit-learn, which ships the digits, is not installed.
 
     Examples:
         >>> from hf_video_tome.data.moving_digits import render_clip
@@ -272,7 +272,7 @@ def render_clip(
         if verb not in VERBS:
             raise ValueError(f"verb must be one of {', '.join(VERBS)}, got {verb!r}")
         label = ClipLabel(VERBS.index(verb), label.noun, VERBS.index(verb) * 10 + label.noun)
-    # The second verb of a pair is the first one played backwards: reversing the finished frames makes the pair exact.
+    # The second verb of a pair is the first one played backwards: the finished frames are reversed for an exact pair.
     backwards = label.verb < 10 and label.verb % 2 == 1
     frames = _render_frames(rng, split, VERBS[label.verb - backwards], label.noun, config)
     if backwards:
@@ -287,17 +287,17 @@ def write_clips(
     config: MovingDigitsConfig | None = None,
     seed: int = 0,
 ) -> list[WrittenClip]:
-    """Render clips and encode them into real video files.
+    """Renders clips and encodes them into video files.
 
     Args:
-        folder: Where the files go; it is made if needed. Files of the same name are replaced.
+        folder: Output folder, created if needed. Files of the same name are replaced.
         split: `"train"`, `"validation"` or `"test"`.
-        indices: Numbers of the clips in their split.
-        config: Rendering and encoding parameters; None takes `VARIANTS["standard"]`.
-        seed: Seed of the data set, >= 0.
+        indices: Indices of the clips in their split.
+        config: Rendering and encoding parameters; None uses `VARIANTS["standard"]`.
+        seed: Seed of the dataset, >= 0.
 
     Returns:
-        For each clip its absolute path, such as `test-000001-turn_ccw-7.mp4`, and its class.
+        The absolute path of each clip, such as `test-000001-turn_ccw-7.mp4`, and its class.
 
     Examples:
         >>> import tempfile
@@ -318,7 +318,7 @@ def write_clips(
 
 
 def _clip_rng(split: str, index: int, seed: int) -> np.random.Generator:
-    """Return the source of all random numbers of one clip."""
+    """Returns the random generator of one clip."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     for name, value in (("index", index), ("seed", seed)):
@@ -328,7 +328,7 @@ def _clip_rng(split: str, index: int, seed: int) -> np.random.Generator:
 
 
 def _draw_label(split: str, index: int, rng: np.random.Generator) -> ClipLabel:
-    """Draw the class: the first random number of a training clip; a fixed order in the other splits."""
+    """Draws the class of a clip: at random in the training split, in a fixed order in the others."""
     drawn = int(rng.integers(len(ACTIONS)))
     action = drawn if split == "train" else int(index) * _CLASS_STRIDE % len(ACTIONS)
     return ClipLabel(action // 10, action % 10, action)
@@ -336,41 +336,41 @@ def _draw_label(split: str, index: int, rng: np.random.Generator) -> ClipLabel:
 
 @lru_cache(maxsize=1)
 def _digit_images() -> tuple[np.ndarray, np.ndarray]:
-    """Return the handwritten digits as float32 in 0..1 of shape (1797, 8, 8), and their classes (1797,)."""
+    """Returns the handwritten digits as float32 in 0..1 of shape (1797, 8, 8), and their classes (1797,)."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            'Moving Digits needs scikit-learn, which holds the handwritten digits: pip install "hf-video-tome[demo]"'
+            'Moving Digits needs scikit-learn, which ships the handwritten digits: pip install "hf-video-tome[demo]"'
         ) from error
     digits = load_digits()
     return (digits.images / 16.0).astype(np.float32), digits.target.astype(np.int64)
 
 
 def _draw_glyph(rng: np.random.Generator, split: str, noun: int) -> torch.Tensor:
-    """Draw a handwritten digit of the split as an opacity map in 0..1 of shape (1, 1, 40, 40)."""
+    """Draws a handwritten digit of the split as an opacity map in 0..1 of shape (1, 1, 40, 40)."""
     images, targets = _digit_images()
     part = SPLITS[split]
     candidates = part.start + np.flatnonzero(targets[part.start : part.stop] == noun)
     glyph = torch.from_numpy(images[candidates[rng.integers(len(candidates))]])[None, None]
-    # The border keeps the interpolation from cutting off strokes at the edge of the 8 x 8 raster.
+    # Without the border, interpolation would cut off strokes at the edge of the 8 x 8 raster.
     glyph = F.pad(glyph, (1, 1, 1, 1))
     glyph = F.interpolate(glyph, size=(_GLYPH_RESOLUTION, _GLYPH_RESOLUTION), mode="bicubic", align_corners=False)
-    # Stretching the contrast makes strokes solid and takes the ringing of the bicubic filter away.
+    # Stretching the contrast makes strokes solid and removes the ringing of the bicubic filter.
     return ((glyph - 0.25) / 0.45).clamp(0, 1)
 
 
 def _draw_colour(rng: np.random.Generator) -> np.ndarray:
-    """Draw a bright colour of random hue, RGB in 0..1."""
+    """Draws a bright colour with a random hue, RGB in 0..1."""
     hue, saturation, value = rng.uniform(0, 6), rng.uniform(0.2, 0.8), rng.uniform(0.85, 1.0)
     pure = np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
     return (value * (1 - saturation * (1 - pure))).astype(np.float32)
 
 
-def _place_glyph(
+def _render_glyph(
     glyph: torch.Tensor, size: int, x: np.ndarray, y: np.ndarray, scale: np.ndarray, angle: np.ndarray
 ) -> torch.Tensor:
-    """Draw the glyph into frames.
+    """Renders the glyph into frames.
 
     Args:
         glyph: Opacity map of shape (1, 1, 40, 40).
@@ -378,14 +378,14 @@ def _place_glyph(
         x: Centre of the glyph to the right of the frame's centre, in pixels of a 64-pixel frame, shape (num_frames,).
         y: The same, downwards.
         scale: Size of the glyph relative to 34 of those pixels, shape (num_frames,).
-        angle: Clockwise turn in radians, shape (num_frames,).
+        angle: Clockwise rotation in radians, shape (num_frames,).
 
     Returns:
         Opacity in 0..1 of shape (num_frames, 1, size, size).
     """
     half = _REFERENCE_SIZE / 2
     cos, sin = np.cos(angle), np.sin(angle)
-    # `affine_grid` wants the map from frame to glyph coordinates, both in -1..1: shift back, turn back, scale back.
+    # `affine_grid` takes the inverse map, from frame to glyph coordinates, both in -1..1: shift, rotate, scale back.
     zoom = half / (_SPRITE_SIZE / 2 * scale)
     shift_x, shift_y = x / half, y / half
     theta = np.stack(
@@ -401,12 +401,12 @@ def _place_glyph(
 
 
 def _draw_background(rng: np.random.Generator, time: np.ndarray, config: MovingDigitsConfig) -> torch.Tensor:
-    """Draw a textured background that may pan, float32 of shape (num_frames, 3, size, size)."""
+    """Renders a textured background that may pan, float32 of shape (num_frames, 3, size, size)."""
     mean = rng.uniform(0.12, 0.42, size=(3, 1, 1))
     coarse, fine = rng.standard_normal((1, 3, 6, 6)), rng.standard_normal((1, 3, 16, 16))
     pans, length, direction = rng.random() < config.panning, rng.random(), rng.uniform(0, 2 * np.pi)
     length = config.least_pan + (1 - config.least_pan) * length
-    # The canvas is half as large again as a frame: room for a pan of up to 16 of 64 pixels each way.
+    # The canvas is 1.5 times as large as a frame: room for a pan of up to 16 of 64 pixels in each direction.
     margin = config.size // 4
     canvas_size = config.size + 2 * margin
     canvas = torch.from_numpy(mean.astype(np.float32))[None]
@@ -425,10 +425,10 @@ def _draw_background(rng: np.random.Generator, time: np.ndarray, config: MovingD
 def _render_frames(
     rng: np.random.Generator, split: str, verb: str, noun: int, config: MovingDigitsConfig
 ) -> np.ndarray:
-    """Render a clip of a verb that runs forwards, uint8 of shape (num_frames, size, size, 3).
+    """Renders a clip of a forward verb, uint8 of shape (num_frames, size, size, 3).
 
-    Every random number is drawn whatever the verb and the variant are, and always in the same order: clips of the same
-    index that differ in verb or variant share all the rest.
+    All random numbers are drawn in the same order, whatever the verb and the variant: clips with the same index differ
+    only in verb or variant.
     """
     time = np.linspace(0.0, 1.0, config.num_frames)
     background = _draw_background(rng, time, config)
@@ -469,10 +469,10 @@ def _render_frames(
     frames = background
     if config.distractor:
         one = np.ones(1)
-        place_x, place_y = 18 * np.cos(distractor_angle) * one, 18 * np.sin(distractor_angle) * one
-        mask = _place_glyph(distractor_glyph, config.size, place_x, place_y, 0.6 * one, distractor_tilt * one)
+        side_x, side_y = 18 * np.cos(distractor_angle) * one, 18 * np.sin(distractor_angle) * one
+        mask = _render_glyph(distractor_glyph, config.size, side_x, side_y, 0.6 * one, distractor_tilt * one)
         frames = frames + 0.6 * config.contrast * mask * (torch.from_numpy(distractor_colour)[:, None, None] - frames)
-    mask = _place_glyph(glyph, config.size, x, y, scale, angle)
+    mask = _render_glyph(glyph, config.size, x, y, scale, angle)
     mask = mask * torch.from_numpy(opacity.astype(np.float32))[:, None, None, None] * config.contrast
     frames = frames + mask * (torch.from_numpy(colour)[:, None, None] - frames)
     image = frames.permute(0, 2, 3, 1).numpy() + config.noise * noise

@@ -1,4 +1,4 @@
-"""A video and image processor for the pipeline, without torchvision."""
+"""Video and image processor for the pipeline, without torchvision."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ _INPUT_NAMES = ("pixel_values_videos", "pixel_values")
 
 
 class ClipProcessor(BaseImageProcessor):
-    """Makes the input of a model of a video file, or of decoded frames, without torchvision.
+    """Processor from video files or decoded frames to model inputs, without torchvision.
 
-    A `ClipTransform` as transformers wants it: `pipeline(..., video_processor=ClipProcessor.from_pretrained(path))`.
-    The video processors of transformers need torchvision; this one reads their files and those of image processors,
-    and gives what they give. It also takes the place of the image processor that V-JEPA 2 and VideoPrism do not have,
-    and is for any model whose frames need a step that transformers does not have (`subtract_mean_frame`).
+    Wraps a `ClipTransform` for transformers: `pipeline(..., video_processor=ClipProcessor.from_pretrained(path))`. The
+    video processors of transformers need torchvision; this one reads their files and those of image processors, and
+    gives the same results. It also stands in for the image processors that V-JEPA 2 and VideoPrism lack, and supports
+    a step that transformers does not have (`subtract_mean_frame`).
 
     Args:
-        model_input_name: What the model calls its input: `"pixel_values_videos"` (V-JEPA 2, VideoPrism) or
-            `"pixel_values"`.
-        **settings: What the file of a processor of transformers holds, such as `size`, `crop_size` and `image_mean`:
-            see `ClipTransform.from_dict`.
+        model_input_name: Name of the model input: `"pixel_values_videos"` (V-JEPA 2, VideoPrism) or `"pixel_values"`.
+        **settings: Settings of a transformers processor, such as `size`, `crop_size` and `image_mean`: see
+            `ClipTransform.from_dict`.
 
     Raises:
-        ValueError: If a setting is missing, malformed or asks for a step that there is none of.
+        ValueError: If a setting is missing, malformed or asks for an unsupported step.
 
     Examples:
         >>> from hf_video_tome.data.transforms import ClipTransform
@@ -51,22 +50,22 @@ class ClipProcessor(BaseImageProcessor):
             allowed = " or ".join(map(repr, _INPUT_NAMES))
             raise ValueError(f"model_input_name must be {allowed}, got {model_input_name!r}")
         transform = ClipTransform.from_dict(settings, type(self).__name__)
-        # What steps that are left out would need stays known, for calls that ask for these steps.
+        # Settings of disabled steps are kept for calls that enable them.
         super().__init__(**{**_given(settings), **transform.to_processor_settings()})
         self.model_input_names = [model_input_name]  # type: ignore[misc]  # transformers reads it of the instance
 
     @property
     def transform(self) -> ClipTransform:
-        """The transform of a single clip, by the settings as they are now."""
+        """The transform of a single clip, with the current settings."""
         return ClipTransform.from_dict(_given(vars(self)), type(self).__name__)
 
     @classmethod
     def from_transform(cls, transform: ClipTransform, model_input_name: str = _INPUT_NAMES[0]) -> ClipProcessor:
-        """The processor that applies a transform to each clip.
+        """Builds a processor that applies a transform to each clip.
 
         Args:
             transform: The transform, such as `ClipTransform.from_config(config)` for a checkpoint without a file.
-            model_input_name: What the model calls its input: its `main_input_name`.
+            model_input_name: Name of the model input: its `main_input_name`.
 
         Returns:
             The processor.
@@ -75,22 +74,22 @@ class ClipProcessor(BaseImageProcessor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> ClipProcessor:
-        """Reads the settings that were saved with a checkpoint, those of a video processor before others.
+        """Loads the processor saved with a checkpoint; a video processor is preferred to an image processor.
 
-        What the model calls its input follows from the checkpoint's `config.json` where the settings do not say it.
+        If the settings do not name the model input, it follows from the checkpoint's `config.json`.
 
         Args:
             pretrained_model_name_or_path: A folder, a JSON file in it, or a model id on the Hub.
-            **kwargs: Where and how to look on the Hub (`revision`, `cache_dir`, `token`, `local_files_only`), and
-                settings that replace those of the file; those that are None do not. All else is ignored, as in
-                transformers: the Auto class and the pipeline hand their own through.
+            **kwargs: Hub options (`revision`, `cache_dir`, `token`, `local_files_only`), and settings that override
+                those of the file unless None. Others are ignored, as in transformers: the Auto class and the pipeline
+                pass their own arguments on.
 
         Returns:
             The processor.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file or a setting cannot be understood.
+            ValueError: If the file or a setting is invalid.
         """
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
         settings, source = load_processor_settings(pretrained_model_name_or_path, **hub_options)
@@ -112,23 +111,22 @@ class ClipProcessor(BaseImageProcessor):
         """Transforms one clip or several.
 
         Args:
-            images: The path or URL of a video, the frames of a clip, or a list of either, of clips of one length. A
-                clip is a list of PIL images, or of uint8 arrays or tensors (H, W, 3) or (3, H, W), or one uint8 array
-                or tensor of such frames.
-            return_tensors: "pt" or "np"; "pt" when None.
-            device: Where to transform, such as "cuda"; where the frames are when None.
-            num_frames: How many frames to take, spread evenly from the first one on, as the video processors of
-                transformers do; all when None.
-            do_sample_frames: False takes all frames whatever `num_frames` is.
-            **settings: Settings for this call alone, such as `do_normalize=False`; those of the processor when None.
+            images: The path or URL of a video, the frames of a clip, or a list of either with clips of equal length.
+                A clip is a list of PIL images, or of uint8 arrays or tensors (H, W, 3) or (3, H, W), or one uint8
+                array or tensor of such frames.
+            return_tensors: "pt" or "np"; None means "pt".
+            device: Device of the transform, such as "cuda"; None keeps that of the frames.
+            num_frames: Number of frames to sample evenly from the first frame on, as the video processors of
+                transformers do; None takes all.
+            do_sample_frames: False takes all frames, whatever `num_frames` is.
+            **settings: Settings for this call only, such as `do_normalize=False`; None keeps the processor's.
 
         Returns:
-            `pixel_values_videos`, or what the model calls it, (B, T, 3, h, w) float32; B is 1 for a clip that came
-            alone.
+            `pixel_values_videos` (or the model's name for it): (B, T, 3, h, w) float32; B is 1 for a single clip.
 
         Raises:
-            TypeError: If the frames are not uint8, a path leads to nothing, or a setting is not known.
-            ValueError: If there are no frames or fewer than `num_frames`, they have another shape, the clips cannot be
+            TypeError: If the frames are not uint8, a path does not exist, or a setting is unknown.
+            ValueError: If there are no frames or fewer than `num_frames`, their shape is wrong, the clips cannot be
                 batched, or a setting is malformed.
         """
         name = type(self).__name__
@@ -141,13 +139,13 @@ class ClipProcessor(BaseImageProcessor):
         shapes = sorted({tuple(clip.shape) for clip in clips})
         if len(shapes) > 1:
             raise ValueError(
-                "the clips must have equally many frames, and these one size after the transform, got "
+                "clips must have the same number of frames and the same size after the transform, got "
                 f"{' and '.join(map(str, shapes))} (frames, channels, height, width)"
             )
         return BatchFeature({self.model_input_names[0]: torch.stack(clips)}, tensor_type=return_tensors)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as they are saved, JSON-safe."""
+        """Returns the settings as saved, JSON-safe."""
         name = self.model_input_names[0]
         named = {} if name == _INPUT_NAMES[0] else {"model_input_name": name}
         return {**_given(vars(self)), **named, "image_processor_type": type(self).__name__}
@@ -159,7 +157,7 @@ _PATHS = (str, os.PathLike)
 
 
 def _saved_input_name(name_or_path: str | os.PathLike[str], hub_options: Mapping[str, Any]) -> str:
-    """What the model of a checkpoint calls its input."""
+    """Returns the name of the model input of a checkpoint."""
     folder = os.path.dirname(name_or_path) if os.path.isfile(name_or_path) else name_or_path
     for file in find_saved_files(folder, ["config.json"], **hub_options):
         usual = USUAL_INPUTS.get(str(read_json_object(file).get("model_type")))
@@ -169,12 +167,12 @@ def _saved_input_name(name_or_path: str | os.PathLike[str], hub_options: Mapping
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a processor that are among others, and not None."""
+    """Returns the processor settings among `settings` that are not None."""
     return {name: settings[name] for name in PROCESSOR_SETTINGS if settings.get(name) is not None}
 
 
 def _clips(videos: Any, num_frames: int | None) -> list[torch.Tensor]:
-    """The frames of each clip, (T, 3, H, W)."""
+    """Returns the frames of each clip, (T, 3, H, W)."""
     if isinstance(videos, _PATHS) or (isinstance(videos, _ARRAYS) and videos.ndim == 4):
         videos = [videos]
     elif isinstance(videos, (list, tuple)) and videos:
@@ -187,7 +185,7 @@ def _clips(videos: Any, num_frames: int | None) -> list[torch.Tensor]:
 
 
 def _sampled(video: Any, num_frames: int | None) -> torch.Tensor:
-    """The frames of one clip, (T, 3, H, W), or `num_frames` of them."""
+    """Returns `num_frames` frames of one clip (all if None), (T, 3, H, W)."""
     if isinstance(video, _PATHS):
         return _frames(load_video(os.fspath(video), num_frames=num_frames)[0])
     frames = _frames(video)
@@ -199,7 +197,7 @@ def _sampled(video: Any, num_frames: int | None) -> torch.Tensor:
 
 
 def _frames(clip: Any) -> torch.Tensor:
-    """The frames of one clip, (T, 3, H, W)."""
+    """Returns the frames of one clip, (T, 3, H, W)."""
     if isinstance(clip, (list, tuple)):
         if not clip:
             raise ValueError("a clip must have at least one frame, got none")

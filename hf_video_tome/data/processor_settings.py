@@ -1,4 +1,4 @@
-"""Clip transforms in the words of the processors of transformers, and the files that hold them."""
+"""Settings of transformers processors for clip transforms, and the files that store them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 from ..merging.values import shown
 from ..saved_files import find_saved_files, read_json_object
 
-# Where transformers stores processor settings. The most specific comes first, as in its own video loader; the third
-# holds them under a key, beside those of other modalities.
+# Where transformers stores processor settings, the most specific first, as in its own video loader; the nested file
+# stores them under a key, beside those of other modalities.
 _PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
 _NESTED_FILE = "processor_config.json"
 PROCESSOR_FILES = (_NESTED_FILE, *_PROCESSOR_FILES)
-"""Files in which a checkpoint may have its processor, that first which counts before the others."""
+"""Files that may store the processor of a checkpoint, in the order of precedence."""
 _NESTED_KEYS = ("video_processor", "image_processor")
 
 PROCESSOR_SETTINGS = (
@@ -23,12 +23,12 @@ PROCESSOR_SETTINGS = (
     *("do_rescale", "rescale_factor", "rescale_offset", "do_normalize", "image_mean", "image_std"),
     "subtract_mean_frame",
 )
-"""What a clip transform is made of in the words of the processors of transformers."""
+"""Settings of transformers processors that describe a clip transform."""
 
 _SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "subtract_mean_frame")
 
 RESAMPLE_CODES = {"nearest": 0, "bilinear": 2, "bicubic": 3}
-"""PIL's codes of the ways to resample, by their names in PyTorch."""
+"""PIL's codes of resampling modes, by their names in PyTorch."""
 _PIL_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -37,8 +37,8 @@ HALF = (0.5, 0.5, 0.5)
 
 _CLASS_SUFFIXES = ("Fast", "Pil", "ImageProcessor", "VideoProcessor", "FeatureExtractor")
 _IMAGENET = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
-# What stock processor classes assume where their files are silent; kept here because the video processors' own values
-# cannot be read without torchvision.
+# Defaults of the stock processor classes; kept here because those of the video processors cannot be read without
+# torchvision.
 _DEFAULTS = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True) | {
     "size": {"shortest_edge": 224},
     "crop_size": {"height": 224, "width": 224},
@@ -56,17 +56,17 @@ _OTHER_DEFAULTS: Mapping[str, dict[str, Any]] = {
 
 
 def transform_fields(processor: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Reads the fields of the clip transform that a processor configuration describes.
+    """Returns the fields of the clip transform described by a processor configuration.
 
     Args:
         processor: As for `ClipTransform.from_dict`.
-        source: What error messages call it.
+        source: Name of the configuration in error messages.
 
     Returns:
         Fields of `ClipTransform`.
 
     Raises:
-        ValueError: If a key is missing, malformed or asks for a step that there is none of.
+        ValueError: If a key is missing, malformed or asks for an unsupported step.
     """
 
     def fail(problem: str) -> NoReturn:
@@ -88,7 +88,7 @@ def transform_fields(processor: Mapping[str, Any], source: str) -> dict[str, Any
             fail(f"{key!r} must be True or False, got {shown(settings[key])}")
     for key in ("do_pad", "do_flip_channel_order"):
         if settings.get(key):
-            fail(f"{key!r} is set, and this transform has no such step")
+            fail(f"{key!r} is set, but this transform has no such step")
 
     fields: dict[str, Any] = {"resize": None, "crop": None, "rescale_factor": 1.0, "mean": None, "std": None}
     if need("do_resize"):
@@ -129,23 +129,23 @@ def transform_fields(processor: Mapping[str, Any], source: str) -> dict[str, Any
 
 
 def load_processor_settings(name_or_path: str | os.PathLike[str], **hub_options: Any) -> tuple[dict[str, Any], str]:
-    """Reads the processor settings that were saved with a checkpoint; `ClipTransform.from_dict` understands them.
+    """Reads the processor settings saved with a checkpoint, as `ClipTransform.from_dict` takes them.
 
     Args:
         name_or_path: A folder, one JSON file, or a model id on the Hub; see `ClipTransform.from_pretrained`.
-        **hub_options: Where and how to look on the Hub, as for `ClipTransform.from_pretrained`.
+        **hub_options: Hub options, as for `ClipTransform.from_pretrained`.
 
     Returns:
-        The settings, and where they are from, for messages.
+        The settings, and their source for messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no JSON object.
+        ValueError: If it is not a JSON object.
     """
     path = Path(name_or_path)
     if path.is_file():
         return read_json_object(path), str(path)
-    # Two parts at most make a model id; all else can only have been meant as a folder.
+    # A model id has at most two parts; anything else must be meant as a folder.
     is_path = path.is_absolute() or str(name_or_path).startswith((".", "~")) or len(path.parts) > 2
     if is_path and not path.is_dir():
         raise FileNotFoundError(f"{name_or_path}: no such folder")
@@ -159,12 +159,12 @@ def load_processor_settings(name_or_path: str | os.PathLike[str], **hub_options:
                     return content[key], f"{file} ({key!r})"
     except OSError as error:
         raise FileNotFoundError(
-            f"{name_or_path}: no such folder, and no processor configuration could be had from the Hub either: {error}"
+            f"{name_or_path}: no such folder, and no processor configuration could be loaded from the Hub: {error}"
         ) from error
     where = "" if path.is_dir() else " on the Hub (or, offline, in its cache), nor is it a folder"
     raise FileNotFoundError(
-        f"{name_or_path} has no {' or '.join(_PROCESSOR_FILES)}{where}, so how its frames are to be resized and "
-        "normalised is unknown. Save the checkpoint's processor beside it, or choose the usual settings of its "
+        f"{name_or_path} has no {' or '.join(_PROCESSOR_FILES)}{where}, so it is unknown how to resize and "
+        "normalise its frames. Save the checkpoint's processor beside it, or choose the usual settings of its "
         "architecture with ClipTransform.from_config(config)"
     )
 
@@ -185,7 +185,7 @@ def _family(class_name: str) -> str:
 
 
 def is_length(value: object) -> bool:
-    """Whether a value is a length in pixels, an integer of at least 1.
+    """Returns whether a value is a length in pixels, an integer of at least 1.
 
     Args:
         value: Any value.
@@ -194,7 +194,7 @@ def is_length(value: object) -> bool:
 
 
 def is_size(value: object) -> bool:
-    """Whether a value is a tuple of two lengths, (height, width).
+    """Returns whether a value is a tuple of two lengths, (height, width).
 
     Args:
         value: Any value.
@@ -203,7 +203,7 @@ def is_size(value: object) -> bool:
 
 
 def _read_size(value: Any, *, square: bool) -> int | tuple[int, int] | None:
-    """Reads a size entry: an integer (both edges with `square`, else the shortest), a pair, or a dictionary."""
+    """Reads a size entry: an integer (both edges with `square`, else the shortest edge), a pair, or a dictionary."""
     if is_length(value):
         return (value, value) if square else int(value)
     if isinstance(value, Mapping):
@@ -215,5 +215,5 @@ def _read_size(value: Any, *, square: bool) -> int | tuple[int, int] | None:
 
 
 def _read_channels(value: Any) -> Any:
-    """Returns a mean or standard deviation as a tuple of three; what is wrong with it the transform will say."""
+    """Returns a mean or standard deviation as a tuple of three; the transform validates it."""
     return (value,) * 3 if isinstance(value, (int, float)) else tuple(value) if isinstance(value, list) else value

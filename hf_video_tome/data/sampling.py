@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip, and which clips make its views."""
+"""Sampling of clips and views from a video."""
 
 from __future__ import annotations
 
@@ -21,33 +21,32 @@ def sample_frame_indices(
     strategy: SamplingStrategy = "center",
     rng: np.random.Generator | None = None,
 ) -> list[int]:
-    """Chooses the frames of one clip.
+    """Samples the frame indices of one clip.
 
-    The strategies:
+    Strategies:
 
     - `"start"`: `num_frames` frames from the first on, `sampling_rate` apart. With a rate of 1 this is what the
       transformers video-classification pipeline does with an image processor.
-    - `"center"`: the same clip, spanning `num_frames * sampling_rate` frames, placed in the middle of the video.
-    - `"random"`: the same clip, placed anywhere in the video, every place being equally likely.
-    - `"uniform"`: the video is cut into `num_frames` segments of equal length and the centre of each is taken.
-      `sampling_rate` plays no part (the spacing follows from the length).
+    - `"center"`: the same clip, spanning `num_frames * sampling_rate` frames, in the middle of the video.
+    - `"random"`: the same clip with a uniformly random start.
+    - `"uniform"`: the centres of `num_frames` segments of equal length. `sampling_rate` is ignored (the length
+      determines the spacing).
 
-    A video that is shorter than the clip is not an error: with `"start"`, `"center"` and `"random"` the clip begins at
-    the first frame and the indices beyond the end are clamped, so that the last frame is repeated; with `"uniform"`
-    neighbouring segments share a frame.
+    A video shorter than the clip is not an error: with `"start"`, `"center"` and `"random"` the clip begins at the
+    first frame and its last frame is repeated; with `"uniform"` neighbouring segments share a frame.
 
     Args:
-        total_frames: Frames in the video, at least 1.
-        num_frames: Frames in the clip, at least 1.
-        sampling_rate: Distance in frames between two frames of the clip, at least 1 (1: consecutive frames).
+        total_frames: Number of frames in the video, at least 1.
+        num_frames: Number of frames in the clip, at least 1.
+        sampling_rate: Distance between two sampled frames, in frames, at least 1 (1: consecutive frames).
         strategy: `"start"`, `"center"`, `"uniform"` or `"random"`.
-        rng: Random numbers for `"random"`, which needs them; the other strategies draw none.
+        rng: Random generator, required by `"random"`; the other strategies ignore it.
 
     Returns:
         `num_frames` ascending frame indices in [0, total_frames).
 
     Raises:
-        TypeError: If a count is not an integer, or `rng` is missing or no `numpy.random.Generator`.
+        TypeError: If a count is not an integer, or `rng` is missing or not a `numpy.random.Generator`.
         ValueError: If a count is below 1 or the strategy is unknown.
 
     Examples:
@@ -70,32 +69,31 @@ def sample_frame_indices(
 
 @dataclass(frozen=True)
 class ClipSampling:
-    """How the views of a video are taken: `num_clips` clips in time, times `num_crops` crops in space.
+    """Sampling of the views of a video: `num_clips` clips in time, times `num_crops` crops in space.
 
     A model's predictions for all views of a video are averaged. With one clip, the strategies are those of
     `sample_frame_indices`; with several:
 
-    - `"center"`: the starts are spread evenly from the first frame to the last possible start, as in the usual
-      multi-view evaluation on Kinetics. With an odd number the middle one is the clip that `num_clips=1` takes.
-    - `"uniform"`: clip j of n takes the frame at the fraction (j + 1/2) / n of every segment, the usual way on
+    - `"center"`: the starts are evenly spaced from the first frame to the last possible start, as in multi-view
+      evaluation on Kinetics. With an odd number, the middle clip is that of `num_clips=1`.
+    - `"uniform"`: clip j of n takes the frame at the fraction (j + 1/2) / n of every segment, as on
       Something-Something.
     - `"random"`: every clip has its own random start.
-    - `"start"`: an error, as all clips would be the same.
+    - `"start"`: an error, because all clips would be the same.
 
     Args:
-        num_frames: Frames in each clip, at least 1.
-        sampling_rate: Distance in frames between two frames of a clip, at least 1. `"uniform"` has no use for it: it
-            must be 1 there.
+        num_frames: Number of frames in each clip, at least 1.
+        sampling_rate: Distance between two sampled frames, in frames, at least 1; must be 1 with `"uniform"`.
         strategy: `"start"`, `"center"`, `"uniform"` or `"random"`.
-        num_clips: Clips of each video, at least 1; 1 with `"start"`.
-        num_crops: Crops of each clip: 1 (centre) or 3 (begin, centre and end of the longer side).
-        target_fps: Frames per second, above 0: the video is treated as having this constant rate, by its time stamps,
-            and `sampling_rate` counts frames of that rate. None: the frames are those that are stored. What reads the
-            video does this; `sample` counts frames of either kind.
+        num_clips: Number of clips per video, at least 1; 1 with `"start"`.
+        num_crops: Number of crops per clip: 1 (centre) or 3 (start, centre and end of the longer side).
+        target_fps: Frames per second, above 0, to which the video is resampled by its time stamps; `sampling_rate`
+            then counts frames at that rate. None keeps the stored frames. The reader of the video applies this;
+            `sample` only counts frames.
 
     Raises:
         TypeError: If a count is not an integer.
-        ValueError: If a field is not as described; the message names the field, the value and what is allowed.
+        ValueError: If a field is invalid; the message names the field, the value and what is allowed.
 
     Examples:
         >>> ClipSampling(num_frames=4).sample(total_frames=10)
@@ -138,23 +136,23 @@ class ClipSampling:
 
     @property
     def num_views(self) -> int:
-        """Views of each video: `num_clips * num_crops`."""
+        """Number of views per video: `num_clips * num_crops`."""
         return self.num_clips * self.num_crops
 
     def sample(self, total_frames: int, rng: np.random.Generator | None = None) -> list[list[int]]:
-        """Chooses the frames of every clip of a video.
+        """Samples the frame indices of every clip of a video.
 
-        A video that is shorter than a clip has its last frame repeated, as in `sample_frame_indices`.
+        In a video shorter than a clip, the last frame is repeated, as in `sample_frame_indices`.
 
         Args:
-            total_frames: Frames in the video, at least 1; with `target_fps`, the frames that it has at that rate.
-            rng: Random numbers for `"random"`, which needs them; the other strategies draw none.
+            total_frames: Number of frames in the video, at least 1; with `target_fps`, at that rate.
+            rng: Random generator, required by `"random"`; the other strategies ignore it.
 
         Returns:
             `num_clips` lists of `num_frames` ascending frame indices in [0, total_frames).
 
         Raises:
-            TypeError: If the count is not an integer, or `rng` is missing or no `numpy.random.Generator`.
+            TypeError: If the count is not an integer, or `rng` is missing or not a `numpy.random.Generator`.
             ValueError: If the count is below 1.
 
         Examples:
@@ -165,8 +163,8 @@ class ClipSampling:
         _check_rng(rng, self.strategy)
         num, rate, clips = self.num_frames, self.sampling_rate, self.num_clips
         if self.strategy == "uniform":
-            # The frame at the fraction (clip + 1/2) / clips of each of `num` equal segments, in integers, so that no
-            # rounding error can move an index.
+            # The frame at the fraction (clip + 1/2) / clips of each of `num` equal segments, in integers to avoid
+            # rounding errors.
             return [
                 [(2 * (i * clips + clip) + 1) * total_frames // (2 * num * clips) for i in range(num)]
                 for clip in range(clips)
@@ -182,7 +180,7 @@ class ClipSampling:
         return [[min(first + i * rate, total_frames - 1) for i in range(num)] for first in starts]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as a JSON-safe dictionary; `ClipSampling(**d)` takes it back.
+        """Returns the fields as a JSON-safe dictionary; `ClipSampling(**d)` is the inverse.
 
         Examples:
             >>> ClipSampling(num_frames=16).to_dict()["strategy"]
@@ -198,9 +196,9 @@ _DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100", "clas
 def sampling_preset(
     model_type: str, dataset: str, *, num_frames: int | None = None, protocol: SamplingProtocol = "paper"
 ) -> ClipSampling:
-    """Gives the usual sampling of a data set for an architecture.
+    """Returns the usual sampling of a dataset for an architecture.
 
-    Frames x sampling rate on `kinetics400`, from "Video, How Do Your Tokens Merge?" (CVPRW 2025), and of training:
+    Frames x sampling rate on `kinetics400`, in "Video, How Do Your Tokens Merge?" (CVPRW 2025) and in training:
 
     | model_type | `"paper"` | `"full"` |
     |---|---|---|
@@ -217,19 +215,18 @@ def sampling_preset(
     | class-folders | uniform segments | 1 | 2 clips x 3 crops |
     | moving-digits | every (16 // `num_frames`)-th of the clip's 16 frames, from the first on | 1 | - |
 
-    Two things here are choices of this project. The paper does not say how it samples EPIC-KITCHENS-100: the rates of
-    Kinetics-400 are used, in stored frames (of 50 or 60 per second; `target_fps` of `ClipSampling` changes that). And
-    the number of views of `"full"` is the same for all architectures, so that they can be compared; the publications
-    of single architectures use others (10 clips x 3 crops on Kinetics is common too). For those, take
-    `dataclasses.replace(preset, num_clips=10)`.
+    Two settings are choices of this project. The paper does not say how it samples EPIC-KITCHENS-100: the rates of
+    Kinetics-400 are used, in stored frames (50 or 60 per second; change this with `target_fps` of `ClipSampling`). The
+    number of views of `"full"` is the same for all architectures to keep them comparable; their publications use other
+    numbers (10 clips x 3 crops on Kinetics is common too), such as `dataclasses.replace(preset, num_clips=10)`.
 
     Args:
-        model_type: Architecture, as `config.model_type`. It must be one of the table if the sampling depends on it,
-            that is on kinetics400 and epic-kitchens-100, or without `num_frames`.
-        dataset: A name of the second table.
-        num_frames: Frames that the model takes (`config.num_frames`), if not those of the table. The clip then spans
-            the same time: the rate is adjusted, rounded down, and 1 at least.
-        protocol: `"paper"`: one view, as in the paper. `"full"`: many views at the rate of training.
+        model_type: Architecture, as `config.model_type`. It must be in the first table if the sampling depends on it,
+            that is, on kinetics400 and epic-kitchens-100, or without `num_frames`.
+        dataset: A name from the second table.
+        num_frames: Number of frames that the model takes (`config.num_frames`), if it differs from the table. The clip
+            then spans the same time: the rate is adjusted, rounded down, and at least 1.
+        protocol: `"paper"`: one view, as in the paper. `"full"`: many views at the sampling rate of training.
 
     Returns:
         The sampling.
@@ -237,7 +234,7 @@ def sampling_preset(
     Raises:
         TypeError: If `num_frames` is not an integer.
         ValueError: If a name is unknown, `num_frames` is below 1 (or above the 16 frames of Moving Digits), or
-            `"full"` is asked for on Moving Digits: one view shows the whole clip.
+            `"full"` is requested on Moving Digits, where one view shows the whole clip.
 
     Examples:
         >>> sampling_preset("timesformer", "kinetics400").sample(total_frames=300)
@@ -256,7 +253,7 @@ def sampling_preset(
     clip = clips.get(model_type)
     if clip is None and (by_rate or num_frames is None):
         known = ", ".join(map(repr, clips))
-        what = f"the frames and the sampling rate on {dataset!r}" if by_rate else "a `num_frames`"
+        what = f"the frames and the sampling rate on {dataset!r}" if by_rate else "num_frames"
         raise ValueError(
             f"model_type must be one whose usual clip is known ({known}), got {model_type!r}: give {what} yourself, "
             f"{'as ClipSampling(...)' if by_rate else 'sampling_preset(..., num_frames=...)'}"

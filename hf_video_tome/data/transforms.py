@@ -1,8 +1,8 @@
-"""From decoded frames to `pixel_values`, in plain torch.
+"""Transforms from decoded frames to `pixel_values`, in plain torch.
 
-transformers' own video processors need torchvision, and its PIL image processors work frame by frame. `ClipTransform`
-reads the same configuration files, handles a whole clip at once, on any device, and gives what the stock processors
-give: the frames are resized as uint8 (so are PIL's), and every later step is exact.
+The video processors of transformers need torchvision, and its PIL image processors work frame by frame.
+`ClipTransform` reads the same configuration files, handles a whole clip at once on any device, and matches the stock
+processors: frames are resized as uint8 (like PIL), and every later step is exact.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 MAX_ENLARGEMENT = 16
-"""How many times larger than the model's frames a checkpoint may have them before the crop; usual is 1.3 at most."""
+"""Largest allowed ratio of the resized frames before the crop to the model's frame size; usual is at most 1.3."""
 
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """Turns the uint8 frames of one clip into a model's float input.
+    """Transform from the uint8 frames of one clip to a model's float input.
 
-    In this order: resize (kept as uint8, as PIL does), centre crop (zero padding where the crop is larger), then
-    `(frame * rescale_factor + rescale_offset - mean) / std`, from which the mean frame of the clip may be taken off.
-    The two halves are also methods of their own: `crop_views`, which can take three crops, and `normalize`.
+    Applies in this order: resize (in uint8, like PIL), centre crop (zero-padded where the crop is larger), then
+    `(frame * rescale_factor + rescale_offset - mean) / std`, and optionally subtracts the clip's mean frame. The two
+    halves are also separate methods: `crop_views`, which can take three crops, and `normalize`.
 
     Args:
         resize: Length of the shortest edge in pixels (the other keeps the aspect ratio, rounded down), or
             (height, width), or None for no resizing.
         crop: (height, width) of the centre crop in pixels, or None for no crop.
-        rescale_factor: What uint8 values are multiplied by; 1 / 255 gives [0, 1].
-        rescale_offset: What is added after that. ViViT's "offset" is -1 with a factor of 1 / 127.5: [-1, 1].
+        rescale_factor: Factor for uint8 values; 1 / 255 gives [0, 1].
+        rescale_offset: Offset added after rescaling. ViViT's "offset" is -1 with a factor of 1 / 127.5: [-1, 1].
         mean: Per-channel mean to subtract, in rescaled units, or None for no normalisation.
-        std: Per-channel standard deviation to divide by, in rescaled units; None exactly where `mean` is None.
+        std: Per-channel standard deviation to divide by, in rescaled units; None if and only if `mean` is None.
         resample: `"bilinear"`, `"bicubic"` (both antialiased) or `"nearest"`.
-        subtract_mean_frame: Whether to subtract the mean of the clip's frames from each of them, last: what does not
-            move becomes 0. A model that is trained from scratch on few videos of one static camera learns motion so,
-            rather than backgrounds. No processor of transformers has this step; `hf_video_tome.ClipProcessor` does.
+        subtract_mean_frame: Whether to finally subtract the mean of the clip's frames from each of them, so that
+            static pixels become 0. A model trained from scratch on few videos of one static camera then learns motion
+            rather than backgrounds. Not in transformers' own processors; `hf_video_tome.ClipProcessor` has it.
 
     Raises:
-        ValueError: If a field is not as described; the message names the field, the value and what is allowed.
+        ValueError: If a field is invalid; the message names the field, the value and what is allowed.
 
     Examples:
         >>> import torch
@@ -110,7 +110,7 @@ class ClipTransform:
 
     @property
     def output_size(self) -> tuple[int, int] | None:
-        """(height, width) of every result in pixels, or None where it depends on the input's aspect ratio."""
+        """(height, width) of the output in pixels; None if it depends on the input's aspect ratio."""
         if self.crop is not None:
             return self.crop
         return self.resize if isinstance(self.resize, tuple) else None
@@ -125,13 +125,13 @@ class ClipTransform:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def to_processor_settings(self) -> dict[str, Any]:
-        """Returns the transform in the words of the processors of transformers; `from_dict` is the inverse.
+        """Returns the transform as settings of a transformers processor; `from_dict` is the inverse.
 
         Returns:
-            JSON-safe settings without the name of a class, as in a `preprocessor_config.json`.
+            JSON-safe settings without a class name, as in a `preprocessor_config.json`.
 
         Raises:
-            ValueError: If `rescale_offset` is neither 0 nor -1: processors know no other.
+            ValueError: If `rescale_offset` is neither 0 nor -1, the only values that processors support.
 
         Examples:
             >>> settings = ClipTransform(resize=256).to_processor_settings()
@@ -158,38 +158,40 @@ class ClipTransform:
         return switches | {name: value for name, value in given.items() if value is not None}
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Transforms one clip: `crop_views` with the centre crop only, then `normalize`.
+        """Transforms one clip: `crop_views` with the centre crop, then `normalize`.
 
         Args:
-            frames: (T, 3, H, W) uint8 RGB frames, 0 to 255, on any device; `read_frames` gives these.
+            frames: (T, 3, H, W) uint8 RGB frames, 0 to 255, on any device, as from `read_frames`.
 
         Returns:
             (T, 3, h, w) float32 on the same device: one sample of `pixel_values`.
 
         Raises:
             TypeError: If `frames` is not a uint8 tensor.
-            ValueError: If the shape is another one or the clip is empty.
+            ValueError: If the shape is wrong or the clip is empty.
         """
         return self.normalize(self.crop_views(frames)[0])
 
     def crop_views(self, frames: torch.Tensor, num_crops: int = 1) -> torch.Tensor:
-        """Resizes and crops one clip, which stays uint8: a quarter of the bytes to send to the device that normalises.
+        """Resizes and crops one clip.
+
+        The result stays uint8: a quarter of the bytes to send to the device that normalises it.
 
         Args:
-            frames: (T, 3, H, W) uint8 RGB frames, 0 to 255, on any device; `read_frames` gives these.
-            num_crops: 1 (the centre crop, or the whole frames where the transform has no crop) or 3 (begin, centre
-                and end of the longer side, in this order, centred on the other side; of a square frame: left, centre
-                and right). The centre crop of 3 is that of 1. Where the crop is as large as the frame, or larger and
-                so padded, all three are the same.
+            frames: (T, 3, H, W) uint8 RGB frames, 0 to 255, on any device, as from `read_frames`.
+            num_crops: 1 (the centre crop, or whole frames for a transform without a crop) or 3 (start, centre and end
+                of the longer side, in this order, centred on the other side; left, centre and right for square
+                frames). The centre crop is the same for 1 and 3. If the crop is at least as large as the frame, all
+                three are the same.
 
         Returns:
-            (num_crops, T, 3, h, w) uint8 on the same device, contiguous; it may share memory with `frames` where
-            nothing is to be changed.
+            (num_crops, T, 3, h, w) uint8 on the same device, contiguous; it may share memory with `frames` if nothing
+            changes.
 
         Raises:
             TypeError: If `frames` is not a uint8 tensor.
-            ValueError: If the shape is another one, the clip is empty, or `num_crops` is neither 1 nor 3, or is 3 with
-                a transform that does not crop.
+            ValueError: If the shape is wrong, the clip is empty, `num_crops` is neither 1 nor 3, or it is 3 for a
+                transform without a crop.
 
         Examples:
             >>> import torch
@@ -215,18 +217,18 @@ class ClipTransform:
         return _crops(frames, self.crop, num_crops)
 
     def normalize(self, frames: torch.Tensor) -> torch.Tensor:
-        """Turns uint8 values into model input: `(frame * rescale_factor + rescale_offset - mean) / std`.
+        """Normalises uint8 values: `(frame * rescale_factor + rescale_offset - mean) / std`.
 
         Args:
             frames: (..., 3, h, w) uint8 RGB frames, 0 to 255, on any device: one clip, or any batch of clips or views.
                 With `subtract_mean_frame` (..., T, 3, h, w): whole clips of T frames.
 
         Returns:
-            float32 of the same shape on the same device, contiguous. Batching does not change a value.
+            float32 of the same shape on the same device, contiguous. Batching does not change values.
 
         Raises:
             TypeError: If `frames` is not a uint8 tensor.
-            ValueError: If the shape is another one or a dimension is 0.
+            ValueError: If the shape is wrong or a dimension is 0.
 
         Examples:
             >>> import torch
@@ -241,8 +243,8 @@ class ClipTransform:
             shape = "(..., T, 3, h, w)" if self.subtract_mean_frame else "(..., 3, h, w)"
             raise ValueError(f"frames must have the shape {shape}, none of them 0, got {tuple(frames.shape)}")
 
-        # A uint8 channel has 256 possible values: compute those in the order and the precision of the stock
-        # processors (float64 product, then float32), then look them up. Exact, and needs no float64 on the device.
+        # A uint8 channel has 256 possible values: they are computed in the order and precision of the stock
+        # processors (float64 product, then float32), then looked up. Exact, without float64 on the device.
         levels = (torch.arange(256, dtype=torch.float64) * self.rescale_factor).to(torch.float32) + self.rescale_offset
         table = levels.expand(3, 256)
         if self.mean is not None and self.std is not None:
@@ -256,21 +258,20 @@ class ClipTransform:
 
     @classmethod
     def from_dict(cls, processor: Mapping[str, Any], source: str = "the processor configuration") -> ClipTransform:
-        """Builds the transform that a transformers processor configuration describes.
+        """Builds the transform described by a transformers processor configuration.
 
-        Keys that are absent take the default of the stock class named in the configuration (VideoMAE, ViViT,
-        TimeSformer, V-JEPA 2), as in transformers. For any other class nothing is guessed: what is needed must be
-        there.
+        Missing keys take the defaults of the stock class named in the configuration (VideoMAE, ViViT, TimeSformer,
+        V-JEPA 2), as in transformers. For any other class all required keys must be present.
 
         Args:
             processor: The content of a `preprocessor_config.json` or `video_preprocessor_config.json`.
-            source: What error messages call it.
+            source: Name of the configuration in error messages.
 
         Returns:
             The transform.
 
         Raises:
-            ValueError: If a key is missing, malformed or asks for a step that this transform does not have.
+            ValueError: If a key is missing, malformed or asks for an unsupported step.
 
         Examples:
             >>> ClipTransform.from_dict({"image_processor_type": "VivitImageProcessor"}).rescale_offset
@@ -289,24 +290,24 @@ class ClipTransform:
         config: PretrainedConfig | None = None,
         **hub_options: Any,
     ) -> ClipTransform:
-        """Reads the transform that was saved with a checkpoint.
+        """Loads the transform saved with a checkpoint.
 
-        Looked for, in the order of transformers' video loader: `processor_config.json` (only where it holds a video or
-        image processor), `video_preprocessor_config.json`, `preprocessor_config.json`.
+        Looks for these files, in the order of transformers' video loader: `processor_config.json` (if it has a video
+        or image processor), `video_preprocessor_config.json`, `preprocessor_config.json`.
 
         Args:
             name_or_path: A folder, one such JSON file, or a model id on the Hub (or in its cache).
-            config: The model's config. Given, the result is checked against it: frames of another size or number of
-                channels than the model takes are an error here rather than in the middle of a run.
-            **hub_options: Where and how to look on the Hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+            config: The model's config; if given, the frame size and number of channels are checked against it, so that
+                a mismatch is an error here rather than in the middle of a run.
+            **hub_options: Hub options: `revision`, `cache_dir`, `token`, `local_files_only`.
 
         Returns:
             The transform.
 
         Raises:
-            FileNotFoundError: If there is no such file. Nothing is assumed in its place: a checkpoint without one can
-                be used with `ClipTransform.from_config(config)`.
-            ValueError: If the file cannot be understood or does not fit `config`.
+            FileNotFoundError: If there is no such file. There is no fallback: use `ClipTransform.from_config(config)`
+                for a checkpoint without one.
+            ValueError: If the file is invalid or does not fit `config`.
 
         Examples:
             >>> import json, pathlib, tempfile
@@ -328,10 +329,10 @@ class ClipTransform:
 
     @classmethod
     def from_config(cls, config: PretrainedConfig) -> ClipTransform:
-        """Chooses the usual settings of a model's architecture, for a checkpoint that came without a processor file.
+        """Builds the usual transform of an architecture, for a checkpoint without a processor file.
 
-        These are the settings that the published checkpoints of each architecture were trained with, scaled to the
-        config's frame size s:
+        These are the training settings of the architecture's published checkpoints, scaled to the config's frame size
+        s:
 
         | model_type | resize | crop | values |
         |---|---|---|---|
@@ -342,7 +343,7 @@ class ClipTransform:
         | vjepa2 | shortest edge 256/224 s | s x s | ImageNet mean and standard deviation |
         | videoprism_vision_model | to s x s, aspect ratio not kept | none | to [0, 1], nothing else |
 
-        A fine-tuned checkpoint may have used others: where there is a file, use `from_pretrained`.
+        A fine-tuned checkpoint may have used others: if it has a processor file, use `from_pretrained`.
 
         Args:
             config: A model config with one of the model types above.
@@ -361,12 +362,11 @@ class ClipTransform:
         size = _config_size(config)
         model_type = getattr(config, "model_type", None)
         if size is None:
-            raise ValueError(f"The config of {model_type!r} has neither image_size nor crop_size")
+            raise ValueError(f"the config of {model_type!r} has neither image_size nor crop_size")
         if model_type not in USUAL_INPUTS:
             raise ValueError(
-                f"No usual settings are known for the model type {model_type!r} (known: {', '.join(USUAL_INPUTS)}). "
-                "Give the checkpoint a preprocessor_config.json or build a ClipTransform(...) with the settings it "
-                "was trained with"
+                f"model_type must be one with known settings ({', '.join(USUAL_INPUTS)}), got {model_type!r}; give "
+                "the checkpoint a preprocessor_config.json or build a ClipTransform(...) with its training settings"
             )
         usual = USUAL_INPUTS[model_type].transform
         if usual.enlargement is None:
@@ -374,31 +374,31 @@ class ClipTransform:
         return cls(resize=int(min(size) * usual.enlargement), crop=size, **usual.fields)
 
     def check_config(self, config: PretrainedConfig) -> None:
-        """Checks that a model takes what this transform makes.
+        """Checks that the output of this transform fits a model.
 
         Args:
             config: The model's config.
 
         Raises:
-            ValueError: If the frames' size or number of channels is not what the config says, or they are resized to
-                many times that size first. A config without such a field is not checked against it.
+            ValueError: If the frame size or number of channels differs from the config's, or frames are first resized
+                to many times that size. Fields missing from the config are not checked.
         """
         expected = _config_size(config)
         if expected is not None and self.output_size != expected:
             made = "x".join(map(str, self.output_size)) if self.output_size else "frames of varying size"
             raise ValueError(
-                f"The model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
+                f"the model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
                 f"makes {made}: {self}"
             )
         edges = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
         if expected is not None and max(edges) > MAX_ENLARGEMENT * max(expected):
             raise ValueError(
-                f"The model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
+                f"the model expects frames of {expected[0]}x{expected[1]} pixels (height x width), but its transform "
                 f"makes them more than {MAX_ENLARGEMENT} times as large before it crops: {self}"
             )
         channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", None)
         if channels is not None and channels != 3:
-            raise ValueError(f"The model expects {channels} channels, but video frames have 3 (RGB)")
+            raise ValueError(f"the model expects {channels} channels, but video frames have 3 (RGB)")
 
 
 def _check_uint8(frames: object) -> None:
@@ -420,7 +420,7 @@ def _height_and_width(size: tuple[int, int] | None) -> dict[str, int] | None:
 
 
 def _config_size(config: PretrainedConfig) -> tuple[int, int] | None:
-    """Gives (height, width) in pixels of the frames that a model takes, if its config says so."""
+    """Returns the (height, width) of a model's input frames in pixels; None if its config does not say."""
     size = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     if isinstance(size, int):
         return size, size
@@ -428,7 +428,7 @@ def _config_size(config: PretrainedConfig) -> tuple[int, int] | None:
 
 
 def _resized_size(size: tuple[int, ...] | torch.Size, resize: int | tuple[int, int]) -> tuple[int, int]:
-    """Gives the (height, width) that `resize` makes of `size`, with the stock processors' rounding (down)."""
+    """Returns the (height, width) after resizing, rounded down as in the stock processors."""
     if isinstance(resize, tuple):
         return resize
     height, width = size
@@ -438,7 +438,7 @@ def _resized_size(size: tuple[int, ...] | torch.Size, resize: int | tuple[int, i
 
 
 def _resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """Resizes (T, 3, H, W) uint8 frames to (T, 3, h, w) uint8 as PIL does."""
+    """Resizes (T, 3, H, W) uint8 frames to (T, 3, h, w) uint8 like PIL."""
     if tuple(frames.shape[-2:]) == size:
         return frames
     if resample == "nearest":
@@ -452,7 +452,7 @@ def _resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch
     if frames.device.type == "cpu":
         # The uint8 kernel is a port of PIL's: horizontal pass, rounding, vertical pass, rounding.
         return interpolate(frames, size=size, mode=resample, antialias=True, align_corners=False)
-    # Elsewhere it only exists for floats: the same two passes, rounding (and clamping bicubic overshoot) after each.
+    # Other devices only support floats: the same two passes, each rounded (and clamped, for bicubic overshoot).
     for target in ((frames.shape[-2], size[1]), size):
         passed = interpolate(frames.float(), size=target, mode=resample, antialias=True, align_corners=False)
         frames = passed.round_().clamp_(0, 255).to(torch.uint8)
@@ -460,23 +460,23 @@ def _resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch
 
 
 def _nearest_indices(old: int, new: int) -> list[int]:
-    """Gives the index that PIL takes for each of `new` pixels out of `old`; torch's own nearest modes differ."""
-    # The one under each target's centre; added up rather than multiplied, as PIL does, which decides ties.
+    """Returns the source index of each of `new` pixels, as in PIL; torch's own nearest modes differ."""
+    # The pixel under each target's centre; summed rather than multiplied, like PIL, which decides ties.
     centres = accumulate([old / new] * (new - 1), initial=0.5 * old / new)
     return [min(int(centre), old - 1) for centre in centres]
 
 
 def _crops(frames: torch.Tensor, size: tuple[int, int], num_crops: int) -> torch.Tensor:
-    """Cuts (height, width) out of (T, 3, H, W) frames, 1 or 3 times: (num_crops, T, 3, height, width).
+    """Crops (T, 3, H, W) frames to (height, width), 1 or 3 times: (num_crops, T, 3, height, width).
 
-    A crop that is larger than the frame is padded with zeros (black).
+    Crops larger than the frame are padded with zeros (black).
     """
     height, width = frames.shape[-2:]
     along_width = width >= height
     crop_height, crop_width = size
     if crop_height > height or crop_width > width:
         missing_y, missing_x = max(0, crop_height - height), max(0, crop_width - width)
-        # The odd pixel of padding goes to the top and left, as in transformers.
+        # The odd pixel of padding is at the top and left, as in transformers.
         top, left = (missing_y + 1) // 2, (missing_x + 1) // 2
         frames = torch.nn.functional.pad(frames, (left, missing_x - left, top, missing_y - top))
         height, width = frames.shape[-2:]

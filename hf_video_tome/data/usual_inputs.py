@@ -1,4 +1,4 @@
-"""How clips became the input of published checkpoints: what is used where a checkpoint does not say."""
+"""Input settings of published checkpoints, used if a checkpoint does not store its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class UsualTransform:
-    """How frames became the input of an architecture's published checkpoints.
+    """Frame transform of an architecture's published checkpoints.
 
     Attributes:
-        enlargement: Shortest edge that frames are resized to before the centre crop, relative to that of the model's
-            frames. None: they are resized to the model's frames as they are, and not cropped.
-        fields: Other fields of `hf_video_tome.data.ClipTransform`, where they are not its defaults.
+        enlargement: Shortest edge of the resized frames before the centre crop, relative to the model's frame size.
+            None: frames are resized to the model's frame size, without a crop.
+        fields: Fields of `hf_video_tome.data.ClipTransform` that differ from its defaults.
     """
 
     enlargement: Fraction | None = Fraction(1)
@@ -23,12 +23,12 @@ class UsualTransform:
 
 @dataclass(frozen=True)
 class KineticsClip:
-    """The clip that an architecture's base model takes on Kinetics-400.
+    """Clip sampling of an architecture's base model on Kinetics-400.
 
     Attributes:
-        num_frames: Frames of the clip.
-        sampling_rate: Distance of two of them in the evaluation of "Video, How Do Your Tokens Merge?" (CVPRW 2025).
-        training_rate: Their distance when the published checkpoints were trained.
+        num_frames: Number of frames in the clip.
+        sampling_rate: Sampling rate in the evaluation of "Video, How Do Your Tokens Merge?" (CVPRW 2025).
+        training_rate: Sampling rate in the training of the published checkpoints.
     """
 
     num_frames: int
@@ -38,12 +38,12 @@ class KineticsClip:
 
 @dataclass(frozen=True)
 class UsualInput:
-    """The input of an architecture's published checkpoints.
+    """Input settings of an architecture's published checkpoints.
 
     Attributes:
-        transform: From frames to pixel values.
-        kinetics_clip: From a video of Kinetics-400 to frames; None where the paper has none.
-        model_input_name: What the model calls it.
+        transform: Transform from frames to pixel values.
+        kinetics_clip: Sampling of a Kinetics-400 video; None if the paper does not evaluate the architecture.
+        model_input_name: Name of the model input.
     """
 
     transform: UsualTransform
@@ -74,4 +74,4 @@ USUAL_INPUTS = {
     ),
     "vjepa2": UsualInput(UsualTransform(enlargement=Fraction(256, 224)), model_input_name="pixel_values_videos"),
 }
-"""The usual inputs by model type."""
+"""Input settings by model type."""

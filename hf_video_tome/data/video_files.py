@@ -1,4 +1,4 @@
-"""Video files in folders, whatever their suffix and wherever links lead."""
+"""Lookup of video files in folders, by any suffix and through links."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# What data sets usually come in; downloaders add one of these to another.
+# Formats that datasets usually come in; downloaders append one of these to another.
 _USUAL = ".mp4 .webm .mkv .avi .mov .m4v .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts"
-# All else that FFmpeg reads video from.
+# Other video formats of FFmpeg.
 _OTHERS = """
     .vob .asf .3g2 .ogg .mxf .f4v .divx .xvid .m2v .m1v .mpe .mpv .m2p .m2t .mp4v .mpeg4 .mpg4 .mk3d .qt .hdmov .mqv
     .wm .wtv .dvr-ms .rm .rmvb .ogm .ogx .mjpg .mjpeg .mj2 .y4m .ivf .nut .dv .dif .gxf .lrv .insv .mod .tod .evo .trp
@@ -17,11 +17,11 @@ _OTHERS = """
     .avs2 .avs3 .cavs .bik .smk .roq .swf .fli .flc .kux .viv .ser .usm .moflex .gif .apng
 """
 VIDEO_SUFFIXES: tuple[str, ...] = (*_USUAL.split(), *_OTHERS.split())
-"""Suffixes of video files in lower case; earlier ones are preferred where a video is there twice."""
+"""Suffixes of video files in lower case; earlier ones take precedence if a video has several files."""
 
 
 def without_video_suffix(name: str) -> str | None:
-    """Return a file name without its video suffix, or both of them (`a.mp4.mkv`); None if it has none."""
+    """Returns a file name without its video suffix or suffixes (`a.mp4.mkv`); None if it has none."""
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in VIDEO_SUFFIXES or not stem:
         return None
@@ -30,20 +30,20 @@ def without_video_suffix(name: str) -> str | None:
 
 
 class VideoFiles:
-    """Finds video files by name, whatever their suffix; lists each folder once instead of asking for each file.
+    """Index of video files by name, independent of their suffix; lists each folder only once.
 
-    A link with the suffix of a video is one wherever it leads: what it leads to is found out when it is read.
+    A link with a video suffix counts as a video wherever it leads: its target is checked when it is read.
     """
 
     def __init__(self) -> None:
         self._listings: dict[Path, tuple[dict[str, list[str]], list[str]]] = {}
 
     def find(self, folder: Path, name: str) -> Path | None:
-        """Return the file of that name with any video suffix; None if there is none.
+        """Returns the file of a name with any video suffix; None if there is none.
 
         Args:
             folder: Where to look; it need not exist.
-            name: The file name, with or without a suffix. A file of exactly this name comes first.
+            name: The file name, with or without a suffix. A file with exactly this name takes precedence.
         """
         names = self._listing(folder)[0].get(without_video_suffix(name) or name, [])
         if not names:
@@ -51,13 +51,13 @@ class VideoFiles:
         return folder / (name if name in names else names[0])
 
     def names(self, folder: Path) -> list[str]:
-        """Return the names of all video files in the folder, sorted; hidden ones are left out."""
+        """Returns the names of all video files in a folder, sorted, without hidden ones."""
         return sorted(name for names in self._listing(folder)[0].values() for name in names)
 
     def tree(self, folder: Path) -> list[str]:
-        """Return the paths of all video files in the folder and in those below it, relative to it, sorted.
+        """Returns the relative paths of all video files in a folder and its subfolders, sorted.
 
-        Links to folders are followed, but not round and round; hidden folders are left out.
+        Links to folders are followed, except in cycles; hidden folders are skipped.
         """
         return sorted(self._tree(folder, "", ()))
 
@@ -70,7 +70,7 @@ class VideoFiles:
                 yield from self._tree(inner, f"{prefix}{name}/", above)
 
     def _listing(self, folder: Path) -> tuple[dict[str, list[str]], list[str]]:
-        """Return the video files by their names without suffix, and the folders."""
+        """Returns the video files by their names without suffix, and the subfolders."""
         if folder not in self._listings:
             files: dict[str, list[str]] = {}
             folders: list[str] = []
@@ -100,7 +100,7 @@ def _preference(name: str) -> tuple[int, str]:
 
 
 def leads_nowhere(path: str | os.PathLike[str]) -> bool:
-    """Return whether this is a link to something that is not there; one to itself leads to nothing that could be."""
+    """Returns whether a path is a broken link; a link to itself does not count."""
     if not os.path.islink(path):
         return False
     try:
@@ -111,9 +111,9 @@ def leads_nowhere(path: str | os.PathLike[str]) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, sorted by name; a missing folder has none.
+    """Returns the subfolders of a folder, sorted by name; none for a missing folder.
 
-    Hidden ones are left out, and links to what holds them.
+    Skips hidden folders, and links to the folder itself or its parents.
     """
     if not folder.is_dir():
         return []
@@ -122,13 +122,13 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def holds(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Return whether a folder is another one, or one above it, whatever links lead there."""
+    """Returns whether a folder is another folder or one of its parents, with links resolved."""
     outer = os.path.realpath(path)
     return os.path.commonpath((outer, os.path.realpath(other))) == outer
 
 
 def check_links(folder: Path) -> None:
-    """Raise a `ValueError` for a link in the folder that may have been one to a folder, and leads nowhere."""
+    """Raises a `ValueError` for a broken link in a folder that may have led to a folder."""
     for path in sorted(folder.iterdir()):
         if "." not in path.name and leads_nowhere(path):
-            raise ValueError(f"{path}: is a link to {os.readlink(path)!r}, which is not there")
+            raise ValueError(f"{path}: is a link to {os.readlink(path)!r}, which does not exist")

@@ -1,4 +1,4 @@
-"""Accuracy that can be trusted: evaluation of any classifier on any video data set.
+"""Evaluation of video classifiers on any video dataset.
 
 The names below are imported on first use.
 """

@@ -1,4 +1,4 @@
-"""From the videos of an evaluation to batches of decoded views, in any number of processes."""
+"""Decoding of videos into batches of views, in any number of processes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """Videos that go through the model together.
+    """Batch of decoded videos.
 
     Attributes:
-        number: Number of the batch.
-        positions: Position in the data set of each video that could be read.
-        views: (sum of the views, T, 3, h, w) uint8 frames, video after video; None where no video could be read.
-        failures: From the position of each video that could not be read to the reason.
+        number: Index of the batch.
+        positions: Positions in the dataset of the readable videos.
+        views: (total number of views, T, 3, h, w) uint8 frames, video by video; None if no video is readable.
+        failures: Mapping from the position of each unreadable video to the reason.
     """
 
     number: int
@@ -42,25 +42,25 @@ class DecodedBatch:
 
 
 _TOO_LITTLE_SHARED_MEMORY = (
-    "shared memory (/dev/shm) is too small for the decoded videos, so they come from the workers through pipes, which "
-    "is slower: give it more (docker run --shm-size), or take fewer workers or smaller batches"
+    "shared memory (/dev/shm) is too small for the decoded videos, so workers send them through pipes, which "
+    "is slower: increase it (docker run --shm-size), or use fewer workers or smaller batches"
 )
 
 
 class WorkerDied(Exception):
-    """A process that decodes has died: a decoder that crashes on a damaged video, or too little memory."""
+    """Raised when a decoding process dies: a decoder crashed on a damaged video, or memory ran out."""
 
 
 @dataclass(frozen=True)
 class ViewDecoder(Dataset[tuple[int, Any]]):
-    """Decodes the views of videos.
+    """Dataset of decoded views.
 
     Attributes:
         examples: All videos.
-        sampling: Which frames to take.
-        transform: How they are resized and cropped; the normalisation is left to the device of the model.
-        pad: Whether a video with too few frames repeats its last one, or counts as one that cannot be read.
-        seed: Of random sampling.
+        sampling: Sampling of clips and views.
+        transform: Transform for resizing and cropping; frames are normalised on the model's device.
+        pad: Whether a video with too few frames repeats its last frame, or counts as unreadable.
+        seed: Seed of random sampling.
     """
 
     examples: Examples
@@ -70,34 +70,34 @@ class ViewDecoder(Dataset[tuple[int, Any]]):
     seed: int = 0
 
     def __getitem__(self, position: int) -> tuple[int, Any]:
-        """Decodes one video; what is wrong with it is a result like any other."""
+        """Decodes one video; returns the reason if it is unreadable."""
         example = self.examples[position]
-        # By position, so that the clip does not depend on which worker or process decodes it.
+        # Seeded by position, so that the clip does not depend on the worker or process.
         rng = np.random.default_rng([self.seed, position])
         try:
             clips = read_clips(example.source, self.sampling, segment=example.segment, rng=rng, pad=self.pad)
             views = [self.transform.crop_views(clip, self.sampling.num_crops) for clip in clips]
         except VideoDecodingError as error:
             return position, _one_line(error.reason or error)
-        except Exception as error:  # whatever it is: the other videos can still be counted
+        except Exception as error:  # whatever it is: the other videos can still be evaluated
             return position, _one_line(f"{type(error).__name__}: {error}")
         return position, torch.cat(views)
 
     def batches(
         self, batches: Mapping[int, Sequence[int]], num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[DecodedBatch]:
-        """Decodes batches of videos ahead of whoever takes them.
+        """Decodes batches of videos in the background.
 
         Args:
-            batches: From the number of each batch to the positions of its videos.
-            num_workers: Processes that decode; 0 decodes in this one.
-            pin_memory: Whether to hand over page-locked memory, from which copies to a GPU are faster.
+            batches: Mapping from the index of each batch to the positions of its videos.
+            num_workers: Number of decoding processes; 0 decodes in this one.
+            pin_memory: Whether to use page-locked memory, for faster copies to a GPU.
 
         Yields:
             The batches, in order.
 
         Raises:
-            WorkerDied: If a worker dies. It comes out of the generator or, by a signal, of whatever runs meanwhile.
+            WorkerDied: If a worker dies: in the generator or, by a signal, in any code running meanwhile.
             ValueError: If workers cannot be started.
         """
         loader = DataLoader(
@@ -106,19 +106,18 @@ class ViewDecoder(Dataset[tuple[int, Any]]):
             num_workers=num_workers,
             collate_fn=_collate_for_main,
             pin_memory=pin_memory,
-            generator=torch.Generator().manual_seed(self.seed),  # else it draws from the caller's random numbers
+            generator=torch.Generator().manual_seed(self.seed),  # otherwise it advances the caller's generator
         )
         try:
-            if num_workers:  # as many semaphores as the loader takes, which leaves a mess where /dev/shm is full
+            if num_workers:  # check that the loader's semaphores fit; it does not clean up if /dev/shm is full
                 _ = Event(), *(Queue() for _ in range(num_workers + 1))
             decoded = iter(loader)
         except OSError as error:
             raise ValueError(
-                f"{num_workers} processes that decode cannot be started ({error}): go without (num_workers=0, "
-                "--workers 0)"
+                f"{num_workers} decoding processes cannot be started ({error}): use none (num_workers=0, --workers 0)"
             ) from error
         warned = False
-        # Of a copy: whoever takes a batch may strike it off.
+        # A copy: the caller may remove finished batches.
         for number, (positions, views, failures) in zip(list(batches), decoded, strict=True):
             if isinstance(views, np.ndarray):
                 views = torch.from_numpy(views)
@@ -128,10 +127,10 @@ class ViewDecoder(Dataset[tuple[int, Any]]):
             yield DecodedBatch(number, positions, views, failures)
 
     def one_by_one(self, number: int, positions: Sequence[int]) -> DecodedBatch:
-        """Decodes a batch with a process for each video; one that dies with its process counts as unreadable.
+        """Decodes a batch with one process per video; a video whose process dies counts as unreadable.
 
         Args:
-            number: Number of the batch.
+            number: Index of the batch.
             positions: Positions of its videos.
 
         Returns:
@@ -154,12 +153,12 @@ def _one_line(reason: object) -> str:
 
 @contextmanager
 def dead_workers_noticed() -> Iterator[None]:
-    """Turns what PyTorch raises when a worker dies into `WorkerDied`; all else passes."""
+    """Converts PyTorch's errors about dead workers to `WorkerDied`; other errors pass."""
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
         message = _one_line(error)
-        # An exception that a worker sends names its worker too, but not its process.
+        # An exception raised in a worker also names the worker, but not its process.
         if "DataLoader worker (pid" in message or isinstance(error, ConnectionError):
             raise WorkerDied(message) from error
         raise
@@ -180,9 +179,9 @@ def _collate(
 def _collate_for_main(
     items: Sequence[tuple[int, Any]],
 ) -> tuple[tuple[int, ...], torch.Tensor | np.ndarray | None, dict[int, str]]:
-    """Collates so that a worker can hand the views over: in shared memory, else as an array, which takes a pipe.
+    """Collates views for transfer from a worker: in shared memory, or as an array, sent through a pipe.
 
-    PyTorch would move them in the thread that sends them: what does not fit is lost there, and waited for for ever.
+    PyTorch would move them in its sending thread, where data that does not fit is lost and the receiver waits forever.
     """
     positions, views, failures = _collate(items)
     if views is None or get_worker_info() is None:

@@ -1,4 +1,4 @@
-"""The videos of an evaluation, from the rows of any data set."""
+"""Evaluation examples from the rows of any dataset."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..tasks import Task, match_labels
 
 @dataclass(frozen=True)
 class Example:
-    """One video to classify.
+    """Video to classify.
 
     Attributes:
-        video_id: Its name, unique in the data set.
+        video_id: Id of the video, unique in the dataset.
         source: Path, bytes or frame folder.
-        segment: The stretch of it to look at; None for all of it.
-        labels: The right output within each task; None where it is unknown.
+        segment: Segment to classify; None for the whole video.
+        labels: The correct output within each task; None if unknown.
     """
 
     video_id: str
@@ -34,11 +34,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The videos of a data set, ready to be classified.
+    """Videos of a dataset, ready for evaluation.
 
     Attributes:
-        videos: All of them, in the order of the data set.
-        matched_by: For each task "name" or "number": how the data set's classes were matched with the outputs.
+        videos: All videos, in the order of the dataset.
+        matched_by: Mapping from each task to "name" or "number": how the dataset's classes were matched with outputs.
     """
 
     videos: tuple[Example, ...]
@@ -51,14 +51,14 @@ class Examples:
         return self.videos[position]
 
     def spread(self, limit: int | None) -> Examples:
-        """Gives at most so many of them, spread evenly over the data set."""
+        """Returns at most `limit` examples, evenly spaced over the dataset."""
         if limit is None or limit >= len(self.videos):
             return self
         chosen = (self.videos[index * len(self.videos) // limit] for index in range(limit))
         return replace(self, videos=tuple(chosen))
 
     def digest(self) -> str:
-        """Fingerprint of which videos with which labels these are, wherever their files lie."""
+        """Returns a digest of the videos and labels, independent of the location of files."""
         digest = hashlib.sha256()
         for example in self.videos:
             digest.update(repr((example.video_id, example.segment, example.labels)).encode(errors="replace"))
@@ -75,25 +75,25 @@ def read_examples(
     id2label: Mapping[int, str],
     by_name: bool | None = None,
 ) -> Examples:
-    """Reads the rows of a data set and checks them; no video is touched.
+    """Reads and checks the rows of a dataset, without opening videos.
 
     Columns: `video` (a path, bytes, or `{"path", "bytes"}` as in a `datasets.Video(decode=False)` column), one column
-    of class numbers for each task, and optionally `video_id` (else the path, else the row's number), `start_seconds`
-    and `stop_seconds` (a stretch of a longer video), `start_frame`, `stop_frame` and `frames_per_second` (the same,
-    where `video` is a folder of frames). Negative or missing class numbers mean that the answer is unknown.
+    of class indices per task, and optionally `video_id` (by default the path, or the row's number), `start_seconds`
+    and `stop_seconds` (a segment of a longer video), `start_frame`, `stop_frame` and `frames_per_second` (likewise for
+    a folder of frames). A negative or missing class index means that the label is unknown.
 
     Args:
-        rows: A `datasets.Dataset` or `IterableDataset`, or any rows. The videos of a `datasets.Video` column are not
+        rows: A `datasets.Dataset` or `IterableDataset`, or any rows. Videos in a `datasets.Video` column are not
             decoded.
-        tasks: What the classifier answers.
-        id2label: The classifier's names of its outputs.
-        by_name: Whether classes are matched by name, see `match_labels`.
+        tasks: Tasks of the classifier.
+        id2label: Names of the classifier's outputs.
+        by_name: Whether to match classes by name, see `match_labels`.
 
     Returns:
-        One example for each row, in order.
+        One example per row, in order.
 
     Raises:
-        ValueError: If a column is missing, a class number is out of range, or a video_id is not unique.
+        ValueError: If a column is missing, a class index is out of range, or a video_id is not unique.
 
     Examples:
         >>> read_examples([{"video": "a.mp4", "label": 1}], [Task("label", 0, 2)], {})[0].labels
@@ -116,11 +116,11 @@ def read_examples(
             if example.video_id in seen:
                 raise ValueError(f"has the video_id {example.video_id!r}, which an earlier row has")
         except (TypeError, ValueError) as error:
-            raise ValueError(f"row {number} of the data set: {error}") from None
+            raise ValueError(f"row {number} of the dataset: {error}") from None
         seen.add(example.video_id)
         examples.append(example)
     if not examples:
-        raise ValueError("the data set has no rows")
+        raise ValueError("the dataset has no rows")
     return Examples(tuple(examples), matched_by)
 
 
@@ -137,7 +137,7 @@ def _example(
 
 
 def _undecoded(rows: Any) -> tuple[Iterable[Mapping[str, Any]], Mapping[str, Any]]:
-    """Switches off the decoding of a `datasets` video column, which would need torchcodec."""
+    """Disables decoding of a `datasets` video column, which would need torchcodec."""
     features = getattr(rows, "features", None)
     if not isinstance(features, Mapping):
         return rows, {}
@@ -168,7 +168,7 @@ def _source(video: Any, row: Mapping[str, Any]) -> str | bytes | FrameFolder:
 def _segment(row: Mapping[str, Any], source: str | bytes | FrameFolder) -> VideoSegment | None:
     start, stop = row.get("start_seconds"), row.get("stop_seconds")
     if (start is None) != (stop is None):
-        raise ValueError(f"must have both of 'start_seconds' and 'stop_seconds' or none, got {start!r} and {stop!r}")
+        raise ValueError(f"must have both 'start_seconds' and 'stop_seconds' or neither, got {start!r} and {stop!r}")
     if start is None or stop is None or isinstance(source, FrameFolder):
         return None
     return VideoSegment(float(start), float(stop))

@@ -1,4 +1,4 @@
-"""Predictions on disk as they come, so that a process that is killed loses one batch at most."""
+"""Journals: predictions written batch by batch, so that a killed process loses at most one batch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 Row: TypeAlias = dict[str, Any]
-"""What is known of one video: its prediction with one of the settings, or why it could not be read."""
+"""Prediction for one video with one of the settings, or the reason why it is unreadable."""
 
 _PATTERN = "journal-*.jsonl"
 _LINE = re.compile(rb'\["([0-9a-f]{8})", (.*)\]')
 
 
 class JournalRemovedError(FileNotFoundError):
-    """The output folder, or the journal in it, was removed while it was being written."""
+    """Raised when the output folder, or the journal in it, was removed while it was being written."""
 
 
 class Journal:
-    """The journals of all processes of an evaluation, and the one that this process writes.
+    """Journals of all processes of an evaluation, one of which this process writes.
 
-    Each process appends to its own file, a whole batch at a time. A line is a JSON list of a checksum and a row; rows
-    without a checksum, as older versions wrote them, are read, too. A line that a killed process left unfinished is
-    ignored, one that is damaged is an error.
+    Each process appends to its own file, one batch at a time. A line is a JSON list of a checksum and a row; rows
+    without a checksum, written by older versions, are also read. An unfinished last line, from a killed process, is
+    ignored; a damaged line is an error.
 
     Args:
-        folder: Where the journals lie.
-        process: Number of this process.
+        folder: Folder of the journals.
+        process: Index of this process.
 
     Examples:
         >>> import tempfile
@@ -61,13 +61,13 @@ class Journal:
         self._handle.close()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes rows and waits until they are on the disk.
+        """Appends rows and waits until they are on disk.
 
         Args:
             rows: JSON-safe rows of one batch.
 
         Raises:
-            JournalRemovedError: If the file is gone.
+            JournalRemovedError: If the file was removed.
         """
         self.check_there()
         self._handle.write("".join(map(_line, rows)).encode())
@@ -75,10 +75,10 @@ class Journal:
         os.fsync(self._handle.fileno())
 
     def check_there(self) -> None:
-        """Makes sure that what this process has written can still be found; nothing is said of a journal not opened.
+        """Checks that this process's journal, if open, still exists.
 
         Raises:
-            JournalRemovedError: If the file is gone, or another one has its name.
+            JournalRemovedError: If the file was removed or replaced.
         """
         if self._identity is None:
             return
@@ -88,15 +88,15 @@ class Journal:
         except FileNotFoundError:
             pass
         what = "the journal in it" if self.folder.is_dir() else "it"
-        reason = f"{what} was removed while the evaluation was writing to it, and the predictions with it"
+        reason = f"{what} was removed while the evaluation was writing to it, with its predictions"
         raise JournalRemovedError(errno.ENOENT, reason, str(self.folder))
 
     def exists(self) -> bool:
-        """Whether any process has left a journal with something in it."""
+        """Returns whether any process has written a non-empty journal."""
         return any(path.stat().st_size for path in self.folder.glob(_PATTERN))
 
     def rows(self) -> list[Row]:
-        """Reads the rows of all processes, finished lines only.
+        """Reads the rows of all processes, complete lines only.
 
         Raises:
             ValueError: If a line is damaged.
@@ -104,11 +104,11 @@ class Journal:
         return [row for path in sorted(self.folder.glob(_PATTERN)) for row in _read(path)[0]]
 
     def new_rows(self) -> list[Row]:
-        """Reads the rows of all processes that were not there when this was called before.
+        """Reads the rows that all processes added since the last call.
 
         Raises:
             ValueError: If a line is damaged.
-            JournalRemovedError: If the file of this process is gone.
+            JournalRemovedError: If the file of this process was removed.
         """
         self.check_there()
         found: list[Row] = []
@@ -119,7 +119,7 @@ class Journal:
         return found
 
     def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Puts these rows in the place of all that is in the journals; before any process writes.
+        """Replaces the content of all journals, before any process writes.
 
         Args:
             rows: JSON-safe rows.
@@ -137,10 +137,10 @@ class Journal:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that whoever looks finds all of it or nothing.
+    """Writes a file atomically.
 
     Args:
-        path: The file, which may exist.
+        path: The file; it may exist.
         text: Its content.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
@@ -156,18 +156,18 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_rows(content: bytes, path: Path, first: int = 1) -> list[Row]:
-    """Reads rows, one a line.
+    """Reads rows, one per line.
 
     Args:
-        content: Whole lines: JSON objects, or lists of a checksum and an object.
-        path: The file that they are of, for the error.
-        first: Number of the first line in it.
+        content: Complete lines: JSON objects, or lists of a checksum and an object.
+        path: The file, for error messages.
+        first: Number of the first line.
 
     Returns:
         The rows.
 
     Raises:
-        ValueError: If a line is damaged, saying which and what can be done.
+        ValueError: If a line is damaged; the message names it and the remedies.
     """
     rows = []
     for number, line in enumerate(content.split(b"\n")[:-1], first):
@@ -175,8 +175,8 @@ def read_rows(content: bytes, path: Path, first: int = 1) -> list[Row]:
             rows.append(_row(line))
         except ValueError as error:
             raise ValueError(
-                f"{path}: line {number} is damaged ({error}): put back a sound copy of the file, delete that line to "
-                "have its batch done again (--resume), or start anew (--overwrite)"
+                f"{path}: line {number} is damaged ({error}): restore an intact copy of the file, delete that line to "
+                "repeat its batch (--resume), or start over (--overwrite)"
             ) from None
     return rows
 
@@ -190,7 +190,7 @@ def _row(line: bytes) -> Row:
     if not line.startswith(b"{"):
         match = _LINE.fullmatch(line)
         if match is None or int(match[1], 16) != zlib.crc32(match[2]):
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         line = match[2]
     try:
         row = json.loads(line)
@@ -198,12 +198,12 @@ def _row(line: bytes) -> Row:
         raise ValueError(f"{error.msg} at column {error.colno}") from None
     known = isinstance(row, dict) and isinstance(row.get("position"), int)
     if not known or ("error" not in row and not isinstance(row.get("setting"), int)):
-        raise ValueError("it is no prediction")
+        raise ValueError("it is not a prediction")
     return row
 
 
 def _read(path: Path, offset: int = 0, lines: int = 0) -> tuple[list[Row], int, int]:
-    """Reads the finished lines from an offset in bytes on; gives also the offset after them, and lines up to there."""
+    """Reads complete lines from a byte offset; also returns the offset and the number of lines after them."""
     with path.open("rb") as handle:
         handle.seek(offset)
         content = handle.read()

@@ -1,4 +1,4 @@
-"""The loop of an evaluation: decoded batches through the model, once with each of the settings."""
+"""Evaluation loop: runs decoded batches through the model, once per setting."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MIXED_PRECISION = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is, over all processes.
+    """Progress of an evaluation over all processes.
 
     Attributes:
-        done: Videos that are through, those that could not be read included.
-        total: Videos in all.
-        failed: Videos that could not be read.
-        accuracy: Top-1 accuracy so far with each of the settings, 0 to 1 (all tasks right); None where there is none.
-        waiting: Share of this process's time that the model waited for decoded videos, 0 to 1.
+        done: Number of processed videos, including unreadable ones.
+        total: Total number of videos.
+        failed: Number of unreadable videos.
+        accuracy: Top-1 accuracy so far with each setting, 0 to 1 (all tasks correct); None without labels.
+        waiting: Share of this process's time spent waiting for decoded videos, 0 to 1.
     """
 
     done: int
@@ -38,18 +38,18 @@ class Progress:
     waiting: float
 
 
-class Clock:
-    """Where the time of a process goes, in seconds, from the moment when the first batch is there."""
+class EvaluationTimer:
+    """Timer of a process: seconds spent on data and models, from the arrival of the first batch."""
 
     def __init__(self, num_settings: int) -> None:
-        self.startup = 0.0  # until then
+        self.startup = 0.0  # until the first batch
         self.waiting = 0.0
         self.total = 0.0
         self.models: list[list[tuple[int, float]]] = [[] for _ in range(num_settings)]  # (clips, seconds) of batches
         self._began: float | None = None
 
     def waited(self, batches: Iterator[DecodedBatch]) -> Iterator[DecodedBatch]:
-        """Passes batches on and counts how long they take to come."""
+        """Yields batches and measures the time spent waiting for them."""
         began = time.perf_counter()
         for batch in batches:
             arrived = time.perf_counter()
@@ -63,11 +63,11 @@ class Clock:
 
     @property
     def waiting_share(self) -> float:
-        """Share of the time that was spent waiting for batches, 0 to 1."""
+        """Share of the time spent waiting for batches, 0 to 1."""
         return self.waiting / self.total if self.total else 0.0
 
     def measured(self) -> dict[str, Any]:
-        """What was measured, JSON-safe; speeds are those of the model alone, without the first batch, its warm-up."""
+        """Returns the measurements, JSON-safe; model speeds exclude the first batch as warm-up."""
         rates: list[float | None] = []
         for batches in self.models:
             counted = batches[1:] or batches
@@ -77,24 +77,24 @@ class Clock:
 
     @staticmethod
     def together(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What the processes of an evaluation measured: the longest times, the mean waiting, the sum of the speeds."""
-        total = sum(clock["total"] for clock in measured)
-        rates = zip(*(clock["clips_per_second"] for clock in measured), strict=True)
+        """Combines the measurements of all processes: longest times, mean waiting share, sum of speeds."""
+        total = sum(times["total"] for times in measured)
+        rates = zip(*(times["clips_per_second"] for times in measured), strict=True)
         known = [[rate for rate in setting if rate is not None] for setting in rates]
         return {
-            "startup_seconds": round(max(clock["startup"] for clock in measured), 3),
-            "seconds": round(max(clock["total"] for clock in measured), 3),
-            "waiting_for_data": round(sum(clock["waiting"] for clock in measured) / total, 4) if total else 0.0,
+            "startup_seconds": round(max(times["startup"] for times in measured), 3),
+            "seconds": round(max(times["total"] for times in measured), 3),
+            "waiting_for_data": round(sum(times["waiting"] for times in measured) / total, 4) if total else 0.0,
             "clips_per_second": [round(sum(setting), 3) if setting else None for setting in known],
         }
 
 
 @dataclass(frozen=True)
-class Loop:
-    """What happens to each batch; the fields are those of `evaluate`."""
+class EvaluationLoop:
+    """Evaluation loop over batches, with the arguments of `evaluate` as fields."""
 
     model: Any
-    apply: Callable[[Mapping[str, Any]], None]  # makes the model follow one of the settings
+    apply: Callable[[Mapping[str, Any]], None]  # applies one of the settings to the model
     settings: Sequence[Mapping[str, Any]]
     tasks: Sequence[Task]
     decoder: ViewDecoder
@@ -107,22 +107,22 @@ class Loop:
         self,
         batches: Mapping[int, Sequence[int]],
         journal: Journal,
-        clock: Clock,
+        timer: EvaluationTimer,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        """Goes through batches.
+        """Evaluates batches.
 
         Args:
-            batches: From the numbers of the batches of this process to the positions of their videos.
-            journal: Where the predictions go.
-            clock: Takes the time.
-            on_progress: Called after each batch, and while other processes are still at work.
+            batches: Mapping from the indices of this process's batches to the positions of their videos.
+            journal: Journal for the predictions.
+            timer: Timer of this process.
+            on_progress: Called after each batch, and while other processes are still running.
         """
-        tally = _Tally(len(self.decoder.examples), len(self.settings), self.tasks)
+        tally = _RunningAccuracy(len(self.decoder.examples), len(self.settings), self.tasks)
 
         def report() -> None:
             if on_progress is not None:
-                on_progress(tally.progress(journal.new_rows(), clock.waiting_share))
+                on_progress(tally.progress(journal.new_rows(), timer.waiting_share))
 
         training = self.model.training
         self.model.eval()
@@ -132,16 +132,16 @@ class Loop:
             while todo:
                 try:
                     with dead_workers_noticed():
-                        for batch in clock.waited(self.decode(todo)):
-                            journal.append(self.rows(batch, clock))
+                        for batch in timer.waited(self.decode(todo)):
+                            journal.append(self.rows(batch, timer))
                             del todo[batch.number]
                             report()
                     continue
                 except WorkerDied:
-                    pass  # and with the error goes its loader: else a late signal of its workers would hit the next
-                # One video at a time, each in a process of its own, until it is known which one does that.
+                    pass  # frees the loader with the error: a late signal of its workers would hit the next one
+                # One video at a time, each in its own process, to find the one that crashes.
                 number = next(iter(todo))
-                journal.append(self.rows(self.decoder.one_by_one(number, todo[number]), clock))
+                journal.append(self.rows(self.decoder.one_by_one(number, todo[number]), timer))
                 del todo[number]
                 report()
         finally:
@@ -150,12 +150,12 @@ class Loop:
             tally.wait_for_others(journal, report)
 
     def decode(self, batches: Mapping[int, Sequence[int]]) -> Iterator[DecodedBatch]:
-        """Decodes batches ahead of the model."""
+        """Decodes batches in the background."""
         on_gpu = next(self.model.parameters()).device.type == "cuda"
         return self.decoder.batches(batches, min(self.num_workers, len(batches)), pin_memory=on_gpu)
 
-    def rows(self, batch: DecodedBatch, clock: Clock) -> list[Row]:
-        """Predicts one batch with all of the settings."""
+    def rows(self, batch: DecodedBatch, timer: EvaluationTimer) -> list[Row]:
+        """Returns the predictions for one batch with all settings."""
         rows: list[Row] = [
             {"position": position, "video_id": self.decoder.examples[position].video_id, "error": reason}
             for position, reason in sorted(batch.failures.items())
@@ -165,7 +165,7 @@ class Loop:
         parameter = next(self.model.parameters())
         logits: list[list[torch.Tensor]] = [[] for _ in self.settings]
         seconds = [0.0] * len(self.settings)
-        # As many clips at a time as were asked for: the views of all videos may be too many for a device.
+        # At most `batch_size` clips at a time: all views may be too many for the device.
         for part, clips in enumerate(batch.views.split(self.batch_size)):
             frames = clips.to(parameter.device, non_blocking=True)
             pixel_values = self.decoder.transform.normalize(frames).to(parameter.dtype)
@@ -175,20 +175,20 @@ class Loop:
                 logits[index].append(answer)
                 seconds[index] += elapsed
         for index in range(len(self.settings)):
-            clock.models[index].append((len(batch.views), seconds[index]))
+            timer.models[index].append((len(batch.views), seconds[index]))
             views = torch.cat(logits[index]).chunk(len(batch.positions))
             for position, video in zip(batch.positions, views, strict=True):
                 rows.append(self.predict(video, position, index))
         return rows
 
     def forward(self, pixel_values: torch.Tensor, seeds: Sequence[int]) -> tuple[torch.Tensor, float]:
-        """Gives the logits (clips, outputs) on the CPU in float64, and how long the model took in seconds."""
+        """Returns the logits (clips, outputs) on the CPU in float64, and the seconds that the model took."""
         device = pixel_values.device
         low = MIXED_PRECISION[self.mixed_precision]
         precision: AbstractContextManager[Any] = torch.autocast(device.type, low) if low is not None else nullcontext()
         others = [] if device.type == "cpu" else [device]
         with torch.random.fork_rng(others, device_type="cuda" if device.type == "cpu" else device.type):
-            # The random modes draw from the global generator: the same numbers for a batch, whatever ran before.
+            # The random modes use the global generator: seeded, so that a batch does not depend on what ran before.
             torch.manual_seed(int(np.random.SeedSequence(list(seeds)).generate_state(1)[0]))
             _synchronize(device)
             began = time.perf_counter()
@@ -199,7 +199,7 @@ class Loop:
         return logits.float().cpu().double(), elapsed
 
     def predict(self, logits: torch.Tensor, position: int, setting: int) -> Row:
-        """Makes a row of the logits (views, outputs) of one video."""
+        """Returns the prediction from the logits (views, outputs) of one video."""
         example, changes = self.decoder.examples[position], dict(self.settings[setting])
         check_finite(logits, f"the logits for {example.video_id!r}", f" with the settings {changes}")
         return {
@@ -216,11 +216,11 @@ def _synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-class _Tally:
-    """Running accuracy over the rows of all processes; a row may come more than once."""
+class _RunningAccuracy:
+    """Running accuracy over the rows of all processes; duplicate rows are ignored."""
 
     POLL_SECONDS = 1.0
-    PATIENCE_SECONDS = 300.0  # without any news: then the others are waited for in silence
+    PATIENCE_SECONDS = 300.0  # without any new row; then progress is no longer reported
 
     def __init__(self, total: int, num_settings: int, tasks: Sequence[Task]) -> None:
         self.total, self.tasks = total, tasks
@@ -252,7 +252,7 @@ class _Tally:
         return Progress(self.done, self.total, len(self.failed), accuracy, waiting)
 
     def wait_for_others(self, journal: Journal, report: Callable[[], None]) -> None:
-        """Goes on reporting while other processes write."""
+        """Reports progress until other processes finish."""
         done, news = self.done, time.monotonic()
         while self.done < self.total and time.monotonic() - news < self.PATIENCE_SECONDS:
             time.sleep(self.POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The output folder of an evaluation: whose it is, what of it is done, and the files that it ends in."""
+"""Output folder of an evaluation: locking, resuming and result files."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .results import EvaluationResults
 
 RUN_FILE, PREDICTIONS_FILE, RESULTS_FILE, TIMING_FILE = "run.json", "predictions.jsonl", "results.json", "timing.json"
 DIGEST = "predictions_sha256"
-"""Key of `results.json`: of which predictions the results are."""
+"""Key in `results.json` for the digest of the predictions."""
 _TIMES = {"startup_seconds", "seconds", "waiting_for_data"}
 
 
 @contextmanager
 def locked(folder: Path, processes: Processes) -> Iterator[None]:
-    """Keeps other evaluations out of an output folder, for as long as this one lives.
+    """Locks an output folder against other evaluations.
 
     Args:
-        folder: The folder; made if need be.
-        processes: Those that work on it together; the main one holds the lock.
+        folder: The folder, created if needed.
+        processes: Processes of this evaluation; the main one holds the lock.
 
     Raises:
-        ValueError: If another evaluation is at work there.
-        OSError: If it cannot be written to.
+        ValueError: If another evaluation is running there.
+        OSError: If the folder is not writable.
     """
     path = folder / ".lock"
     lock = FileLock(path, timeout=0)
@@ -59,11 +59,11 @@ def locked(folder: Path, processes: Processes) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Reference:
-    """An earlier evaluation to compare with.
+    """Earlier evaluation to compare with.
 
     Attributes:
         identity: Its folder and a digest of its predictions, JSON-safe.
-        rows: From `video_id` to its row; videos that it could not read are not among them.
+        rows: Mapping from `video_id` to row, without unreadable videos.
     """
 
     identity: dict[str, str]
@@ -75,13 +75,13 @@ def read_predictions(folder: str | os.PathLike[str], tasks: Iterable[str] = ()) 
 
     Args:
         folder: Its `output`.
-        tasks: Names of tasks that they must have an answer to.
+        tasks: Names of tasks that each row must have predictions for.
 
     Returns:
         The rows of `predictions.jsonl`.
 
     Raises:
-        ValueError: If there are none, or they are damaged.
+        ValueError: If there are no predictions, or they are damaged.
     """
     path, results = Path(folder) / PREDICTIONS_FILE, Path(folder) / RESULTS_FILE
     if not path.is_file():
@@ -90,39 +90,39 @@ def read_predictions(folder: str | os.PathLike[str], tasks: Iterable[str] = ()) 
     try:
         expected = json.loads(results.read_text(encoding="utf-8")).get(DIGEST)
     except (OSError, ValueError, AttributeError):
-        expected = None  # nothing to compare with, as where an older version wrote it
+        expected = None  # nothing to compare with, as for older versions
     if expected not in (None, _digest(content)):
         raise ValueError(
-            f"{path} is damaged, or was changed: its checksum is not the one in {results}; put back a sound copy of "
-            f"the file, or delete {results} to take it as it is"
+            f"{path} is damaged or was changed: its checksum differs from that in {results}; restore an intact copy "
+            f"of the file, or delete {results} to accept it"
         )
     if not content.endswith(b"\n"):
-        raise ValueError(f"{path} is damaged: its last line was cut off; put back a sound copy of the file")
+        raise ValueError(f"{path} is damaged: its last line is incomplete; restore an intact copy of the file")
     return _answering(read_rows(content, path), tasks, path)
 
 
 def _answering(rows: list[Row], tasks: Iterable[str], path: Path) -> list[Row]:
-    """Passes rows on that answer tasks, which a checksum does not say of those of older versions.
+    """Returns rows after checking that they have predictions for all tasks, since old rows have no checksum.
 
     Raises:
-        ValueError: If one does not.
+        ValueError: If a row does not.
     """
     for task, row in product(tasks, (row for row in rows if "error" not in row)):
         best, known = row.get(f"{task}_top"), isinstance(row.get(task, ""), int)
         ranked = all(isinstance(row.get(f"{task}_{name}"), (int, float)) == known for name in ("rank", "nll"))
         if not isinstance(best, list) or not best or not isinstance(best[0], int) or task not in row or not ranked:
             raise ValueError(
-                f"{path}: what is said of {row.get('video_id')!r} is damaged ({task}): put back a sound copy, or "
-                "start anew (--overwrite)"
+                f"{path}: the row of {row.get('video_id')!r} is damaged ({task}): restore an intact copy, or "
+                "start over (--overwrite)"
             )
     return rows
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
+    """Reads a file with one JSON object.
 
     Raises:
-        ValueError: If it does not, naming the file.
+        ValueError: If it is not a JSON object; the message names the file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -134,14 +134,14 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def read_timing(folder: Path, num_settings: int) -> dict[str, Any]:
-    """Reads how long a finished evaluation took.
+    """Reads the timing of a finished evaluation.
 
     Args:
         folder: Its output folder.
-        num_settings: Settings that it measured.
+        num_settings: Number of its settings.
 
     Raises:
-        ValueError: If `timing.json` does not say it.
+        ValueError: If `timing.json` is incomplete.
         OSError: If there is none.
     """
     timing = _read_object(folder / TIMING_FILE)
@@ -156,19 +156,19 @@ def read_timing(folder: Path, num_settings: int) -> dict[str, Any]:
 def read_reference(
     folder: str | os.PathLike[str], run: Mapping[str, Any], examples: Examples, tasks: Sequence[Task]
 ) -> Reference:
-    """Reads an earlier evaluation and makes sure that it can be compared with.
+    """Reads an earlier evaluation and checks that it is comparable.
 
     Args:
         folder: Its `output`.
-        run: What identifies the evaluation that is compared.
-        examples: The videos of that one.
-        tasks: What its classifier answers.
+        run: Identity of the current evaluation, as in `run.json`.
+        examples: Videos of the current evaluation.
+        tasks: Tasks of the current classifier.
 
     Returns:
-        The predictions of the earlier one with the first of its settings.
+        The predictions of the earlier evaluation with its first setting.
 
     Raises:
-        ValueError: If there are none, or they are of another kind of answers, other videos or other labels.
+        ValueError: If there are no predictions, or their tasks, outputs, videos or labels differ.
     """
     try:
         rows = read_predictions(folder)
@@ -179,13 +179,13 @@ def read_reference(
         if before.get(name) != run[name]:
             raise ValueError(
                 f"reference {folder} has other {what} ({before.get(name)}) than this evaluation ({run[name]}), so "
-                "that equal numbers are not equal answers"
+                "equal class indices do not mean equal predictions"
             )
     _answering(rows, run["tasks"], Path(folder) / PREDICTIONS_FILE)
     known = {row.get("video_id") for row in rows}
     missing = [example.video_id for example in examples.videos if example.video_id not in known]
     if missing:
-        raise ValueError(f"reference {folder} knows nothing of {len(missing)} videos, such as {missing[0]!r}")
+        raise ValueError(f"reference {folder} lacks {len(missing)} videos, such as {missing[0]!r}")
     chosen = {row.get("video_id", ""): row for row in rows if row.get("setting") == 0}
     for example in examples.videos:
         row = chosen.get(example.video_id)
@@ -194,7 +194,7 @@ def read_reference(
         labels = tuple(row.get(task.name) for task in tasks)
         if labels != example.labels:
             raise ValueError(
-                f"reference {folder} has other labels for {example.video_id!r} ({labels}) than the data set "
+                f"reference {folder} has other labels for {example.video_id!r} ({labels}) than the dataset "
                 f"({example.labels})"
             )
     digest = _digest((Path(folder) / PREDICTIONS_FILE).read_bytes())[:16]
@@ -210,22 +210,22 @@ def open_output(
     overwrite: bool,
     retry_failed: bool,
 ) -> set[int]:
-    """Makes sure that the folder is of this evaluation, or of none.
+    """Prepares the output folder for this evaluation.
 
     Args:
-        folder: The output folder; made if need be.
-        run: What identifies the evaluation.
-        batches: From the number of each batch to the positions of its videos.
-        resume: Whether what is there is to be gone on with.
-        overwrite: Whether it is to be deleted.
-        retry_failed: Whether batches with videos that could not be read are to be done again.
+        folder: The output folder, created if needed.
+        run: Identity of the evaluation, as in `run.json`.
+        batches: Mapping from the index of each batch to the positions of its videos.
+        resume: Whether to resume an existing evaluation.
+        overwrite: Whether to delete an existing evaluation.
+        retry_failed: Whether to repeat batches with unreadable videos.
 
     Returns:
-        The batches that need not be done again. The journals hold their rows, and nothing else.
+        The indices of finished batches. The journals then contain exactly their rows.
 
     Raises:
-        FileExistsError: If there is something and nobody said what to do with it.
-        ValueError: If it is of another evaluation, or damaged.
+        FileExistsError: If there is an evaluation, and neither `resume` nor `overwrite` is set.
+        ValueError: If it is a different evaluation, or damaged.
     """
     path, journal = folder / RUN_FILE, Journal(folder, 0)
     exists = path.exists() or journal.exists()
@@ -246,7 +246,7 @@ def open_output(
     try:
         before, now = _read_object(path), json.loads(_dump(run))
     except ValueError as error:
-        raise ValueError(f"{error}; put back a sound copy of the file, or start anew (--overwrite)") from None
+        raise ValueError(f"{error}; restore an intact copy of the file, or start over (--overwrite)") from None
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise ValueError(
@@ -261,7 +261,7 @@ def open_output(
     positions = {position for number in done for position in batches[number]}
     kept = {(row["position"], row.get("setting", -1)): row for row in rows if row["position"] in positions}
     journal.replace([kept[key] for key in sorted(kept)])
-    # From here on it is unfinished again, should this process be killed.
+    # From here on the evaluation counts as unfinished, should this process be killed.
     for name in (PREDICTIONS_FILE, RESULTS_FILE, *(() if len(done) == len(batches) else (TIMING_FILE,))):
         (folder / name).unlink(missing_ok=True)
     return done
@@ -270,14 +270,14 @@ def open_output(
 def close_output(
     folder: Path, rows: Sequence[Row], results: EvaluationResults, timing: Mapping[str, Any], keep_timing: bool
 ) -> None:
-    """Writes what an evaluation ends in.
+    """Writes the final files of an evaluation.
 
     Args:
         folder: Its output folder.
         rows: All predictions, in order.
-        results: What they come to.
-        timing: How long it took, the only part that another run does not repeat.
-        keep_timing: Whether the times of an earlier run stay, if there are any.
+        results: Results of the evaluation.
+        timing: Timing of the run, the only part that is not reproducible.
+        keep_timing: Whether to keep the timing of an earlier run, if there is one.
     """
     predictions = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     write_atomically(folder / PREDICTIONS_FILE, predictions)
@@ -287,7 +287,7 @@ def close_output(
             read_timing(folder, len(results.settings))
             return
         except (OSError, ValueError):
-            pass  # killed, or without space, just before they were written
+            pass  # killed, or out of space, just before it was written
     write_atomically(folder / TIMING_FILE, _dump(timing))
 
 
@@ -307,7 +307,7 @@ def _short(value: Any) -> str:
 def _finished(
     rows: Iterable[Row], batches: Mapping[int, Sequence[int]], num_settings: int, retry_failed: bool
 ) -> set[int]:
-    """Says which batches are there with all of their videos and settings."""
+    """Returns the indices of the batches with rows for all of their videos and settings."""
     found: dict[int, set[int]] = {}
     failed: set[int] = set()
     for row in rows:
@@ -322,26 +322,26 @@ def _finished(
 
 
 def in_order(rows: Iterable[Row], examples: Examples, num_settings: int) -> list[Row]:
-    """Brings rows into the order of the data set and checks that each belongs there and none is missing.
+    """Sorts rows in the order of the dataset and checks that they are complete.
 
     Args:
-        rows: Those of all journals.
+        rows: Rows of all journals.
         examples: The videos.
-        num_settings: Settings that each was classified with.
+        num_settings: Number of settings.
 
     Returns:
-        Every video once with each setting, or once with the reason why it could not be read.
+        One row per video and setting, or one row with the reason for an unreadable video.
 
     Raises:
-        ValueError: If a row is missing or of another video.
+        ValueError: If a row is missing or belongs to another video.
     """
     keyed = {(row["position"], row.get("setting", -1)): row for row in rows}
     strange = [row for row in keyed.values() if row.get("video_id") != examples[row["position"]].video_id]
     failed = sum(setting == -1 for _, setting in keyed)
     if strange or (len(examples) - failed) * num_settings + failed != len(keyed):
         raise ValueError(
-            f"predictions of {len(examples)} videos with {num_settings} settings were expected; in the journals are "
-            f"{len(keyed) - failed} of them, {failed} videos that could not be read and {len(strange)} rows of other "
-            "videos: was something else writing to the same folder, or do not all processes share it?"
+            f"predictions for {len(examples)} videos with {num_settings} settings were expected; the journals contain "
+            f"{len(keyed) - failed} of them, {failed} unreadable videos and {len(strange)} rows of other videos: did "
+            "something else write to the same folder, or do some processes not share it?"
         )
     return [keyed[key] for key in sorted(keyed)]

@@ -1,4 +1,4 @@
-"""The table of "Video, How Do Your Tokens Merge?" (CVPRW 2025): what it runs, and what it published."""
+"""Settings and published results of the table in "Video, How Do Your Tokens Merge?" (CVPRW 2025)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ..api import paper_settings
 
 HYBRID_THRESHOLDS = {"videomae": 0.8, "vivit": 0.4}
-"""Thresholds that the paper found best for its hybrid mode."""
+"""Best thresholds of the hybrid mode, according to the paper."""
 
 PAPER_CHECKPOINTS = {
     ("videomae", "kinetics400"): "MCG-NJU/videomae-base-finetuned-kinetics",
@@ -17,17 +17,17 @@ PAPER_CHECKPOINTS = {
     ("timesformer", "kinetics400"): "facebook/timesformer-base-finetuned-k400",
     ("timesformer", "something-something-v2"): "facebook/timesformer-base-finetuned-ssv2",
 }
-"""Checkpoints of the Hub for architecture and data set; the paper's others are not published in this format."""
+"""Hub checkpoints by architecture and dataset; the paper's others are not published in this format."""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A line of the paper's table, top-1 accuracies in percent.
+    """Row of the paper's table, top-1 accuracies in percent.
 
     Attributes:
-        kinetics400: On Kinetics-400.
-        something_something_v2: On Something-Something v2.
-        epic_kitchens_100: Action, verb and noun on EPIC-KITCHENS-100.
+        kinetics400: Accuracy on Kinetics-400.
+        something_something_v2: Accuracy on Something-Something v2.
+        epic_kitchens_100: Action, verb and noun accuracy on EPIC-KITCHENS-100.
     """
 
     kinetics400: float
@@ -53,17 +53,17 @@ PUBLISHED: dict[str, dict[str, PublishedRow]] = {
         "hybrid": PublishedRow(63.09, 50.15, (35.21, 57.48, 51.30)),
     },
 }
-"""Published accuracies by model type and mode; "none" is r = 0. Those of the divided models are not among them."""
+"""Published accuracies by model type and mode ("none" is r = 0), without those of divided space-time models."""
 
 
 def paper_table_settings(model_type: str) -> list[dict[str, Any]]:
-    """The settings of all lines of the paper's table for an architecture, the unmerged model first.
+    """Returns the settings of the paper's table for an architecture, the unmerged model first.
 
     Args:
         model_type: As in the config.
 
     Returns:
-        Settings for `evaluate`. The hybrid mode is there where the paper names a threshold.
+        Settings for `evaluate`, with the hybrid mode if the paper gives a threshold.
 
     Raises:
         ValueError: If the paper has no settings for the architecture.
@@ -81,7 +81,7 @@ def paper_table_settings(model_type: str) -> list[dict[str, Any]]:
 
 
 def published_top_1(model_type: str, dataset: str, settings: dict[str, Any]) -> dict[str, float]:
-    """What the paper reports for a line of its table.
+    """Returns the published accuracies for one row of the paper's table.
 
     Args:
         model_type: As in the config.
@@ -89,7 +89,7 @@ def published_top_1(model_type: str, dataset: str, settings: dict[str, Any]) -> 
         settings: One of `paper_table_settings`.
 
     Returns:
-        Top-1 accuracy, 0 to 1, by task: "label", or "action", "verb" and "noun". Empty where it is not known here.
+        Top-1 accuracy, 0 to 1, by task: "label", or "action", "verb" and "noun". Empty if unknown.
 
     Examples:
         >>> published_top_1("vivit", "kinetics400", {"r": 300, "mode": "merge"})

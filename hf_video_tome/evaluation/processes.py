@@ -1,4 +1,4 @@
-"""The processes that share an evaluation."""
+"""Distributed processes of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 T = TypeVar("T")
 FROM_MAIN = "(raised in the main process)"
-"""Note on exceptions that are raised in all processes because the main one had them."""
+"""Note added to exceptions of the main process when they are raised in all processes."""
 
 
 def _first_difference(one: Any, other: Any) -> str:
@@ -22,54 +22,54 @@ def _first_difference(one: Any, other: Any) -> str:
 
 
 class Processes:
-    """Those that `accelerate launch` or torchrun started, else this one alone.
+    """Processes started by `accelerate launch` or torchrun, or this one alone.
 
     Args:
-        cpu: Whether to stay on the CPU where there is a GPU; counts for the first instance in a process.
+        cpu: Whether to use the CPU even if there is a GPU; only the first instance in a process counts.
 
     Attributes:
-        index: Number of this process.
-        count: How many there are.
-        is_main: Whether this is the one that prints and writes what there is one of.
-        device: Where a model of this process belongs: its own GPU if there is one.
+        index: Index of this process.
+        count: Number of processes.
+        is_main: Whether this process prints and writes the shared files.
+        device: Device for a model of this process: its own GPU if available.
     """
 
     def __init__(self, cpu: bool = False) -> None:
         from accelerate import PartialState
 
         started = int(os.environ.get("WORLD_SIZE", "1"))
-        # accelerate takes each of several processes for the only one where it finds no accelerator and is not told
-        # that it is to run on the CPU. They only meet at the end, where one may have to wait long for another.
+        # Without an accelerator, accelerate treats each process as the only one unless told to use the CPU. Processes
+        # synchronise only at the end, where one may have to wait long for another.
         cpu = cpu or (started > 1 and not torch.accelerator.is_available())
         self._state: Any = PartialState(cpu=cpu, **({"timeout": timedelta(days=7)} if started > 1 else {}))
         self.index: int = self._state.process_index
         self.count: int = self._state.num_processes
         if self.count != started:
             raise RuntimeError(
-                f"{started} processes were started (WORLD_SIZE), but accelerate sees {self.count}: they would all do "
-                "the same; was its state made before, for one process?"
+                f"{started} processes were started (WORLD_SIZE), but accelerate sees {self.count}: each would do all "
+                "of the work; was its state created before, for a single process?"
             )
         self.is_main = self.index == 0
-        # Not "cpu:0": moving a model there copies its weights, memory that is aligned in another way changes the last
-        # bit of a product, and results are to be the same on one process and on two.
+        # Not "cpu:0": moving a model there copies its weights, and a different memory alignment changes the last bit
+        # of products, but results must not depend on the number of processes.
         device: torch.device = self._state.device
         self.device = torch.device("cpu") if device.type == "cpu" else device
 
     def wait(self) -> None:
-        """Waits for all the others."""
+        """Waits for all other processes."""
         self._state.wait_for_everyone()
 
     def from_main(self, action: Callable[[], T]) -> T:
-        """Runs something in the main process only.
+        """Runs a function in the main process only.
 
         Args:
-            action: What to run; its result and its exceptions must be picklable.
+            action: The function; its result and exceptions must be picklable.
 
         Returns:
             Its result, in all processes.
 
         Raises:
-            Exception: The one that it raised, in all processes, so that none waits for one that has ended.
+            Exception: The function's exception, in all processes, so that none waits for a finished one.
         """
         outcome: list[Any] = [None, None]
         if self.is_main:
@@ -89,13 +89,13 @@ class Processes:
         return outcome[0]
 
     def gather(self, value: T) -> list[T]:
-        """Collects a value from each process, in all of them; waits for the others.
+        """Gathers a value from each process; waits for all of them.
 
         Args:
-            value: Picklable.
+            value: Picklable value of this process.
 
         Returns:
-            The values, by the index of the process.
+            The values, by process index.
         """
         if self.count == 1:
             return [value]
@@ -104,11 +104,11 @@ class Processes:
         return gather_object([value])
 
     def check_equal(self, value: object, problem: str) -> None:
-        """Makes sure that all processes mean the same.
+        """Checks that a value is equal in all processes.
 
         Args:
-            value: What is to be equal; JSON-safe.
-            problem: What is wrong with a process whose value differs.
+            value: JSON-safe value of this process.
+            problem: Error text for a process with a different value.
 
         Raises:
             ValueError: In all processes, if a value differs.

@@ -1,4 +1,4 @@
-"""From logits to predictions, and from predictions to results."""
+"""Computation of predictions from logits, and of results from predictions."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _DIGITS = 6  # of stored log-probabilities
 def predict_video(
     views: torch.Tensor, tasks: Sequence[Task], labels: Sequence[int] | None, top_k: int = 5
 ) -> dict[str, Any]:
-    """Makes one prediction of the logits of all views of a video.
+    """Returns the prediction for a video from the logits of all its views.
 
-    The softmax probabilities of the views are averaged, within each task.
+    Averages the softmax probabilities of the views within each task.
 
     Args:
         views: (V, C) logits.
-        tasks: What the C outputs mean.
-        labels: The right output within each task, or None.
-        top_k: Labels to keep.
+        tasks: Tasks of the C outputs.
+        labels: The correct output within each task, or None.
+        top_k: Number of classes to keep.
 
     Returns:
-        For each task, with its name as prefix: `label` (no suffix), `_top` (best first), `_log_probabilities` (of
-        those), `_rank` (of the right one, 0 is best) and `_nll`; for several tasks the same of all of them together as
-        `action_rank` and `action_nll`.
+        For each task, prefixed with its name: `label` (no suffix), `_top` (classes, best first), `_log_probabilities`
+        (of those), `_rank` (of the correct class, 0 is best) and `_nll`; for several tasks also `action_rank` and
+        `action_nll` of their combination.
 
     Examples:
         >>> row = predict_video(torch.tensor([[0.0, 2.0, 1.0]]), [Task("label", 0, 3)], labels=[2], top_k=2)
@@ -72,11 +72,11 @@ def predict_video(
 
 @dataclass(frozen=True)
 class Share:
-    """A share of the videos.
+    """Share of the videos.
 
     Attributes:
-        value: 0 to 1.
-        standard_error: Of the value, from the number of videos.
+        value: The share, 0 to 1.
+        standard_error: Its standard error, from the number of videos.
     """
 
     value: float
@@ -85,12 +85,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two shares of the same videos.
+    """Difference between two shares of the same videos.
 
     Attributes:
-        value: -1 to 1.
-        standard_error: Of the value; below that of either share, as most videos count the same in both. None where
-            there is one video only.
+        value: The difference, -1 to 1.
+        standard_error: Its standard error, smaller than that of either share because most videos count equally in
+            both. None for a single video.
     """
 
     value: float
@@ -99,15 +99,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """How well one task was answered.
+    """Results of one task.
 
     Attributes:
-        top_1: Accuracy.
-        top_5: Share of videos whose answer is among the five best.
-        nll: Mean negative log-likelihood of the right answer, in nats.
-        nll_standard_error: Of the mean; None where there is one video only.
-        mean_class_accuracy: Mean over the classes that occur; None for the action, which is no task of its own.
-        per_class: From each class that occurs to its accuracy and number of videos.
+        top_1: Top-1 accuracy.
+        top_5: Top-5 accuracy.
+        nll: Mean negative log-likelihood of the correct class, in nats.
+        nll_standard_error: Its standard error; None for a single video.
+        mean_class_accuracy: Mean accuracy over the classes that occur; None for the action, which combines tasks.
+        per_class: Mapping from each class that occurs to its accuracy and number of videos.
     """
 
     top_1: Share
@@ -120,18 +120,18 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class SettingResults:
-    """What was measured with one of the settings.
+    """Results with one of the settings.
 
     Attributes:
-        changes: The token merging settings as they were given.
-        resolved: All of them, with the architecture's choices; empty for a stock model.
-        token_counts: Tokens before the first and after each layer; None for a stock model.
-        tasks: Results by the name of the task; for several tasks also "action": all of them right. Empty where the
-            answers are unknown.
-        agreement: Share of videos with the same answer (to all tasks) as the reference; None for the reference itself.
-        top_1_difference: Accuracy (all tasks right) minus that of the reference, on the same videos; None for the
-            reference itself, and where answers are unknown.
-        num_compared: Videos that both could read.
+        changes: The token merging settings as given.
+        resolved: All token merging settings, with the architecture's defaults; empty for a stock model.
+        token_counts: Number of tokens before the first and after each layer; None for a stock model.
+        tasks: Results by task name; for several tasks also "action", their combination. Empty without labels.
+        agreement: Share of videos with the same prediction (for all tasks) as the reference; None for the reference
+            itself.
+        top_1_difference: Accuracy (all tasks correct) minus that of the reference, on the same videos; None for the
+            reference itself and without labels.
+        num_compared: Number of videos readable in both.
     """
 
     changes: dict[str, Any]
@@ -144,20 +144,20 @@ class SettingResults:
 
     @property
     def main(self) -> TaskResults | None:
-        """The results that count most: those of the action where there are several tasks."""
+        """The main results: those of the action if there are several tasks."""
         return self.tasks.get(ACTION) or next(iter(self.tasks.values()), None)
 
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """What an evaluation ends in.
+    """Results of an evaluation.
 
     Attributes:
-        run: What was evaluated, as in `run.json`.
-        num_videos: Videos in the data set.
-        num_labelled: Videos that could be read and whose answer is known: those that the accuracies are of.
-        failures: From the video_id of each video that could not be read to the reason.
-        settings: Results with each of the settings, in the order given.
+        run: Identity of the evaluation, as in `run.json`.
+        num_videos: Number of videos in the dataset.
+        num_labelled: Number of readable videos with a label, on which accuracies are computed.
+        failures: Mapping from the video_id of each unreadable video to the reason.
+        settings: Results with each setting, in the order given.
     """
 
     run: dict[str, Any]
@@ -167,7 +167,7 @@ class EvaluationResults:
     settings: tuple[SettingResults, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives all of it JSON-safe."""
+        """Returns the results as a JSON-safe dictionary."""
         return asdict(self)
 
 
@@ -177,14 +177,14 @@ def summarize(
     tasks: Sequence[Task],
     reference: Mapping[str, Row] | None = None,
 ) -> EvaluationResults:
-    """Computes the results from the predictions, with the arithmetic of `hf_video_tome.metrics`.
+    """Computes results from predictions, with the functions of `hf_video_tome.metrics`.
 
     Args:
         run: Content of `run.json`.
-        rows: Those of `predictions.jsonl`.
-        tasks: What the classifier answers.
-        reference: Rows by video_id that all settings are compared with, on the videos that both have; the first
-            setting when None.
+        rows: Rows of `predictions.jsonl`.
+        tasks: Tasks of the classifier.
+        reference: Rows by video_id to compare all settings with, on the videos present in both; None compares with
+            the first setting.
 
     Returns:
         The results.
@@ -240,17 +240,17 @@ _SHAPE = {
         }
     ],
 }
-"""What readers of `results.json` rely on: in an object the entries, "*" for all; in a list what is in it; or None."""
+"""Required structure of `results.json`: entries of objects ("*" for any), items of lists, or None."""
 
 
 def check_results(content: object) -> None:
-    """Makes sure that what a `results.json` holds is what an evaluation ends in.
+    """Checks the content of a `results.json`.
 
     Args:
-        content: What is in it.
+        content: Its parsed content.
 
     Raises:
-        ValueError: Naming the first entry that is missing or of another kind.
+        ValueError: If an entry is missing or has the wrong type; the message names the first one.
     """
     _check(content, _SHAPE, "")
 
@@ -290,12 +290,12 @@ def _task_results(rows: Sequence[Row], tasks: Sequence[Task]) -> dict[str, TaskR
 
 
 def _answers(rows: Iterable[Row], tasks: Sequence[Task]) -> torch.Tensor:
-    """Returns the answers (rows, tasks)."""
+    """Returns the predicted classes (rows, tasks)."""
     return torch.tensor([[row[f"{task.name}_top"][0] for task in tasks] for row in rows])
 
 
 def _rank_results(rows: Sequence[Row], name: str) -> dict[str, Any]:
-    """Top-k accuracy from the ranks: right for the action too, and for any number of labels that were kept."""
+    """Computes top-k accuracies from ranks, which also works for the action and for any number of kept classes."""
     top = top_k_accuracies(torch.tensor([row[f"{name}_rank"] for row in rows]), [1, 5])
     nll, error = mean_with_error([row[f"{name}_nll"] for row in rows])
     return {

@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on a data set: on any number of processes, resumable, several settings in one pass."""
+"""Evaluation of a classifier on a dataset: distributed, resumable, with several settings in one pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..tasks import classifier_tasks, names_digest
 from .decoding import ViewDecoder
 from .examples import Examples, read_examples
 from .journal import Journal
-from .loop import MIXED_PRECISION, Clock, Loop, Progress
+from .loop import MIXED_PRECISION, EvaluationLoop, EvaluationTimer, Progress
 from .output import close_output, in_order, locked, open_output, read_reference
 from .processes import Processes
 from .results import EvaluationResults, summarize
@@ -50,48 +50,48 @@ def evaluate(
     identity: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> EvaluationResults:
-    """Measures a classifier on a data set, with several token merging settings in one pass over the decoded videos.
+    """Evaluates a classifier on a dataset, with several token merging settings in one pass over the decoded videos.
 
-    Started by `accelerate launch` or torchrun, the processes share the work; each video is counted once. Predictions
-    go to `output` batch by batch. The videos of a batch and their random numbers depend neither on the number of
-    processes nor on interruptions, so a resumed evaluation ends in the same files as one that ran through.
+    Processes started by `accelerate launch` or torchrun share the work; each video counts once. Predictions are
+    written to `output` batch by batch. Batches and their random numbers depend neither on the number of processes nor
+    on interruptions, so a resumed evaluation writes the same files as an uninterrupted one.
 
     Args:
-        model: A video classifier on its device. Its mode and its token merging settings are as before afterwards.
-        dataset: Rows as described at `read_examples`, those of `hf_video_tome.data.load` for instance; or what
-            `read_examples` made of them.
-        transform: How frames become the model's input.
-        sampling: Which frames of a video are looked at. The probabilities of several views are averaged.
-        output: Folder for `predictions.jsonl`, `results.json`, `timing.json` and what is needed to resume; shared by
-            all processes.
-        settings: Token merging settings to measure, as for `set_token_merging`, relative to those that the model has.
-            The first is what the others are compared with.
-        batch_size: Videos decoded together, and clips that go through the model together.
-        num_workers: Processes that decode ahead of each process's model; 0 decodes in between.
+        model: A video classifier on its device. Its training mode and token merging settings are restored at the end.
+        dataset: Rows as described in `read_examples`, for example from `hf_video_tome.data.load`; or the examples
+            themselves.
+        transform: Transform from frames to the model's input.
+        sampling: Sampling of clips and views. The probabilities of several views are averaged.
+        output: Folder for `predictions.jsonl`, `results.json`, `timing.json` and the files needed to resume; shared
+            by all processes.
+        settings: Token merging settings to evaluate, as for `set_token_merging`, relative to those of the model. The
+            others are compared with the first.
+        batch_size: Number of videos decoded together, and of clips per forward pass.
+        num_workers: Number of decoding processes per model process; 0 decodes in the main process.
         mixed_precision: "no", "bf16" or "fp16": autocast of the model.
-        match_labels_by_name: Whether the data set's classes are matched with `config.id2label` by name (True), taken
-            by number (False), or by name where both have names (None).
-        pad: Whether a video with too few frames repeats its last one, or counts as one that cannot be read.
-        seed: Of random sampling and of the random modes.
-        top_k: Labels to store for each video.
-        resume: Go on with what is in `output`.
-        retry_failed: When resuming, try again the videos that could not be read.
-        overwrite: Delete what is in `output`.
-        reference: Folder of an earlier evaluation of the same videos with the same labels and outputs, to compare all
-            settings with (its first setting), in place of the first setting.
-        identity: What else a resumed evaluation must agree on (names of model and data set), JSON-safe; goes into
-            `run.json` and the results.
+        match_labels_by_name: Whether to match the dataset's classes with `config.id2label` by name (True), by index
+            (False), or by name if both have names (None).
+        pad: Whether a video with too few frames repeats its last frame, or counts as unreadable.
+        seed: Seed of random sampling and of the random modes.
+        top_k: Number of classes to store per video.
+        resume: Whether to resume the evaluation in `output`.
+        retry_failed: Whether to retry unreadable videos when resuming.
+        overwrite: Whether to delete the evaluation in `output`.
+        reference: Folder of an earlier evaluation of the same videos, labels and outputs; all settings are then
+            compared with its first setting.
+        identity: Further JSON-safe entries that a resumed evaluation must agree on (names of model and dataset);
+            stored in `run.json` and the results.
         on_progress: Called after each batch, in the main process.
 
     Returns:
         The results, in all processes.
 
     Raises:
-        ValueError: If an argument, the data set or the settings are not as described, `output` has results of another
-            evaluation or damaged files, or the logits are not finite.
-        JournalRemovedError: If `output` is removed meanwhile.
-        OSError: If it cannot be written to; what is done is kept.
-        FileExistsError: If `output` has results and neither `resume` nor `overwrite` is set.
+        ValueError: If an argument, the dataset or the settings are invalid, `output` has another evaluation or damaged
+            files, or the logits are not finite.
+        JournalRemovedError: If `output` is removed while running.
+        OSError: If `output` is not writable; finished batches are kept.
+        FileExistsError: If `output` has results, and neither `resume` nor `overwrite` is set.
 
     Examples:
         >>> import tempfile
@@ -135,10 +135,10 @@ def evaluate(
     transform.check_config(config)
     if sampling.num_frames != config.num_frames:
         raise ValueError(
-            f"sampling must take the {config.num_frames} frames that the model expects, got {sampling.num_frames}"
+            f"sampling must have the {config.num_frames} frames that the model expects, got {sampling.num_frames}"
         )
     if transform.output_size is None:
-        raise ValueError(f"transform must give frames of one size, so that videos can be batched, got {transform}")
+        raise ValueError(f"transform must give frames of one size for batching, got {transform}")
 
     parameter = next(model.parameters())
     with _restored_settings(model) as apply:
@@ -169,7 +169,7 @@ def evaluate(
         run["reference"] = None if earlier is None else earlier.identity
 
         processes = Processes(cpu=parameter.device.type == "cpu")
-        # Rows in another order, say, would count some videos twice and others never.
+        # For example, a different order of rows would count some videos twice and others never.
         processes.check_equal(run, "evaluates something else")
         batches = {
             number: range(first, min(first + batch_size, len(examples)))
@@ -185,8 +185,8 @@ def evaluate(
             mine = {
                 number: positions for number, positions in todo.items() if number % processes.count == processes.index
             }
-            clock = Clock(len(settings))
-            loop = Loop(
+            timer = EvaluationTimer(len(settings))
+            loop = EvaluationLoop(
                 model=model,
                 apply=apply,
                 settings=settings,
@@ -198,8 +198,8 @@ def evaluate(
                 top_k=top_k,
             )
             with Journal(folder, processes.index) as journal:
-                loop.run(mine, journal, clock, on_progress if processes.is_main else None)
-            clocks = processes.gather(clock.measured())
+                loop.run(mine, journal, timer, on_progress if processes.is_main else None)
+            measured = processes.gather(timer.measured())
 
             def finish() -> EvaluationResults:
                 journal.check_there()
@@ -207,9 +207,9 @@ def evaluate(
                 results = summarize(run, rows, tasks, None if earlier is None else earlier.rows)
                 timing = {
                     "processes": processes.count,
-                    # Those of this run: of nothing, if all was there already.
+                    # Of this run only: 0 if all batches were already finished.
                     "videos": sum(map(len, todo.values())),
-                    **Clock.together(clocks),
+                    **EvaluationTimer.together(measured),
                     "torch_threads": torch.get_num_threads(),
                     "torch": torch.__version__,
                 }
@@ -223,9 +223,9 @@ def evaluate(
 # --- settings
 @contextmanager
 def _restored_settings(model: Any) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Gives a function that sets the settings that the model came with and changes to them; puts all back afterwards.
+    """Yields a function that applies changes to the model's own settings; restores these at the end.
 
-    A stock model has no settings, and takes no changes.
+    A stock model has no settings and accepts no changes.
     """
     merges = isinstance(model.config, TokenMergingConfigMixin)
     base = model.config.token_merging_settings() if merges else {}
@@ -241,7 +241,7 @@ def _restored_settings(model: Any) -> Iterator[Callable[[Mapping[str, Any]], Non
 
 
 def _resolved(model: Any) -> dict[str, Any]:
-    """The settings with the architecture's choices filled in; none for a stock model."""
+    """Returns the settings with the architecture's defaults filled in; empty for a stock model."""
     config = model.config
     return config.token_merging_settings(resolved=True) if isinstance(config, TokenMergingConfigMixin) else {}
 
@@ -251,14 +251,14 @@ def _counts(model: Any) -> list[int] | None:
 
 
 def digest_weights(model: nn.Module, dtype: torch.dtype | None = None) -> str:
-    """Tells weights apart.
+    """Returns a digest of a model's weights.
 
     Args:
         model: Any model.
-        dtype: What its floating point weights are cast to first, if not None.
+        dtype: Dtype to cast floating point weights to first, if not None.
 
     Returns:
-        16 hexadecimal digits; those of `run["weights"]` for the model that was evaluated, in the dtype that it had.
+        16 hexadecimal digits; equal to `run["weights"]` for the evaluated model in its dtype.
     """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():

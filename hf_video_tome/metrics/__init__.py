@@ -1,6 +1,6 @@
-"""Metrics of video classification for the `evaluate` library, and their arithmetic in plain torch.
+"""Video classification metrics for the `evaluate` library, computed in plain torch.
 
-Every metric can be imported, or loaded by its file with `evaluate.load`; neither needs a network. The names below are
+Metrics can be imported, or loaded from their file with `evaluate.load`; neither needs a network. The names below are
 imported on first use, as `evaluate` is slow to import.
 
 Examples:
@@ -39,7 +39,7 @@ _METRICS = ("action_accuracy", "agreement", "negative_log_likelihood", "per_clas
 
 
 def metric_path(name: str) -> Path:
-    """Finds the file of a metric, for `evaluate.load(str(metric_path(name)))`.
+    """Returns the path of a metric's file, for `evaluate.load(str(metric_path(name)))`.
 
     Args:
         name: `"action_accuracy"`, `"agreement"`, `"negative_log_likelihood"`, `"per_class_accuracy"` or
@@ -49,7 +49,7 @@ def metric_path(name: str) -> Path:
         The absolute path of its Python file.
 
     Raises:
-        ValueError: If there is no such metric.
+        ValueError: If the metric is unknown.
 
     Examples:
         >>> metric_path("agreement").name

@@ -1,4 +1,4 @@
-"""Shares of right answers: the numbers that the metrics, `Trainer` and an evaluation give."""
+"""Accuracy computations shared by the metrics, `Trainer` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .standard_errors import share_with_error
 
 
 def top_k_accuracies(ranks: torch.Tensor, k: Iterable[int], prefix: str = "") -> dict[str, float]:
-    """Returns for several k the share of samples whose right class is among the k best.
+    """Returns top-k accuracies: the share of samples whose correct class is among the k best.
 
     Args:
-        ranks: (N,) classes that come before the right one.
-        k: How many of the best classes count.
-        prefix: What the names begin with.
+        ranks: (N,) number of classes ranked above the correct one.
+        k: Values of k.
+        prefix: Prefix of the result names.
 
     Returns:
-        For every k `"{prefix}top_{k}_accuracy"`, 0 to 1, and `"{prefix}top_{k}_accuracy_standard_error"`.
+        `"{prefix}top_{k}_accuracy"`, 0 to 1, and `"{prefix}top_{k}_accuracy_standard_error"` for every k.
 
     Examples:
         >>> top_k_accuracies(torch.tensor([0, 0, 1, 4]), k=[1])
@@ -33,11 +33,11 @@ def top_k_accuracies(ranks: torch.Tensor, k: Iterable[int], prefix: str = "") ->
 
 
 def agreement(answers: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
-    """Returns the share of samples with the same answer in two runs.
+    """Returns the share of samples with the same prediction in two runs.
 
     Args:
-        answers: (N,) class ids, or (N, G) of several tasks, which must all agree.
-        expected: The same of the other run.
+        answers: (N,) class ids, or (N, G) for several tasks, which must all agree.
+        expected: Class ids of the other run, likewise.
 
     Returns:
         The share, 0 to 1, and its standard error.
@@ -50,7 +50,7 @@ def agreement(answers: torch.Tensor, expected: torch.Tensor) -> tuple[float, flo
 
 
 class ClassAccuracies(TypedDict):
-    """Accuracy of the samples of each class."""
+    """Accuracy per class."""
 
     mean_class_accuracy: float
     per_class_accuracy: list[float | None]
@@ -58,16 +58,16 @@ class ClassAccuracies(TypedDict):
 
 
 def class_accuracies(answers: torch.Tensor, labels: torch.Tensor, num_classes: int) -> ClassAccuracies:
-    """Returns the accuracy of the samples of each class, and its mean over the classes that occur.
+    """Returns the accuracy per class, and its mean over the classes that occur.
 
     Args:
-        answers: (N,) class ids.
-        labels: (N,) right classes.
-        num_classes: C.
+        answers: (N,) predicted class ids.
+        labels: (N,) correct class ids.
+        num_classes: Number of classes, C.
 
     Returns:
-        `"mean_class_accuracy"`, 0 to 1; `"per_class_accuracy"`: list of C accuracies, None for a class that does not
-        occur; `"per_class_count"`: list of C numbers of samples.
+        `"mean_class_accuracy"`, 0 to 1; `"per_class_accuracy"`: list of C accuracies, None for classes without
+        samples; `"per_class_count"`: list of C numbers of samples.
 
     Examples:
         >>> class_accuracies(torch.tensor([0, 0, 2]), torch.tensor([0, 2, 2]), num_classes=3)["per_class_accuracy"]

@@ -1,4 +1,4 @@
-"""Verb, noun and action accuracy, as a module of the `evaluate` library."""
+"""Verb, noun and action accuracy for the `evaluate` library."""
 
 from __future__ import annotations
 
@@ -33,29 +33,28 @@ _CITATION = """\
 
 
 class ActionAccuracy(evaluate.Metric):
-    """Top-k accuracy of each task of a classifier, such as verb and noun, and of all of them together, the action.
+    """Top-k accuracy of each task of a classifier, such as verb and noun, and of their combination, the action.
 
-    Configs: `"default"` takes scores, `"ranked"` class ids that are ranked already.
+    Configs: `"default"` takes scores, `"ranked"` takes ranked class ids.
 
-    The outputs of one classifier are split into groups: 97 verbs and 300 nouns make 397. An action is one class of
-    each group. It is right (top-1) where all groups are; it is among the best k where at most k - 1 combinations come
-    before it by the product of their softmax probabilities. Among equal scores the lowest index comes first (among
-    combinations that of the first group, then of the second), as with `torch.argmax`.
+    The outputs of one classifier are split into groups: 97 verbs and 300 nouns make 397. An action is one class from
+    each group. It is correct (top-1) if all groups are; it is among the k best if at most k - 1 combinations have a
+    larger product of softmax probabilities. Ties are resolved by the lowest index (first by that of the first group,
+    then of the second), as with `torch.argmax`.
 
     Args:
         predictions: (N, C) logits (probabilities with `from_probabilities`); with "ranked" (N, G, K) class ids of each
             group, best first.
-        references: (N, G) right class ids, counted from 0 within each group.
-        label_groups: From the name of each of the G groups to its number of classes, in the order of the outputs; C in
-            all. Any names but "action".
-        k: How many of the best classes count, an integer or several, up to the size of the smallest group (or K).
-            Default: 1 and 5.
-        from_probabilities: Whether the predictions are probabilities (those of each group adding up to 1, such as an
+        references: (N, G) correct class ids, counted from 0 within each group.
+        label_groups: Mapping from the name of each of the G groups to its number of classes, in the order of the
+            outputs, C in total. The name "action" is reserved.
+        k: One integer or several, up to the size of the smallest group (or K). Default: 1 and 5.
+        from_probabilities: Whether the predictions are probabilities (adding up to 1 within each group, such as an
             average over views) rather than logits.
 
     Returns:
-        For every group and k `"{group}_top_{k}_accuracy"`, 0 to 1, and `"{group}_top_{k}_accuracy_standard_error"`,
-        and the same for "action". With "ranked" the action has no k but 1: ids do not tell the order of combinations.
+        `"{group}_top_{k}_accuracy"`, 0 to 1, and `"{group}_top_{k}_accuracy_standard_error"` for every group and k,
+        and likewise for "action". With "ranked", the action has k = 1 only, since ids do not rank combinations.
 
     Examples:
         >>> metric = ActionAccuracy()
@@ -97,13 +96,13 @@ class ActionAccuracy(evaluate.Metric):
             for name, group in groups.items():
                 check_probabilities(group, f"predictions ({name})")
                 groups[name] = log_probabilities(group, from_probabilities=True)
-        places = [
+        group_ranks = [
             (ranks_among if ranked else ranks)(group, label)
             for group, label in zip(groups.values(), labels.T, strict=True)
         ]
-        action = torch.stack(places).amax(dim=0) if ranked else joint_ranks(list(groups.values()), labels)
+        action = torch.stack(group_ranks).amax(dim=0) if ranked else joint_ranks(list(groups.values()), labels)
         results: dict[str, float] = {}
-        for name, ranks_of in zip(groups, places, strict=True):
+        for name, ranks_of in zip(groups, group_ranks, strict=True):
             results |= top_k_accuracies(ranks_of, wanted, f"{name}_")
-        # Ids do not tell the order of combinations.
+        # Ids do not rank combinations.
         return results | top_k_accuracies(action, [k for k in wanted if not ranked or k == 1], "action_")

@@ -1,4 +1,4 @@
-"""Agreement with a reference run, as a module of the `evaluate` library."""
+"""Agreement with a reference run for the `evaluate` library."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from hf_video_tome.metrics.standard_errors import mean_with_error
 
 
 class Agreement(evaluate.Metric):
-    """Agreement: the share of samples with the same best class as in a reference run, such as one without merging.
+    """Share of samples with the same predicted class as a reference run, such as one without merging.
 
-    Configs: `"default"` takes scores of both runs, `"reference_ids"` scores and class ids of the reference run,
-    `"ids"` class ids of both.
+    Configs: `"default"` takes scores of both runs, `"reference_ids"` takes scores and the reference run's class ids,
+    `"ids"` takes class ids of both.
 
-    Among equal scores the class with the lowest index is the best, as with `torch.argmax`. Whether the answers are
-    right plays no part, so that no labels are needed.
+    Ties are resolved by the lowest class index, as with `torch.argmax`. No labels are needed.
 
     Args:
         predictions: (N, C) scores, logits or probabilities; with "ids" (N,) class ids.
         references: (N, C) scores of the reference run; with "reference_ids" and "ids" (N,) class ids.
         kl_divergence: Whether to compare the distributions too; only with "default".
-        from_probabilities: Whether the scores are probabilities (each row adding up to 1) rather than logits; it
-            matters for `kl_divergence` only.
+        from_probabilities: Whether the scores are probabilities (each row adding up to 1) rather than logits; only
+            affects `kl_divergence`.
 
     Returns:
         `"agreement"`, 0 to 1, and `"agreement_standard_error"`. With `kl_divergence` also `"kl_divergence"`, the mean
-        of KL(reference || prediction) in nats, and `"kl_divergence_standard_error"` (NaN for a single sample); the
-        mean is inf, and its error NaN, where a prediction rules out a class that the reference does not.
+        of KL(reference || prediction) in nats, and `"kl_divergence_standard_error"` (NaN for a single sample). The
+        mean is inf, and its error NaN, if a prediction gives zero probability to a class that the reference does not.
 
     Examples:
         >>> metric = Agreement()

@@ -1,7 +1,7 @@
-"""Columns of samples as checked tensors: scores, class ids, label groups.
+"""Validation and conversion of metric inputs: scores, class ids and label groups.
 
-*Scores* are (N, C): one row per sample, one column per class, the higher the better. -inf rules a class out; NaN and
-inf are errors.
+*Scores* are (N, C): one row per sample, one column per class, higher is better. -inf excludes a class; NaN and inf are
+errors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Probabilities may come in float16, whose sums are this far off.
+# Sums of float16 probabilities deviate this much from 1.
 _PROBABILITY_TOLERANCE = 5e-3
 
 
@@ -20,14 +20,14 @@ def to_scores(values: Any, name: str = "predictions") -> torch.Tensor:
     """Returns scores as float64.
 
     Args:
-        values: (N, C) scores, N and C at least 1: a column that `evaluate` collected, or anything that numpy takes.
-        name: What error messages call them.
+        values: (N, C) scores, N and C at least 1: a column collected by `evaluate`, or anything numpy accepts.
+        name: Name of the values in error messages.
 
     Returns:
         (N, C) float64.
 
     Raises:
-        ValueError: If the shape is another one or a score is NaN or inf, or all scores of a sample are -inf.
+        ValueError: If the shape is wrong, a score is NaN or inf, or all scores of a sample are -inf.
 
     Examples:
         >>> to_scores([[1, 2]])
@@ -38,23 +38,23 @@ def to_scores(values: Any, name: str = "predictions") -> torch.Tensor:
         raise ValueError(
             f"{name} must be scores of the shape (samples, classes), none of them 0, got {tuple(scores.shape)}"
         )
-    best = scores.amax(dim=1)  # is NaN where one of them is
+    best = scores.amax(dim=1)  # NaN if any score is
     bad = (~best.isfinite()).nonzero().flatten().tolist()
     if bad:
         problem = {float("inf"): "inf", float("-inf"): "only -inf"}.get(best[bad[0]].item(), "NaN")
         raise ValueError(
-            f"{name} must be finite (-inf is allowed where a class is ruled out), but {len(bad)} of {len(scores)} "
+            f"{name} must be finite (-inf is allowed for an excluded class), but {len(bad)} of {len(scores)} "
             f"samples are not, the first being sample {bad[0]}, which has {problem}"
         )
     return scores
 
 
 def check_probabilities(scores: torch.Tensor, name: str = "predictions") -> None:
-    """Makes sure that scores are probabilities.
+    """Checks that scores are probabilities.
 
     Args:
         scores: (N, C) scores; each row must add up to 1 (within 0.005, for lower precisions).
-        name: What error messages call them.
+        name: Name of the scores in error messages.
 
     Raises:
         ValueError: If they are not.
@@ -75,15 +75,15 @@ def to_class_ids(
 
     Args:
         values: (N,) class ids, N at least 1.
-        num_samples: What N must be, if known.
-        num_classes: Class ids must be below it, if known.
-        name: What error messages call them.
+        num_samples: Expected N, if known.
+        num_classes: Upper bound (exclusive) of the class ids, if known.
+        name: Name of the values in error messages.
 
     Returns:
         (N,) int64.
 
     Raises:
-        ValueError: If the shape is another one, they are not integers, or one is out of range.
+        ValueError: If the shape is wrong, or an id is not an integer or out of range.
 
     Examples:
         >>> to_class_ids([0, 2], num_samples=2, num_classes=3)
@@ -98,15 +98,15 @@ def to_ranked_ids(values: Any, num_classes: int | None = None, name: str = "pred
     """Returns ranked class ids as int64.
 
     Args:
-        values: (N, K) class ids, best first, no id twice for a sample.
-        num_classes: Class ids must be below it, if known.
-        name: What error messages call them.
+        values: (N, K) class ids, best first, without repetitions within a sample.
+        num_classes: Upper bound (exclusive) of the class ids, if known.
+        name: Name of the values in error messages.
 
     Returns:
         (N, K) int64.
 
     Raises:
-        ValueError: If the shape is another one, they are not integers, one is out of range or one is repeated.
+        ValueError: If the shape is wrong, or an id is not an integer, out of range or repeated.
 
     Examples:
         >>> to_ranked_ids([[3, 0], [1, 2]]).shape
@@ -128,16 +128,16 @@ def to_group_ids(
     """Returns the class ids of several label groups as int64.
 
     Args:
-        values: (N, G) class ids, one of each group.
-        sizes: Classes in each of the G groups.
-        num_samples: What N must be, if known.
-        name: What error messages call them.
+        values: (N, G) class ids, one per group.
+        sizes: Number of classes in each of the G groups.
+        num_samples: Expected N, if known.
+        name: Name of the values in error messages.
 
     Returns:
         (N, G) int64.
 
     Raises:
-        ValueError: If the shape is another one, they are not integers, or one is out of range.
+        ValueError: If the shape is wrong, or an id is not an integer or out of range.
 
     Examples:
         >>> to_group_ids([[96, 299]], sizes=[97, 300]).shape
@@ -157,14 +157,14 @@ def to_group_ranked_ids(
 
     Args:
         values: (N, G, K) class ids of each group, best first.
-        label_groups: From the name of each of the G groups to its number of classes.
-        name: What error messages call them.
+        label_groups: Mapping from the name of each of the G groups to its number of classes.
+        name: Name of the values in error messages.
 
     Returns:
-        From the name of each group to its ids, (N, K) int64.
+        Mapping from the name of each group to its ids, (N, K) int64.
 
     Raises:
-        ValueError: If an argument is not as described.
+        ValueError: If an argument is invalid.
 
     Examples:
         >>> {name: ids.tolist() for name, ids in to_group_ranked_ids([[[1], [2]]], {"verb": 2, "noun": 3}).items()}
@@ -186,14 +186,15 @@ def to_group_scores(
 
     Args:
         values: (N, C) scores.
-        label_groups: From the name of each group to its number of classes, in the order of the outputs, C in all.
-        name: What error messages call the scores.
+        label_groups: Mapping from the name of each group to its number of classes, in the order of the outputs, C in
+            total.
+        name: Name of the scores in error messages.
 
     Returns:
-        From the name of each group to its scores, (N, C_g).
+        Mapping from the name of each group to its scores, (N, C_g).
 
     Raises:
-        ValueError: If an argument is not as described.
+        ValueError: If an argument is invalid.
 
     Examples:
         >>> groups = to_group_scores([[0.1, 0.9, 0.2, 0.3, 0.5]], {"verb": 2, "noun": 3})
@@ -207,17 +208,17 @@ def to_group_scores(
 
 
 def check_label_groups(label_groups: Mapping[str, int], num_outputs: int | None = None) -> dict[str, int]:
-    """Checks the label groups that the outputs of one classifier are split into.
+    """Checks the label groups of a classifier's outputs.
 
     Args:
-        label_groups: From the name of each group to its number of classes, in the order of the outputs.
-        num_outputs: What the numbers must add up to, if known.
+        label_groups: Mapping from the name of each group to its number of classes, in the order of the outputs.
+        num_outputs: Expected total number of classes, if known.
 
     Returns:
-        The same as a dictionary.
+        The groups as a dictionary.
 
     Raises:
-        ValueError: If it is no such mapping, is empty, has a group called "action", or does not add up.
+        ValueError: If it is not such a mapping, is empty, has a group called "action", or does not add up.
 
     Examples:
         >>> check_label_groups({"verb": 97, "noun": 300}, num_outputs=397)
@@ -243,15 +244,15 @@ def check_label_groups(label_groups: Mapping[str, int], num_outputs: int | None 
 
 
 def check_k(k: int | Sequence[int], limit: int, what: str) -> list[int]:
-    """Checks how many of the best answers count.
+    """Checks the values of k for top-k accuracies.
 
     Args:
-        k: One number or several.
-        limit: The largest that makes sense.
-        what: What there are that many of, in error messages.
+        k: One integer or several.
+        limit: Largest allowed value.
+        what: What `limit` counts, for error messages.
 
     Returns:
-        The numbers, ascending, each once.
+        The distinct values, ascending.
 
     Raises:
         ValueError: If there is none, or one is not an integer from 1 to `limit`.
@@ -270,10 +271,10 @@ def check_k(k: int | Sequence[int], limit: int, what: str) -> list[int]:
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is an integer of at least 1.
+    """Returns whether a value is an integer of at least 1.
 
     Args:
-        value: Any value; booleans are no integers.
+        value: Any value; booleans do not count as integers.
     """
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
 
@@ -290,12 +291,12 @@ def _to_tensor(values: Any, name: str, what: str, kinds: str, dtype: type[np.gen
             raise ValueError(f"{name} must be {what}, as many for every sample: {error}") from error
     if array.dtype.kind not in kinds:
         raise ValueError(f"{name} must be {what}, got an array of {array.dtype}")
-    # PyTorch takes neither memory that is read-only, as Arrow's, nor negative strides.
+    # PyTorch accepts neither read-only memory, such as Arrow's, nor negative strides.
     return torch.from_numpy(np.require(array, dtype, ["C_CONTIGUOUS", "WRITEABLE"]))
 
 
 def _arrow_to_array(values: Any, name: str) -> np.ndarray:
-    """Returns a column, of numbers or of lists of any depth, as an array; without Python objects of its numbers."""
+    """Converts a column of numbers or of nested lists to an array, without Python objects for the numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 
@@ -320,18 +321,18 @@ def _arrow_to_array(values: Any, name: str) -> np.ndarray:
 def _to_ids(
     values: Any, name: str, expected: str, ndim: int, num_samples: int | None = None, columns: int | None = None
 ) -> torch.Tensor:
-    """Returns class ids that have the right number of dimensions, samples and columns, with no dimension of 0."""
+    """Returns class ids after checking their number of dimensions, samples and columns."""
     ids = _to_tensor(values, name, "class ids, which are integers", "iu", np.int64)
     if ids.ndim != ndim or 0 in ids.shape or (columns is not None and ids.shape[1] != columns):
         raise ValueError(f"{name} must be {expected}, got {tuple(ids.shape)}")
     if num_samples not in (None, len(ids)):
-        raise ValueError(f"{name} must be of as many samples as the other input, {num_samples}, got {len(ids)}")
+        raise ValueError(f"{name} must have as many samples as the other input, {num_samples}, got {len(ids)}")
     return ids
 
 
 def _check_range(ids: torch.Tensor, num_classes: int | None, name: str) -> None:
     wrong = (ids < 0) | (ids >= num_classes if num_classes is not None else False)
-    for sample, *place in wrong.nonzero().tolist():
+    for sample, *index in wrong.nonzero().tolist():
         allowed = "of at least 0" if num_classes is None else f"from 0 to {num_classes - 1}"
-        value = ids[(sample, *place)].item()
+        value = ids[(sample, *index)].item()
         raise ValueError(f"{name} must be class ids {allowed}, got {value} for sample {sample}")

@@ -1,4 +1,4 @@
-"""Log-probabilities of classes, how likely they make the right one, and how far two distributions are apart."""
+"""Log-probabilities, likelihood and divergence of class distributions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def log_probabilities(scores: torch.Tensor, from_probabilities: bool = False) ->
         from_probabilities: Whether they are probabilities.
 
     Returns:
-        (N, C) in nats; -inf where the probability is 0.
+        (N, C) log-probabilities in nats; -inf where the probability is 0.
 
     Examples:
         >>> log_probabilities(torch.tensor([[1.0, 0.0]]), from_probabilities=True)
@@ -24,20 +24,20 @@ def log_probabilities(scores: torch.Tensor, from_probabilities: bool = False) ->
 
 
 def negative_log_likelihood(logs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Returns the negative log-likelihood of the right class of each sample.
+    """Returns the negative log-likelihood of the correct class of each sample.
 
     Args:
         logs: (N, C) log-probabilities.
-        labels: (N,) right classes, 0 to C - 1.
+        labels: (N,) correct class ids, 0 to C - 1.
 
     Returns:
-        (N,) in nats; inf where the right class has the probability 0.
+        (N,) negative log-likelihoods in nats; inf where the correct class has probability 0.
 
     Examples:
         >>> negative_log_likelihood(log_probabilities(torch.tensor([[0.0, 0.0]])), torch.tensor([1]))
         tensor([0.6931])
     """
-    return F.nll_loss(logs, labels, reduction="none") + 0.0  # makes -0.0, of a certain answer, 0.0
+    return F.nll_loss(logs, labels, reduction="none") + 0.0  # turns -0.0 (probability 1) into 0.0
 
 
 def kl_divergence(reference: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ def kl_divergence(reference: torch.Tensor, prediction: torch.Tensor) -> torch.Te
         prediction: (N, C) log-probabilities.
 
     Returns:
-        (N,) in nats, at least 0; inf where the prediction rules out what the reference does not.
+        (N,) divergences in nats, at least 0; inf where the prediction excludes a class that the reference does not.
 
     Examples:
         >>> reference, prediction = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
@@ -57,5 +57,5 @@ def kl_divergence(reference: torch.Tensor, prediction: torch.Tensor) -> torch.Te
     """
     possible = reference > -torch.inf  # 0 log 0 is 0
     gaps = F.kl_div(prediction.where(possible, 0), reference.where(possible, 0), reduction="none", log_target=True)
-    # Rounding, and probabilities that do not quite add up to 1, may leave less than 0.
+    # Rounding, and probabilities that do not quite add up to 1, may give slightly negative values.
     return gaps.sum(dim=1).clamp(min=0)

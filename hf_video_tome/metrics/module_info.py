@@ -1,4 +1,4 @@
-"""What a metric module tells `evaluate`. No base class: `evaluate.load` would take it for the metric of the file."""
+"""Metric metadata for `evaluate`. Not a base class, which `evaluate.load` would mistake for the file's metric."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ SCORES = datasets.Sequence(datasets.Value("float64"))
 def metric_info(
     metric: evaluate.Metric, features: Mapping[str, tuple[object, object]], citation: str = ""
 ) -> evaluate.MetricInfo:
-    """Returns the information that `evaluate` wants of a metric, which its docstring has.
+    """Returns the `MetricInfo` of a metric, with its docstring as description.
 
     Args:
         metric: The metric.
-        features: From each config to the features of predictions and references; the config of the metric must be one
-            of them.
-        citation: BibTeX.
+        features: Mapping from each config to the features of predictions and references; the metric's config must be
+            one of them.
+        citation: BibTeX citation.
 
     Returns:
-        The information, for columns that come as Arrow arrays: Python lists, the default, would take ten times the
-        memory of the scores.
+        The information, with Arrow columns: Python lists, the default, would take ten times the memory of the scores.
 
     Raises:
-        ValueError: If the metric has no such config.
+        ValueError: If the metric's config is unknown.
     """
     if metric.config_name not in features:
         allowed = ", ".join(map(repr, features))
@@ -39,6 +38,6 @@ def metric_info(
     info = evaluate.MetricInfo(
         description=summary, citation=citation, features=datasets.Features(columns), inputs_description=usage
     )
-    # Not as an argument, where evaluate refuses it for nested features; what the format does suits them.
+    # Not as an argument, where evaluate rejects it for nested features, although the format supports them.
     info.format = "arrow"
     return info

@@ -1,4 +1,4 @@
-"""Mean negative log-likelihood, as a module of the `evaluate` library."""
+"""Mean negative log-likelihood for the `evaluate` library."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from hf_video_tome.metrics.standard_errors import mean_with_error
 
 
 class NegativeLogLikelihood(evaluate.Metric):
-    """Mean negative log-likelihood (cross-entropy) of the right class, in nats.
+    """Mean negative log-likelihood (cross-entropy) of the correct class, in nats.
 
     Args:
         predictions: (N, C) logits, or probabilities with `from_probabilities`.
-        references: (N,) right class ids.
+        references: (N,) correct class ids.
         from_probabilities: Whether the predictions are probabilities (each row adding up to 1, such as an average over
-            views) rather than logits, of which the softmax is taken.
+            views) rather than logits.
 
     Returns:
         `"negative_log_likelihood"`, at least 0, and `"negative_log_likelihood_standard_error"` (NaN for a single
-        sample). Where the right class has the probability 0, the mean is inf and its error NaN.
+        sample). The mean is inf, and its error NaN, if a correct class has probability 0.
 
     Examples:
         >>> metric = NegativeLogLikelihood()

@@ -1,4 +1,4 @@
-"""Accuracy per class and its mean, as a module of the `evaluate` library."""
+"""Accuracy per class and its mean for the `evaluate` library."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hf_video_tome.metrics.ranking import top_classes
 
 
 class PerClassAccuracy(evaluate.Metric):
-    """Accuracy (top-1) of the samples of each class, and its mean over the classes that occur.
+    """Top-1 accuracy per class, and its mean over the classes that occur.
 
-    Configs: `"default"` takes scores, `"ranked"` class ids that are ranked already (of which the first counts) and
-    `"ids"` one class id per sample.
+    Configs: `"default"` takes scores, `"ranked"` takes ranked class ids (and uses the first), `"ids"` takes one class
+    id per sample.
 
-    Among equal scores the class with the lowest index is the answer, as with `torch.argmax`.
+    Ties are resolved by the lowest class index, as with `torch.argmax`.
 
     Args:
         predictions: (N, C) scores, logits or probabilities; with "ranked" (N, K) class ids, best first; with "ids"
             (N,) class ids.
-        references: (N,) right class ids.
-        num_classes: C. Scores tell it; class ids do not, so that it must be given with "ranked" and "ids".
+        references: (N,) correct class ids.
+        num_classes: Number of classes, C; required with "ranked" and "ids", which do not determine it.
 
     Returns:
         `"mean_class_accuracy"`: mean over the classes that occur in the references, 0 to 1; `"per_class_accuracy"`:
-        list of C accuracies, None for a class that does not occur; `"per_class_count"`: list of C numbers of samples.
+        list of C accuracies, None for classes without samples; `"per_class_count"`: list of C numbers of samples.
 
     Examples:
         >>> metric = PerClassAccuracy("ids")
@@ -51,7 +51,7 @@ class PerClassAccuracy(evaluate.Metric):
                 raise ValueError(f"num_classes must be the {scores.shape[1]} of the scores, got {num_classes}")
             num_classes, answers = scores.shape[1], top_classes(scores)[:, 0]
         elif num_classes is None:
-            raise ValueError(f"num_classes must be given with the config {self.config_name!r}: ids do not tell it")
+            raise ValueError(f"num_classes must be given with the config {self.config_name!r}, got None")
         elif self.config_name == "ranked":
             answers = to_ranked_ids(predictions, num_classes)[:, 0]
         else:

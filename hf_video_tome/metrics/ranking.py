@@ -1,4 +1,4 @@
-"""Orders of classes by their scores: among equal scores the lowest index comes first, as with `torch.argmax`."""
+"""Ranking of classes by score; ties are resolved by the lowest index, as with `torch.argmax`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-# Of the joint scores that are held at a time, 8 bytes each.
+# Number of joint scores held at a time, 8 bytes each.
 _CHUNK_ELEMENTS = 1 << 18
 
 
@@ -16,7 +16,7 @@ def top_classes(scores: torch.Tensor, k: int = 1) -> torch.Tensor:
 
     Args:
         scores: (N, C) scores, none of them NaN.
-        k: How many, 1 to C.
+        k: Number of classes, 1 to C.
 
     Returns:
         (N, k) class ids, best first.
@@ -32,14 +32,14 @@ def top_classes(scores: torch.Tensor, k: int = 1) -> torch.Tensor:
 
 
 def ranks(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Counts the classes that come before the right one.
+    """Returns the rank of the correct class of each sample.
 
     Args:
         scores: (N, C) scores, none of them NaN.
-        labels: (N,) right classes, 0 to C - 1.
+        labels: (N,) correct class ids, 0 to C - 1.
 
     Returns:
-        (N,) ranks, 0 to C - 1: 0 means that the right class is the best.
+        (N,) ranks, 0 to C - 1: 0 means that the correct class is the best.
 
     Examples:
         >>> ranks(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), torch.tensor([2, 1]))
@@ -51,14 +51,14 @@ def ranks(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def ranks_among(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Finds the right class among ranked class ids.
+    """Returns the rank of the correct class among ranked class ids.
 
     Args:
         ids: (N, K) class ids, best first.
-        labels: (N,) right classes.
+        labels: (N,) correct class ids.
 
     Returns:
-        (N,) ranks, 0 for the first; K where the right class is not among them.
+        (N,) ranks, 0 for the first; K if the correct class is not among them.
 
     Examples:
         >>> ranks_among(torch.tensor([[4, 2], [1, 0]]), torch.tensor([2, 3]))
@@ -68,21 +68,21 @@ def ranks_among(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def joint_ranks(scores: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """Counts the combinations of one class per group that come before the right one.
+    """Returns the rank of the correct combination of one class per group.
 
-    A combination scores the sum of its classes' scores. With logits that ranks combinations by the product of the
-    groups' softmax probabilities, as normalising moves all combinations of a sample alike; probabilities must be given
-    as their logarithms.
+    The score of a combination is the sum of its classes' scores. With logits, this ranks combinations by the product
+    of the groups' softmax probabilities, as normalisation shifts all combinations of a sample equally; probabilities
+    must be given as logarithms.
 
-    All combinations are looked at (29,100 per sample for 97 verbs and 300 nouns), a few samples at a time.
+    All combinations are compared (29,100 per sample for 97 verbs and 300 nouns), a few samples at a time.
 
     Args:
-        scores: For each of G groups (N, C_g) logits or log-probabilities.
-        labels: (N, G) right classes.
+        scores: (N, C_g) logits or log-probabilities of each of the G groups.
+        labels: (N, G) correct class ids.
 
     Returns:
-        (N,) ranks: 0 exactly where the right class is the best of every group. Among equal sums the combination with
-        the lowest index of the first group is first, then that of the second, and so on.
+        (N,) ranks: 0 if and only if the correct class is the best of every group. Ties are resolved by the lowest
+        index of the first group, then of the second, and so on.
 
     Examples:
         >>> verbs, nouns = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.0, 3.0, 2.5]])
@@ -90,18 +90,18 @@ def joint_ranks(scores: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.T
         tensor([1])
     """
     sizes = [group.shape[1] for group in scores]
-    places = torch.tensor([math.prod(sizes[index + 1 :]) for index in range(len(sizes))])
+    strides = torch.tensor([math.prod(sizes[index + 1 :]) for index in range(len(sizes))])
     chunk = max(1, _CHUNK_ELEMENTS // math.prod(sizes))
     found = []
     for part, label in zip(
         zip(*(group.split(chunk) for group in scores), strict=True),
-        (labels * places).sum(dim=1).split(chunk),
+        (labels * strides).sum(dim=1).split(chunk),
         strict=True,
     ):
         joint = part[0]
         for group in part[1:]:
             joint = (joint[:, :, None] + group[:, None, :]).flatten(1)
         found.append(ranks(joint, label))
-    # A sum may round to that of its neighbour, which must not contradict what the groups say.
+    # A sum may round to that of its neighbour, which must not contradict the ranks within the groups.
     of_groups = torch.stack([ranks(group, label) for group, label in zip(scores, labels.T, strict=True)])
     return torch.cat(found).clamp(min=1).where((of_groups > 0).any(dim=0), 0)

@@ -1,4 +1,4 @@
-"""Estimates from a sample of videos, each with its standard error."""
+"""Estimates with standard errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def share_with_error(hits: Any) -> tuple[float, float]:
         The share, 0 to 1, and its standard error.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If `hits` is empty.
 
     Examples:
         >>> share_with_error([True, False, True, False])
@@ -32,17 +32,16 @@ def share_with_error(hits: Any) -> tuple[float, float]:
 
 
 def mean_with_error(values: Any) -> tuple[float, float]:
-    """Returns the mean and its standard error, the standard deviation (of n - 1) by the square root of n.
+    """Returns the mean and its standard error, the standard deviation (with n - 1) divided by the square root of n.
 
     Args:
         values: (N,) numbers, N at least 1; none of them NaN.
 
     Returns:
-        The mean and its standard error. The error is NaN where it cannot be had: of a single value, or where one is
-        infinite.
+        The mean and its standard error, which is NaN for a single or an infinite value.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If `values` is empty.
 
     Examples:
         >>> mean_with_error([1.0, 3.0])

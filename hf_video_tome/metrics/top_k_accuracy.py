@@ -1,4 +1,4 @@
-"""Top-k accuracy, as a module of the `evaluate` library."""
+"""Top-k accuracy for the `evaluate` library."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from hf_video_tome.metrics.ranking import ranks, ranks_among
 
 
 class TopKAccuracy(evaluate.Metric):
-    """Top-k accuracy: the share of samples whose right class is among the k best.
+    """Top-k accuracy: the share of samples whose correct class is among the k best.
 
-    Configs: `"default"` takes scores, `"ranked"` class ids that are ranked already.
+    Configs: `"default"` takes scores, `"ranked"` takes ranked class ids.
 
-    Among equal scores the class with the lowest index comes first, as with `torch.argmax`.
+    Ties are resolved by the lowest class index, as with `torch.argmax`.
 
     Args:
         predictions: (N, C) scores, logits or probabilities; with "ranked" (N, K) class ids, best first.
-        references: (N,) right class ids.
-        k: How many of the best classes count, an integer or several, up to the number of classes (or ids). Default:
-            1 and 5.
+        references: (N,) correct class ids.
+        k: One integer or several, up to the number of classes (or ids). Default: 1 and 5.
 
     Returns:
-        For every k `"top_{k}_accuracy"`, 0 to 1, and `"top_{k}_accuracy_standard_error"`.
+        `"top_{k}_accuracy"`, 0 to 1, and `"top_{k}_accuracy_standard_error"` for every k.
 
     Examples:
         >>> metric = TopKAccuracy()

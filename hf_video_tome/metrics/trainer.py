@@ -1,4 +1,4 @@
-"""The metrics of a classifier as `transformers.Trainer` takes them: one flat dictionary of numbers."""
+"""Classification metrics for `transformers.Trainer`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from .standard_errors import mean_with_error
 
 
 def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Callable[[Any], dict[str, float]]:
-    """Makes a `compute_metrics` for `transformers.Trainer`.
+    """Returns a `compute_metrics` function for `transformers.Trainer`.
 
-    Trainer's loggers take numbers only, so the accuracy of each class comes under a name of its own; TensorBoard
-    groups these by the slash.
+    Trainer's loggers only take numbers, so each class accuracy has its own name; TensorBoard groups them by the slash.
 
     Args:
-        id2label: Names of the classes: `model.config.id2label`.
-        per_class: Whether to give the accuracy of each class that occurs, too.
+        id2label: Class names: `model.config.id2label`.
+        per_class: Whether to add the accuracy of each class that occurs.
 
     Returns:
         A function from an `EvalPrediction` to `"accuracy"`, its `"accuracy_standard_error"`,
         `"top_5_accuracy"` (with more than 5 classes), `"mean_class_accuracy"`, `"nll"` in nats and `"accuracy/{name}"`
-        of each class, all but the NLL from 0 to 1.
+        of each class, all from 0 to 1 except the NLL.
 
     Raises:
-        ValueError: If two classes have one name.
+        ValueError: If two classes have the same name.
 
     Examples:
         >>> import numpy as np
@@ -41,7 +40,7 @@ def trainer_metrics(id2label: Mapping[int, str], per_class: bool = True) -> Call
     """
     names = {int(index): name for index, name in id2label.items()}
     if per_class and len(set(names.values())) < len(names):
-        raise ValueError(f"id2label must have a name of its own for each class, got {id2label}")
+        raise ValueError(f"id2label must have a unique name for each class, got {id2label}")
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         logits = prediction.predictions

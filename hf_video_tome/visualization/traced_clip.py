@@ -26,9 +26,9 @@ class TracedClip:
     Attributes:
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
         trace: What the model returned for `output_token_merging=True`.
-        geometry: How the tokens lie in the clip.
+        geometry: Geometry of the tokens of the clip.
         sample: Which clip of the trace's batch it is.
-        name: What captions call the model.
+        name: Name of the model in captions.
         settings: The merging settings in words, for captions.
         prediction: What the model answered, in words; empty without a head.
 
@@ -184,7 +184,7 @@ def trace_clip(model: Any, frames: torch.Tensor, transform: ClipTransform, *, na
         model: A model that can merge tokens, with or without a head, in eval mode.
         frames: (T, 3, H, W) uint8 RGB frames, as many as the model takes, of any size.
         transform: How frames become the model's input.
-        name: What captions call the model; its model type when empty.
+        name: Name of the model in captions; its model type when empty.
 
     Returns:
         The clip with its trace.

@@ -343,7 +343,7 @@ def test_results_are_written_and_read(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"results\.json: no results of a benchmark"):
+    with pytest.raises(ValueError, match=r"results\.json: not benchmark results"):
         BenchmarkResults.load(path)
 
 

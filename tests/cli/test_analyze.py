@@ -144,7 +144,7 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
     command = arguments("layers", checkpoint, readable, tmp_path, "--clips", "2")
     (tmp_path / "layers.json").write_text("{}")
     assert run(command) == 2
-    assert "has a layers.json already: --overwrite replaces it" in capsys.readouterr().err
+    assert "already has a layers.json: replace it with --overwrite" in capsys.readouterr().err
     assert (tmp_path / "layers.json").read_text() == "{}"
     assert run([*command, "--overwrite"]) == 0
     content_of(tmp_path, "layers")
@@ -161,11 +161,11 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
         (["accuracy", "--evaluation", "nowhere", "--rounds", "3"], "--rounds needs MODEL"),
         (["accuracy", "--evaluation", "nowhere", "--benchmark", "x"], "--benchmark needs MODEL"),
         (["accuracy", *DIGITS, "--benchmark", "x", "--rounds", "3"], "--benchmark and --rounds exclude each other"),
-        (["accuracy", "--evaluation", "nowhere", "--r", "3"], "the settings are those of --evaluation"),
+        (["accuracy", "--evaluation", "nowhere", "--r", "3"], "--evaluation has its own settings"),
         (["confusion", "--evaluation", "nowhere", "--mode", "drop"], "choose two of them with --before and --after"),
         (
             ["confusion", "videomae-moving-digits", "--dataset", "x", "--before", "1"],
-            "--before and --after choose among",
+            "--before and --after have no effect without --evaluation",
         ),
         (["confusion", "--evaluation", "nowhere", "--select", "last"], "--select must be one of first, changed"),
         (["splice", "videomae-moving-digits", "--dataset", "x", "--region", "middle"], "--region must be one of"),
@@ -218,7 +218,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
         (
             "accuracy",
             ["--position", "centroid"],
-            "--position must be left out for videomae (it goes with vjepa2 only)",
+            "--position must be left out for videomae (only vjepa2 supports it)",
         ),
         ("confusion", ["--r", "0"], "--r must be more than 0"),
         ("confusion", ["--task", "verb"], "--task must be one of label, got 'verb'"),
@@ -298,7 +298,7 @@ def test_the_input_is_looked_at_before_earlier_results(tmp_path, capsys) -> None
     assert run([*command, "imagenet"]) == 2
     assert "--dataset: name must be one of" in capsys.readouterr().err
     assert run([*command, "moving-digits"]) == 2
-    assert "has a layers.json already" in capsys.readouterr().err
+    assert "already has a layers.json" in capsys.readouterr().err
 
 
 def test_names_of_another_model_are_refused(checkpoint, readable, tmp_path, capsys) -> None:
@@ -379,7 +379,7 @@ def test_results_that_are_damaged_or_of_unknown_settings_are_refused(checkpoint,
     modes = "'drop', 'hybrid', 'merge', 'random_drop', 'random_merge'"
     for field, value, message in (
         ("mode", "mine", f"token_merging_mode must be one of {modes}, got 'mine'"),
-        ("newest", 3, "token_merging_newest is no setting of any architecture"),
+        ("newest", 3, "token_merging_newest is not a setting of any architecture"),
     ):
         refused(accuracy, lambda c, f=field, v=value: c["settings"][1]["resolved"].update({f: v}), where + message)
     for words in (accuracy, ["analyze", "confusion"], ["card", str(checkpoint)]):

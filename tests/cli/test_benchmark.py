@@ -207,6 +207,7 @@ def test_a_stock_model_without_sdpa_is_said_to_have_none(capsys: pytest.CaptureF
     assert "The stock model has no sdpa attention." in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.usefixtures("uncompiled_flex_attention")
 def test_other_attention_is_measured_of_stock_models_too(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--attn-implementation", "eager", "--attn-implementation", "flex_attention", "--r", "2"]
     content = results_of([*tiny("vivit", "num_hidden_layers=1"), *arguments, "--no-memory"], capsys)
@@ -286,10 +287,13 @@ def test_compiled_models_are_measured_beside_the_others(
         (["videoprism_vision_model", "--r", "8", "--attn-implementation", "sdpa"], "--attn-implementation sdpa"),
         (["vjepa2"], "--r must be given"),
         (["videomae-moving-digits"], "--r must be given"),
-        (["videomae-moving-digits", "--r", "8", "--config-option", "num_frames=8"], "--config-option goes with"),
+        (
+            ["videomae-moving-digits", "--r", "8", "--config-option", "num_frames=8"],
+            "--config-option needs the name of an architecture",
+        ),
         (["videomae", "--config-option", "num_frames"], "--config-option must be NAME=VALUE"),
         (["videomae", "--config-option", "num_fraems=8"], "no field 'num_fraems'"),
-        (["videomae", "--config-option", "token_merging_r=8"], "options of their own"),
+        (["videomae", "--config-option", "token_merging_r=8"], "use the token merging options"),
         (["videomae", "--config-option", "num_frames=many"], "--config-option"),
         (["videomae", "--config-option", "num_frames=-2"], "--config-option: num_frames must be an int of at least 1"),
         (["videomae", "--config-option", "image_size=15"], "--config-option: image_size must be at least 16 x 16"),
@@ -302,7 +306,10 @@ def test_compiled_models_are_measured_beside_the_others(
         (["no/such/folder", "--r", "8"], "MODEL no/such/folder: no such folder; a checkpoint is a folder"),
         (["videomae", "--overwrite"], "--overwrite has no effect without --output"),
         (["videomae", "--output", "clip.mp4/x"], "--output clip.mp4/x: "),
-        (["videomae", "--output", "earlier"], "--output earlier has a results.json already: --overwrite replaces it"),
+        (
+            ["videomae", "--output", "earlier"],
+            "--output earlier already has a results.json: replace it with --overwrite",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

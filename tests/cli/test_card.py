@@ -108,7 +108,7 @@ def test_without_a_network_the_folder_is_kept_and_can_be_uploaded_later(tmp_path
 
     (error,) = errors()
     assert error.startswith("error: --push-to-hub me/x: ")
-    assert f"{folder} is written; --overwrite tries again" in error
+    assert f"{folder} is written; retry with --overwrite" in error
     assert error.endswith(f"hf upload me/x '{folder}' --private")
     assert (folder / "model.safetensors").is_file()
     (error,) = errors("--overwrite")
@@ -137,11 +137,11 @@ def test_save_refuses_what_it_would_spoil(tmp_path, capsys):
     folder = tmp_path / "full"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    check_refused(capsys, ["save", NAME, folder], "exists already")
-    check_refused(capsys, ["save", NAME, folder, "--overwrite"], "no checkpoint folder")
+    check_refused(capsys, ["save", NAME, folder], "already exists")
+    check_refused(capsys, ["save", NAME, folder, "--overwrite"], "not a checkpoint folder")
     check_refused(capsys, ["save", NAME, tmp_path / "new", "--private"], "--private has no effect")
     (folder / "config.json").write_text('{"model_type": "vivit"}')
-    check_refused(capsys, ["save", folder, folder, "--overwrite"], "is the checkpoint that is read")
+    check_refused(capsys, ["save", folder, folder, "--overwrite"], "is the input checkpoint")
     check_refused(capsys, ["save", NAME, folder / "notes.txt" / "x"], "FOLDER ", "notes.txt")
     assert (folder / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "new").exists()

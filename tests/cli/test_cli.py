@@ -19,6 +19,7 @@ from hf_video_tome.cli.merging_options import parse_setting
 from hf_video_tome.data.video.encoding import write_video
 from hf_video_tome.models import ARCHITECTURES
 from tests.classified_videos import PROCESSOR, SIZE
+from tests.commands import Commands
 
 FRAMES, LABELS, LAYERS = 8, 7, 4
 TOKENS = {"videomae": 64, "vivit": 65, "timesformer": 129, "vjepa2": 64}
@@ -124,15 +125,12 @@ def run_json(capsys: pytest.CaptureFixture[str], arguments: list[object], code: 
 
 
 # --- end to end
-def run_process(*command: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=300)
-
-
 def test_the_command_classifies_a_real_file(checkpoints: dict[str, Path], videos: dict[str, Path]) -> None:
     script = Path(sys.executable).with_name("hf-video-tome")
     start = [script] if script.exists() else [sys.executable, "-m", "hf_video_tome"]
-    done = run_process(*start, "classify", videos["forward"], "--model", checkpoints["videomae"], "--r", 8, "--json")
+    command = [*start, "classify", videos["forward"], "--model", checkpoints["videomae"], "--r", 8, "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["token_counts"] == [64, 56, 48, 40, 32]
@@ -140,9 +138,9 @@ def test_the_command_classifies_a_real_file(checkpoints: dict[str, Path], videos
 
 
 def test_the_module_runs_like_the_command_and_refuses_bad_input_without_a_traceback(
-    tmp_path: Path, videos: dict[str, Path]
+    commands: Commands, tmp_path: Path, videos: dict[str, Path]
 ) -> None:
-    done = run_process(sys.executable, "-m", "hf_video_tome", "classify", videos["forward"], "--model", tmp_path)
+    done = commands.run("classify", videos["forward"], "--model", tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -479,7 +477,7 @@ def test_the_position_of_merged_tokens_can_be_chosen(
         ("timesformer", "--scope clip", ["--scope must be one of 'frame', 'tube', 'time' for timesformer"]),
         ("videomae", "--pooling max", ["--pooling must be one of 'weighted', 'mean'", "'max'"]),
         ("vjepa2", "--position source", ["--position must be one of 'destination', 'centroid'", "'source'"]),
-        ("videomae", "--position centroid", ["--position must be left out for videomae (it goes with vjepa2 only)"]),
+        ("videomae", "--position centroid", ["--position must be left out for videomae (only vjepa2 supports it)"]),
         ("videomae", "--head-aggregation sum", ["--head-aggregation must be one of 'mean', 'concat'", "'sum'"]),
         ("videomae", "--device abacus", ["--device must be a device of this machine (cpu", "'abacus'"]),
         ("videomae", "--device cuda:99", ["--device must be a device of this machine (cpu", "'cuda:99'"]),
@@ -551,7 +549,7 @@ def test_a_hub_id_that_cannot_be_had(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert run(["classify", str(videos["forward"]), "--model", "somebody/nothing"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("note: somebody/nothing is no folder here")
+    assert lines[0].startswith("note: somebody/nothing is not a local folder")
     assert lines[-1].startswith("error: --model somebody/nothing: neither a folder here")
     assert len(lines) == 2
 
@@ -607,13 +605,13 @@ def check_demo(folder: Path, result: dict, rs: list[float]) -> None:
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     folder = tmp_path / "demo output"
-    result = run_json(capsys, ["demo", "--output", folder, "--clips", 24, "--r", "38,0.1"])
+    result = run_json(capsys, ["demo", "--output", folder, "--clips", 12, "--r", "38,0.1"])
     check_demo(folder, result, [0, 38, 0.1])
     base, merged, shared = result["results"]
     assert base["tokens"] == [288, 288]
     assert merged["tokens"] == [288, 60]
     assert shared["tokens"] == [288, 120]
-    # Nothing near 24 clips is significant; a model that knows nothing is right once in 120.
+    # Nothing near 12 clips is significant; a model that knows nothing is right once in 120.
     assert base["accuracy"] > 0.5
     assert merged["agreement"] > 0.5
     assert torch.get_num_threads() == threads

@@ -593,7 +593,7 @@ def test_label_groups_that_are_none_are_refused(
     text: str, tmp_path: Path, timesformer_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["convert", "timesformer", timesformer_file, tmp_path / "out", "--label-groups", text]
-    check_refused(capsys, arguments, "--label-groups must be as verb=97,noun=300, or none", repr(text))
+    check_refused(capsys, arguments, "--label-groups must be like verb=97,noun=300, or none", repr(text))
     assert parse_label_groups("noun=3,verb=2") == {"noun": 3, "verb": 2}
 
 
@@ -605,7 +605,7 @@ def test_folders_are_replaced_only_when_told(
     arguments = ["convert", "timesformer", timesformer_file, out]
     run_json(capsys, arguments)
     (out / "preprocessor_config.json").write_text("old")
-    check_refused(capsys, arguments, f"{out} exists already; --overwrite replaces it")
+    check_refused(capsys, arguments, f"{out} already exists; replace it with --overwrite")
     assert (out / "preprocessor_config.json").read_text() == "old"
     run_json(capsys, [*arguments, "--overwrite"])
     assert (out / "preprocessor_config.json").read_text() != "old"
@@ -619,7 +619,7 @@ def test_nothing_that_the_command_did_not_write_is_ever_deleted(
     run_json(capsys, ["convert", "timesformer", timesformer_file, out])
     original = timesformer_file.rename(out / "original.pyth")
     arguments = ["convert", "timesformer", original, out, "--overwrite"]
-    check_refused(capsys, arguments, "holds more than a converted checkpoint (original.pyth)")
+    check_refused(capsys, arguments, "has other files than a converted checkpoint (original.pyth)")
     assert original.exists()
 
 
@@ -630,7 +630,7 @@ def test_folders_that_are_no_checkpoints_are_never_replaced(
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for out in (tmp_path / "photos", timesformer_file, tmp_path / "link"):
         arguments = ["convert", "timesformer", timesformer_file, out, "--overwrite"]
-        check_refused(capsys, arguments, f"{out} is no checkpoint folder")
+        check_refused(capsys, arguments, f"{out} is not a checkpoint folder")
 
 
 def test_a_failure_while_writing_leaves_everything_as_it_was(

@@ -197,17 +197,17 @@ def test_a_finished_evaluation_without_its_times_is_printed(checkpoint, readable
 def test_an_output_folder_that_is_removed_is_said_at_once(checkpoint, readable, tmp_path, monkeypatch, capsys) -> None:
     from hf_video_tome.evaluation import loop
 
-    class Removing(loop.Clock):
+    class Removing(loop.EvaluationTimer):
         def measured(self) -> dict[str, Any]:
             shutil.rmtree(tmp_path / "out")  # when all videos are through
             return super().measured()
 
-    monkeypatch.setattr("hf_video_tome.evaluation.runner.Clock", Removing)
+    monkeypatch.setattr("hf_video_tome.evaluation.runner.EvaluationTimer", Removing)
     output = str(tmp_path / "out")
     assert run(arguments(checkpoint, readable, "--workers", "0", "--output", output)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (
-        f"error: --output {output}: it was removed while the evaluation was writing to it, and the predictions with it"
+        f"error: --output {output}: it was removed while the evaluation was writing to it, with its predictions"
     )
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_journal_is_one_line(checkpoint, readable, tmp_path, capsys) -
     (tmp_path / "out" / "journal-00000.jsonl").write_text('["00000000", {"position": 0}]\n')
     assert run(arguments(checkpoint, readable, *options, "--resume")) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "journal-00000.jsonl: line 1 is damaged (its checksum does not fit): put back" in error
+    assert "journal-00000.jsonl: line 1 is damaged (its checksum does not match): restore" in error
     (tmp_path / "out" / "run.json").write_text("[")
     assert run(arguments(checkpoint, readable, *options, "--resume")) == 2
     assert "run.json is damaged: " in capsys.readouterr().err.splitlines()[-1]
@@ -248,23 +248,23 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
     [
         (["--r", "many"], "--r must be a number"),
         (["--r", "0", "--preset", "paper"], "--r and --preset exclude each other"),
-        (["--mode", "drop", "--preset", "paper"], "--mode goes with --r, not with --preset"),
+        (["--mode", "drop", "--preset", "paper"], "--mode and --preset exclude each other"),
         (["--mode", "melt"], "--mode"),
         (["--strategy", "center", "--target-fps", "-1"], "--target-fps must be"),
         (["--strategy", "start", "--num-clips", "2"], "--num-clips must be 1"),
         (["--num-crops", "2"], "--num-crops must be 1 or 3"),
         (["--data-option", "num"], "--data-option must be NAME=VALUE"),
-        (["--data-option", "colour=red"], "`colour` is not an option"),
+        (["--data-option", "colour=red"], "colour is not an option"),
         (["--data-dir", "nowhere"], "nowhere"),
         (["--split", "weekend"], "weekend"),
         (["--split", "train"], "train"),
-        (["--split", "test[:5]"], "--limit takes a part of it"),
+        (["--split", "test[:5]"], "use --limit for a part of it"),
         (["--data-option", "streaming=1"], "rows are always streamed here"),
         (["--data-option", "split=val"], "--split"),
         (["--output", "clip.mp4/x"], "--output clip.mp4/x: "),
         (["--dataset", "imagenet"], "--dataset: name must be one of kinetics400"),
         (["--settings", "nowhere.json"], "nowhere.json"),
-        (["--settings", "unknown.json"], "--settings unknown.json: token_merging_speed is no setting of videomae"),
+        (["--settings", "unknown.json"], "--settings unknown.json: token_merging_speed is not a setting of videomae"),
         (["--settings", "wrong.json"], "--settings wrong.json: token_merging_r must be an int >= 0"),
         (["--reference", "nowhere"], "nowhere is not the output folder of a finished evaluation"),
         (["--retry-failed"], "--retry-failed has no effect without --resume"),
@@ -341,7 +341,7 @@ def test_the_paper_command_shows_measured_beside_published(checkpoint, readable,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give the folder of at least one data set: --kinetics400"),
+        ([], "give the folder of at least one dataset: --kinetics400"),
         (["--checkpoint", "kinetics400=x"], "--kinetics400 is not given"),
         (["--checkpoint", "imagenet=x"], "--checkpoint must be DATASET=MODEL"),
         (["--epic-kitchens-100", "."], "the Hub has no checkpoint for it"),

@@ -115,7 +115,7 @@ def test_several_files_and_modules_and_what_lies_beside_them(
         ("wrong.py", "x = = 1", "SyntaxError: invalid syntax (wrong.py, line 1)"),
         ("taken.py", MINE.replace("mine", "merge"), "line 3: ValueError: the mode 'merge' is registered already"),
         ("random.py", "", "cannot be imported as 'random', which is "),
-        ("a.b.py", "", "cannot be imported as 'a.b': give the file another name"),
+        ("a.b.py", "", "cannot be imported as 'a.b': rename the file"),
         ("folder.py/", "", "must be a file that ends in .py, or a module such as package.module, got 'folder.py/'"),
         ("no_such.module", "", "ModuleNotFoundError: No module named 'no_such'"),
     ],
@@ -137,4 +137,4 @@ def test_what_cannot_be_imported_is_refused_in_one_line(
 def test_a_file_that_registers_nothing_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     Path("nothing.py").write_text("x = 1")
     assert run(["classify", "--help", "--import", "nothing.py"]) == 0
-    assert capsys.readouterr().err == "note: --import nothing.py: registers nothing that was not there before\n"
+    assert capsys.readouterr().err == "note: --import nothing.py: registers nothing new\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from hf_video_tome.cli import app, printing, run
 from hf_video_tome.cli.printing import PrintableStream, one_line, printable
 
 from ..classified_videos import LABELS, save_checkpoint
+from ..commands import Commands
 
 ENCODINGS = ["utf-8", "cp1252", "ascii", "iso8859-1", "cp932"]
 ESCAPES = "\x1b[31m\x1b]0;title\x07\r\x9b2J\u202eflow\u2066"
@@ -256,20 +256,14 @@ def test_bad_values_are_shown_too(printed) -> None:
 
 
 # --- outputs that take nothing more
-def test_who_has_read_enough_ends_a_command_quietly() -> None:
-    command = [sys.executable, "-m", "hf_video_tome", "--version"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.close()  # before anything was printed, as `| true` does
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    assert process.wait() == 1
+def test_who_has_read_enough_ends_a_command_quietly(commands: Commands) -> None:
+    done = commands.run("--version", stdout="closed pipe")  # before anything was printed, as `| true` does
+    assert done.stderr == ""
+    assert done.returncode == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_line() -> None:
-    with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "hf_video_tome", "--version"]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert result.returncode == 2
-    assert result.stderr == "error: cannot write to stdout: No space left on device\n"
+def test_a_full_disk_is_one_line(commands: Commands) -> None:
+    done = commands.run("--version", stdout="/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot write to stdout: No space left on device\n"

@@ -77,7 +77,7 @@ def test_layers_sheets_and_folders_of_frames(workplace: Path, capsys: pytest.Cap
 
 
 def test_tokens_are_chosen_by_index_size_and_place(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["visualize", str(video), "--r", "38", "--output", "tokens.gif", "--json"]
+    common = ["visualize", str(video), "--r", "38", "--output", "tokens.png", "--frames", "1", "--json"]
     assert run([*common, "--token", "4", "--token", "5", "--at", "3,20,20", "--largest", "1"]) == 0
     tokens = json.loads(capsys.readouterr().out)["tokens"]
     assert [entry["token"] for entry in tokens[:2]] == [4, 5]
@@ -89,12 +89,14 @@ def test_tokens_are_chosen_by_index_size_and_place(video: Path, capsys: pytest.C
 
 
 def test_one_patch_is_not_called_patches(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["visualize", str(video), "--output", "tokens.gif", "--layer", "0", "--token", "7"]) == 0
+    assert (
+        run(["visualize", str(video), "--output", "tokens.png", "--frames", "1", "--layer", "0", "--token", "7"]) == 0
+    )
     assert "token 7: 1 patch, in 2 frames\n" in capsys.readouterr().out
 
 
 def test_a_note_where_nothing_is_merged(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["visualize", str(video), "--r", "0", "--output", "tokens.gif"]) == 0
+    assert run(["visualize", str(video), "--r", "0", "--output", "tokens.png", "--frames", "1"]) == 0
     assert "note: no layer removes a token: give --r" in capsys.readouterr().err
 
 
@@ -109,8 +111,8 @@ def test_a_note_where_nothing_is_merged(video: Path, capsys: pytest.CaptureFixtu
         (["--token", "60"], "--token must be in 0 to 59, which hold patches of the clip"),
         (["--layer", "7"], "--layer must be 0 (before the first layer) to 6 (after the last), got 7"),
         (["--outline", "17", "--scale", "4"], "--outline must be at most 16 (half of a patch as drawn), got 17"),
-        (["--per-layer", "--layer", "3"], "--per-layer shows all layers"),
-        (["--per-layer", "--largest", "3"], "do not go with --per-layer"),
+        (["--per-layer", "--layer", "3"], "--per-layer and --layer exclude each other"),
+        (["--per-layer", "--largest", "3"], "have no effect with --per-layer"),
         (["--fps", "3", "--output", "tokens.png"], "--fps has no effect on a sheet"),
         (["--frames", "3"], "--frames has no effect on a film of the clip"),
         (["--sampling-rate", "3"], "--sampling-rate has no effect with --strategy uniform"),

@@ -285,7 +285,7 @@ def test_pickles_that_old_versions_of_pandas_wrote(path: Path) -> None:
         ({"start_frame": 0}, r"line 3: start_frame must be an integer of at least 1, got '0'"),
         ({"video_id": "kitchen", "start_frame": ""}, r"line 3: video_id must be like P01_01 .*got 'kitchen'"),
         ({"narration_id": "P01_11_0"}, r"line 3: 'P01_11_0' is there already \(.*line 2\)"),
-        ({"participant_id": ""}, r"line 3: `participant_id` is empty"),
+        ({"participant_id": ""}, r"line 3: participant_id is empty"),
     ],
 )
 def test_bad_rows_are_named(root: Path, changes: dict[str, Any], message: str) -> None:

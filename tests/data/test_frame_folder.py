@@ -11,7 +11,7 @@ from PIL import Image
 from video_samples import HEIGHT, WIDTH, frame_number, write_pictures
 
 from hf_video_tome.data.sampling import ClipSampling
-from hf_video_tome.data.video import frame_folder
+from hf_video_tome.data.video import frame_files
 from hf_video_tome.data.video.clips import read_clips
 from hf_video_tome.data.video.decoding import (
     frame_timestamps,
@@ -81,8 +81,8 @@ def test_too_few_frames(folder):
     [
         ([], r"is a folder, not a video file, and holds no frames either \(.jpg, .jpeg, .png\)"),
         (["clip.mp4"], "is a folder, not a video file"),
-        (["cover.jpg", "1.jpg"], "a picture whose name has no number, so that it has no place: cover.jpg"),
-        (["img_00001.jpg", "flow_x_00001.jpg"], "two pictures of the number 1, flow_x_00001.jpg and img_00001.jpg"),
+        (["cover.jpg", "1.jpg"], "an image whose name has no number, so that its position is unknown: cover.jpg"),
+        (["img_00001.jpg", "flow_x_00001.jpg"], "two images with the number 1, flow_x_00001.jpg and img_00001.jpg"),
     ],
 )
 def test_folders_that_are_no_video(tmp_path, function, names, message):
@@ -231,7 +231,7 @@ def test_broken_pictures(tmp_path, suffix):
     (folder / f"3.{suffix}").write_text("This is not a picture.")
     (folder / f"4.{suffix}").write_bytes(b"")
     for index in (1, 2, 3):
-        with pytest.raises(VideoDecodingError, match=rf"frame {index + 1}\.{suffix} is a broken picture or none"):
+        with pytest.raises(VideoDecodingError, match=rf"frame {index + 1}\.{suffix} is not an image, or a broken one"):
             read_frames(folder, [0, index], pad=True)
     assert numbers(read_frames(folder, [0])) == [1]
 
@@ -245,7 +245,7 @@ def test_frames_of_different_size(tmp_path):
 
 def test_every_picture_is_read_once(folder, monkeypatch):
     read = []
-    original = frame_folder._read_picture
-    monkeypatch.setattr(frame_folder, "_read_picture", lambda *args: read.append(args) or original(*args))
+    original = frame_files._read_picture
+    monkeypatch.setattr(frame_files, "_read_picture", lambda *args: read.append(args) or original(*args))
     assert numbers(read_frames(folder, [3, 3, 1, 3])) == [4, 4, 2, 4]
     assert len(read) == 2

@@ -204,13 +204,13 @@ def broken(column: str, value: object) -> list[dict[str, Any]]:
     [
         (
             without(KINETICS_VALIDATION, "youtube_id"),
-            r"val.csv: missing column `youtube_id`; it has label, time_start",
+            r"val.csv: missing column youtube_id; it has label, time_start",
         ),
-        (without(KINETICS_VALIDATION, "time_end", "label"), r"val.csv: missing column `time_end`"),
+        (without(KINETICS_VALIDATION, "time_end", "label"), r"val.csv: missing column time_end"),
         (broken("time_start", "soon"), r"val.csv, line 3: time_start must be an integer of at least 0, got 'soon'"),
         (broken("time_start", 14), r"val.csv, line 3: time_end must be greater than time_start, got 14 and 14"),
-        (broken("youtube_id", ""), r"val.csv, line 3: `youtube_id` is empty"),
-        (broken("label", ""), r"val.csv, line 3: `label` is empty; only the test split"),
+        (broken("youtube_id", ""), r"val.csv, line 3: youtube_id is empty"),
+        (broken("label", ""), r"val.csv, line 3: label is empty; only the test split"),
         (broken("split", "holdout"), r"val.csv, line 3: split must be one of train, .*got 'holdout'"),
         (
             [*KINETICS_VALIDATION, KINETICS_VALIDATION[0]],
@@ -230,7 +230,7 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message:
         ("label,youtube_id,time_start,time_end,split\na,b,1\n", "val.csv, line 2: has 3 cells, but the header has 5"),
         ("label,youtube_id,time_start,time_end,split\n", "val.csv: holds no row"),
         ("\n", "val.csv: holds no row"),
-        ("a.mp4 0\nb.mp4\n", "val.csv, line 2: must be `path label_index`.*got 'b.mp4'"),
+        ("a.mp4 0\nb.mp4\n", "val.csv, line 2: must be path label_index.*got 'b.mp4'"),
         ("a.mp4 0\n\na.mp4 1\n", "val.csv, line 3: 'a.mp4' is there already .*line 1"),
         ("a.mp4 -1\n", "val.csv, line 1: the label index must be an integer of at least 0, got -1"),
     ],
@@ -287,7 +287,7 @@ def test_missing_annotations_say_what_was_looked_for(root: Path) -> None:
 
 def test_split_of_a_file_that_does_not_say_so(root: Path) -> None:
     (root / "mine.txt").write_text("a.mp4 0\n")
-    with pytest.raises(ValueError, match=r"which split .*mine.txt' holds is not known.*\{'validation': 'mine.txt'\}"):
+    with pytest.raises(ValueError, match=r"the split of .*mine.txt' is unknown.*\{'validation': 'mine.txt'\}"):
         load("kinetics400", None, root, annotations="mine.txt")
     assert len(load("kinetics400", "train", root, annotations="mine.txt", cache_dir=root.parent).features) == 3
     with pytest.raises(ValueError, match=r"train.csv: holds no row of the split validation"):

@@ -159,7 +159,7 @@ def test_splits(dataset: tuple[str, Path], cache: Path) -> None:
 
 def test_bad_arguments_are_named(dataset: tuple[str, Path], cache: Path, tmp_path: Path) -> None:
     name, root = dataset
-    with pytest.raises(ValueError, match=f"data_dir must be the folder of the data set '{name}', got None"):
+    with pytest.raises(ValueError, match=f"data_dir must be the folder of the dataset '{name}', got None"):
         load(name, "validation")
     with pytest.raises(FileNotFoundError, match=r"data_dir: there is no folder '.*nowhere'"):
         load(name, "validation", tmp_path / "nowhere")
@@ -238,7 +238,7 @@ def test_annotation_files_by_argument(tmp_path: Path, cache: Path, monkeypatch: 
         rows = load("kinetics400", "validation", root, annotations=given, cache_dir=cache)
         assert rows["video_id"][:] == [kinetics_name(KINETICS_VALIDATION[0])]
     for given, error, message in (
-        ("none.csv", FileNotFoundError, "`annotations`: there is no file 'none.csv', neither in .*data"),
+        ("none.csv", FileNotFoundError, "annotations: there is no file 'none.csv', neither in .*data"),
         ({"dev": "val.csv"}, ValueError, "annotations must be one of train, validation, test, got 'dev'"),
         ({}, ValueError, "annotations must name at least one file"),
         ({"train": "train.csv"}, ValueError, "split must be one of train, got 'validation'"),
@@ -285,10 +285,10 @@ def test_moving_digits_errors_are_plain(cache: Path, monkeypatch: pytest.MonkeyP
         ({"data_dir": "data"}, "data_dir must be None for 'moving-digits', which is made on demand, got 'data'"),
         (
             {"annotations": "a.csv"},
-            "`annotations` is not an option of 'moving-digits', which has config_name, num_test",
+            "annotations is not an option of 'moving-digits', which has config_name, num_test",
         ),
         ({"num_test": -1}, "num_test must be an integer of at least 0, got -1"),
-        ({"num_test": 0}, "num_test must be at least 1 where the split test is wanted, got 0"),
+        ({"num_test": 0}, "num_test must be at least 1 if the split test is requested, got 0"),
         ({"config_name": "easy"}, "'easy' not found"),
     ):
         with pytest.raises(ValueError, match=message):

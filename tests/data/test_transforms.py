@@ -372,7 +372,7 @@ def test_from_config_guesses_nothing():
         ClipTransform.from_config(BertConfig())
     other = BertConfig()
     other.image_size = 224
-    with pytest.raises(ValueError, match=r"No usual settings are known for the model type 'bert' \(known: .*videomae"):
+    with pytest.raises(ValueError, match=r"model_type must be one with known settings \(.*videomae.*\), got 'bert'"):
         ClipTransform.from_config(other)
 
 

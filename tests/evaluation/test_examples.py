@@ -114,8 +114,8 @@ def test_a_column_that_decodes_videos_is_not_decoded() -> None:
         ([row(label=1.7)], "'label' must be a class number, an integer, got 1.7"),
         ([row(label=True)], "'label' must be a class number, an integer, got True"),
         ([row(label="tap")], "'label' must be a class number, an integer, got 'tap'"),
-        ([row(start_seconds=1.0)], "both of 'start_seconds' and 'stop_seconds' or none"),
-        ([row(start_seconds=2.0, stop_seconds=1.0)], "row 0 of the data set: "),
+        ([row(start_seconds=1.0)], "both 'start_seconds' and 'stop_seconds' or neither"),
+        ([row(start_seconds=2.0, stop_seconds=1.0)], "row 0 of the dataset: "),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(rows: list[dict[str, Any]], message: str) -> None:

@@ -88,7 +88,7 @@ def test_every_changed_character_is_noticed_and_its_line_is_named(tmp_path: Path
         line = 1 + sum(end < place for end in ends)
         with pytest.raises(ValueError, match=rf"journal-00000\.jsonl: line {line} is damaged \(") as error:
             journal.rows()
-        for advice in ("put back a sound copy", "delete that line", "--resume", "--overwrite"):
+        for advice in ("restore an intact copy", "delete that line", "--resume", "--overwrite"):
             assert advice in str(error.value)
 
 

@@ -178,7 +178,7 @@ def test_a_reference_must_be_comparable(run, rows: list[dict[str, Any]], tmp_pat
 
     refused("reference: .*before is not the output folder of a finished evaluation")
     run("before", settings=[{}], dataset=rows[:-1])
-    refused("knows nothing of 1 videos, such as 'clip_12'")
+    refused("lacks 1 videos, such as 'clip_12'")
     refused("has other labels for 'clip_00'", dataset=[row | {"label": (row["label"] + 1) % 5} for row in rows[:-1]])
     names = dict(enumerate(["a", "b", "c", "d", "e"]))
     refused("has other outputs of the classifier", model=make_model(id2label=names), dataset=rows[:-1])
@@ -343,7 +343,7 @@ def test_a_damaged_journal_is_named_and_can_be_overwritten_or_cut(run, tmp_path:
     digit = lines[2].rindex(b"_nll") + 8
     changed = lines[2][:digit] + (b"1" if lines[2][digit : digit + 1] != b"1" else b"2") + lines[2][digit + 1 :]
     path.write_bytes(b"".join([*lines[:2], changed, *lines[3:]]))
-    with pytest.raises(ValueError, match=r"journal-00000\.jsonl: line 3 is damaged \(its checksum does not fit\)"):
+    with pytest.raises(ValueError, match=r"journal-00000\.jsonl: line 3 is damaged \(its checksum does not match\)"):
         run(resume=True)
     with pytest.raises(FileExistsError, match="has an evaluation already"):
         run()
@@ -356,7 +356,7 @@ def test_a_changed_digit_in_finished_predictions_is_refused(run, tmp_path: Path)
     path = tmp_path / "before" / "predictions.jsonl"
     sound = path.read_bytes()
     path.write_bytes(sound.replace(b'_rank": 0', b'_rank": 2', 1))
-    message = r"predictions\.jsonl is damaged, or was changed: .*results\.json"
+    message = r"predictions\.jsonl is damaged or was changed: .*results\.json"
     with pytest.raises(ValueError, match=message):
         run("before", settings=[{}], resume=True)
     with pytest.raises(ValueError, match=f"reference: .*{message}"):
@@ -395,7 +395,7 @@ def test_an_output_folder_that_is_removed_ends_the_evaluation_at_once(run, tmp_p
         ({"settings": []}, "settings must hold at least one"),
         ({"resume": True, "overwrite": True}, "resume and overwrite exclude each other"),
         ({"retry_failed": True}, "retry_failed must go with resume"),
-        ({"sampling": ClipSampling(16)}, "must take the 8 frames that the model expects, got 16"),
+        ({"sampling": ClipSampling(16)}, "must have the 8 frames that the model expects, got 16"),
         ({"settings": [{"r": 0}, {"mode": "melt"}]}, "token_merging_mode .* 'melt'"),
     ],
 )

@@ -69,7 +69,9 @@ def test_workers_that_cannot_be_started_are_an_error_that_says_what_helps(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", refuse)
-    with pytest.raises(ValueError, match=rf"2 processes .* cannot be started \(.*{os.strerror(code)}\).*--workers 0"):
+    with pytest.raises(
+        ValueError, match=rf"2 decoding processes cannot be started \(.*{os.strerror(code)}\).*--workers 0"
+    ):
         next(decode(num_workers=2))
 
 

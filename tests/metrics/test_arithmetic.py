@@ -179,7 +179,7 @@ def test_malformed_scores(scores, message):
     [
         ([0, 3], "labels must be class ids from 0 to 2, got 3 for sample 1"),
         ([-1, 0], "labels must be class ids from 0 to 2, got -1 for sample 0"),
-        ([0], "labels must be of as many samples as the other input, 2, got 1"),
+        ([0], "labels must have as many samples as the other input, 2, got 1"),
         ([[0, 1]], r"labels must be class ids of the shape \(samples,\), at least one, got \(1, 2\)"),
         ([0.0, 1.0], "labels must be class ids, which are integers, got an array of float64"),
         ([True, False], "integers, got an array of bool"),
@@ -203,8 +203,8 @@ def test_what_is_no_probability():
     ("ids", "message"),
     [
         ([0, 0], r"references must be class ids of the shape \(samples, 2\), one per group, got \(2,\)"),
-        ([[0, 0]], "references must be of as many samples as the other input, 2, got 1"),
-        ([[2, 1], [2, 2]], r"`references\[:, 1\]` must be class ids from 0 to 1, got 2 for sample 1"),
+        ([[0, 0]], "references must have as many samples as the other input, 2, got 1"),
+        ([[2, 1], [2, 2]], r"references\[:, 1\] must be class ids from 0 to 1, got 2 for sample 1"),
     ],
 )
 def test_malformed_group_ids(ids, message):

@@ -292,7 +292,7 @@ def test_malformed_predictions(metric):
 
     broken = predictions.copy()
     broken[3, 1] = np.nan
-    refuse(r"`predictions.*` must be finite .* sample 3, which has NaN", predictions=broken)
+    refuse(r"predictions.* must be finite .* sample 3, which has NaN", predictions=broken)
     refuse(
         "predictions must not have missing values, got 1",
         predictions=[[None, *predictions[0][1:]]] * 1 + predictions[1:].tolist(),
@@ -310,7 +310,7 @@ def test_labels_out_of_range(metric, wrong):
     predictions, references, arguments = inputs_of(metric)
     references = references.copy()
     references[5] = wrong
-    with pytest.raises(ValueError, match=rf"`references.*` must be class ids from 0 to \d, got {wrong} for sample 5"):
+    with pytest.raises(ValueError, match=rf"references.* must be class ids from 0 to \d, got {wrong} for sample 5"):
         metric().compute(predictions=predictions, references=references, **arguments)
 
 
@@ -347,7 +347,7 @@ def test_action_arguments_that_do_not_fit():
     refuse(ActionAccuracy(), r"shape \(samples, 2\), one per group", scores, labels[:, :1], **groups)
     refuse(
         ActionAccuracy(),
-        r"`predictions \(verb\)` must be probabilities",
+        r"predictions \(verb\) must be probabilities",
         scores,
         labels,
         from_probabilities=True,
@@ -358,7 +358,7 @@ def test_action_arguments_that_do_not_fit():
     refuse(ActionAccuracy("ranked"), "to the 1 class ids of each prediction", ids, labels, **groups)
     refuse(
         ActionAccuracy("ranked"),
-        r"`predictions \(noun\)` .* from 0 to 7, got 8",
+        r"predictions \(noun\) .* from 0 to 7, got 8",
         ids + np.array([[0], [8]]),
         labels,
         k=1,

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.flex import uncompiled_flex_attention  # noqa: F401
-
 
 @pytest.fixture(scope="session")
 def stock_transformers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Any]]]:

@@ -156,8 +156,11 @@ def test_prediction_and_settings_are_in_words(clip: TracedClip) -> None:
     assert float(clip.prediction.split("(")[1].split()[0]) / 100 + 5e-4 >= 1 / NUM_LABELS
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
-def test_films_have_a_picture_for_each_frame(clip: TracedClip, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "suffix"), [*((name, ".mp4") for name in sorted(ARCHITECTURES)), ("timesformer", ".gif")]
+)
+def test_films_have_a_picture_for_each_frame(architecture: str, suffix: str, tmp_path: Path) -> None:
+    clip = make_clip(architecture, r=3)
     path = save_tokens(tmp_path / f"tokens{suffix}", clip, scale=6)
     pictures = film(path)
     assert len(pictures) == len(clip.frames)
@@ -238,7 +241,7 @@ def test_single_tokens_are_found_by_pixel() -> None:
         clip.token_at(frame=3, x=23, y=15)
     with pytest.raises(ValueError, match=r"x must be in 0 to 23 .* got 24"):
         clip.token_at(frame=3, x=24, y=15)
-    with pytest.raises(ValueError, match=r"must be in 0 to 6, .* after this layer, got 7"):
+    with pytest.raises(ValueError, match=r"must be in 0 to 6, .* got 7"):
         clip.extent(7)
 
 

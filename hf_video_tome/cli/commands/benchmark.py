@@ -1,4 +1,4 @@
-"""`hf-video-tome benchmark`: how much faster is it here?"""
+"""`hf-video-tome benchmark`: measure speed and memory on this machine."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ if TYPE_CHECKING:
 
     from ...benchmark import BenchmarkResults
 
-HELP = """Measure how much faster models that merge tokens are than stock transformers, on this machine.
+HELP = """Measure the speed-up of token merging over stock transformers on this machine.
 
-Stock models with sdpa and with eager attention are always measured beside. All variants take turns (A B C, A B C,
-...), so that whatever else the machine does hits all of them alike, and speed-ups are medians of the ratios in each
-round.
+Stock models with sdpa and eager attention are always measured as baselines. All variants run in turn (A B C, A B C,
+...), so that other load on the machine affects them equally; speed-ups are medians of the ratios in each round.
 
 \b
 Examples:
@@ -54,7 +53,7 @@ Examples:
   hf-video-tome benchmark vjepa2 --r 100 --config-option num_frames=16 --config-option num_hidden_layers=12
   hf-video-tome benchmark MCG-NJU/videomae-base-finetuned-kinetics --r 150 --device cuda --batch-size 8 --compile
 """
-SHORT_HELP = "Measure speed and memory beside stock transformers."
+SHORT_HELP = "Measure speed and memory against stock transformers."
 NUM_LABELS = 400
 PLOT_NAME = "speed.png"
 
@@ -68,18 +67,18 @@ SIZE_FIELDS = (
     "intermediate_size",
     "num_labels",
 )
-"""Fields of configs that say how large a model is, where it has them."""
+"""Config fields that describe the size of a model."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is to be measured.
+class BenchmarkedModel:
+    """Model to benchmark.
 
     Attributes:
-        name: What the user called it, without folders.
+        name: Name given by the user, without folders.
         stock: The config of transformers.
-        merging: The same with token merging fields, as saved or unset.
-        weights: "random", or "checkpoint".
+        merging: The config with token merging fields, as saved or unset.
+        weights: "random" or "checkpoint".
     """
 
     name: str
@@ -95,9 +94,9 @@ def command(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Architecture (videomae, vivit, timesformer, motionformer, vjepa2, videoprism_vision_model) for "
-            "random weights at its default size, or a checkpoint: a folder, a model id on the Hub, or one that comes "
-            "with the package.",
+            help="Architecture (videomae, vivit, timesformer, motionformer, vjepa2, videoprism_vision_model) with "
+            "random weights at its default size, or a checkpoint: a folder, a model id on the Hub, or the name of a "
+            "bundled checkpoint.",
         ),
     ],
     *,
@@ -124,22 +123,22 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Field of the config of an architecture, such as num_frames=64 or hidden_size=1024; can be given "
-            "more than once.",
+            help="Config field of an architecture, such as num_frames=64 or hidden_size=1024; can be given more than "
+            "once.",
         ),
     ] = None,
     dtype: Annotated[
         list[Dtype] | None, typer.Option(help="Precision; can be given more than once.", show_default="float32")
     ] = None,
     float32_baseline: Annotated[
-        bool, typer.Option("--float32-baseline", help="Measure the stock model in float32, too.")
+        bool, typer.Option("--float32-baseline", help="Also measure the stock model in float32.")
     ] = False,
     batch_size: Annotated[
         list[int] | None,
         typer.Option(
             metavar="N",
             min=1,
-            help="Clips that go through the model together; can be given more than once.",
+            help="Number of clips per forward pass; can be given more than once.",
             show_default="1",
         ),
     ] = None,
@@ -147,16 +146,14 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Attention of the models that merge: sdpa, eager, flex_attention, flash_attention_2; can be given "
-            "more than once. Stock models that have it are measured with it, too.",
-            show_default="sdpa, or eager where there is none",
+            help="Attention implementation of the models that merge: sdpa, eager, flex_attention, flash_attention_2; "
+            "can be given more than once. Stock models that support it are measured with it too.",
+            show_default="sdpa, or eager if unsupported",
         ),
     ] = None,
     compiled: Annotated[
         bool,
-        typer.Option(
-            "--compile/--no-compile", help="Measure everything a second time with torch.compile(fullgraph=True)."
-        ),
+        typer.Option("--compile/--no-compile", help="Also measure all variants with torch.compile(fullgraph=True)."),
     ] = False,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if any.")
@@ -169,16 +166,14 @@ def command(
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure the peak memory of a pass.")] = True,
     profile: Annotated[
         bool,
-        typer.Option("--profile", help="Say where the time of a pass goes: linear layers, attention, merging, ..."),
+        typer.Option("--profile", help="Break down the time of a pass: linear layers, attention, merging, ..."),
     ] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random weights and clips.")] = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot of them."),
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results of an earlier run there.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
@@ -200,7 +195,7 @@ def command(
         raise InputError(f"--threads must be at most {cores}, the cores of this machine, got {threads}")
     dtypes = list(dict.fromkeys(dtype or [Dtype.float32]))
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
-    subject = _find_subject(model, config_option or [])
+    subject = _find_model(model, config_option or [])
     common = matching.settings()
     settings = _settings(subject, r, schedule or [], mode or [], common)
     wanted = list(dict.fromkeys(attn_implementation or []))
@@ -264,9 +259,9 @@ def command(
         print_line(f"{name + ':':9}{path}")
 
 
-# --- what is asked for
-def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
-    """The config of an architecture or of a checkpoint; no weights are made or read yet."""
+# --- models and settings
+def _find_model(name: str, config_options: Sequence[str]) -> BenchmarkedModel:
+    """Returns the model of an architecture or a checkpoint, without its weights."""
     from huggingface_hub.errors import StrictDataclassError
 
     from ...models import ARCHITECTURES
@@ -276,19 +271,19 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
     if architecture is None:
         if config_options:
             raise InputError(
-                f"--config-option goes with the name of an architecture ({', '.join(ARCHITECTURES)}), got MODEL "
+                f"--config-option needs the name of an architecture ({', '.join(ARCHITECTURES)}), got MODEL "
                 f"{name!r}: a checkpoint has its own config"
             )
-        # Loading checks what else can be wrong; the stock model is made of it.
+        # Loading the checkpoint validates it; the stock model is built from it.
         config = load_classifier(name, {}).model.config
         stock_class = ARCHITECTURES[config.model_type].stock_config_class
-        return Subject(Path(name).name, config.to_stock(stock_class), config, "checkpoint")
+        return BenchmarkedModel(Path(name).name, config.to_stock(stock_class), config, "checkpoint")
     fields: dict[str, Any] = {"num_labels": NUM_LABELS}
     known = architecture.config_class()
     for field, value in parse_named_values(config_options, "--config-option").items():
         text = f"{field}={value}"
         if field in known.token_merging_fields:
-            raise InputError(f"--config-option {text}: settings of token merging have options of their own")
+            raise InputError(f"--config-option {text}: use the token merging options for this setting")
         if not hasattr(known, field):
             raise InputError(f"--config-option {text}: the config of {name} has no field {field!r}")
         try:
@@ -301,22 +296,22 @@ def _find_subject(name: str, config_options: Sequence[str]) -> Subject:
         check_embeddings(config)
     if config.num_merging_layers < 1:
         raise InputError(f"--config-option: {name} must have a layer that merges, got {config.num_merging_layers}")
-    return Subject(name, config.to_stock(architecture.stock_config_class), config, "random")
+    return BenchmarkedModel(name, config.to_stock(architecture.stock_config_class), config, "random")
 
 
 def _settings(
-    subject: Subject,
+    subject: BenchmarkedModel,
     r: Sequence[str] | None,
     schedules: Sequence[str],
     modes: Sequence[str],
     common: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """All combinations, checked against the architecture."""
+    """Returns all combinations of settings, checked against the architecture."""
     from ...models import ARCHITECTURES
 
     config = subject.merging
     fresh = type(config)().token_merging_settings()
-    # A file says scope and proportional attention in full, which makes them no less the architecture's choice.
+    # A saved config states scope and proportional attention even if they are the architecture's defaults.
     usual = type(config)().token_merging_settings(resolved=True)
     chosen_before = config.token_merging_settings(resolved=True)
     saved = {name: value for name, value in chosen_before.items() if value != usual[name]}
@@ -335,15 +330,15 @@ def _settings(
     for value, schedule, mode in product(values, chosen_schedules, chosen_modes):
         chosen = {**saved, **parse_settings(schedule=schedule, mode=mode), **common, "r": value}
         if are_off(chosen):
-            chosen = {"r": 0}  # nothing else counts
+            chosen = {"r": 0}  # other settings have no effect
         with_settings(config, {**fresh, **chosen})
         if chosen not in found:
             found.append(chosen)
     return found
 
 
-def _attentions(subject: Subject, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Attention implementations of models that merge, and of stock models."""
+def _attentions(subject: BenchmarkedModel, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the attention implementations of models that merge, and of stock models."""
     from ...benchmark import supports
     from ...models import ARCHITECTURES
 
@@ -360,7 +355,7 @@ def _attentions(subject: Subject, wanted: Sequence[str]) -> tuple[list[str], lis
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Refuses --compile where torch.compile has nothing to compile with."""
+    """Checks that torch.compile has a compiler."""
     from importlib.util import find_spec
 
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
@@ -370,8 +365,8 @@ def _check_compiler(device: torch.device) -> None:
         raise InputError("--compile needs triton on a GPU: pip install triton")
 
 
-def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]) -> Any:
-    """The stock classifier of transformers, in float32 on the CPU."""
+def _build(name: str, subject: BenchmarkedModel, seed: int, config_options: Sequence[str]) -> Any:
+    """Returns the stock classifier of transformers, in float32 on the CPU."""
     import torch
 
     from ..._compat import build_model
@@ -386,7 +381,7 @@ def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]
         try:
             return build_model(stock_class, subject.stock)
         except Exception as error:
-            # Sizes and names that transformers and torch cannot build of fail in any way: KeyError, RuntimeError, ...
+            # Invalid sizes and names raise any error in transformers and torch: KeyError, RuntimeError, ...
             if not config_options:
                 raise
             given, reason = " ".join(config_options), f"{type(error).__name__}: {one_line(error)}"
@@ -394,13 +389,13 @@ def _build(name: str, subject: Subject, seed: int, config_options: Sequence[str]
 
 
 def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:
-    """What says how large a model is, and what was asked for."""
+    """Returns the config fields that describe the model's size, and those given as options."""
     shown = [*SIZE_FIELDS, *(text.partition("=")[0] for text in options)]
     return {name: getattr(config, name) for name in dict.fromkeys(shown) if hasattr(config, name)}
 
 
 def _command_line(context: typer.Context, changes: Mapping[str, Any]) -> str:
-    """The command again, without what only concerns this machine's folders."""
+    """Returns the command again, without what only concerns this machine's folders."""
     words = ["hf-video-tome", "benchmark", changes["model"]]
     for option in context.command.params:
         name, value = str(option.name), {**context.params, **changes}.get(str(option.name))
@@ -415,29 +410,29 @@ def _command_line(context: typer.Context, changes: Mapping[str, Any]) -> str:
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that cannot be written to, or has results that are not to be replaced."""
+    """Checks that a folder is writable and has no results, unless they may be overwritten."""
     from ...benchmark.results import FILE_NAME
 
     for name in (FILE_NAME, PLOT_NAME):
         if (folder / name).exists() and not overwrite:
-            raise InputError(f"--output {folder} has a {name} already: --overwrite replaces it")
+            raise InputError(f"--output {folder} already has a {name}: replace it with --overwrite")
     check_writable(folder)
 
 
 def _save(results: BenchmarkResults, folder: Path) -> dict[str, Path]:
-    """Writes the results, and draws them if there is a line to draw."""
+    """Writes the results and, if possible, a plot."""
     from ...benchmark.plot import save_plot
 
     make_folder(folder)
     files = {"results": results.save(folder)}
-    (folder / PLOT_NAME).unlink(missing_ok=True)  # an earlier one would be of other results, if now there is none
+    (folder / PLOT_NAME).unlink(missing_ok=True)  # an earlier plot must not remain beside new results
     picture = save_plot(results, folder / PLOT_NAME)
     return files if picture is None else {**files, "plot": picture}
 
 
 # --- printing
 def print_results(results: BenchmarkResults) -> None:
-    """Prints the tables of each batch size, and what is to be known for reading them."""
+    """Prints the tables of each batch size with footnotes."""
     from ...benchmark.page import (
         PARTS_TITLE,
         columns,

@@ -1,4 +1,4 @@
-"""`hf-video-tome card`: the model card of a checkpoint that merges tokens."""
+"""`hf-video-tome card`: write the model card of a checkpoint that merges tokens."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 HELP = """Write the model card of a checkpoint that merges tokens.
 
 Settings come from the checkpoint and the options, accuracy from output folders of hf-video-tome evaluate, speed from
-those of hf-video-tome benchmark, the licence from the checkpoint's own card. Nothing is made up: what is not known is
-left out, and said.
+those of hf-video-tome benchmark, and the licence from the checkpoint's own card. Unknown facts are omitted, with a
+note.
 
 \b
 Examples:
@@ -44,13 +44,13 @@ SHORT_HELP = "Write the model card of a checkpoint that merges tokens."
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What a card says beside what the checkpoint says itself."""
+    """Options for the content of a card beyond the checkpoint's own facts."""
 
     evaluation: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Output folder of hf-video-tome evaluate, of this checkpoint; can be given more than once.",
+            help="Output folder of hf-video-tome evaluate for this checkpoint; can be given more than once.",
         ),
     ] = None
     benchmark: Annotated[
@@ -61,8 +61,8 @@ class CardOptions:
         str | None,
         typer.Option(
             metavar="ID",
-            help="Where the weights of a folder come from: an id on the Hub.",
-            show_default="MODEL, if that is one",
+            help="Origin of the weights of a folder: a model id on the Hub.",
+            show_default="MODEL, if it is a model id",
         ),
     ] = None
     repo_id: Annotated[
@@ -80,7 +80,7 @@ def command(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="printed")
     ] = None,
     remote_code: Annotated[
-        bool, typer.Option("--remote-code", help="Say how to use the code that lies beside the weights.")
+        bool, typer.Option("--remote-code", help="Explain how to use the code beside the weights.")
     ] = False,
     merging: MergingOptions,
     as_json: JsonOption = False,
@@ -105,19 +105,19 @@ def command(
 
 
 def check_hub_id(value: str | None, option: str) -> None:
-    """Refuses what cannot be the id of a repository on the Hub.
+    """Checks the id of a repository on the Hub.
 
     Args:
-        value: Value of an option; None where it was not given.
+        value: Value of the option; None if not given.
         option: The option.
 
     Raises:
-        InputError: Saying what such an id looks like.
+        InputError: If the id is malformed; the message describes the format.
     """
     from huggingface_hub.utils import validate_repo_id
 
     if value is not None:
-        # What the message goes on with is for calls in Python.
+        # The rest of the message is about calls in Python.
         with input_errors(ValueError, rewrite=lambda text: f"{option}: {text.partition(' Use `repo_type`')[0]}"):
             validate_repo_id(value)
 
@@ -125,19 +125,19 @@ def check_hub_id(value: str | None, option: str) -> None:
 def make_card(
     model: str, settings: Mapping[str, Any], contents: CardOptions, remote_code: bool
 ) -> tuple[Classifier, ModelCard]:
-    """Loads a checkpoint and writes its card; says what is not known.
+    """Loads a checkpoint and writes its card; prints notes about missing facts.
 
     Args:
-        model: The checkpoint, as the user called it.
+        model: The checkpoint, as named by the user.
         settings: Merging settings, from `MergingOptions`.
-        contents: What else to write of.
-        remote_code: Whether the code lies beside it.
+        contents: Further content of the card.
+        remote_code: Whether the code is stored beside the weights.
 
     Returns:
         The checkpoint, with the settings, and the card.
 
     Raises:
-        InputError: If the checkpoint cannot be loaded, or what was measured is of another one.
+        InputError: If the checkpoint cannot be loaded, or the measurements belong to another one.
     """
     from ...hub import model_card, read_base_checkpoint
 
@@ -164,9 +164,9 @@ def make_card(
             remote_code=remote_code,
         )
     if not base.license:
-        print_note("the checkpoint's card names no licence, so that this one names none either")
+        print_note("the checkpoint's card names no licence, so this one does not either")
     if base.repo_id is None:
         print_note("the card names no base model: give it with --base-model if it is on the Hub")
     if evaluations and "model-index" not in card.data.to_dict():
-        print_note("nothing was measured with exactly these settings, so that the metadata holds no accuracy")
+        print_note("nothing was measured with exactly these settings, so the metadata has no accuracy")
     return classifier, card

@@ -1,4 +1,4 @@
-"""`hf-video-tome classify`: what is going on in these videos?"""
+"""`hf-video-tome classify`: classify video files."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from ..printing import one_line, print_error, print_fields, print_table, progres
 if TYPE_CHECKING:
     from ...evaluation import Prediction
 
-HELP = """Classify video files with any checkpoint, merging tokens as you say.
+HELP = """Classify video files with any checkpoint and any token merging settings.
 
-A file that cannot be read is reported, the others are still classified, and the exit code is 2.
+An unreadable file is reported, the others are still classified, and the exit code is 2.
 
 \b
 Examples:
@@ -67,7 +67,7 @@ def command(
             try:
                 predictions = _classify_file(classifier, file, sampling, top_k)
                 results.append({"file": file, "top": [_rounded(prediction) for prediction in predictions]})
-            except Exception as error:  # whatever it is: the other files are still classified
+            except Exception as error:  # any error: the other files are still classified
                 failed += 1
                 reason = error if isinstance(error, InputError) else f"{file}: {type(error).__name__}: {error}"
                 print_error(reason)
@@ -86,10 +86,10 @@ def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, to
     """Decodes one file, samples a clip and classifies it.
 
     Returns:
-        The most likely labels; those of each task of the classifier after those of the one before.
+        The most likely labels, task by task.
 
     Raises:
-        InputError: If the file cannot be read, or there is no answer.
+        InputError: If the file cannot be read, or the logits are not finite.
     """
     import torch
 
@@ -113,7 +113,7 @@ def _rounded(prediction: Prediction) -> dict[str, Any]:
 
 
 def decisions(classifier: Classifier, dtype: Dtype, sampling: FrameOptions) -> dict[str, Any]:
-    """What the command will do, JSON-safe."""
+    """Returns what the command will do, JSON-safe."""
     from ...api import token_counts
 
     model = classifier.model
@@ -133,13 +133,13 @@ def decisions(classifier: Classifier, dtype: Dtype, sampling: FrameOptions) -> d
 
 
 def print_decisions(decided: dict[str, Any]) -> None:
-    """Prints what `decisions` gave."""
+    """Prints the output of `decisions`."""
     clip, transform = decided["clip"], decided["transform"]
-    places = {"center": "in the middle of the video", "start": "from the first frame on"}
+    spans = {"center": "in the middle of the video", "start": "from the first frame on"}
     spacing = (
         "spread over the video"
         if clip["sampling_rate"] is None
-        else f"{clip['sampling_rate']} apart, {places[clip['strategy']]}"
+        else f"{clip['sampling_rate']} apart, {spans[clip['strategy']]}"
     )
     size = "x".join(map(str, transform["crop"] or transform["resize"]))
     location = "" if decided["location"] == decided["model"] else f"  ({decided['location']})"

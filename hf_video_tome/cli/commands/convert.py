@@ -1,4 +1,4 @@
-"""`hf-video-tome convert`: from the checkpoint of an original implementation to a folder for from_pretrained."""
+"""`hf-video-tome convert`: convert the checkpoint of an original implementation for from_pretrained."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _OPTIONS = ("key", "num_frames", "image_size", "num_attention_heads", "label_groups")
 HELP = """Convert a checkpoint of an original implementation into a folder for from_pretrained.
 
-ARCHITECTURE is videomae, timesformer or motionformer; ORIGINAL a .pth, .pyth, .pt or .safetensors file of its original
-training code. No code in the file is run. Every weight must be known and none may be missing.
+ARCHITECTURE is videomae, timesformer or motionformer; ORIGINAL is a .pth, .pyth, .pt or .safetensors file of its
+original training code. No code from the file is executed. Every weight must be known and none may be missing.
 
 \b
 Examples:
@@ -40,21 +40,23 @@ def command(
     architecture: Annotated[
         str, typer.Argument(metavar="ARCHITECTURE", help="videomae, timesformer or motionformer.", show_default=False)
     ],
-    original: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="File of the original training.")],
+    original: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="Checkpoint file of the original training.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     labels: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[TASK=]FILE",
-            help="Names of the labels: .txt (one a line), .csv (id and name) or .json (a list, or an object from "
-            "names to numbers or back). With several tasks one file for each, as in verb=FILE, or one for all.",
+            help="Label names: .txt (one per line), .csv (id and name) or .json (a list, or an object from names to "
+            "indices or from indices to names). With several tasks, one file for each, as in verb=FILE, or one for "
+            "all.",
         ),
     ] = None,
     label_groups: Annotated[
         str | None,
         typer.Option(
             metavar="TASK=N,...",
-            help="Tasks of the classifier and their numbers of labels, in the order of its outputs; none for one.",
+            help="Tasks of the classifier and their numbers of labels, in the order of its outputs; none for a single "
+            "task.",
             show_default="verb and noun for two heads or 397 outputs",
         ),
     ] = None,
@@ -73,7 +75,7 @@ def command(
         typer.Option(
             metavar="N",
             min=1,
-            help="Attention heads, which no weight tells.",
+            help="Number of attention heads, which cannot be read from the weights.",
             show_default="as published for the width, else width / 64",
         ),
     ] = None,
@@ -81,13 +83,11 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Entry of the file that holds the weights, such as model_ema.",
-            show_default="the one of model_state, model, module and state_dict that is there",
+            help="Entry of the file with the weights, such as model_ema.",
+            show_default="model_state, model, module or state_dict",
         ),
     ] = None,
-    ignore_unknown: Annotated[
-        bool, typer.Option("--ignore-unknown", help="Leave out weights that nothing is known about.")
-    ] = False,
+    ignore_unknown: Annotated[bool, typer.Option("--ignore-unknown", help="Skip unknown weights.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is a checkpoint folder.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -115,8 +115,9 @@ def command(
     if converted.unknown and not ignore_unknown:
         names = converted.unknown
         raise InputError(
-            f"{original}: nothing is known about {len(names)} of its weights ({', '.join(names[:5])}"
-            f"{', ...' if len(names) > 5 else ''}), so the model may be another one; --ignore-unknown leaves them out"
+            f"{original}: {len(names)} of its weights are unknown ({', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}), so the model may be a different one; skip them with "
+            "--ignore-unknown"
         )
     if labels:
         _name_labels(converted.config, labels)
@@ -132,16 +133,16 @@ def command(
 
 
 def parse_label_groups(text: str) -> dict[str, int]:
-    """Reads a value of `--label-groups`.
+    """Parses a value of `--label-groups`.
 
     Args:
-        text: Such as "verb=97,noun=300", or "none".
+        text: The value, such as "verb=97,noun=300", or "none".
 
     Returns:
-        From tasks to numbers of labels, in order; empty for one task.
+        Mapping from tasks to numbers of labels, in order; empty for a single task.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If the value is malformed.
 
     Examples:
         >>> parse_label_groups("verb=97,noun=300")
@@ -152,16 +153,16 @@ def parse_label_groups(text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in text.split(","):
         found = re.fullmatch(r"\s*([A-Za-z_]\w*)=([1-9]\d*)\s*", part)
-        # These two names are taken: see `hf_video_tome.tasks`.
+        # These two names are reserved: see `hf_video_tome.tasks`.
         if not found or found[1] in sizes or found[1] in ("label", "action"):
-            raise InputError(f"--label-groups must be as verb=97,noun=300, or none, got {text!r}")
+            raise InputError(f"--label-groups must be like verb=97,noun=300, or none, got {text!r}")
         sizes[found[1]] = int(found[2])
     return sizes
 
 
 # --- labels
 def _name_labels(config: Any, options: Sequence[str]) -> None:
-    """Sets the names of the labels of a config."""
+    """Sets the label names of a config."""
     groups: dict[str, list[int]] = getattr(config, "label_groups", None) or {}
     whole = {"": [0, config.num_labels]}
     files: dict[str, Path] = {}
@@ -193,14 +194,14 @@ def _name_labels(config: Any, options: Sequence[str]) -> None:
             )
         for index, name in enumerate(read, start):
             names[index] = name
-            # A verb and a noun may have the same name, under which evaluation finds each in its own task; but from
-            # names to numbers there are no tasks, and no output may be lost.
+            # A verb and a noun may have the same name, which evaluation looks up per task; but the mapping from names
+            # to indices has no tasks, and must not lose an output.
             numbers[name if name not in numbers else f"{name} ({task})"] = index
     config.id2label, config.label2id = names, numbers
 
 
 def read_labels(path: Path) -> list[str]:
-    """Reads the names of labels, in the order of their numbers.
+    """Reads label names, ordered by index.
 
     Args:
         path: A .txt, .csv or .json file, as for `read_label_names`.
@@ -209,7 +210,7 @@ def read_labels(path: Path) -> list[str]:
         The names.
 
     Raises:
-        InputError: If the file cannot be read, or the numbers are not 0, 1, 2, ... each once.
+        InputError: If the file cannot be read, or the indices are not 0, 1, 2, ..., each once.
     """
     from ...data.label_names import read_label_names
 
@@ -224,19 +225,23 @@ def _check_out(out: Path, overwrite: bool) -> None:
     if not (out.exists() or out.is_symlink()):
         return
     if not overwrite:
-        raise InputError(f"{out} exists already; --overwrite replaces it")
+        raise InputError(f"{out} already exists; replace it with --overwrite")
     if out.is_symlink() or not (out / "config.json").is_file():
-        raise InputError(f"{out} is no checkpoint folder (it has no config.json), so --overwrite does not replace it")
-    # Only what this command writes is ever deleted: the original may lie in the folder.
+        raise InputError(
+            f"{out} is not a checkpoint folder (it has no config.json), so --overwrite does not replace it"
+        )
+    # Only files written by this command are ever deleted: the original may be in the folder.
     others = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN_FILES)
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        raise InputError(f"{out} holds more than a converted checkpoint ({shown}), so --overwrite does not replace it")
+        raise InputError(
+            f"{out} has other files than a converted checkpoint ({shown}), so --overwrite does not replace it"
+        )
 
 
 @contextmanager
 def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when all went well, and is gone otherwise."""
+    """Yields a temporary folder that is renamed to `out` on success and deleted on failure."""
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -244,7 +249,7 @@ def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     scratch.mkdir()
     try:
         yield scratch
-        _check_out(out, overwrite)  # it may have come meanwhile
+        _check_out(out, overwrite)  # it may have been created in the meantime
         if out.exists():
             out.rename(old)
         scratch.rename(out)
@@ -259,7 +264,7 @@ def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _write(converted: ConvertedCheckpoint, out: Path, overwrite: bool) -> None:
-    """Writes the folder and loads it again, as a user would."""
+    """Writes the folder and loads it as a check."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -277,7 +282,7 @@ def _write(converted: ConvertedCheckpoint, out: Path, overwrite: bool) -> None:
     with input_errors(OSError, SafetensorError), _new_folder(out, overwrite) as folder:
         config.save_pretrained(folder)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        # transformers' image processor of VideoMAE takes the steps of a transform in the same order.
+        # transformers' VideoMAE image processor applies the same steps in the same order.
         processor = {
             "image_processor_type": "VideoMAEImageProcessor",
             **ClipTransform.from_config(config).to_processor_settings(),
@@ -293,7 +298,7 @@ def _check_loading(folder: Path) -> None:
         _, report = AutoModelForVideoClassification.from_pretrained(folder, output_loading_info=True)
     problems = {name: sorted(map(str, names)) for name, names in report.items() if names}
     if problems:
-        raise RuntimeError(f"the converted checkpoint does not load as it should: {problems}")
+        raise RuntimeError(f"the converted checkpoint does not load correctly: {problems}")
 
 
 # --- the report
@@ -335,7 +340,7 @@ def _print(summary: Mapping[str, Any]) -> None:
 
 
 def _collapse(names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """One line for what is alike in all layers: "blocks.0-11.norm1.bias"."""
+    """Collapses equal lines of all layers into one: "blocks.0-11.norm1.bias"."""
     lines: dict[tuple[str, str], list[str]] = {}
     for name, text in names.items():
         found = re.search(r"(?<=\.)\d+(?=\.)", name)
@@ -353,7 +358,7 @@ def _collapse(names: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _runs(numbers: Sequence[int]) -> str:
-    """Numbers as runs: "0-3,5"."""
+    """Formats numbers as runs: "0-3,5"."""
     # Inside a run a number and its position differ by the same.
     runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,4 +1,4 @@
-"""`hf-video-tome demo`: everything once, offline, on real video files and a trained checkpoint."""
+"""`hf-video-tome demo`: offline demo on real video files with a trained checkpoint."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from ..printing import print_line, print_paragraph, print_table, progress_bar, w
 if TYPE_CHECKING:
     import torch
 
-HELP = """See it work, offline: accuracy, tokens and speed at several r, and a picture of merged tokens.
+HELP = """Show token merging at work, offline: accuracy, tokens and speed at several r, and a picture of merged tokens.
 
-Writes real video files of moving handwritten digits, decodes them, and classifies them with a small trained VideoMAE
-that comes with the package. Takes less than a minute.
+Write real video files of moving handwritten digits, decode them, and classify them with a small, trained, bundled
+VideoMAE. Takes less than a minute.
 
 \b
 Example:
   hf-video-tome demo --output demo-output
 """
-SHORT_HELP = "See it work, offline, on a small trained model."
+SHORT_HELP = "Show token merging at work, offline, on a small trained model."
 KEPT_CLIPS = 6
 BATCH_SIZE = 24
 MIN_TIMED_BATCHES = 10
@@ -49,18 +49,18 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class Variant:
-    """What was measured at one value of r.
+    """Measurements at one value of r.
 
     Attributes:
         r: The value.
-        tokens: Tokens before the first and after the last layer.
-        removed: Share of the tokens that all layers together removed, 0 to 1.
-        accuracy: Share of clips whose action was recognised, 0 to 1.
-        standard_error: Of the accuracy.
-        nll: Mean negative log-likelihood of the right action, in nats.
-        agreement: Share of clips with the same answer as at r = 0, 0 to 1.
-        clips_per_second: Batch size over the median time of a batch.
-        speedup: Median over the batches of the time at r = 0 over the time at this r.
+        tokens: Number of tokens before the first and after the last layer.
+        removed: Share of the tokens removed by all layers together, 0 to 1.
+        accuracy: Action accuracy, 0 to 1.
+        standard_error: Standard error of the accuracy.
+        nll: Mean negative log-likelihood of the correct action, in nats.
+        agreement: Share of clips with the same prediction as at r = 0, 0 to 1.
+        clips_per_second: Batch size divided by the median time of a batch.
+        speedup: Median over the batches of the time at r = 0 divided by the time at this r.
     """
 
     r: int | float
@@ -88,7 +88,7 @@ def command(
         str,
         typer.Option(
             metavar="R,R,...",
-            help="Tokens that each layer removes: numbers (24) or shares (0.1) to compare, separated by commas.",
+            help="Number of tokens to remove per layer: comma-separated numbers (24) or shares (0.1) to compare.",
         ),
     ] = "0,24,38,46",
     threads: Annotated[
@@ -96,7 +96,8 @@ def command(
         typer.Option(
             metavar="N",
             min=1,
-            help="CPU threads. One is steady even on a busy machine; so small a model gains little by more.",
+            help="Number of CPU threads. One is stable even on a busy machine; such a small model gains little by "
+            "more.",
         ),
     ] = 1,
     as_json: JsonOption = False,
@@ -112,7 +113,7 @@ def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> 
 
     with input_errors(OSError, at=f"--output {output}"):
         (output / "clips").mkdir(parents=True, exist_ok=True)
-    # The flag at loading time, as a user would set it; every later value goes through `set_token_merging`.
+    # Set when loading, as a user would do; later values are set with `set_token_merging`.
     classifier = load_classifier(None, {"r": values[-1]})
     for value in values:
         with input_errors(ValueError, at="--r"):
@@ -162,17 +163,17 @@ def measure(
     values: Sequence[int | float],
     advance: Callable[[], None] = lambda: None,
 ) -> list[Variant]:
-    """Measures a classifier at several r, in turn on each batch, so that a busy machine slows all of them alike.
+    """Measures a classifier at several r, in turn on each batch, so that a busy machine slows all of them equally.
 
     Args:
         model: A model that can merge tokens, in eval mode. Its r is changed.
         clips: Inputs (T, 3, H, W), float.
         labels: Class index of each clip.
         values: Values of r; the first is 0.
-        advance: Called after each forward pass that counts.
+        advance: Called after each timed forward pass.
 
     Returns:
-        One `Variant` for each value.
+        One `Variant` per value.
     """
     import torch
 
@@ -230,7 +231,7 @@ def measure(
 
 
 def _parse_values(text: str) -> list[int | float]:
-    """Reads the values of r: as given, without repetition, and r = 0 first because all else is compared with it."""
+    """Parses the values of r, without duplicates and with r = 0 first, as the baseline."""
     values: list[int | float] = [0]
     for part in text.split(","):
         value = parse_setting("r", part.strip(), "each value of --r")
@@ -242,7 +243,7 @@ def _parse_values(text: str) -> list[int | float]:
 def _make_clips(
     classifier: Classifier, folder: Path, count: int, advance: Callable[[], None]
 ) -> tuple[list[torch.Tensor], list[int], list[Path]]:
-    """Renders, encodes and decodes test clips; the first few files stay, the others go when they have been read."""
+    """Renders, encodes and decodes test clips; only the first few files are kept."""
     from ...data.moving_digits import VARIANTS, write_clips
     from ...data.sampling import sample_frame_indices
     from ...data.video.decoding import read_frames
@@ -302,7 +303,7 @@ def _draw(
 
 
 def _conditions(classifier: Classifier, clips: int) -> dict[str, Any]:
-    """Under which the numbers were measured, JSON-safe."""
+    """Returns the measuring conditions, JSON-safe."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""`hf-video-tome evaluate`: how accurate is a checkpoint, merged and unmerged?"""
+"""`hf-video-tome evaluate`: measure the accuracy of a checkpoint with and without merging."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..common import Classifier, InputError, JsonOption, ModelArgument, input_er
 from ..evaluation import (
     ClipOptions,
     DataOptions,
+    EvaluationRequest,
     OverwriteOption,
     PassOptions,
     Protocol,
-    Request,
     ResumeOption,
     finish,
     report_failures,
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from ...evaluation.results import TaskResults
 
 
-HELP = """Measure the accuracy of a checkpoint on a data set, with several settings in one pass.
+HELP = """Evaluate a checkpoint on a dataset, with several settings in one pass.
 
-Predictions are written as they come; after an interruption the same command with --resume goes on and ends in the same
-results. With several GPUs or processes: torchrun --nproc-per-node 2 -m hf_video_tome evaluate ...
-(write -r for --r there, which torchrun takes for one of its own).
-Videos that cannot be read are listed and counted, and the exit code is 2.
+Predictions are saved batch by batch; after an interruption, repeat the command with --resume for the same results.
+With several GPUs or processes: torchrun --nproc-per-node 2 -m hf_video_tome evaluate ...
+(use -r instead of --r there, which torchrun takes for its own option).
+Unreadable videos are listed and counted, and the exit code is 2.
 
 \b
 Examples:
@@ -46,7 +46,7 @@ Examples:
   hf-video-tome evaluate google/vivit-b-16x2-kinetics400 --dataset kinetics400 --data-dir /data/k400 --r 0 --r 300
   hf-video-tome evaluate google/vivit-b-16x2-kinetics400 --dataset kinetics400 --data-dir /data/k400 --preset paper
 """
-SHORT_HELP = "Measure the accuracy of a checkpoint on a data set."
+SHORT_HELP = "Evaluate a checkpoint on a dataset."
 
 
 DatasetOption = Annotated[
@@ -82,7 +82,7 @@ def command(
         typer.Option(
             "--settings",
             metavar="FILE",
-            help='JSON list of settings to compare, such as [{"r": 0}, {"r": 150, "mode": "drop"}], in place of --r.',
+            help='JSON list of settings to compare, such as [{"r": 0}, {"r": 150, "mode": "drop"}], instead of --r.',
         ),
     ] = None,
     preset: Annotated[
@@ -110,7 +110,7 @@ def command(
         float | None,
         typer.Option(
             metavar="FPS",
-            help="Take frames by their time stamps as if the video had this rate; for variable frame rates.",
+            help="Resample frames to this rate by their time stamps; for variable frame rates.",
             show_default="stored frames",
         ),
     ] = None,
@@ -132,14 +132,14 @@ def command(
     ] = None,
     resume: ResumeOption = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="With --resume: try again the videos that could not be read.")
+        bool, typer.Option("--retry-failed", help="With --resume: retry unreadable videos.")
     ] = False,
     overwrite: OverwriteOption = False,
     reference: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Output folder of an earlier evaluation of the same videos to compare with.",
+            help="Output folder of an earlier evaluation of the same videos, to compare with.",
             show_default="the first setting",
         ),
     ] = None,
@@ -151,7 +151,7 @@ def command(
         raise InputError(f"{' and '.join(given)} exclude each other")
     common = matching.settings(mode=mode, schedule=schedule)
     if common and (settings_file or preset):
-        raise InputError(f"{option_name(next(iter(common)))} goes with --r, not with {given[0]}")
+        raise InputError(f"{option_name(next(iter(common)))} and {given[0]} exclude each other; use it with --r")
 
     def settings(classifier: Classifier) -> list[dict[str, Any]]:
         if preset is not None:
@@ -163,7 +163,7 @@ def command(
             return _read_settings(settings_file, classifier)
         return [{**common, "r": parse_setting("r", value)} for value in r] if r else [common]
 
-    request = Request(
+    request = EvaluationRequest(
         model=model,
         dataset=dataset,
         data=data,
@@ -199,7 +199,7 @@ def command(
 
 
 def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
-    """The settings of a file, which calls them by their names in Python."""
+    """Reads the settings of a file, by their Python names."""
     config: Any = classifier.model.config
     with input_errors(OSError, ValueError, at="--settings"):
         content = read_json(path)
@@ -216,14 +216,14 @@ def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
 
 # --- printing
 def print_results(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
-    """Prints a table with a line for each setting and task, and what is to be known for reading it."""
+    """Prints a table with one row per setting and task, with footnotes."""
     _print_table(results, timing)
     for line in footnotes(results, timing):
         print_paragraph(line)
 
 
 def _print_table(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
-    """Prints the results with each of the settings: mostly narrow enough for 80 columns."""
+    """Prints the results with each setting, usually within 80 columns."""
     run = results.run
     names = distinct_names([setting.changes for setting in results.settings])
     several = len(run["tasks"]) > 1
@@ -254,12 +254,12 @@ def _print_table(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
 
 
 def _percent(value: float, error: float | None = None, sign: str = "") -> str:
-    """A share as a percentage, with its standard error."""
+    """Formats a share as a percentage, with its standard error."""
     return f"{100 * value:{sign}.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
 
 
 def footnotes(results: EvaluationResults, timing: Mapping[str, Any]) -> list[str]:
-    """What is to be known for reading the table."""
+    """Returns footnotes that explain the table."""
     failed, labelled = len(results.failures), results.num_labelled
     unread = f"; {failed} could not be read" if failed else ""
     if labelled:

@@ -1,4 +1,4 @@
-"""`hf-video-tome paper`: the table of the paper, on real checkpoints and data."""
+"""`hf-video-tome paper`: reproduce the paper's table on real checkpoints and data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typer
 from ..common import InputError, JsonOption, find_checkpoint, input_errors
 from ..evaluation import (
     DataOptions,
+    EvaluationRequest,
     LabelsOption,
     OverwriteOption,
     PassOptions,
-    Request,
     ResumeOption,
     finish,
     output_folder,
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 HELP = """Reproduce the table of "Video, How Do Your Tokens Merge?" (CVPRW 2025) beside its published numbers.
 
-Runs every checkpoint for every data set whose folder is given, with all lines of the table in one pass, one view each.
-Checkpoints that the Hub does not have (ViViT on Something-Something, all on EPIC-KITCHENS) are given by --checkpoint.
+Evaluate every checkpoint on every given dataset, with all rows of the table in one pass, one view each. Give
+checkpoints that are not on the Hub (ViViT on Something-Something, all on EPIC-KITCHENS) with --checkpoint.
 
 \b
 Examples:
   hf-video-tome paper --kinetics400 /data/k400 --something-something-v2 /data/ssv2
   hf-video-tome paper --epic-kitchens-100 /data/epic --checkpoint epic-kitchens-100=checkpoints/vivit-epic
 """
-SHORT_HELP = "Reproduce the table of the paper on real checkpoints."
+SHORT_HELP = "Reproduce the paper's table on real checkpoints."
 DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100")
 
 
@@ -49,9 +49,7 @@ def command(
     kinetics400: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where Kinetics-400 lies.")] = None,
     something_something_v2: Annotated[
         str | None,
-        typer.Option(
-            "--something-something-v2", "--ssv2", metavar="FOLDER", help="Where Something-Something v2 lies."
-        ),
+        typer.Option("--something-something-v2", "--ssv2", metavar="FOLDER", help="Folder of Something-Something v2."),
     ] = None,
     epic_kitchens_100: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
@@ -60,7 +58,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="DATASET=MODEL",
-            help="A checkpoint to evaluate on a data set, in place of all of the Hub's; can be given more than once.",
+            help="Checkpoint to evaluate on a dataset, instead of all from the Hub; can be given more than once.",
         ),
     ] = None,
     architecture: Annotated[
@@ -93,7 +91,7 @@ def command(
             raise InputError(f"--checkpoint {text}: --{name} is not given, so there is nothing to evaluate it on")
         own[name].append(model)
     if not any(folders.values()):
-        raise InputError(f"give the folder of at least one data set: {', '.join(f'--{name}' for name in DATASETS)}")
+        raise InputError(f"give the folder of at least one dataset: {', '.join(f'--{name}' for name in DATASETS)}")
     known = sorted({model_type for model_type, _ in PAPER_CHECKPOINTS})
     for name in architecture or []:
         if name not in known:
@@ -110,9 +108,9 @@ def command(
         ]
         models = own[dataset] or from_hub
         if not models:
-            raise InputError(f"--{dataset}: the Hub has no checkpoint for it, give one: --checkpoint {dataset}=MODEL")
+            raise InputError(f"--{dataset}: the Hub has no checkpoint for it; give one: --checkpoint {dataset}=MODEL")
         jobs += [(dataset, folder, model) for model in models]
-    # What is wrong with the last of them is to be said before the first one runs for hours.
+    # Report errors in any of them before the first one runs for hours.
     destinations = [output / output_folder(model, dataset, "").name.rstrip("-") for dataset, _, model in jobs]
     for number, destination in enumerate(destinations):
         if destination in destinations[:number]:
@@ -129,7 +127,7 @@ def command(
 
     finished = []
     for (dataset, folder, model), destination in zip(jobs, destinations, strict=True):
-        request = Request(
+        request = EvaluationRequest(
             model=model,
             dataset=dataset,
             data=DataOptions(data_dir=folder, labels=labels),
@@ -152,7 +150,7 @@ def command(
             _print_table([evaluation.results for evaluation in finished])
             print_paragraph(
                 "Published: one view, one crop. The paper's checkpoints are not always those of the Hub, and its "
-                "copies of the data sets lack other videos: compare the differences between lines, not the lines."
+                "copies of the datasets lack other videos: compare the differences between rows, not the rows."
             )
             print_line()
             print_line(f"results:  {output}")
@@ -162,7 +160,7 @@ def command(
 def _print_table(finished: Sequence[EvaluationResults]) -> None:
     from ...evaluation.paper import published_top_1
 
-    text = ("model", "data set", "mode", "task")
+    text = ("model", "dataset", "mode", "task")
     rows = []
     for results in finished:
         for number, setting in enumerate(results.settings):

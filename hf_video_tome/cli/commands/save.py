@@ -1,4 +1,4 @@
-"""`hf-video-tome save`: a checkpoint folder that merges tokens, on this machine and on the Hub."""
+"""`hf-video-tome save`: save and share a checkpoint that merges tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..option_groups import grouped_options
 from ..printing import print_fields, write_json
 from .card import CardOptions, check_hub_id, make_card
 
-HELP = """Save a checkpoint with merging settings: weights, config, processor and model card, and share it.
+HELP = """Save a checkpoint with merging settings (weights, config, processor and model card), and share it.
 
 \b
 Examples:
@@ -49,7 +49,7 @@ def command(
         typer.Option(
             "--remote-code",
             help="Write the code beside the weights, so that from_pretrained(..., trust_remote_code=True) merges "
-            "tokens where this package is not installed.",
+            "tokens without this package.",
         ),
     ] = False,
     push_to_hub: Annotated[
@@ -74,10 +74,10 @@ def command(
     check_hub_id(push_to_hub, "--push-to-hub")
     if push_to_hub is not None and contents.repo_id not in (None, push_to_hub):
         raise InputError(
-            f"--repo-id {contents.repo_id} must be the repository of --push-to-hub, {push_to_hub}, or be left out"
+            f"--repo-id must be the repository of --push-to-hub, {push_to_hub}, or omitted, got {contents.repo_id}"
         )
     if contents.repo_id is None and push_to_hub is not None and "/" in push_to_hub:
-        # A bare name is completed by the Hub, and nobody could load it as it stands.
+        # The Hub completes a name without an owner, and nobody could load it as given.
         contents = replace(contents, repo_id=push_to_hub)
     _check_folder(folder, find_checkpoint(model), overwrite)
     classifier, card = make_card(model, merging.settings(), contents, remote_code=remote_code)
@@ -85,15 +85,13 @@ def command(
         processor = classifier.location if classifier.transform_source == SAVED_TRANSFORM else None
         files = save_checkpoint(classifier.model, folder, processor=processor, card=card, remote_code=remote_code)
         for name in PROCESSOR_FILES if processor is None else ():
-            (folder / name).unlink(missing_ok=True)  # that of a checkpoint that was replaced
+            (folder / name).unlink(missing_ok=True)  # from a replaced checkpoint
     address = None
     if push_to_hub is not None:
         later = ["hf", "upload", push_to_hub, str(folder), *(["--private"] if private else [])]
         later += [] if revision is None else ["--revision", revision]
         later += ["--create-pr"] if create_pr else []
-        hint = (
-            f"{folder} is written; --overwrite tries again, and so does, with all that is in it: {shlex.join(later)}"
-        )
+        hint = f"{folder} is written; retry with --overwrite, or upload all of its files with: {shlex.join(later)}"
         with input_errors(*UPLOAD_ERRORS, rewrite=lambda text: f"--push-to-hub {push_to_hub}: {text}; {hint}"):
             address = upload_checkpoint(
                 folder, push_to_hub, files=files, private=private or None, revision=revision, create_pr=create_pr
@@ -134,11 +132,13 @@ def _check_folder(folder: Path, location: str, overwrite: bool) -> None:
     if folder.is_dir():
         from ...hub.checkpoint import SCRATCH
 
-        if all(path.name.startswith(SCRATCH) for path in folder.iterdir()):  # empty, but for a save that was killed
+        if all(path.name.startswith(SCRATCH) for path in folder.iterdir()):  # empty, except after a killed save
             return
     if not overwrite:
-        raise InputError(f"{folder} exists already; --overwrite replaces the checkpoint in it")
+        raise InputError(f"{folder} already exists; replace the checkpoint in it with --overwrite")
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is no checkpoint folder (it has no config.json), so --overwrite does not touch it")
+        raise InputError(
+            f"{folder} is not a checkpoint folder (it has no config.json), so --overwrite does not replace it"
+        )
     if Path(location).is_dir() and Path(location).resolve() == folder.resolve():
-        raise InputError(f"{folder} is the checkpoint that is read: give another folder")
+        raise InputError(f"{folder} is the input checkpoint: give another folder")

@@ -1,4 +1,4 @@
-"""`hf-video-tome visualize`: which parts of this clip became one token?"""
+"""`hf-video-tome visualize`: draw the merged tokens of a clip."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from ...visualization import TracedClip
 
 _OPTIONS = {"frame": "--at: the frame", "x": "--at: x", "y": "--at: y", "token": "--token", "outline": "--outline"}
-HELP = """Draw the tokens that a model merged or dropped on the clip, as a film or a picture.
+HELP = """Draw merged and dropped tokens on a clip, as a film or a picture.
 
-Each token fills all that it stands for, over all frames. The suffix of --output decides: .mp4 (or .webm, .mov, .mkv)
-and .gif show all frames beside the input, .png (or .pdf, .svg) a few of them on a sheet. With --per-layer the film
-goes from layer to layer instead.
+Each token fills all of its patches, over all frames. The suffix of --output selects the format: .mp4 (or .webm, .mov,
+.mkv) and .gif show all frames beside the input, .png (or .pdf, .svg) shows a few of them on a sheet. With --per-layer,
+the film goes from layer to layer instead.
 
 \b
 Examples:
@@ -48,7 +48,7 @@ SHORT_HELP = "Draw merged and dropped tokens on a clip."
 
 
 MAX_SCALE = 32
-"""Clips are small at least where they are enlarged as much: more would only fill memory."""
+"""Largest enlargement: enough for small clips; more would only fill memory."""
 
 
 @grouped_options
@@ -68,8 +68,8 @@ def command(
             "--output",
             "-o",
             metavar="FILE",
-            help="What to write: .mp4, .gif, .webm, .mov, .mkv, .png, .pdf or .svg.",
-            show_default="NAME-tokens.mp4 for a FILE of that name",
+            help="Output file: .mp4, .gif, .webm, .mov, .mkv, .png, .pdf or .svg.",
+            show_default="NAME-tokens.mp4 for a FILE called NAME",
         ),
     ] = None,
     fill: Annotated[
@@ -84,7 +84,7 @@ def command(
         typer.Option(
             metavar="N",
             min=0,
-            help="Draw the tokens after this layer; 0 is before the first one.",
+            help="Draw the tokens after this layer; 0 means before the first one.",
             show_default="the last",
         ),
     ] = None,
@@ -105,8 +105,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="FRAME,X,Y",
-            help="Draw the token alone that holds this pixel: frame of the clip, column and row of the frame as the "
-            "model sees it, all from 0; may be given several times.",
+            help="Draw only the token at this pixel: frame of the clip, column and row of the frame as seen by the "
+            "model, all from 0; can be given more than once.",
         ),
     ] = None,
     outline: Annotated[
@@ -114,7 +114,7 @@ def command(
         typer.Option(
             metavar="PIXELS",
             min=0,
-            help="Width of the outlines, half of a patch at most; 0 for none.",
+            help="Width of the outlines, at most half of a patch; 0 for none.",
             show_default="by the size of a patch",
         ),
     ] = None,
@@ -130,7 +130,7 @@ def command(
             metavar="RATE",
             min=0.1,
             max=60,
-            help="Frames, or layers, per second of a film.",
+            help="Frames or layers per second of a film.",
             show_default="4 frames, 1 layer",
         ),
     ] = None,
@@ -139,7 +139,7 @@ def command(
         typer.Option(
             metavar="N",
             min=1,
-            help="Frames of the clip on a sheet, or in each picture of --per-layer.",
+            help="Number of frames on a sheet, or in each picture of --per-layer.",
             show_default="8, 4 with --per-layer",
         ),
     ] = None,
@@ -154,7 +154,7 @@ def command(
         raise InputError(f"--output {target} is the clip itself: give another file")
     is_sheet = _check_output(target)
     _check_options(per_layer, layer, bool(token) or largest is not None or bool(at), is_sheet, fps, frames)
-    places = [_parse_place(text) for text in at or ()]
+    pixels = [_parse_pixel(text) for text in at or ()]
     classifier = load_classifier(model, merging.settings(), dtype, device, "--model")
     decided = decisions(classifier, dtype, sampling)
     num_layers = len(decided["token_counts"]) - 1
@@ -174,7 +174,7 @@ def command(
         clip = trace_clip(classifier.model, loaded, classifier.transform, name=Path(classifier.name).name)
     drawn = clip.num_layers if layer is None else layer
     with input_errors(ValueError, options=_OPTIONS):
-        only = _choose(clip, drawn, token or [], largest, places)
+        only = _choose(clip, drawn, token or [], largest, pixels)
         chosen = [_extent(clip, number, drawn) for number in only or ()]
         size: dict[str, Any] = {"fill": fill, "outline": outline, "scale": scale}
         size |= {} if fps is None else {"fps": fps}
@@ -203,7 +203,7 @@ def _name_of(file: str) -> str:
 
 
 def _check_output(target: Path) -> bool:
-    """Whether a sheet is to be written, once it is clear that it can be."""
+    """Checks the output file; returns whether it is a sheet."""
     from ...visualization.animation import ANIMATION_SUFFIXES
     from ...visualization.saving import SHEET_SUFFIXES
 
@@ -220,19 +220,19 @@ def _check_output(target: Path) -> bool:
 def _check_options(
     per_layer: bool, layer: int | None, chosen: bool, is_sheet: bool, fps: float | None, frames: int | None
 ) -> None:
-    """Refuses options that would have no effect."""
+    """Rejects options that would have no effect."""
     if per_layer and layer is not None:
-        raise InputError("--per-layer shows all layers: give either it or --layer")
+        raise InputError("--per-layer and --layer exclude each other")
     if per_layer and chosen:
-        raise InputError("--token, --largest and --at draw tokens of one layer: they do not go with --per-layer")
+        raise InputError("--token, --largest and --at draw tokens of one layer: they have no effect with --per-layer")
     if is_sheet and fps is not None:
-        raise InputError("--fps has no effect on a sheet; it goes with --output of .mp4 or .gif")
+        raise InputError("--fps has no effect on a sheet; use it with an --output such as .mp4 or .gif")
     if not is_sheet and not per_layer and frames is not None:
-        raise InputError("--frames has no effect on a film of the clip; it goes with --per-layer and with a sheet")
+        raise InputError("--frames has no effect on a film of the clip; use it with --per-layer or a sheet")
 
 
-def _parse_place(text: str) -> tuple[int, int, int]:
-    """Reads a value of `--at`: frame, x and y."""
+def _parse_pixel(text: str) -> tuple[int, int, int]:
+    """Parses a value of `--at`: frame, x and y."""
     try:
         frame, x, y = (int(part) for part in text.split(","))
     except ValueError:
@@ -241,14 +241,14 @@ def _parse_place(text: str) -> tuple[int, int, int]:
 
 
 def _choose(
-    clip: TracedClip, layer: int, tokens: list[int], largest: int | None, places: list[tuple[int, int, int]]
+    clip: TracedClip, layer: int, tokens: list[int], largest: int | None, pixels: list[tuple[int, int, int]]
 ) -> list[int] | None:
-    """The tokens to draw alone, each once; None for all."""
-    if not tokens and largest is None and not places:
+    """Returns the distinct tokens to draw; None for all."""
+    if not tokens and largest is None and not pixels:
         return None
     wanted = list(tokens)
     wanted += [] if largest is None else clip.largest(largest, layer)
-    wanted += [clip.token_at(*place, layer=layer) for place in places]
+    wanted += [clip.token_at(*pixel, layer=layer) for pixel in pixels]
     return list(dict.fromkeys(wanted))
 
 

@@ -1,1 +1,1 @@
-"""Builders of `datasets`: one file a data set."""
+"""Builders for the `datasets` library, one file per dataset."""

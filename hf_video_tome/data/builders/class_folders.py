@@ -1,4 +1,4 @@
-"""A folder of class folders as a `datasets` builder."""
+"""`datasets` builder for a folder of class folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .video_builder import VideoBuilder, VideoConfig, VideoTable
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Merging needs no training: whoever points at plain class folders wants to evaluate on them.
+# Merging needs no training: plain class folders are meant for evaluation.
 _ONLY_SPLIT = "validation"
 
 
@@ -26,13 +26,13 @@ class ClassFoldersConfig(VideoConfig):
     """Configuration of `ClassFolders`.
 
     Attributes:
-        data_dir: Folder of the class folders, or of split folders with class folders; `~` is the home folder.
-        splits: Splits to read; None reads all that are there.
-        group_by: Regular expression that finds the group of a video, such as the person in it, in its `video_id`
-            (`{class}/{file}`): the splits are then made of groups. Split folders are joined before.
-        validation_groups: Groups of the validation split: names (a list, or separated by commas), or a share.
+        data_dir: Folder with class folders, or with split folders of class folders; `~` is the home folder.
+        splits: Splits to read; None reads all available ones.
+        group_by: Regular expression for the group of a video, such as the person in it, in its `video_id`
+            (`{class}/{file}`); the videos are then split by group. Split folders are joined first.
+        validation_groups: Groups of the validation split: names (a list, or comma-separated), or a share.
         test_groups: Groups of the test split, likewise.
-        group_seed: Of the draw of shares.
+        group_seed: Seed for drawing shares.
     """
 
     group_by: str | None = None
@@ -41,7 +41,7 @@ class ClassFoldersConfig(VideoConfig):
     group_seed: int = 0
 
     def read(self) -> VideoTable:
-        """List the videos of the splits that are wanted."""
+        """Lists the videos of the requested splits."""
         files = VideoFiles()
         found = _split_folders(self.root, files)
         if self.group_by is None:
@@ -49,7 +49,7 @@ class ClassFoldersConfig(VideoConfig):
                 if getattr(self, field) is not None:
                     raise ValueError(f"{field} needs group_by, got {getattr(self, field)!r} without it")
             self._check_wanted(found)
-        # From all splits, also those that are not wanted: they decide which class has which number.
+        # From all splits, even those not requested: together they determine the class indices.
         names = sorted({path.name for classes in found.values() for path in classes})
         indices = {name: index for index, name in enumerate(names)}
         splits: dict[str, list[dict[str, object]]] = {}
@@ -62,7 +62,7 @@ class ClassFoldersConfig(VideoConfig):
                 if len(names) == 1 and not files.names(folder) and len(subfolders(folder)) > 1:
                     raise ValueError(
                         f"data_dir: the only class folder {str(folder)!r} holds nothing but folders; if these are "
-                        "the classes, it is the folder to name"
+                        "the classes, pass that folder"
                     )
                 rows.extend(
                     {
@@ -86,7 +86,7 @@ class ClassFoldersConfig(VideoConfig):
 
 
 def _joined(splits: Mapping[str, list[dict[str, object]]]) -> list[dict[str, object]]:
-    """Returns the rows of all splits; where two have one `video_id`, the split comes before it."""
+    """Returns the rows of all splits; a `video_id` that occurs in several is prefixed with the split."""
     counts = Counter(row["video_id"] for part in splits.values() for row in part)
     return [
         {**row, "video_id": f"{split}/{row['video_id']}"} if counts[row["video_id"]] > 1 else row
@@ -96,21 +96,21 @@ def _joined(splits: Mapping[str, list[dict[str, object]]]) -> list[dict[str, obj
 
 
 class ClassFolders(VideoBuilder):
-    """Any video data set in the form `{class}/{file}` or `{split}/{class}/{file}`, for the `datasets` library.
+    """`datasets` builder for videos in the form `{class}/{file}` or `{split}/{class}/{file}`.
 
     Rows have the columns `video_id` (`{class}/{file}`), `video` (not decoded: `{"path": ..., "bytes": None}`) and
     `label`: the classes are the sorted names of the class folders of all splits. Without split folders there is one
-    split, `validation`. Videos in folders below a class folder are of that class, with `video_id` such as
-    `{class}/{group}/{file}`. Hidden files and files without a video suffix are left out; a link with a video suffix
-    that leads nowhere is a video that cannot be read.
+    split, `validation`. Videos in subfolders of a class folder belong to that class, with a `video_id` such as
+    `{class}/{group}/{file}`. Hidden files and files without a video suffix are skipped; a broken link with a video
+    suffix counts as an unreadable video.
 
     Args:
-        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
+        cache_dir: Where `datasets` keeps the prepared rows; None uses its default cache.
         data_dir: The folder.
         **config_kwargs: Fields of `ClassFoldersConfig`.
 
     Raises:
-        ValueError: If there is no class folder, one without a video, or videos that are in none.
+        ValueError: If there is no class folder, an empty one, or a video outside of class folders.
         FileNotFoundError: If the folder is missing.
 
     Examples:
@@ -135,7 +135,7 @@ class ClassFolders(VideoBuilder):
 
 
 def _split_folders(root: Path, files: VideoFiles) -> dict[str, list[Path]]:
-    """Return the class folders of each split."""
+    """Returns the class folders of each split."""
     folders = subfolders(root)
     # A class may be called "train" (the vehicle): only a folder of folders is a split.
     splits = {path: classes for path in folders if canonical_split(path.name) and (classes := subfolders(path))}
@@ -148,7 +148,7 @@ def _split_folders(root: Path, files: VideoFiles) -> dict[str, list[Path]]:
             )
     if not splits:
         if not folders:
-            raise ValueError(f"data_dir: there is no class folder in {str(root)!r}")
+            raise ValueError(f"data_dir: no class folder in {str(root)!r}")
         return {_ONLY_SPLIT: folders}
     for path in folders:
         if path in splits:

@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100 on the local disk, as a `datasets` builder: segments of long videos, or of folders of frames."""
+"""`datasets` builder for a local copy of EPIC-KITCHENS-100: segments of long videos or of frame folders."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ NUM_NOUNS = 300
 """Number of noun classes."""
 
 MEDIA: tuple[str, ...] = ("auto", "frames", "videos")
-"""What `EpicKitchens100Config.media` can be."""
+"""Values of `EpicKitchens100Config.media`."""
 
 _SEGMENT_COLUMNS = ("participant_id", "video_id", "start_timestamp", "stop_timestamp")
 _CLASS_COLUMNS = ("verb_class", "noun_class")
 _TIMESTAMP = re.compile(r"(\d+):(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 _VIDEO_ID = re.compile(r"P\d+_(\d+)")
 
-# All that the pickle of a table of numbers and text needs, in old and new versions of pandas; each only makes data. A
-# pickle that names anything else, such as a function of `os`, is refused before that is even imported.
+# All names in the pickle of a table of numbers and text, in old and new versions of pandas; each only creates data. A
+# pickle with any other name, such as a function of `os`, is rejected before it is even imported.
 _PICKLE_NAMES = {
     "__builtin__": "bytearray object slice",
     "_codecs": "encode",
@@ -72,15 +72,15 @@ class EpicKitchens100Config(AnnotatedVideoConfig):
     """Configuration of `EpicKitchens100`.
 
     Attributes:
-        data_dir: Folder of the data set, which holds the folders of the participants (`P01`, ...) itself or in a
-            folder `EPIC-KITCHENS`; `~` is the home folder.
-        splits: Splits to read; None reads all that are there.
+        data_dir: Folder of the dataset, with the participants' folders (`P01`, ...) in it or in its subfolder
+            `EPIC-KITCHENS`; `~` is the home folder.
+        splits: Splits to read; None reads all available ones.
         annotations: The annotation file of one split (`.csv` or `.pkl`), or a mapping from split to file. A relative
-            path is looked for in `data_dir`, then in the working directory. None looks for `EPIC_100_{split}.csv`
-            (test: `EPIC_100_test_timestamps.csv`), then `.pkl`, in `data_dir` and its folders `annotations` and
+            path is looked up in `data_dir`, then in the working directory. None looks for `EPIC_100_{split}.csv`
+            (test: `EPIC_100_test_timestamps.csv`), then `.pkl`, in `data_dir` and its subfolders `annotations` and
             `epic-kitchens-100-annotations`.
-        media: `"videos"` (`P01/videos/P01_01.MP4`), `"frames"` (`P01/rgb_frames/P01_01/`), or `"auto"`: the folder of
-            frames where there is one, else the video.
+        media: `"videos"` (`P01/videos/P01_01.MP4`), `"frames"` (`P01/rgb_frames/P01_01/`), or `"auto"`: the frame
+            folder if it exists, otherwise the video.
     """
 
     media: str = "auto"
@@ -88,15 +88,15 @@ class EpicKitchens100Config(AnnotatedVideoConfig):
     FOLDERS: ClassVar[tuple[str, ...]] = ("", "annotations", "epic-kitchens-100-annotations")
 
     def usual_names(self, split: str) -> list[str]:
-        """Return the names that the annotation file of a split usually has."""
+        """Returns the usual names of a split's annotation file."""
         stem = "EPIC_100_test_timestamps" if split == "test" else f"EPIC_100_{split}"
         return [f"{stem}.csv", f"{stem}.pkl"]
 
     def read(self) -> VideoTable:
-        """Read the rows of the splits that are wanted."""
+        """Reads the rows of the requested splits."""
         if self.media not in MEDIA:
             raise ValueError(f"media must be one of {', '.join(MEDIA)}, got {self.media!r}")
-        media = _Media(self.root, self.media)
+        media = _MediaLookup(self.root, self.media)
         files = self.wanted_files()
         return VideoTable(
             columns={
@@ -114,7 +114,7 @@ class EpicKitchens100Config(AnnotatedVideoConfig):
         )
 
     def _classes(self, kind: str, number: int) -> datasets.ClassLabel:
-        """Return the verb or noun classes, with their names if the file with the names is there."""
+        """Returns the verb or noun classes, with their names if the names file exists."""
         path = first_existing(self.folders(), [f"EPIC_100_{kind}_classes.csv", f"EPIC_100_{kind}_classes_v2.csv"])
         if path is None:
             return datasets.ClassLabel(num_classes=number)
@@ -125,21 +125,21 @@ class EpicKitchens100Config(AnnotatedVideoConfig):
 
 
 class EpicKitchens100(VideoBuilder):
-    r"""EPIC-KITCHENS-100 for the `datasets` library, from files on the local disk.
+    r"""`datasets` builder for a local copy of EPIC-KITCHENS-100.
 
-    A row is a segment. It has the columns `video_id` (the narration id, which is unique), `video` (not decoded:
-    `{"path": ..., "bytes": None}`, the untrimmed video or the folder of its frames; the path where a missing one
-    should be), `verb` and `noun` (97 and 300 classes; -1 in the test split, which has no labels), `narration_id`,
-    `participant_id`, `start_seconds`, `stop_seconds`, and `start_frame`, `stop_frame`: the numbers in the names of
-    the frame files, from 1, the last one not included.
+    Each row is a segment with the columns `video_id` (the unique narration id), `video` (not decoded:
+    `{"path": ..., "bytes": None}`, the untrimmed video or its frame folder; the expected path if it is missing),
+    `verb` and `noun` (97 and 300 classes; -1 in the unlabelled test split), `narration_id`, `participant_id`,
+    `start_seconds`, `stop_seconds`, and `start_frame`, `stop_frame`: the numbers in the names of the frame files, from
+    1, the last one exclusive.
 
     Args:
-        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
-        data_dir: Folder of the data set.
+        cache_dir: Where `datasets` keeps the prepared rows; None uses its default cache.
+        data_dir: Folder of the dataset.
         **config_kwargs: Fields of `EpicKitchens100Config`.
 
     Raises:
-        ValueError: If an argument or a row of an annotation file is wrong.
+        ValueError: If an argument or a row of an annotation file is invalid.
         FileNotFoundError: If the data folder or an annotation file is missing.
 
     Examples:
@@ -161,7 +161,7 @@ class EpicKitchens100(VideoBuilder):
     BUILDER_CONFIG_CLASS = EpicKitchens100Config
     DATASET = "epic-kitchens-100"
     DESCRIPTION = (
-        "Actions in kitchens, seen by the person who acts: segments with one of 97 verbs and one of 300 nouns."
+        "Actions in kitchens, filmed from the actor's view: segments with one of 97 verbs and one of 300 nouns."
     )
     CITATION = """@article{damen2022rescaling,
   title = {Rescaling Egocentric Vision: Collection, Pipeline and Challenges for EPIC-KITCHENS-100},
@@ -173,8 +173,8 @@ class EpicKitchens100(VideoBuilder):
 }"""
 
 
-class _Media:
-    """Where videos and folders of frames are."""
+class _MediaLookup:
+    """Lookup of videos and frame folders."""
 
     def __init__(self, root: Path, media: str) -> None:
         self.root = root / "EPIC-KITCHENS" if (root / "EPIC-KITCHENS").is_dir() else root
@@ -183,7 +183,7 @@ class _Media:
         self.found: dict[tuple[str, str], Path] = {}
 
     def find(self, participant: str, recording: str) -> Path:
-        """Return the path of a video or of its frames, or the one where it should be."""
+        """Returns the path of a video or of its frames, even if it does not exist."""
         key = participant, recording
         if key not in self.found:
             frames = self.root / participant / "rgb_frames" / recording
@@ -197,10 +197,10 @@ class _Media:
 
 
 def _table_unpickler() -> type[pickle.Unpickler]:
-    """Return a class that unpickles a table and nothing else."""
+    """Returns an unpickler class that only accepts tables."""
     base: Any
     try:
-        # Knows the pickles of older versions of pandas; not a public name.
+        # Reads pickles of older pandas versions; not a public name.
         base = importlib.import_module("pandas.compat.pickle_compat").Unpickler
     except (ImportError, AttributeError):
         base = pickle.Unpickler
@@ -215,23 +215,23 @@ def _table_unpickler() -> type[pickle.Unpickler]:
 
 
 def read_pickled_table(path: Path) -> list[Row]:
-    """Read a pickled pandas table of numbers and text, without running code that the file may hold.
+    """Reads a pickled pandas table of numbers and text, without executing code from the file.
 
     Args:
         path: The `.pkl` file.
 
     Returns:
-        Its rows, all cells as text; the index is a column too where it has a name.
+        The rows, all cells as text; a named index is a column too.
 
     Raises:
-        ValueError: If the file is not such a table, or names anything but the parts of one.
+        ValueError: If the file is not such a table, or contains names that do not belong to one.
     """
     try:
         with path.open("rb") as file:
             frame = _table_unpickler()(file).load()
         if type(frame).__name__ != "DataFrame":
             raise ValueError(f"it holds a {type(frame).__name__}")
-        frame.columns = [str(column) for column in frame.columns]  # a categorical index takes no further column
+        frame.columns = [str(column) for column in frame.columns]  # a categorical index accepts no new column
         if any(name is not None and name not in frame.columns for name in frame.index.names):
             frame = frame.reset_index()
         columns = [str(column) for column in frame.columns]
@@ -247,13 +247,13 @@ def read_pickled_table(path: Path) -> list[Row]:
 
 
 def _as_text(cell: object) -> str:
-    """Return a cell as a CSV file has it: a missing value is empty."""
+    """Returns a cell as in a CSV file: empty for a missing value."""
     missing = cell is None or (isinstance(cell, float) and math.isnan(cell))
     return "" if missing else str(cell).strip()
 
 
-def _read_split(path: Path, split: str, media: _Media) -> list[dict[str, Any]]:
-    """Read the annotations of a split."""
+def _read_split(path: Path, split: str, media: _MediaLookup) -> list[dict[str, Any]]:
+    """Reads the annotations of a split."""
     required = ("narration_id", *_SEGMENT_COLUMNS, *(() if split == "test" else _CLASS_COLUMNS))
     if path.suffix.lower() in (".pkl", ".pickle"):
         table = read_pickled_table(path)
@@ -292,7 +292,7 @@ def _read_split(path: Path, split: str, media: _Media) -> list[dict[str, Any]]:
 
 
 def _seconds(row: Row, column: str) -> Fraction:
-    """Return a time stamp such as `00:01:02.34` in seconds."""
+    """Returns a time stamp such as `00:01:02.34` in seconds."""
     text = row.text(column)
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
@@ -302,21 +302,21 @@ def _seconds(row: Row, column: str) -> Fraction:
 
 
 def _frame(row: Row, column: str, seconds: Fraction) -> int:
-    """Return a frame number: the row's own, or the one that the annotations have for that time."""
+    """Returns a frame number: the row's own, or the one derived from its time."""
     if row.values.get(column):
         return row.integer(column, minimum=1)
     recording = row.text("video_id")
     rate = _frame_rate(recording)
     if rate is None:
         raise ValueError(
-            f"{row.where}: video_id must be like P01_01 or P01_101, which tells the frame rate, because "
+            f"{row.where}: video_id must be like P01_01 or P01_101, which implies the frame rate, because "
             f"{column} is not given; got {recording!r}"
         )
     return max(1, math.floor(seconds * int(rate)))
 
 
 def _frame_rate(recording: str) -> float | None:
-    """Return the rate that the frames of a recording were extracted with, which its name tells."""
+    """Returns the frame rate at which a recording's frames were extracted, by its name."""
     match = _VIDEO_ID.fullmatch(recording)
-    # The extension of 2020 (three digits) has 50 frames a second, the videos of 2018 have 60.
+    # The extension of 2020 (three digits) has 50 frames per second, the videos of 2018 have 60.
     return None if match is None else 50.0 if len(match[1]) == 3 else 60.0

@@ -1,4 +1,4 @@
-"""Kinetics-400 on the local disk, as a `datasets` builder: the official CSV files or plain lists."""
+"""`datasets` builder for a local copy of Kinetics-400, from the official CSV files or plain lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-# The path is everything before the last separator: it may hold spaces and commas itself.
+# The path is everything before the last separator: it may contain spaces and commas.
 _LIST_LINE = re.compile(r"(?P<path>.*\S)\s*[\s,]\s*(?P<label>-?\d+)")
 
 
@@ -28,13 +28,13 @@ class Kinetics400Config(AnnotatedVideoConfig):
     """Configuration of `Kinetics400`.
 
     Attributes:
-        data_dir: Folder of the data set; `~` is the home folder.
-        splits: Splits to read; None reads all that are there.
-        annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked for
+        data_dir: Folder of the dataset; `~` is the home folder.
+        splits: Splits to read; None reads all available ones.
+        annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked up
             in `data_dir`, then in the working directory. None looks for `train.csv`, `val.csv` (`validate.csv`),
-            `test.csv` and the like in `data_dir` and its folders `annotations` and `kinetics400`.
-        labels: A file with the names of the classes in their order: `.txt` (one a line), `.csv` (`id,name`) or
-            `.json`. None takes the sorted labels of the official CSV files; a plain list then has class numbers only.
+            `test.csv` and the like in `data_dir` and its subfolders `annotations` and `kinetics400`.
+        labels: A file with the class names in order: `.txt` (one per line), `.csv` (`id,name`) or `.json`. None uses
+            the sorted labels of the official CSV files; a plain list then has class indices only.
     """
 
     labels: str | os.PathLike[str] | None = None
@@ -42,7 +42,7 @@ class Kinetics400Config(AnnotatedVideoConfig):
     FOLDERS: ClassVar[tuple[str, ...]] = ("", "annotations", "kinetics400")
 
     def usual_names(self, split: str) -> list[str]:
-        """Return the names that the annotation file of a split usually has."""
+        """Returns the usual names of a split's annotation file."""
         prefixes = ("", "kinetics400_", "kinetics_400_", "kinetics-400_", "k400_")
         return [
             f"{prefix}{name}{suffix}"
@@ -52,11 +52,11 @@ class Kinetics400Config(AnnotatedVideoConfig):
         ]
 
     def read(self) -> VideoTable:
-        """Read the rows of the splits that are wanted."""
+        """Reads the rows of the requested splits."""
         names = None if self.labels is None else read_label_names(self.file("labels", self.labels))
         clips: dict[str, list[_Clip]] = {}
         labels: set[str] = set()
-        # All rows, also those of splits that are not wanted: they decide which class has which number.
+        # All rows, even of splits not requested: together they determine the class indices.
         for split, path in self.annotation_files().items():
             read = _read_official(path, split) or _read_list(path, self.known_split(split, path), names)
             labels.update(clip.label for clip in read if isinstance(clip.label, str))
@@ -80,21 +80,21 @@ class Kinetics400Config(AnnotatedVideoConfig):
 
 
 class Kinetics400(VideoBuilder):
-    r"""Kinetics-400 for the `datasets` library, from files on the local disk.
+    r"""`datasets` builder for a local copy of Kinetics-400.
 
-    Rows have the columns `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`; the path where a missing
-    file should be) and `label` (a `ClassLabel`, or a plain number where no names are known; -1 without a label).
+    Rows have the columns `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`; the expected path if the
+    file is missing) and `label` (a `ClassLabel`, or a plain index if no names are known; -1 without a label).
 
-    Videos are `{youtube_id}_{start:06d}_{end:06d}` with any video suffix, in `{split}/` or `{split}/{label}/`; or what
-    a plain list of `path label_index` lines names, relative to the data folder.
+    Videos are named `{youtube_id}_{start:06d}_{end:06d}` with any video suffix, in `{split}/` or `{split}/{label}/`;
+    or they are listed in `path label_index` lines, relative to the data folder.
 
     Args:
-        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
-        data_dir: Folder of the data set.
+        cache_dir: Where `datasets` keeps the prepared rows; None uses its default cache.
+        data_dir: Folder of the dataset.
         **config_kwargs: Fields of `Kinetics400Config`.
 
     Raises:
-        ValueError: If an argument or a row of an annotation file is wrong.
+        ValueError: If an argument or a row of an annotation file is invalid.
         FileNotFoundError: If the data folder or an annotation file is missing.
 
     Examples:
@@ -113,7 +113,7 @@ class Kinetics400(VideoBuilder):
 
     BUILDER_CONFIG_CLASS = Kinetics400Config
     DATASET = "kinetics400"
-    DESCRIPTION = "Clips of about 10 seconds from YouTube, each of one of 400 human actions."
+    DESCRIPTION = "Clips of about 10 seconds from YouTube, each showing one of 400 human actions."
     CITATION = """@article{kay2017kinetics,
   title = {The Kinetics Human Action Video Dataset},
   author = {Kay, Will and Carreira, Joao and Simonyan, Karen and Zhang, Brian and Hillier, Chloe and others},
@@ -124,7 +124,7 @@ class Kinetics400(VideoBuilder):
 
 @dataclass(frozen=True)
 class _Clip:
-    """A line of an annotation file: class name or number, and the file's name or its path in the data folder."""
+    """Line of an annotation file: class name or index, and the file's name or its path in the data folder."""
 
     where: str
     split: str
@@ -134,7 +134,7 @@ class _Clip:
 
 
 def _read_official(path: Path, split: str | None) -> list[_Clip]:
-    """Read an official CSV file; nothing for a file of another format."""
+    """Reads an official CSV file; returns an empty list for other formats."""
     lines = read_text(path).strip().splitlines()
     header = {cell.strip().strip('"') for cell in lines[0].split(",")} if lines else set()
     if len(header.intersection(_COLUMNS)) < 2:
@@ -144,7 +144,7 @@ def _read_official(path: Path, split: str | None) -> list[_Clip]:
         row_split = split if "split" not in row.values else canonical_split(row.text("split"))
         if row_split is None:
             if "split" not in row.values:
-                raise ValueError(f"{path}: missing column split, and nothing else says which split it is")
+                raise ValueError(f"{path}: missing column split, and the split is not known otherwise")
             raise ValueError(
                 f"{row.where}: split must be one of {', '.join(sum(SPLIT_NAMES.values(), ()))}, "
                 f"got {row.values['split']!r}"
@@ -159,7 +159,7 @@ def _read_official(path: Path, split: str | None) -> list[_Clip]:
 
 
 def _file_name(row: Row) -> str:
-    """Return the name of a clip's file, without a suffix."""
+    """Returns the file name of a clip, without suffix."""
     start, end = row.integer("time_start"), row.integer("time_end")
     if end <= start:
         raise ValueError(f"{row.where}: time_end must be greater than time_start, got {end} and {start}")
@@ -167,7 +167,7 @@ def _file_name(row: Row) -> str:
 
 
 def _read_list(path: Path, split: str, names: list[str] | None) -> list[_Clip]:
-    """Read a plain list of `path label_index` lines."""
+    """Reads a plain list of `path label_index` lines."""
     clips = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
@@ -182,7 +182,7 @@ def _read_list(path: Path, split: str, names: list[str] | None) -> list[_Clip]:
             raise ValueError(f"{where}: must be path label_index, separated by a space or a comma, got {line!r}")
         lowest = UNLABELLED if split == "test" else 0
         if label < lowest or (names is not None and label >= len(names)):
-            allowed = f"of at least {lowest}" if names is None else f"in {lowest}..{len(names) - 1} (`labels`)"
+            allowed = f"of at least {lowest}" if names is None else f"in {lowest}..{len(names) - 1} (labels)"
             raise ValueError(f"{where}: the label index must be an integer {allowed}, got {label}")
         clips.append(_Clip(where, split, label, name, listed=True))
     if not clips:
@@ -193,7 +193,7 @@ def _read_list(path: Path, split: str, names: list[str] | None) -> list[_Clip]:
 def _rows(
     clips: list[_Clip], root: Path, split: str, indices: dict[str, int], files: VideoFiles
 ) -> list[dict[str, Any]]:
-    """Turn the clips of a split into rows."""
+    """Converts the clips of a split to rows."""
     check_unique((clip.name, clip.where) for clip in clips)
     folders = _SplitFolders(root, split, files)
     rows = []
@@ -214,7 +214,7 @@ def _rows(
 
 
 class _SplitFolders:
-    """Where the videos of a split are: `{split}/`, or `{split}/{label}/` whatever the label's spelling there."""
+    """Lookup of a split's videos in `{split}/` or `{split}/{label}/`, with any spelling of the label."""
 
     def __init__(self, root: Path, split: str, files: VideoFiles) -> None:
         self.files = files
@@ -227,11 +227,11 @@ class _SplitFolders:
 
     @staticmethod
     def key(label: str) -> str:
-        """Spell a label in one way: folders have underscores for spaces, and hyphens or nothing for brackets."""
+        """Normalises a label: folders use underscores for spaces, and hyphens or nothing for brackets."""
         return re.sub("[ -]", "", without_punctuation(label))
 
     def find(self, name: str, label: str | None) -> Path:
-        """Return the path of a clip, or the one where it should be."""
+        """Returns the path of a clip, even if it does not exist."""
         candidates = [] if label is None else self.by_label.get(self.key(label), [])
         candidates = sorted(candidates, key=lambda folder: exact_spelling(folder.name) != exact_spelling(label or ""))
         for folder in (*candidates, *self.folders):

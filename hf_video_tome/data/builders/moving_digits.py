@@ -1,4 +1,4 @@
-"""Moving Digits as a `datasets` builder: splits of real video files with their labels."""
+"""`datasets` builder for Moving Digits: splits of video files with labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import datasets
 
 from ..moving_digits import ACTIONS, NOUNS, SPLITS, VARIANTS, VERBS, VERSION, write_clips
 
-# Of the rows, beside the version of the rendering: it keeps `datasets` from reusing rows of other columns.
+# Version of the rows, besides that of the rendering: `datasets` must not reuse rows with other columns.
 _ROWS_VERSION = "1.1.0"
 
 _DESCRIPTION = (
     "Synthetic motion of real handwritten digits: 12 verbs x 10 digits = 120 actions, 16 frames of 48 x 48 pixels. "
-    "Five pairs of verbs are exact time reversals of each other, so no single frame tells them apart."
+    "Five pairs of verbs are exact time reversals of each other, so no single frame distinguishes them."
 )
 _CITATION = """@misc{alpaydin1998optical,
   title = {Optical Recognition of Handwritten Digits},
@@ -29,14 +29,14 @@ _CITATION = """@misc{alpaydin1998optical,
 
 @dataclass
 class MovingDigitsBuilderConfig(datasets.BuilderConfig):
-    """Which clips `MovingDigits` holds.
+    """Configuration of `MovingDigits`.
 
     Attributes:
-        num_train: Clips of the training split, >= 0. A split of 0 clips is left out.
-        num_validation: Clips of the validation split, >= 0.
-        num_test: Clips of the test split, >= 0; a multiple of 120 holds every action equally often.
+        num_train: Number of training clips, >= 0. A split of 0 clips is omitted.
+        num_validation: Number of validation clips, >= 0.
+        num_test: Number of test clips, >= 0; a multiple of 120 contains every action equally often.
         seed: Seed of the clips, >= 0.
-        splits: Splits to make; None makes all of them.
+        splits: Splits to generate; None generates all of them.
     """
 
     num_train: int = 1200
@@ -46,7 +46,7 @@ class MovingDigitsBuilderConfig(datasets.BuilderConfig):
     splits: Sequence[str] | None = None
 
     def validate(self) -> None:
-        """Raise a `ValueError` that names the field which is out of range."""
+        """Checks that all fields are in range; a `ValueError` names the field."""
         for name in ("num_train", "num_validation", "num_test", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -55,23 +55,23 @@ class MovingDigitsBuilderConfig(datasets.BuilderConfig):
             if split not in SPLITS:
                 raise ValueError(f"splits must be names of {', '.join(SPLITS)}, got {split!r}")
             if not self.num_clips(split):
-                raise ValueError(f"num_{split} must be at least 1 where the split {split} is wanted, got 0")
+                raise ValueError(f"num_{split} must be at least 1 if the split {split} is requested, got 0")
 
     def num_clips(self, split: str) -> int:
-        """Return the number of clips of a split."""
+        """Returns the number of clips of a split."""
         return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}[split]
 
 
 class MovingDigits(datasets.GeneratorBasedBuilder):
-    """Moving Digits for the `datasets` library.
+    """`datasets` builder for Moving Digits.
 
-    The video files are rendered and encoded into the cache directory, about 10 ms a clip, and each row holds the
-    absolute path of its file. Rows have the columns `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`),
-    `label` (the action, 120 classes), `verb` (12 classes) and `noun` (10 classes).
+    The video files are rendered and encoded into the cache directory, in about 10 ms per clip. Rows have the columns
+    `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`, with the absolute path), `label` (the action, 120
+    classes), `verb` (12 classes) and `noun` (10 classes).
 
     Args:
-        cache_dir: Where the data set and the video files go; None takes the cache of `datasets`.
-        config_name: A name of `moving_digits.VARIANTS`; `"standard"` by default.
+        cache_dir: Where the dataset and the video files are stored; None uses the default cache of `datasets`.
+        config_name: A name from `moving_digits.VARIANTS`; `"standard"` by default.
         **config_kwargs: Fields of `MovingDigitsBuilderConfig`.
 
     Examples:
@@ -117,8 +117,7 @@ class MovingDigits(datasets.GeneratorBasedBuilder):
         ]
 
     def _generate_examples(self, split: str, num_clips: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        # Not inside the builder's own folder: `datasets` prepares that one under another name and replaces it at the
-        # end.
+        # Not inside the builder's own folder: `datasets` prepares it under a temporary name and renames it at the end.
         folder = (
             Path(self._cache_dir_root)
             / "moving_digits_videos"

@@ -1,4 +1,4 @@
-"""Something-Something v2 on the local disk, as a `datasets` builder."""
+"""`datasets` builder for a local copy of Something-Something v2."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class SomethingSomethingV2Config(AnnotatedVideoConfig):
     """Configuration of `SomethingSomethingV2`.
 
     Attributes:
-        data_dir: Folder of the data set; `~` is the home folder.
-        splits: Splits to read; None reads all that are there.
-        annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked for
+        data_dir: Folder of the dataset; `~` is the home folder.
+        splits: Splits to read; None reads all available ones.
+        annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked up
             in `data_dir`, then in the working directory. None looks for `something-something-v2-{split}.json` and
-            `{split}.json` in `data_dir` and its folders `labels` and `annotations`.
-        labels: The file with the classes, `{template: "index"}`, with or without brackets. None looks for
+            `{split}.json` in `data_dir` and its subfolders `labels` and `annotations`.
+        labels: The class file, `{template: "index"}`, with or without brackets. None looks for
             `something-something-v2-labels.json` and `labels.json` in the same folders.
     """
 
@@ -39,11 +39,11 @@ class SomethingSomethingV2Config(AnnotatedVideoConfig):
     FOLDERS: ClassVar[tuple[str, ...]] = ("", "labels", "annotations")
 
     def usual_names(self, split: str) -> list[str]:
-        """Return the names that the annotation file of a split usually has."""
+        """Returns the usual names of a split's annotation file."""
         return [f"{_PREFIX}{split}.json", f"{split}.json"]
 
     def read(self) -> VideoTable:
-        """Read the rows of the splits that are wanted."""
+        """Reads the rows of the requested splits."""
         files = self.wanted_files()
         if self.labels is not None:
             labels: Path | None = self.file("labels", self.labels)
@@ -54,11 +54,11 @@ class SomethingSomethingV2Config(AnnotatedVideoConfig):
                 f"labels: no {' or '.join(self.usual_names('labels'))} in {str(self.root)!r} or its folders "
                 f"{', '.join(name for name in self.FOLDERS if name)}"
             )
-        # The labels file too may have the templates with their brackets.
+        # The templates in the labels file may have brackets too.
         names = [_without_brackets(name) for name in read_label_names(labels, keys="name")]
         check_unique((name, f"{labels}, class {index}") for index, name in enumerate(names))
         indices = {name: index for index, name in enumerate(names)}
-        videos = _Videos(self.root)
+        videos = _VideoLookup(self.root)
         return VideoTable(
             columns={"label": datasets.ClassLabel(names=names)},
             splits={split: _read_split(path, split, indices, labels, videos) for split, path in files.items()},
@@ -66,19 +66,18 @@ class SomethingSomethingV2Config(AnnotatedVideoConfig):
 
 
 class SomethingSomethingV2(VideoBuilder):
-    """Something-Something v2 for the `datasets` library, from files on the local disk.
+    """`datasets` builder for a local copy of Something-Something v2.
 
-    Rows have the columns `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`; the path where a missing
-    file should be) and `label` (174 classes, the templates without their brackets; -1 in the test split, which has no
-    labels).
+    Rows have the columns `video_id`, `video` (not decoded: `{"path": ..., "bytes": None}`; the expected path if the
+    file is missing) and `label` (174 classes, the templates without brackets; -1 in the unlabelled test split).
 
     Args:
-        cache_dir: Where `datasets` keeps the prepared rows; None takes its cache.
-        data_dir: Folder of the data set.
+        cache_dir: Where `datasets` keeps the prepared rows; None uses its default cache.
+        data_dir: Folder of the dataset.
         **config_kwargs: Fields of `SomethingSomethingV2Config`.
 
     Raises:
-        ValueError: If an argument or an entry of an annotation file is wrong.
+        ValueError: If an argument or an entry of an annotation file is invalid.
         FileNotFoundError: If the data folder or an annotation file is missing.
 
     Examples:
@@ -98,9 +97,7 @@ class SomethingSomethingV2(VideoBuilder):
 
     BUILDER_CONFIG_CLASS = SomethingSomethingV2Config
     DATASET = "something-something-v2"
-    DESCRIPTION = (
-        "Short clips of people who do something with everyday objects: 174 classes that need time to be told apart."
-    )
+    DESCRIPTION = "Short clips of people handling everyday objects: 174 classes that need temporal information."
     CITATION = """@inproceedings{goyal2017something,
   title = {The "something something" video database for learning and evaluating visual common sense},
   author = {Goyal, Raghav and Ebrahimi Kahou, Samira and Michalski, Vincent and Materzynska, Joanna and others},
@@ -109,8 +106,8 @@ class SomethingSomethingV2(VideoBuilder):
 }"""
 
 
-class _Videos:
-    """Where the videos are: `{id}.webm` in one of the usual folders, or with another suffix after a conversion."""
+class _VideoLookup:
+    """Lookup of videos: `{id}.webm` in one of the usual folders, or another suffix after a conversion."""
 
     def __init__(self, root: Path) -> None:
         self.files = VideoFiles()
@@ -118,7 +115,7 @@ class _Videos:
         self.usual = next((folder for folder in self.folders[:-1] if folder.is_dir()), self.folders[0])
 
     def find(self, identifier: str) -> Path:
-        """Return the path of a video, or the one where it should be."""
+        """Returns the path of a video, even if it does not exist."""
         name = f"{identifier}.webm"
         found = (self.files.find(folder, name) for folder in self.folders)
         return next((path for path in found if path is not None), self.usual / name)
@@ -129,9 +126,9 @@ def _without_brackets(template: str) -> str:
 
 
 def _read_split(
-    path: Path, split: str, indices: dict[str, int], labels: Path, videos: _Videos
+    path: Path, split: str, indices: dict[str, int], labels: Path, videos: _VideoLookup
 ) -> list[dict[str, Any]]:
-    """Read the annotations of a split."""
+    """Reads the annotations of a split."""
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path}: must hold a list of entries such as {{'id': ..., 'template': ...}}, none given")

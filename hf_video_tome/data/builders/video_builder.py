@@ -1,7 +1,7 @@
-"""What the builders of data sets on the local disk share: configuration, cache id, rows.
+"""Base classes of the builders for local datasets: configuration, cache id and rows.
 
-A configuration reads and checks all annotations before `datasets` starts to generate anything: errors stay plain, and
-the id of the prepared data set follows from the rows themselves, so that no stale cache is ever used.
+A configuration reads and checks all annotations before `datasets` generates anything: errors stay plain, and the id of
+the prepared dataset is derived from the rows themselves, so that a stale cache is never used.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ..loading import DATASETS
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Parts that a stream can be divided into, among the workers of a data loader.
+# Number of parts into which a stream can be divided among data loader workers.
 _NUM_SHARDS = 64
 
 
 @dataclass(frozen=True)
 class VideoTable:
-    """The rows of a data set.
+    """Rows of a dataset.
 
     Attributes:
-        columns: Features of the columns that follow `video_id` and `video`.
-        splits: For each split its rows, which map column to value; `video` is an absolute path.
+        columns: Features of the columns after `video_id` and `video`.
+        splits: Rows by split, each a mapping from column to value; `video` is an absolute path.
     """
 
     columns: dict[str, Any]
     splits: dict[str, list[dict[str, Any]]]
 
     def digest(self) -> str:
-        """Return a short digest of everything in the table."""
+        """Returns a short digest of the table."""
         digest = hashlib.sha256(repr(self.columns).encode())
         for split, rows in sorted(self.splits.items()):
             digest.update(f"{split} {len(rows)}".encode())
@@ -49,11 +49,11 @@ class VideoTable:
 
 @dataclass(eq=False)
 class VideoConfig(datasets.BuilderConfig):
-    """Configuration of a data set on the local disk.
+    """Configuration of a local dataset.
 
     Attributes:
-        data_dir: Folder of the data set; `~` is the home folder.
-        splits: Splits to read; None reads all that are there.
+        data_dir: Folder of the dataset; `~` is the home folder.
+        splits: Splits to read; None reads all available ones.
     """
 
     splits: Sequence[str] | None = None
@@ -61,9 +61,9 @@ class VideoConfig(datasets.BuilderConfig):
 
     @property
     def root(self) -> Path:
-        """The data folder, absolute."""
+        """The absolute path of the data folder."""
         if not isinstance(self.data_dir, (str, os.PathLike)) or not str(self.data_dir):
-            raise ValueError(f"data_dir must be the folder of the data set, got {self.data_dir!r}")
+            raise ValueError(f"data_dir must be the folder of the dataset, got {self.data_dir!r}")
         root = absolute(self.data_dir)
         if not root.is_dir():
             # As it was given: a `Path` takes a slash out of a URL.
@@ -72,7 +72,7 @@ class VideoConfig(datasets.BuilderConfig):
 
     @property
     def wanted(self) -> tuple[str, ...] | None:
-        """The splits to read under their canonical names; None for all."""
+        """The canonical names of the splits to read; None for all."""
         if self.splits is None:
             return None
         names = [self.splits] if isinstance(self.splits, str) else list(self.splits)
@@ -82,24 +82,24 @@ class VideoConfig(datasets.BuilderConfig):
 
     @staticmethod
     def split_name(argument: str, name: object) -> str:
-        """Return the canonical name of a split, or raise a `ValueError` that names the argument."""
+        """Returns the canonical name of a split; a `ValueError` names the argument."""
         split = canonical_split(name)
         if split is None:
             raise ValueError(f"{argument} must be one of {', '.join(SPLIT_NAMES)}, got {name!r}")
         return split
 
     def table(self) -> VideoTable:
-        """Read and check the rows; once."""
+        """Returns the rows, read and checked on the first call."""
         if self._table is None:
             self._table = self.read()
         return self._table
 
     def read(self) -> VideoTable:
-        """Read the rows of the splits that are wanted."""
+        """Reads the rows of the requested splits."""
         raise NotImplementedError
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """Return the name of the folder in the cache: it follows from the rows, not from how they were asked for."""
+        """Returns the name of the cache folder, derived from the rows rather than from the arguments."""
         digest = self.table().digest()
         if custom_features is not None:
             digest = hashlib.sha256(f"{digest} {custom_features!r}".encode()).hexdigest()[:16]
@@ -108,30 +108,30 @@ class VideoConfig(datasets.BuilderConfig):
 
 @dataclass(eq=False)
 class AnnotatedVideoConfig(VideoConfig):
-    """Configuration of a data set with annotation files.
+    """Configuration of a local dataset with annotation files.
 
     Attributes:
-        data_dir: Folder of the data set; `~` is the home folder.
-        splits: Splits to read; None reads all that are there.
-        annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked for
+        data_dir: Folder of the dataset; `~` is the home folder.
+        splits: Splits to read; None reads all available ones.
+        annotations: The annotation file of one split, or a mapping from split to file. A relative path is looked up
             in `data_dir`, then in the working directory. None looks for the usual names.
     """
 
     annotations: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | None = None
 
-    # Folders of the data folder where annotation files usually are.
+    # Usual subfolders for annotation files.
     FOLDERS: ClassVar[tuple[str, ...]] = ("", "annotations")
 
     def usual_names(self, split: str) -> list[str]:
-        """Return the names that the annotation file of a split usually has, the preferred one first."""
+        """Returns the usual names of a split's annotation file, in the order of precedence."""
         raise NotImplementedError
 
     def folders(self) -> list[Path]:
-        """Return the folders where annotation files may be."""
+        """Returns the folders that may contain annotation files."""
         return [self.root / name for name in self.FOLDERS]
 
     def file(self, argument: str, path: object) -> Path:
-        """Return the absolute path of a file that an argument names."""
+        """Returns the absolute path of a file named by an argument."""
         if not isinstance(path, (str, os.PathLike)):
             raise ValueError(f"{argument} must be the path of a file, got {path!r}")
         expanded = os.path.expanduser(path)
@@ -141,7 +141,7 @@ class AnnotatedVideoConfig(VideoConfig):
         raise FileNotFoundError(f"{argument}: there is no file {os.fspath(path)!r}, neither in {str(self.root)!r}")
 
     def annotation_files(self) -> dict[str | None, Path]:
-        """Return the annotation files by split, all that are there; None for one file whose split is not known."""
+        """Returns the existing annotation files by split; the split is None for a single file of unknown split."""
         if self.annotations is None:
             found = {split: first_existing(self.folders(), self.usual_names(split)) for split in SPLIT_NAMES}
             files: dict[str | None, Path] = {split: path for split, path in found.items() if path is not None}
@@ -172,26 +172,26 @@ class AnnotatedVideoConfig(VideoConfig):
         return {guesses.pop() if len(guesses) == 1 else None: path}
 
     def wanted_files(self) -> dict[str, Path]:
-        """Return the annotation files of the splits that are wanted, for formats that do not name the split."""
+        """Returns the annotation files of the requested splits, for formats without a split column."""
         files = {self.known_split(split, path): path for split, path in self.annotation_files().items()}
         return {split: path for split, path in files.items() if self.wanted is None or split in self.wanted}
 
     @staticmethod
     def known_split(split: str | None, path: Path) -> str:
-        """Return the split, or raise a `ValueError` for a file that does not say which one it is."""
+        """Returns the split; raises a `ValueError` for a file of unknown split."""
         if split is None:
             raise ValueError(
-                f"annotations: which split {str(path)!r} holds is not known; ask for one split, or give a mapping "
+                f"annotations: the split of {str(path)!r} is unknown; request a single split, or give a mapping "
                 f"such as {{'validation': {path.name!r}}}"
             )
         return split
 
 
 class VideoBuilder(datasets.GeneratorBasedBuilder):
-    """Base class of the builders: rows come from the configuration's table."""
+    """Base class of builders whose rows come from the configuration's table."""
 
     VERSION = datasets.Version("1.0.0")
-    # The data set's name in `loading.DATASETS`, its description and citation.
+    # The dataset's name in `loading.DATASETS`, its description and citation.
     DATASET: ClassVar[str]
     DESCRIPTION: ClassVar[str] = ""
     CITATION: ClassVar[str] = ""
@@ -213,10 +213,10 @@ class VideoBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Write the rows to the cache.
+        """Writes the rows to the cache.
 
         Raises:
-            ValueError: If the name of a file cannot be written there.
+            ValueError: If a file name is not UTF-8.
         """
         for rows in self.config.table().splits.values():
             for row in rows:
@@ -225,7 +225,7 @@ class VideoBuilder(datasets.GeneratorBasedBuilder):
                 except UnicodeEncodeError:
                     shown = os.fsencode(row["video"]).decode(errors="backslashreplace")
                     raise ValueError(
-                        f"{shown}: its name is not UTF-8, which the cache of datasets cannot hold: rename it, or "
+                        f"{shown}: its name is not UTF-8, which the cache of datasets requires; rename it, or "
                         "load with streaming=True"
                     ) from None
         super().download_and_prepare(*args, **kwargs)
@@ -234,7 +234,7 @@ class VideoBuilder(datasets.GeneratorBasedBuilder):
         generators = []
         for split, rows in self.config.table().splits.items():
             step = -(-len(rows) // _NUM_SHARDS)
-            # A list counts as shards for `datasets`.
+            # `datasets` treats a list as shards.
             ranges = [(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
             generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "ranges": ranges}))
         return generators

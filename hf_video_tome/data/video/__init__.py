@@ -1,1 +1,1 @@
-"""Video files and folders of frames, decoded with PyAV and PIL: which frames there are, when, and their pixels."""
+"""Decoding of video files and frame folders with PyAV and PIL: frames, their times and pixels."""

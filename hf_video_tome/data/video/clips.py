@@ -1,4 +1,4 @@
-"""The clips of a video that a model is shown: sampling and decoding in one go."""
+"""Sampling and decoding of clips in one pass."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .types import VideoSource, fail
 
 @dataclass(frozen=True)
 class VideoSegment:
-    """A stretch of an untrimmed video.
+    """Segment of an untrimmed video.
 
     Args:
-        start: Where it begins, in seconds from the video's first frame, at least 0.
-        stop: Where it ends, in the same way, after `start`; what is shown at this time is no longer part of it.
+        start: Start in seconds from the video's first frame, at least 0.
+        stop: End in seconds from the video's first frame, above `start`, exclusive.
 
     Raises:
         TypeError: If a time is not a number.
-        ValueError: If a time is not as described; the message names it, its value and what is allowed.
+        ValueError: If a time is invalid; the message names the field, the value and what is allowed.
 
     Examples:
         >>> VideoSegment(1.5, 4.0)
@@ -53,33 +53,32 @@ def read_clips(
     rng: np.random.Generator | None = None,
     pad: bool = True,
 ) -> torch.Tensor:
-    """Reads the clips of a video that a sampling asks for, all in one go.
+    """Reads all clips of a video in one pass.
 
-    Without `target_fps` the sampling chooses among the frames as they are stored; with it, among those of a
-    constant-rate video that shows the same: its frame v is what a player shows v / `target_fps` seconds after the
-    start, and it has `round(length * target_fps)` frames, at least 1. So videos of any rate, constant or not, give
-    clips that last equally long.
+    Without `target_fps`, stored frames are sampled. With it, the video is resampled to this constant rate first: its
+    frame v is what a player shows v / `target_fps` seconds after the start, and it has
+    `round(length * target_fps)` frames, at least 1. Clips of videos with any frame rate, constant or not, then have
+    the same length in seconds.
 
-    A segment is the frames whose time stamps lie in [start, stop), or where there is none the frame that is shown at
-    its start. (Times mean a frame that begins up to half a millisecond later, as in `read_frames_at`.) What of it lies
-    beyond the end of the video is left out. Of mp4, mov, mkv and webm files only the segment is read, so that one that
-    is cut short after it may go unnoticed.
+    A segment consists of the frames with time stamps in [start, stop), or else the frame shown at its start. (Frames
+    match times up to half a millisecond before them, as in `read_frames_at`.) Any part beyond the end of the video is
+    ignored. Only the segment is read from mp4, mov, mkv and webm files, so truncation after it may go unnoticed.
 
     Args:
         source: Path, bytes or binary file object of a video, or folder of extracted frames (its path or a
-            `FrameFolder`; only with a rate if `segment` or `target_fps` is used).
-        sampling: Which clips, and of which frames; `num_crops` is not for here.
+            `FrameFolder`, which needs a frame rate for `segment` or `target_fps`).
+        sampling: Sampling of clips and frames; `num_crops` is ignored.
         segment: The part of the video to take clips from; None for all of it.
-        rng: Random numbers for the strategy `"random"`, which needs them.
-        pad: Repeat the last frame of a video (or segment) that is shorter than a clip, instead of an error.
+        rng: Random generator, required by the strategy `"random"`.
+        pad: Whether to repeat the last frame of a video or segment shorter than a clip, instead of raising an error.
 
     Returns:
         (num_clips, num_frames, 3, H, W) uint8 RGB frames, on the CPU.
 
     Raises:
-        VideoDecodingError: If the video cannot be read or is cut short, ends before the segment begins, has no times
-            where they are needed, or (without `pad`) has fewer frames than a clip spans.
-        TypeError: If an argument is of the wrong type, or `rng` is missing.
+        VideoDecodingError: If the video cannot be read or is truncated, ends before the segment begins, lacks required
+            times, or (without `pad`) has fewer frames than a clip spans.
+        TypeError: If an argument has the wrong type, or `rng` is missing.
 
     Examples:
         >>> import tempfile
@@ -103,7 +102,7 @@ def read_clips(
 
     def choose(name: str, count: int) -> list[int]:
         if before and rng is not None:
-            rng.bit_generator.state = before  # the choice may have to be made again, among other frames
+            rng.bit_generator.state = before  # sampling may be repeated with other frames
         if not pad:
             _check_long_enough(name, count, sampling, segment)
         return [index for clip in sampling.sample(count, rng) for index in clip]
@@ -120,7 +119,7 @@ def read_clips(
                 count = max(1, round((min(stop, timeline.end) - start) * fps))
                 return timeline.shown_at(start + np.array(choose(timeline.name, count)) / fps).tolist()
             first, last = np.searchsorted(timeline.times, np.array([start, stop]) - TIME_TOLERANCE)
-            if first == last:  # the one that is shown
+            if first == last:  # the frame shown at the start
                 first, last = (shown := int(timeline.shown_at(np.array(start)))), shown + 1
             return [int(first) + index for index in choose(timeline.name, int(last - first))]
 

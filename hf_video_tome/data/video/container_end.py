@@ -1,8 +1,8 @@
-"""Whether a file ends where its container does, by the sizes of what the container is made of.
+"""Detection of truncated files by the sizes of their container elements.
 
-FFmpeg reads a file that was cut off between two packets, or within one of many containers, without a word. A length in
-seconds or a number of frames is no evidence, as many complete files state wrong ones; a part that is not all there is.
-What follows after the container, such as zeros or a tag that some tool appended, is none either.
+FFmpeg silently reads a file truncated between two packets and, for many containers, within one. The length in seconds
+or the number of frames is no evidence, as many complete files state wrong ones; an incomplete element is. Data after
+the container, such as zeros or a tag appended by some tool, is no evidence either.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, TypeAlias
 
-# Lengths of a transport packet: plain, with a time stamp (m2ts), with error correction.
+# Lengths of a transport packet: plain, with time stamp (m2ts), with error correction.
 _TRANSPORT_PACKETS = (188, 192, 204)
 _TAIL = 1 << 16
 
 
-class _Content(NamedTuple):
-    """A file that is looked into."""
+class _ContainerFile(NamedTuple):
+    """File to inspect."""
 
     handle: BinaryIO
     size: int
 
     def at(self, position: int, length: int = 32) -> bytes:
-        """Reads what is at a place; less at the end of the file."""
+        """Reads bytes at a position; fewer at the end of the file."""
         self.handle.seek(position)
         return self.handle.read(length)
 
 
-# What a part is called, and where it ends.
-_Parts: TypeAlias = Iterator[tuple[str, int]]
+# Name and end of each part.
+_PartEnds: TypeAlias = Iterator[tuple[str, int]]
 
 
-class _Element(NamedTuple):
-    """A part of a container."""
+class _ContainerElement(NamedTuple):
+    """Element of a container."""
 
     name: str
-    content: int  # where its content begins
-    end: int | None  # where it ends; None: after what it contains, of a length that is not stated
+    content: int  # start of its content
+    end: int | None  # None: at the end of its content, without a stated length
 
 
 def missing_end(handle: BinaryIO, size: int, container: str) -> str | None:
-    """Looks for evidence that a file was cut off.
+    """Looks for evidence that a file is truncated.
 
     Args:
         handle: The file; its position changes.
@@ -50,7 +50,7 @@ def missing_end(handle: BinaryIO, size: int, container: str) -> str | None:
         container: FFmpeg's name of its format.
 
     Returns:
-        What is missing, and what says so; None if nothing is, or the format leaves no evidence.
+        What is missing, with the evidence; None if nothing is, or if the format leaves no evidence.
 
     Examples:
         >>> import io
@@ -58,7 +58,7 @@ def missing_end(handle: BinaryIO, size: int, container: str) -> str | None:
         >>> missing_end(io.BytesIO(data), len(data), "avi")
         "its part 'LIST' reaches up to byte 120, but it has only 44"
     """
-    content = _Content(handle, size)
+    content = _ContainerFile(handle, size)
     if container in _PARTS:
         for name, end in _PARTS[container](content):
             if end > size:
@@ -69,7 +69,7 @@ def missing_end(handle: BinaryIO, size: int, container: str) -> str | None:
 
 
 def is_padded(handle: BinaryIO, size: int, container: str) -> bool:
-    """Says if a file has all of its container, and nothing but padding, of one byte, after it.
+    """Returns whether a file has its complete container, followed only by padding with one repeated byte.
 
     Args:
         handle: The file; its position changes.
@@ -77,11 +77,11 @@ def is_padded(handle: BinaryIO, size: int, container: str) -> bool:
         container: FFmpeg's name of its format.
 
     Returns:
-        Whether that is so; False where it is not known by the packets themselves: some might be missing.
+        Whether it does; False for formats whose packets do not show it, since some might be missing.
     """
     if container not in _KNOWN_BY_PACKETS:
         return False
-    end = max((end for _, end in _PARTS[container](_Content(handle, size))), default=size)
+    end = max((end for _, end in _PARTS[container](_ContainerFile(handle, size))), default=size)
     if end >= size:
         return False
     handle.seek(end)
@@ -92,13 +92,13 @@ def is_padded(handle: BinaryIO, size: int, container: str) -> bool:
     return True
 
 
-# Containers of elements that state their lengths
+# Containers with elements of stated length
 
 
-def _elements(read: Callable[[bytes, int], _Element | None]) -> Callable[[_Content], _Parts]:
-    """Walks through elements, up to something else, by a function of their first bytes and their position."""
+def _elements(read: Callable[[bytes, int], _ContainerElement | None]) -> Callable[[_ContainerFile], _PartEnds]:
+    """Returns a parser of consecutive elements, given a function of their first bytes and position."""
 
-    def parts(content: _Content) -> _Parts:
+    def parts(content: _ContainerFile) -> _PartEnds:
         position = 0
         while position < content.size:
             element = read(content.at(position), position)
@@ -115,19 +115,21 @@ _RIFF_CHUNK = re.compile(rb"RIFF|LIST|JUNK|idx1")
 _RIFF_PACKET = re.compile(rb"[0-9A-Fa-f]{2}(dc|db|wb|tx|pc|sb|iv)|ix[0-9]{2}")
 
 
-def _riff_chunk(head: bytes, position: int) -> _Element | None:
+def _riff_chunk(head: bytes, position: int) -> _ContainerElement | None:
     if head[:1] == b"\0":  # chunks of an odd length are padded
         head, position = head[1:], position + 1
-    # Other names are those of what somebody appended.
+    # Other names belong to appended data.
     if len(head) < 8 or not (_RIFF_CHUNK.match(head) or _RIFF_PACKET.match(head)):
         return None
     name, length = head[:4].decode(), struct.unpack("<I", head[4:8])[0]
-    # Of the length of the whole, writers disagree about what counts; the parts tell. A recording that went into a pipe
-    # could not go back to state the length of its list of packets.
+    # Writers disagree about the total length, so only the parts count. A recording written to a pipe cannot state the
+    # length of its packet list.
     if name == "RIFF" or (head[8:12] == b"movi" and length in (0, 0xFFFFFFFF)):
-        return _Element(name, position + 12, None)
+        return _ContainerElement(name, position + 12, None)
     return (
-        None if length in (0, 0xFFFFFFFF) and name == "LIST" else _Element(name, position + 8, position + 8 + length)
+        None
+        if length in (0, 0xFFFFFFFF) and name == "LIST"
+        else _ContainerElement(name, position + 8, position + 8 + length)
     )
 
 
@@ -152,7 +154,7 @@ _MATROSKA_NAMES = {
 }
 
 
-def _matroska_element(head: bytes, position: int) -> _Element | None:
+def _matroska_element(head: bytes, position: int) -> _ContainerElement | None:
     name_length = 9 - head[0].bit_length()
     name = _MATROSKA_NAMES.get(int.from_bytes(head[:name_length], "big"))
     if name is None:
@@ -160,78 +162,80 @@ def _matroska_element(head: bytes, position: int) -> _Element | None:
     head, position = head[name_length:], position + name_length
     size_length = 9 - head[0].bit_length() if head else 1
     if len(head) < size_length:
-        return _Element(name, position, position + size_length)
+        return _ContainerElement(name, position, position + size_length)
     content, unknown = position + size_length, (1 << 7 * size_length) - 1
     length = int.from_bytes(head[:size_length], "big") & unknown
-    return _Element(name, content, None if length == unknown else content + length)
+    return _ContainerElement(name, content, None if length == unknown else content + length)
 
 
 _MOV_BOXES = b"ftyp styp moov moof mdat sidx mfra free skip wide uuid emsg".split()
 
 
-def _mov_box(head: bytes, position: int) -> _Element | None:
-    if len(head) < 8:  # within a header: lengths begin with a zero, and padding is nothing else
-        return _Element("box", position + 8, position + 8) if head[:1] == b"\0" and head.strip(b"\0") else None
+def _mov_box(head: bytes, position: int) -> _ContainerElement | None:
+    if len(head) < 8:  # within a header: lengths begin with a zero, and padding is all zeros
+        return (
+            _ContainerElement("box", position + 8, position + 8) if head[:1] == b"\0" and head.strip(b"\0") else None
+        )
     if head[4:8] not in _MOV_BOXES:
         return None
     name, length = head[4:8].decode(), struct.unpack(">I", head[:4])[0]
     if length == 1:
         length = int.from_bytes(head[8:16].ljust(8, b"\0"), "big")
-    # A box of length 0 goes on to the end, wherever that is.
-    return None if length < 8 else _Element(name, position + 8, position + length)
+    # A box of length 0 extends to the end, wherever that is.
+    return None if length < 8 else _ContainerElement(name, position + 8, position + length)
 
 
-def _flv_tag(head: bytes, position: int) -> _Element | None:
+def _flv_tag(head: bytes, position: int) -> _ContainerElement | None:
     if position == 0:
-        return _Element("header", 9, 9) if head[:3] == b"FLV" else None
+        return _ContainerElement("header", 9, 9) if head[:3] == b"FLV" else None
     head, position = head[4:], position + 4  # the length of the tag before
     if not head or head[0] & 0x1F not in (8, 9, 18):  # audio, video, script
         return None
     length = int.from_bytes(head[1:4], "big") if len(head) >= 4 else 0
-    return _Element("tag", position + 11, position + 11 + length)
+    return _ContainerElement("tag", position + 11, position + 11 + length)
 
 
-def _ivf_frame(head: bytes, position: int) -> _Element | None:
+def _ivf_frame(head: bytes, position: int) -> _ContainerElement | None:
     if position == 0:
         length = int.from_bytes(head[6:8], "little")
-        return _Element("header", length, length) if head[:4] == b"DKIF" and length else None
+        return _ContainerElement("header", length, length) if head[:4] == b"DKIF" and length else None
     length, time = int.from_bytes(head[:4], "little"), head[4:12]
-    # Frames have no mark: of what somebody appended, the length or the time stamp would be huge.
+    # Frames have no marker: appended data would give a huge length or time stamp.
     if len(head) < 4 or not 0 < length < 1 << 28 or any(time[6:]):
         return None
-    return _Element("frame", position + 12, position + 12 + length)
+    return _ContainerElement("frame", position + 12, position + 12 + length)
 
 
 _MXF_KEY = bytes.fromhex("060e2b34")
 _MXF_HEADER_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
 
 
-def _mxf_parts(content: _Content) -> _Parts:
-    def read(head: bytes, position: int) -> _Element | None:
+def _mxf_parts(content: _ContainerFile) -> _PartEnds:
+    def read(head: bytes, position: int) -> _ContainerElement | None:
         if head[:4] != _MXF_KEY:
             return None
         octets = head[16] & 0x7F if len(head) > 16 and head[16] & 0x80 else 0  # of a long form of the length
         length = int.from_bytes(head[17 : 17 + octets] if octets else head[16:17], "big")
-        return _Element("KLV packet", position + 17 + octets, position + 17 + octets + length)
+        return _ContainerElement("KLV packet", position + 17 + octets, position + 17 + octets + length)
 
     head = content.at(0)
     first = read(head, 0)
     if first is not None and head[:13] == _MXF_HEADER_PARTITION:
-        # Of a file that was not finished it does not say where the footer is.
+        # An unfinished file does not state the position of its footer.
         footer = int.from_bytes(content.at(first.content + 24, 8), "big")
         if footer:
             yield "footer partition", footer + 17
     yield from _elements(read)(content)
 
 
-# Containers whose header says how long their parts are
+# Containers whose header gives the length of their parts
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
-def _asf_parts(content: _Content) -> _Parts:
+def _asf_parts(content: _ContainerFile) -> _PartEnds:
     position = packet = 0
     while position < content.size:
         head = content.at(position)
@@ -244,9 +248,9 @@ def _asf_parts(content: _Content) -> _Parts:
             packet = int.from_bytes(content.at(properties + 92, 4), "little") if properties else 0
         elif head[:16] == _ASF_DATA and length > 50:
             yield "Data", position + length
-        elif head[:16] == _ASF_DATA:  # a live recording: as many packets, all of one length, as there are
+        elif head[:16] == _ASF_DATA:  # a live recording: any number of packets of one length
             position += 50
-            while packet and content.at(position, 1) == b"\x82":  # two bytes for error correction, as all writers do
+            while packet and content.at(position, 1) == b"\x82":  # two bytes for error correction, like all writers
                 position += packet
                 yield "packet", position
             return
@@ -255,8 +259,8 @@ def _asf_parts(content: _Content) -> _Parts:
         position += length
 
 
-def _asf_object(content: _Content, position: int, end: int, identifier: bytes) -> int | None:
-    """Finds an object among those from a position on."""
+def _asf_object(content: _ContainerFile, position: int, end: int, identifier: bytes) -> int | None:
+    """Returns the position of an object at or after a position; None if there is none."""
     while position + 24 <= end:
         head = content.at(position)
         if head[:16] == identifier:
@@ -268,7 +272,7 @@ def _asf_object(content: _Content, position: int, end: int, identifier: bytes) -
     return None
 
 
-def _y4m_parts(content: _Content) -> _Parts:
+def _y4m_parts(content: _ContainerFile) -> _PartEnds:
     line = content.at(0, 1024).partition(b"\n")[0].decode("ascii", "replace")
     fields = {field[:1]: field[1:] for field in line.split(" ")[1:]}
     colours = re.fullmatch(r"(420|411|422|444alpha|444|mono)(jpeg|mpeg2|paldv|p?\d+)?", fields.get("C", "420"))
@@ -291,7 +295,7 @@ def _y4m_parts(content: _Content) -> _Parts:
 _DV_CHANNELS = {0x00: 1, 0x01: 1, 0x04: 2, 0x14: 4, 0x18: 2}  # of 10 or 12 sequences a frame, by the kind of signal
 
 
-def _dv_parts(content: _Content) -> _Parts:
+def _dv_parts(content: _ContainerFile) -> _PartEnds:
     head, position = content.at(0, 480), 0
     if len(head) < 480 or (head[451] & 0x1F) not in _DV_CHANNELS:
         return
@@ -301,11 +305,11 @@ def _dv_parts(content: _Content) -> _Parts:
         yield "frame", position
 
 
-def _real_media_parts(content: _Content) -> _Parts:
+def _real_media_parts(content: _ContainerFile) -> _PartEnds:
     position = 0
     while (head := content.at(position))[:4] in (b".RMF", b"PROP", b"MDPR", b"CONT", b"DATA", b"INDX", b"RMMD"):
         length = int.from_bytes(head[4:8], "big")
-        if head[:4] == b"DATA" and length <= 18:  # it went into a pipe
+        if head[:4] == b"DATA" and length <= 18:  # written to a pipe
             position += 18
             while re.match(rb"\x00[\x00\x01]", head := content.at(position, 4)) and (
                 len(head) < 4 or head[2:] > b"\0\x0b"
@@ -320,8 +324,8 @@ def _real_media_parts(content: _Content) -> _Parts:
         position += length
 
 
-def _ogg_parts(content: _Content) -> _Parts:
-    # By the serial number of a stream: whether the packet at the end of its last page goes on.
+def _ogg_parts(content: _ContainerFile) -> _PartEnds:
+    # By stream serial number: whether the packet at the end of its last page continues.
     goes_on: dict[bytes, bool] = {}
     position = 0
     while (head := content.at(position, 27 + 255)) and b"OggS".startswith(head[:4]):
@@ -333,10 +337,10 @@ def _ogg_parts(content: _Content) -> _Parts:
         yield "page", position + 27
 
 
-# Containers with an end of their own
+# Containers with an end marker
 
 
-def _apng_parts(content: _Content) -> _Parts:
+def _apng_parts(content: _ContainerFile) -> _PartEnds:
     position = 8
     while position <= content.size:
         head = content.at(position, 8)
@@ -349,19 +353,19 @@ def _apng_parts(content: _Content) -> _Parts:
         position += 12 + length
 
 
-def _gif_parts(content: _Content) -> _Parts:
+def _gif_parts(content: _ContainerFile) -> _PartEnds:
     def after_colours(position: int, flags: bytes) -> int:
         return position + (3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0)
 
     position = after_colours(13, content.at(10, 1))
     while True:
         kind = content.at(position, 1)
-        if kind == b";" and content.at(position + 1, 4) == b"GIF8":  # another follows, which FFmpeg reads too
+        if kind == b";" and content.at(position + 1, 4) == b"GIF8":  # another GIF follows, which FFmpeg reads too
             position = after_colours(position + 14, content.at(position + 11, 1))
             continue
         if kind == b";":
             return
-        if kind == b"\0":  # some writers leave one between blocks, and files may have been made longer
+        if kind == b"\0":  # some writers leave one between blocks, and files may be preallocated
             block = content.at(position, _TAIL)
             position += len(block) - len(block.lstrip(b"\0"))
             continue
@@ -380,12 +384,12 @@ def _gif_parts(content: _Content) -> _Parts:
         yield name, position
 
 
-def _flash_parts(content: _Content) -> _Parts:
+def _flash_parts(content: _ContainerFile) -> _PartEnds:
     head = content.at(0)
-    if head[:3] != b"FWS" or len(head) < 9:  # FFmpeg itself loses the last 4 kB of compressed ones
+    if head[:3] != b"FWS" or len(head) < 9:  # FFmpeg itself loses the last 4 kB of compressed files
         return
     position = 8 + (5 + 4 * (head[8] >> 3) + 7) // 8 + 4
-    while position <= content.size:  # the length in the header is another one where it went into a pipe
+    while position <= content.size:  # the length in the header is wrong for files written to a pipe
         tag = content.at(position, 6)
         kind, length, start = int.from_bytes(tag[:2], "little") >> 6, tag[0] & 0x3F if tag else 0, 2
         if length == 0x3F:
@@ -396,7 +400,7 @@ def _flash_parts(content: _Content) -> _Parts:
             return
 
 
-_PARTS: dict[str, Callable[[_Content], _Parts]] = {
+_PARTS: dict[str, Callable[[_ContainerFile], _PartEnds]] = {
     "avi": _elements(_riff_chunk),
     "matroska,webm": _elements(_matroska_element),
     "mov,mp4,m4a,3gp,3g2,mj2": _elements(_mov_box),
@@ -413,11 +417,11 @@ _PARTS: dict[str, Callable[[_Content], _Parts]] = {
     "swf": _flash_parts,
 }
 
-# Containers of which the last bytes tell
+# Containers identified as complete by their last bytes
 
 
 def _unfinished_transport_packet(tail: bytes) -> str | None:
-    filled = len(tail.rstrip(b"\0"))  # a file may have been made longer beforehand
+    filled = len(tail.rstrip(b"\0"))  # a file may be preallocated
     for length in _TRANSPORT_PACKETS:
         for first in range(min(length, len(tail))):
             starts = range(first, filled, length)

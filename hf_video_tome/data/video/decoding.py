@@ -1,8 +1,8 @@
 """Frames of video files, decoded with PyAV, and of folders of extracted frames.
 
-A frame's index is its rank in presentation order, from 0: the k-th frame that a player would show. Its time is in
-seconds from the first frame. A file that cannot be read is always an error with its reason, never a clip of something
-else, so that whoever runs over a data set can report and count such files.
+A frame's index is its position in presentation order, from 0: the k-th frame that a player would show. Its time is in
+seconds from the first frame. An unreadable file always raises an error with its reason, never a wrong clip, so that
+runs over a dataset can report and count such files.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .video_file import Progress, VideoFile, codec_name, cut_reason, decode_fram
 
 
 def probe_video(source: VideoSource) -> VideoInfo:
-    """Looks at a video: number of frames, rate, length, size, codec.
+    """Returns the number of frames, rate, length, size and codec of a video.
 
-    The first frame is decoded, so that a result means that the video can be read at all. Where the container does not
-    say reliably how many frames it holds (webm, mkv, avi, ts), its packets are counted, without decoding them.
+    The first frame is decoded to check that the video is readable. If the container does not reliably store the number
+    of frames (webm, mkv, avi, ts), its packets are counted without decoding them.
 
     Args:
         source: Path, bytes, binary file object (read from its beginning; its position is restored), or folder of
             extracted frames (its path or a `FrameFolder`).
 
     Returns:
-        The `VideoInfo`. The frames of a folder have a rate and a length only if the `FrameFolder` names the rate.
+        The `VideoInfo`. A folder has a rate and a length only if the `FrameFolder` gives the rate.
 
     Raises:
-        VideoDecodingError: If it is not a readable video, or is cut short as far as can be told without decoding it.
-        TypeError: If `source` is nothing that can be read.
+        VideoDecodingError: If it is not a readable video, or is truncated as far as visible without decoding it.
+        TypeError: If `source` has an unsupported type.
 
     Examples:
         >>> import tempfile
@@ -67,35 +67,34 @@ def probe_video(source: VideoSource) -> VideoInfo:
             duration = float(stream.duration * stream.time_base)
         else:
             duration = frames.duration()
-            # The rate that mkv and webm announce is that of the encoder's clock, whatever the frames' times are.
+            # The rate announced by mkv and webm is that of the encoder's clock, independent of the frames' times.
             if duration and abs(count - fps * duration) > max(2.0, 0.02 * count):
                 fps = count / duration
         return VideoInfo(count, fps, duration, width, height, codec_name(stream))
 
 
 def read_frames(source: VideoSource, indices: Sequence[int], *, pad: bool = False) -> torch.Tensor:
-    """Reads single frames of a video.
+    """Reads frames of a video by index.
 
-    Decodes only as far as the largest index. Starts at the nearest key frame before the smallest, and skips to a later
-    one where wanted frames are far apart, wherever that gives the identical frames (mp4, mov, mkv and webm; the others
-    are decoded from their start). The file's colour matrix and range are heeded; where it declares none they are
-    BT.601 and limited, as FFmpeg has it. Rotation and mirroring that the file asks for are applied; a non-square pixel
-    aspect is not.
+    Decodes up to the largest index, from the last key frame before the smallest one, and seeks between distant frames
+    if that gives identical frames (mp4, mov, mkv and webm; other formats are decoded from their start). Uses the
+    file's colour matrix and range, or FFmpeg's defaults (BT.601, limited). Applies the file's rotation and mirroring,
+    but not a non-square pixel aspect ratio.
 
     Args:
         source: Path, bytes, binary file object (read from its beginning; its position is restored), or folder of
             extracted frames (its path or a `FrameFolder`).
-        indices: Frame indices in presentation order, from 0, in any order, repeated as needed.
-        pad: Repeat the last frame for indices beyond the end of the video, instead of an error. A file that is cut
-            short or broken remains an error.
+        indices: Frame indices in presentation order, from 0; in any order, with repetitions.
+        pad: Whether to repeat the last frame for indices beyond the end of the video, instead of raising an error. A
+            truncated or broken file is always an error.
 
     Returns:
         (len(indices), 3, H, W) uint8 RGB frames in the order of `indices`, on the CPU.
 
     Raises:
         VideoDecodingError: If the video cannot be read or (without `pad`) has too few frames.
-        ValueError: If `indices` is empty or has a negative one.
-        TypeError: If an index is not an integer or `source` is nothing that can be read.
+        ValueError: If `indices` is empty or contains a negative index.
+        TypeError: If an index is not an integer or `source` has an unsupported type.
 
     Examples:
         >>> import tempfile
@@ -120,23 +119,23 @@ def read_frames(source: VideoSource, indices: Sequence[int], *, pad: bool = Fals
 
 
 def frame_timestamps(source: VideoSource) -> np.ndarray:
-    """Tells when every frame is shown.
+    """Returns the presentation time of every frame.
 
-    The times are those of the container, so those of a variable frame rate are right; all packets are read for them. A
-    container without time stamps (a raw stream) is taken to have the constant rate that it announces.
+    Times come from the container, so they are correct for variable frame rates; this reads all packets. A container
+    without time stamps (a raw stream) is assumed to have its announced constant rate.
 
     Args:
         source: Path, bytes, binary file object (read from its beginning; its position is restored), or `FrameFolder`
             with a frame rate.
 
     Returns:
-        (num_frames,) float64: seconds from the first frame's time (so the first is 0.0), ascending. Entry k belongs to
-        the frame that `read_frames` calls k.
+        (num_frames,) float64: ascending seconds from the first frame (so the first is 0.0), indexed as in
+        `read_frames`.
 
     Raises:
-        VideoDecodingError: If it is not a readable video, is cut short as far as can be told without decoding it, or
-            has no time stamps and no frame rate.
-        TypeError: If `source` is nothing that can be read.
+        VideoDecodingError: If it is not a readable video, is truncated as far as visible without decoding it, or has
+            neither time stamps nor a frame rate.
+        TypeError: If `source` has an unsupported type.
 
     Examples:
         >>> import tempfile
@@ -158,13 +157,13 @@ def frame_timestamps(source: VideoSource) -> np.ndarray:
 def read_frames_at(source: VideoSource, times: Sequence[float], *, pad: bool = False) -> torch.Tensor:
     """Reads the frames that a player would show at given times.
 
-    That is the last frame whose time stamp is not after the time, give or take half a millisecond, so that k / fps
-    means frame k of a constant-rate video whatever the container's clock.
+    That is the last frame with a time stamp at or before the time, within half a millisecond, so that k / fps means
+    frame k of a constant-rate video, whatever the container's clock.
 
     Args:
         source: As for `frame_timestamps`.
-        times: Seconds from the first frame, at least 0, in any order, repeated as needed.
-        pad: Give the last frame for times at and after the end of the video, instead of an error.
+        times: Seconds from the first frame, at least 0; in any order, with repetitions.
+        pad: Whether to return the last frame for times at or after the end of the video, instead of raising an error.
 
     Returns:
         (len(times), 3, H, W) uint8 RGB frames in the order of `times`, on the CPU.
@@ -172,7 +171,7 @@ def read_frames_at(source: VideoSource, times: Sequence[float], *, pad: bool = F
     Raises:
         VideoDecodingError: If the video cannot be read, has no times, or (without `pad`) ends before a time.
         ValueError: If `times` is empty, or one is negative or not finite.
-        TypeError: If a time is not a number or `source` is nothing that can be read.
+        TypeError: If a time is not a number or `source` has an unsupported type.
 
     Examples:
         >>> import tempfile
@@ -202,11 +201,11 @@ def read_frames_at(source: VideoSource, times: Sequence[float], *, pad: bool = F
 def read_frames_by_rank(
     source: VideoSource, choose: Callable[[str, int], Sequence[int]], *, pad: bool = False
 ) -> torch.Tensor:
-    """Reads frames that are chosen once their number is known.
+    """Reads frames chosen by the number of frames.
 
     Args:
         source: As for `read_frames`.
-        choose: Gets the video's name, for messages, and its number of frames; returns frame indices.
+        choose: Function of the video's name (for messages) and its number of frames that returns frame indices.
         pad: As for `read_frames`.
 
     Returns:
@@ -232,16 +231,16 @@ def read_frames_between(
     *,
     pad: bool = False,
 ) -> torch.Tensor:
-    """Reads frames that are chosen once it is known when those of a part of the video are shown.
+    """Reads frames chosen by the timeline of a part of the video.
 
-    Of mp4, mov, mkv and webm files only that part is read, from the key frame before it.
+    Only that part is read from mp4, mov, mkv and webm files, from the key frame before it.
 
     Args:
         source: As for `frame_timestamps`.
-        start: Where the part begins, in seconds from the first frame.
-        stop: Where it ends; may be infinite.
-        choose: Gets the timeline of the frames that are shown between and some before (or all, if need be); returns
-            indices in it.
+        start: Start of the part, in seconds from the first frame.
+        stop: End of the part; may be infinite.
+        choose: Function of the timeline of the part, with some frames before it (or of all frames if necessary), that
+            returns indices in the timeline.
         pad: As for `read_frames`.
 
     Returns:
@@ -268,7 +267,7 @@ def read_frames_between(
 
 
 def _read_as_decoded(video: VideoFile, read: Callable[[Frames], torch.Tensor | None]) -> torch.Tensor:
-    """Reads what is chosen among the frames, again where the decoder turns out to give others than it seemed."""
+    """Reads chosen frames, and again if the decoder gives other frames than expected."""
     pixels = read(Frames(video))
     if pixels is None:
         pixels = read(Frames(video, as_packets=False))
@@ -278,7 +277,7 @@ def _read_as_decoded(video: VideoFile, read: Callable[[Frames], torch.Tensor | N
 
 
 def _read_chosen(video: VideoFile, frames: Frames, wanted: list[int], pad: bool) -> torch.Tensor | None:
-    """Reads frames by their indices; None if those were chosen among packets that are no frames."""
+    """Reads frames by index; None if the indices counted packets that are not frames."""
     keys = frames.keys() if is_sparse(wanted) else None
     pixels = None if keys is None else read_by_rank(video, keys, wanted)
     return _read_from_start(video, wanted, pad, planned=bool(frames.as_packets)) if pixels is None else pixels
@@ -293,10 +292,10 @@ def _read_from_start(
 def _read_from_start(
     video: VideoFile, wanted: list[int], pad: bool, *, planned: bool = False, since: int | None = None
 ) -> torch.Tensor | None:
-    """Decodes a video from its start; the wanted indices count from the frame with the time stamp `since`.
+    """Decodes a video from its start; the requested indices count from the frame with the time stamp `since`.
 
     Returns:
-        The frames; None if the indices were `planned` with the packets, and the decoder gives other frames.
+        The frames; None if the indices were `planned` by packets, but the decoder gives other frames.
     """
     video.restart()
     progress, clip = Progress(), FrameCollector(video.name, wanted)
@@ -326,7 +325,7 @@ def _read_from_start(
 
 
 def _as_folder(source: VideoSource) -> FrameFiles | None:
-    """Gives the frames of a folder; None for everything else."""
+    """Returns the frames of a folder; None for any other source."""
     if isinstance(source, FrameFolder):
         return numbered_frames(source)
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):

@@ -1,4 +1,4 @@
-"""How a decoded frame is to be shown: its size, and the way that it is turned and mirrored."""
+"""Display size and orientation of decoded frames."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 class Orientation(NamedTuple):
-    """How pixels are to be rearranged: first whether rows and columns swap, then which of them are reversed."""
+    """Rearrangement of pixels: first an optional swap of rows and columns, then reversals."""
 
     swapped: bool = False
     rows_reversed: bool = False
     columns_reversed: bool = False
-    degrees: int | None = None  # of a turn that no rearrangement gives, and that is not read
+    degrees: int | None = None  # of a rotation that is no rearrangement and is not supported
 
 
 class Display(NamedTuple):
-    """The stored size of a frame, and the orientation that it asks for itself (None: that of the frame before)."""
+    """Stored size of a frame, and its own orientation (None: that of the previous frame)."""
 
     height: int
     width: int
@@ -27,23 +27,23 @@ class Display(NamedTuple):
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Height and width after turning."""
+        """Height and width after rotation."""
         turned = self.orientation is not None and self.orientation.swapped
         return (self.width, self.height) if turned else (self.height, self.width)
 
 
 def display_of(frame: VideoFrame) -> Display:
-    """Reads what a frame itself says of how it is to be shown."""
+    """Reads the display settings stored in a frame."""
     return Display(frame.height, frame.width, orientation_of(frame))
 
 
 def orientation_of(frame: VideoFrame) -> Orientation | None:
-    """Reads the display matrix of a frame; None where it has none."""
-    # A matrix of 3x3 int32 (a b u / c d v / x y w) that maps a point (x, y) to (a x + c y, b x + d y): of interest are
-    # the signs, and which of a, d (upright) and b, c (on its side) are not zero.
+    """Reads the orientation from the display matrix of a frame; None if it has none."""
+    # A 3x3 int32 matrix (a b u / c d v / x y w) that maps a point (x, y) to (a x + c y, b x + d y): only the signs
+    # matter, and whether a, d (upright) or b, c (sideways) are non-zero.
     data = _display_matrix(frame)
     if data is None:
-        # Where PyAV cannot give the matrix it still knows the angle, counter-clockwise.
+        # If PyAV cannot read the matrix, it still knows the counter-clockwise angle.
         turns = {90: Orientation(True, True, False), 180: Orientation(False, True, True)}
         turns |= {-180: turns[180], -90: Orientation(True, False, True)}
         return turns.get(frame.rotation) if frame.rotation else None
@@ -62,8 +62,8 @@ def _display_matrix(frame: VideoFrame) -> Any:
 
     try:
         return frame.side_data.get("DISPLAYMATRIX") if len(frame.side_data) else None
-    except ValueError:  # PyAV has no name for some of the side data, such as that of EXIF
+    except ValueError:  # PyAV has no name for some side data, such as EXIF
         readable: Any = SideDataContainer.__new__(SideDataContainer)
         with suppress(ValueError):
-            readable.__init__(frame)  # it keeps what came before the one without a name
+            readable.__init__(frame)  # keeps everything before the unnamed entry
         return readable.get("DISPLAYMATRIX")

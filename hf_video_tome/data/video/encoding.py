@@ -1,4 +1,4 @@
-"""Write frames to a real video file with PyAV."""
+"""Encoding of frames into video files with PyAV."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def write_video(
     options: Mapping[str, str] | None = None,
     pix_fmt: str = "yuv420p",
 ) -> Path:
-    """Encode RGB frames into a video file.
+    """Encodes RGB frames into a video file.
 
     Args:
-        path: Output file. The suffix picks the container: `.mp4`, `.mov`, `.mkv` or `.webm`. The parent folder must
-            exist; an existing file is replaced by the whole new one at the end, so that others can read meanwhile.
+        path: Output file. Its suffix selects the container: `.mp4`, `.mov`, `.mkv` or `.webm`. The parent folder must
+            exist; an existing file is replaced atomically at the end.
         frames: RGB frames, uint8 array or tensor of shape `(num_frames, height, width, 3)`, values 0..255.
         fps: Frames per second, > 0.
         codec: Name of an FFmpeg video encoder, such as `"libx264"` (mp4) or `"libvpx-vp9"` (webm).
-        options: Encoder options as FFmpeg names and string values, such as `{"crf": "23"}`.
-        pix_fmt: FFmpeg pixel format. `"yuv420p"` (the default, which every player reads) needs an even height and
+        options: Encoder options by FFmpeg name, such as `{"crf": "23"}`.
+        pix_fmt: FFmpeg pixel format. `"yuv420p"` (the default, which every player supports) needs an even height and
             width.
 
     Returns:
-        The path of the file that was written.
+        The path of the written file.
 
     Raises:
-        ValueError: If an argument is out of range or does not fit another one; the message names it.
+        ValueError: If an argument is out of range or conflicts with another; the message names it.
         TypeError: If `frames` is not an array or tensor.
         FileNotFoundError: If the parent folder of `path` does not exist.
 
@@ -89,7 +89,7 @@ def write_video(
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, with the same suffix; the file takes the place of `path` if all went well."""
+    """Yields a temporary path with the same suffix; the file replaces `path` if all goes well."""
     unfinished = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         yield unfinished
@@ -99,17 +99,17 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _is_video_encoder(codec: str) -> bool:
-    """Return whether the installed PyAV can encode video with `codec`."""
+    """Returns whether the installed PyAV can encode video with `codec`."""
     import av
 
     try:
         return av.Codec(codec, "w").type == "video"
-    except ValueError:  # what PyAV's error for an unknown codec derives from
+    except ValueError:  # base class of PyAV's error for an unknown codec
         return False
 
 
 def _as_uint8_rgb(frames: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Return `frames` as a contiguous uint8 array of shape (num_frames, height, width, 3), or say what is wrong."""
+    """Returns `frames` as a contiguous uint8 array of shape (num_frames, height, width, 3), after validation."""
     if not isinstance(frames, np.ndarray):
         if not hasattr(frames, "detach"):
             raise TypeError(f"frames must be a numpy array or a torch tensor, got {type(frames).__name__}")
@@ -124,7 +124,7 @@ def _as_uint8_rgb(frames: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def _as_frame_rate(fps: int | float | Fraction) -> Fraction:
-    """Return `fps` as an exact fraction, or say what is wrong."""
+    """Returns `fps` as an exact fraction, after validation."""
     try:
         rate = Fraction(fps).limit_denominator(_MAX_DENOMINATOR)
     except (TypeError, ValueError, OverflowError) as error:

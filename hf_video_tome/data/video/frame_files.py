@@ -1,7 +1,7 @@
-"""The pictures of a folder of extracted frames: which there are, and their pixels.
+"""Listing and decoding of the images in a folder of extracted frames.
 
-Pictures are decoded with PIL, to RGB, as they are stored: an EXIF orientation is not applied (tools that extract
-frames write none, and it would turn some frames of a video but not others).
+Images are decoded to RGB with PIL, as stored: EXIF orientation is not applied (frame extraction tools write none, and
+it could rotate some frames of a video but not others).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _UNTIMED = "is a folder of frames, which have no times: name their rate with Fra
 
 
 def numbered_frames(folder: FrameFolder) -> FrameFiles:
-    """Opens the pictures that a `FrameFolder` describes.
+    """Opens the images described by a `FrameFolder`.
 
     Args:
         folder: The description.
 
     Returns:
-        The pictures, none of which has been looked at.
+        The images, not yet opened.
 
     Raises:
         VideoDecodingError: If there is no such folder.
@@ -52,16 +52,16 @@ def numbered_frames(folder: FrameFolder) -> FrameFiles:
 
 
 def listed_frames(path: str | os.PathLike[str]) -> FrameFiles:
-    """Lists the pictures of a folder, sorted by the last number in each name.
+    """Lists the images in a folder, sorted by the last number in each name.
 
     Args:
-        path: The folder. Other files, hidden ones and subfolders do not matter.
+        path: The folder. Other files, hidden files and subfolders are ignored.
 
     Returns:
-        The pictures, none of which has been opened. A gap in the numbers is none in the frames.
+        The images, not yet opened. Gaps in the numbers are allowed.
 
     Raises:
-        VideoDecodingError: If it holds no picture, one without a number, or two with the same number.
+        VideoDecodingError: If there is no image, one without a number, or two with the same number.
 
     Examples:
         >>> import tempfile
@@ -80,14 +80,14 @@ def listed_frames(path: str | os.PathLike[str]) -> FrameFiles:
             continue
         numbers = re.findall(r"[0-9]+", stem)
         if not numbers:
-            fail(name, f"is a folder with a picture whose name has no number, so that it has no place: {file}")
+            fail(name, f"is a folder with an image whose name has no number, so that its position is unknown: {file}")
         number = int(numbers[-1])
         if number in by_number:
             first, second = sorted((by_number[number], file))
             fail(
                 name,
-                f"is a folder with two pictures of the number {number}, {first} and {second}; "
-                "FrameFolder(..., pattern=...) says which are meant",
+                f"is a folder with two images with the number {number}, {first} and {second}; "
+                "select one kind with FrameFolder(..., pattern=...)",
             )
         by_number[number] = file
     if not by_number:
@@ -96,11 +96,11 @@ def listed_frames(path: str | os.PathLike[str]) -> FrameFiles:
 
 
 class FrameFiles(ABC):
-    """The pictures of a folder, in order, as the functions of `decoding` need them.
+    """Images of a folder, in order, for the functions of `decoding`.
 
     Args:
         name: The folder's path.
-        fps: Frames per second, if they are known.
+        fps: Frames per second, if known.
 
     Examples:
         >>> import tempfile
@@ -126,10 +126,10 @@ class FrameFiles(ABC):
         """Returns the file name of a frame; None beyond the end."""
 
     def timeline(self) -> Timeline:
-        """Returns when the frames are shown.
+        """Returns the times of the frames.
 
         Raises:
-            VideoDecodingError: If the rate is not known.
+            VideoDecodingError: If the frame rate is unknown.
         """
         if self.fps is None:
             fail(self.name, _UNTIMED)
@@ -137,10 +137,10 @@ class FrameFiles(ABC):
         return Timeline(self.name, np.arange(count) / self.fps, count / self.fps)
 
     def probe(self) -> VideoInfo:
-        """Looks at the first picture; see `probe_video`.
+        """Returns properties of the frames, by the first image; see `probe_video`.
 
         Raises:
-            VideoDecodingError: If that cannot be read.
+            VideoDecodingError: If the first image cannot be read.
         """
         count, fps = self.count(), self.fps or 0.0
         first = self.file(0)
@@ -155,13 +155,13 @@ class FrameFiles(ABC):
 
         Args:
             indices: Frame indices, at least one and none negative.
-            pad: Repeat the last frame for indices beyond the end.
+            pad: Whether to repeat the last frame for indices beyond the end.
 
         Returns:
             (len(indices), 3, H, W) uint8 RGB frames.
 
         Raises:
-            VideoDecodingError: If a frame is missing or broken, or has another size than the others.
+            VideoDecodingError: If a frame is missing or broken, or if frame sizes differ.
         """
         slots: dict[str, list[int]] = {}
         for slot, index in enumerate(indices):
@@ -178,7 +178,7 @@ class FrameFiles(ABC):
             slots.setdefault(file, []).append(slot)
 
         out: torch.Tensor | None = None
-        for file, places in slots.items():
+        for file, positions in slots.items():
             pixels, _ = _read_picture(self.name, file)
             frame = torch.from_numpy(pixels).permute(2, 0, 1)
             if out is None:
@@ -190,8 +190,8 @@ class FrameFiles(ABC):
                     f"the frame size changes within the video, from {before[0]}x{before[1]} ({first}) to "
                     f"{after[0]}x{after[1]} ({file})",
                 )
-            for place in places:
-                out[place] = frame
+            for position in positions:
+                out[position] = frame
         if out is None:
             raise RuntimeError("unreachable: there is at least one index")
         return out
@@ -252,13 +252,13 @@ def _file_names(folder: str) -> list[str]:
 
 
 def _read_picture(folder: str, file: str) -> tuple[np.ndarray, str]:
-    """Reads a picture: (H, W, 3) uint8 RGB, and FFmpeg's name of its codec."""
+    """Reads an image: (H, W, 3) uint8 RGB, and FFmpeg's name of its codec."""
     from PIL import Image
 
     try:
         with Image.open(os.path.join(folder, file), formats=("JPEG", "PNG")) as image:
             mode, codec = image.mode, _CODECS[image.format or ""]
-            # PIL would cut off more than 8 bits at 255 rather than scale them.
+            # PIL would clip values of more than 8 bits at 255 rather than scale them.
             if mode.startswith(("I", "F")):
                 fail(folder, f"{file} has more than 8 bits per channel (PIL's mode {mode!r})")
             return np.array(image.convert("RGB")), codec
@@ -267,4 +267,4 @@ def _read_picture(folder: str, file: str) -> tuple[np.ndarray, str]:
     except VideoDecodingError:
         raise
     except (OSError, SyntaxError, ValueError, LookupError, struct.error, Image.DecompressionBombError) as error:
-        fail(folder, f"frame {file} is a broken picture or none ({error})")
+        fail(folder, f"frame {file} is not an image, or a broken one ({error})")

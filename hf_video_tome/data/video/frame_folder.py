@@ -1,7 +1,7 @@
-"""Videos that are stored as folders of extracted frames.
+"""Videos stored as folders of extracted frames.
 
-A folder's path is enough where it holds the frames of one video: they are listed and sorted by the number in their
-names. Huge folders are better described by a `FrameFolder`, which reads frames by number without listing.
+A path is enough for a folder with the frames of one video: they are listed and sorted by the number in their names.
+For huge folders use a `FrameFolder`, which reads frames by number without listing the folder.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """A video, or a stretch of one, as numbered pictures in a folder; goes wherever a video's path goes.
+    """Video, or a segment of one, stored as numbered images in a folder; accepted wherever a video path is.
 
-    Frame 0 is the picture with the number `start`, frame 1 the next number, and so on: a missing number is an error
-    that names the file, once that frame is wanted. With `stop` the folder is not listed, however large it is, unless
-    the last frame is not there: a stretch that goes on after the last picture ends with that, as one of a video does.
+    Frame 0 is the image with the number `start`, frame 1 the next number, and so on; reading a missing frame raises an
+    error that names the file. With `stop`, the folder is not listed unless the last frame is missing: a segment that
+    extends beyond the last image ends there, like a segment of a video.
 
     Args:
         path: The folder.
-        pattern: Name of a picture, with one replacement field for its number; `.jpg`, `.jpeg` or `.png`.
+        pattern: File name of an image, with one replacement field for its number; `.jpg`, `.jpeg` or `.png`.
         start: Number of the first frame, at least 0.
-        stop: Number after the last frame, or None for all that there are (the folder is then listed when the number of
-            frames is needed).
-        fps: Frames per second, above 0, for whatever goes by time; None if that is not needed.
+        stop: Number after the last frame, or None for all available frames (the folder is then listed when the number
+            of frames is needed).
+        fps: Frames per second, above 0, for reading by time; None if not needed.
 
     Raises:
-        TypeError: If a number is not an integer or the path is no path.
-        ValueError: If a field is not as described; the message names the field, the value and what is allowed.
+        TypeError: If a number is not an integer or the path has the wrong type.
+        ValueError: If a field is invalid; the message names the field, the value and what is allowed.
 
     Examples:
         >>> import tempfile
@@ -63,7 +63,7 @@ class FrameFolder:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
             if value < least or (name == "stop" and value == least):
-                allowed = f"above `start` ({least})" if name == "stop" else f"{least} or more"
+                allowed = f"above start ({least})" if name == "stop" else f"{least} or more"
                 raise ValueError(f"{name} must be {allowed}, got {value}")
         fps = self.fps
         if fps is not None and (
@@ -73,10 +73,10 @@ class FrameFolder:
 
 
 def split_pattern(pattern: str) -> tuple[str, str, str]:
-    """Splits a pattern into what comes before its one field, the field, and what comes after.
+    """Splits a pattern into the text before its replacement field, the field, and the text after it.
 
     Raises:
-        ValueError: If it has no such field.
+        ValueError: If it does not have exactly one plain field.
     """
     before, after, field = "", "", None
     for literal, name, spec, conversion in string.Formatter().parse(pattern):
@@ -97,7 +97,7 @@ def _check_pattern(pattern: str) -> None:
     try:
         before, _, after = split_pattern(pattern)
         digits = pattern.format(1234567)[len(before) :].removesuffix(after)
-        # Without separators or signs, so that a name tells its number.
+        # Without separators or signs, so that the number can be read from the name.
         fits = re.fullmatch("0*1234567", digits) is not None and "/" not in pattern and "\\" not in pattern
     except (TypeError, ValueError, LookupError):
         fits = False

@@ -1,9 +1,9 @@
-"""Which frames a video has: those that the decoder gives.
+"""Frames of a video, as given by the decoder.
 
-Counting packets is much faster, and right wherever every packet becomes a frame. It is wrong where a file begins
-within a group of pictures or lacks a key frame, because the decoder drops what it cannot make a picture of. The
-packets show where that may be: they do not begin with a key frame, have a pause, have no time stamps, or the clock
-starts again. There the decoder is asked, and at the ends of files whose packets do not show it.
+Counting packets is much faster, and correct if every packet becomes a frame. It is wrong if a file begins within a
+group of pictures or lacks a key frame, because the decoder drops what it cannot decode. The packets show where that is
+possible: they do not begin with a key frame, have a gap, have no time stamps, or the clock restarts. Only there are
+packets decoded, and at the ends of files whose packets do not show it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from .video_file import (
 
 @dataclass
 class Frames:
-    """The frames of an open video.
+    """Frames of an open video.
 
     Args:
         video: The video.
-        as_packets: Whether each packet becomes a frame; None to find out.
+        as_packets: Whether each packet becomes a frame; None to determine it.
     """
 
     video: VideoFile
@@ -50,7 +50,7 @@ class Frames:
         """Counts the frames.
 
         Raises:
-            VideoDecodingError: If there is none, or the file is cut short.
+            VideoDecodingError: If there is none, or the file is truncated.
         """
         index = self.video.index
         if index is not None:
@@ -64,10 +64,10 @@ class Frames:
         return count or fail(self.video.name, "no frame can be decoded")
 
     def timeline(self) -> Timeline:
-        """Finds out when all frames are shown.
+        """Returns the times of all frames.
 
         Raises:
-            VideoDecodingError: If there is none, the file is cut short, or that is not known.
+            VideoDecodingError: If there is no frame, the file is truncated, or the times are unknown.
         """
         times = self._times()
         if times is not None:
@@ -78,7 +78,7 @@ class Frames:
         return Timeline(self.video.name, np.arange(count) * step, count * step)
 
     def duration(self) -> float:
-        """Returns the length in seconds; 0.0 where that is not known."""
+        """Returns the length in seconds; 0.0 if unknown."""
         timed = self._times() is not None or period(self.video)
         return self.timeline().end if timed else 0.0
 
@@ -89,14 +89,14 @@ class Frames:
         return frames if frames is not None and len(frames.stamps) and self.video.stream.time_base else None
 
     def keys(self) -> Keys | None:
-        """Finds where decoding can begin; None where that is only at the start."""
+        """Returns the key frames at which decoding can begin; None if only at the start."""
         return self._keys if self.as_packets is not False and self._keys and self._look_like_packets else None
 
     def first(self) -> Display:
-        """Looks at the first frame.
+        """Returns the display settings of the first frame.
 
         Raises:
-            VideoDecodingError: If there is none.
+            VideoDecodingError: If there is no frame.
         """
         return self.video.first or self._decoded.first or fail(self.video.name, "no frame can be decoded")
 
@@ -123,7 +123,7 @@ class Frames:
 
 
 def _look_complete(packets: Packets) -> bool:
-    """Says if packets are of one recording, begin with a key frame that nothing is shown before, and have no pause."""
+    """Returns whether packets form one recording without gaps, begun by a key frame that is shown first."""
     untimed = np.count_nonzero(packets.pts == NO_TIME)
     if not len(packets.pts) or not packets.keys[0] or packets.progress.part or untimed not in (0, len(packets.pts)):
         return False
@@ -133,9 +133,9 @@ def _look_complete(packets: Packets) -> bool:
 
 
 def _ends_decode(video: VideoFile) -> bool:
-    """Says if the decoder makes a frame of each packet at the beginning and at the end, where only it can tell."""
+    """Returns whether each packet at the ends of the video decodes to a frame, if only the decoder can tell."""
     packets, form = video.scan, video.container.format.name
-    if form == AVI:  # it may begin with frames that refer to what was cut away, but has no times to show it
+    if form == AVI:  # it may begin with frames that refer to removed ones, but has no times to show it
         frames = decode_alone(video, packets.start, Progress())
         return len(frames) == np.count_nonzero(packets.shown[: len(packets.start)])
     if form in WITHOUT_PACKET_SIZES:
@@ -144,7 +144,7 @@ def _ends_decode(video: VideoFile) -> bool:
             return False
         expected = np.sort(packets.pts[-count:][packets.shown[-count:]])
         frames = decode_alone(video, packets.last_groups, progress)
-        since = packets.pts[-count]  # before it, leading frames lack what they refer to
+        since = packets.pts[-count]  # leading frames before it lack their reference frames
         stamps = [frame.pts for frame in frames if frame.pts is None or frame.pts >= since]
         return progress.broken is None and stamps == expected[expected >= since].tolist()
     return has_times(video)
@@ -152,20 +152,20 @@ def _ends_decode(video: VideoFile) -> bool:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What decoding a whole video gives."""
+    """Result of decoding a whole video."""
 
-    frames: ShownFrames  # in the order in which they came, with NO_TIME for time stamps that are not known
+    frames: ShownFrames  # in decoding order, with NO_TIME for unknown time stamps
     first: Display | None
-    as_packets: bool  # each was one packet
+    as_packets: bool  # whether each was one packet
 
     @property
     def timed(self) -> ShownFrames | None:
-        """Returns the frames with their times; None where some have none."""
+        """The frames with their times; None if some have none."""
         return None if np.any(self.frames.stamps == NO_TIME) else self.frames.in_order()
 
 
 def _decode_all(video: VideoFile) -> _Decoded:
-    """Decodes all of a video; raises if it is cut short."""
+    """Decodes a whole video; raises an error if it is truncated."""
     video.restart()
     progress, rows, first = Progress(), [], None
     for frame in decode_frames(video, progress):

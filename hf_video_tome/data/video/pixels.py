@@ -1,4 +1,4 @@
-"""Decoded frames as RGB tensors."""
+"""Conversion of decoded frames to RGB tensors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .types import fail, why
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-# What FFmpeg takes for "not stated".
+# FFmpeg's code for "unspecified".
 _UNSPECIFIED_MATRIX = 2
 
 
 @dataclass
 class FrameCollector:
-    """The wanted frames, as far as they have been seen, all of the size at which the video's first frame is shown.
+    """Collector of requested frames, all resized to the display size of the video's first frame.
 
     Args:
         name: The video, for messages.
         wanted: Indices of the frames.
-        first: The first frame of the video; None if that is the first one to be added.
+        first: The first frame of the video; None if it is the first one added.
     """
 
     name: str
@@ -42,19 +42,19 @@ class FrameCollector:
             self._slots.setdefault(index, []).append(slot)
 
     def can_begin_with(self, orientation: Orientation | None) -> bool:
-        """Says if it is known how a frame is turned whose predecessors are skipped."""
+        """Returns whether the orientation of a frame with skipped predecessors is known."""
         if orientation is None:
             self._orientation = Orientation()
         return orientation is not None or self.first is None or self.first.orientation is None
 
     def add(self, index: int, frame: VideoFrame) -> bool:
-        """Takes the next frame, whether it is wanted or not; says if it was the last one that is."""
+        """Adds the next frame, requested or not; returns whether all requested frames are complete."""
         self.last = frame
         if self.first is None:
             self.first = display_of(frame)
         if self.first.orientation is None and frame.key_frame:
-            # Where a video is not turned from its beginning, a turn ends with its group at the latest, as in H.264 and
-            # HEVC: otherwise nobody could know of it who begins to decode later.
+            # If a video is not rotated from its beginning, a rotation ends with its group at the latest, as in H.264
+            # and HEVC: otherwise decoding could not begin later.
             self._orientation = Orientation()
         self._orientation = orientation_of(frame) or self._orientation
         slots = self._slots.pop(index, None)
@@ -64,18 +64,18 @@ class FrameCollector:
 
     @property
     def first_missing(self) -> int:
-        """The smallest index that was wanted and not seen."""
+        """The smallest requested index not yet added."""
         return min(self._slots)
 
     def padded(self) -> torch.Tensor:
-        """Fills what is missing with the last frame seen."""
+        """Returns the frames, with the last added frame in place of missing ones."""
         if self.last is not None:
             self._store([slot for slots in self._slots.values() for slot in slots], self.last)
             self._slots = {}
         return self.result()
 
     def result(self) -> torch.Tensor:
-        """Returns (len(wanted), 3, H, W) uint8, once all of them were seen."""
+        """Returns the complete frames, (len(wanted), 3, H, W) uint8."""
         if self._out is None or self._slots:
             raise RuntimeError("unreachable: the clip is not complete")
         return self._out
@@ -101,7 +101,7 @@ class FrameCollector:
             self._out[slot] = pixels
 
     def _to_rgb(self, frame: VideoFrame, height: int, width: int) -> Any:
-        """Gives a frame as (height, width, 3) uint8 RGB, by the colour space and the range of the file."""
+        """Converts a frame to (height, width, 3) uint8 RGB, using the colour space and range of the file."""
         from av.video.reformatter import VideoReformatter
 
         if self._reformatter is None:
@@ -109,14 +109,14 @@ class FrameCollector:
 
         def convert() -> Any:
             try:
-                return self._reformatter.reformat(frame, width, height, "rgb24", threads=1)  # one, as for the decoder
-            except TypeError:  # an older PyAV, which has no threads here
+                return self._reformatter.reformat(frame, width, height, "rgb24", threads=1)  # like the decoder
+            except TypeError:  # an older PyAV, without this argument
                 return self._reformatter.reformat(frame, width, height, "rgb24")
 
         try:
             return convert().to_ndarray()
         except OSError:
-            # FFmpeg cannot convert from some matrices, such as YCgCo, nor from numbers that mean none: players then go
-            # on as if none were stated.
+            # FFmpeg cannot convert from some matrices, such as YCgCo, or from invalid codes: like players, treat them
+            # as unspecified.
             frame.colorspace = _UNSPECIFIED_MATRIX
             return convert().to_ndarray()

@@ -1,9 +1,9 @@
-"""Frames read from the key frames before them, wherever that gives what decoding from the start gives.
+"""Reading of frames by seeking, wherever that gives the same result as decoding from the start.
 
-A key frame may be followed in the file by "leading" frames that are shown before it and refer to what was before: they
-belong to the key frame before. All that this rests on is checked on the way: time stamps are unique, seeking lands on
-a key frame, which is a complete picture, and the video begins with one that has no leading frames (the decoder would
-drop those). Where that does not hold, the functions here return None, and decoding from the start is for the caller.
+In the file, a key frame may be followed by "leading" frames that are shown before it and refer to earlier frames: they
+belong to the previous key frame. All assumptions are checked: time stamps are unique, seeking lands on a key frame,
+which is a complete picture, and the video begins with one that has no leading frames (the decoder would drop those).
+If any fails, the functions here return None, and the caller decodes from the start.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from .video_file import (
 
 _SEEKABLE_FORMATS = (MOV, MATROSKA)
 _SEEKABLE_CODECS = ("h264", "hevc", "mpeg4", "vp9", "av1")
-# To decode fewer unwanted frames than this costs less than to look for a key frame after them.
+# Decoding fewer unwanted frames than this is cheaper than seeking past them.
 _MIN_SKIPPED = 16
-# Frames after a pause by which it is clear whether the decoder lacks something.
+# Number of frames after a gap that show whether the decoder lacks a reference frame.
 _AFTER_PAUSE = 4
 
 
 def is_sparse(wanted: list[int]) -> bool:
-    """Says if some frames before or between the wanted ones might be skipped with a gain."""
+    """Returns whether skipping frames before or between the requested ones may save time."""
     ranks = sorted(set(wanted))
     return ranks[0] >= _MIN_SKIPPED or any(after - before >= _MIN_SKIPPED for before, after in pairwise(ranks))
 
 
 def find_keys(video: VideoFile) -> Keys | None:
-    """Finds where decoding can begin in a video; None where that is only at its start."""
+    """Returns the key frames at which decoding can begin; None if only at the start."""
     if not _is_seekable(video):
         return None
     index = video.index
@@ -63,7 +63,7 @@ def find_keys(video: VideoFile) -> Keys | None:
 
 
 def read_by_rank(video: VideoFile, keys: Keys, wanted: list[int]) -> torch.Tensor | None:
-    """Reads frames of a whole video by seeking; None if that was not possible, or would skip nothing."""
+    """Reads frames of a whole video by seeking; None if that is impossible or skips nothing."""
     import av
 
     try:
@@ -73,12 +73,12 @@ def read_by_rank(video: VideoFile, keys: Keys, wanted: list[int]) -> torch.Tenso
         if runs is None or (len(runs) == 1 and runs[0].key.index == 0):
             return None
         return _decode_runs(video, wanted, runs)
-    except av.error.FFmpegError:  # decoding from the start either works or says what is wrong
+    except av.error.FFmpegError:  # decoding from the start either works or reports the error
         return None
 
 
 def pauses(stamps: np.ndarray) -> np.ndarray:
-    """Finds the frames before which a packet may be missing: after a longer time than before and after it.
+    """Finds the frames before which a packet may be missing, because the gap is longer than its neighbours.
 
     Args:
         stamps: (number of frames,) time stamps, ascending, in any unit.
@@ -96,7 +96,7 @@ def pauses(stamps: np.ndarray) -> np.ndarray:
 
 
 def decodes_through(video: VideoFile, keys: Keys, frames: np.ndarray) -> bool:
-    """Says if the decoder makes a frame of every packet around the given frames."""
+    """Returns whether every packet around the given frames decodes to a frame."""
     import av
 
     last = keys.num_frames - 1
@@ -108,18 +108,18 @@ def decodes_through(video: VideoFile, keys: Keys, frames: np.ndarray) -> bool:
 
 
 def find_stretch(video: VideoFile, start: float, stop: float) -> tuple[Timeline, Stretch] | None:
-    """Finds the frames that are shown in a part of a video, without reading the rest.
+    """Finds the frames in a part of a video, without reading the rest.
 
     Args:
         video: The video.
-        start: Beginning in seconds from the first frame.
-        stop: End, in the same way; may be infinite.
+        start: Start in seconds from the first frame.
+        stop: End in seconds from the first frame; may be infinite.
 
     Returns:
-        When they are shown and where they are, with some before `start`; None if that was not possible.
+        The timeline and the stretch of these frames, with some before `start`; None if that is impossible.
 
     Raises:
-        VideoDecodingError: If the file is an mp4 that is cut short.
+        VideoDecodingError: If the file is a truncated mp4.
     """
     import av
 
@@ -143,7 +143,7 @@ def find_stretch(video: VideoFile, start: float, stop: float) -> tuple[Timeline,
             return None
     except av.error.FFmpegError:
         return None
-    if not stretch.packets.at_end:  # after `last`, frames may be missing between others
+    if not stretch.packets.at_end:  # after `last`, the frames may be incomplete
         before = stretch.frames.stamps < last
         stretch = replace(stretch, frames=ShownFrames(*(values[before] for values in stretch.frames)))
     if not decodes_through(video, stretch, pauses(stretch.stamps)):
@@ -153,7 +153,7 @@ def find_stretch(video: VideoFile, start: float, stop: float) -> tuple[Timeline,
 
 
 def read_from_stretch(video: VideoFile, stretch: Stretch, wanted: list[int]) -> torch.Tensor | None:
-    """Reads frames by their indices in a stretch of the video; None if that was not possible."""
+    """Reads frames by their indices in a stretch of the video; None if that is impossible."""
     import av
 
     try:
@@ -167,48 +167,48 @@ def _is_seekable(video: VideoFile) -> bool:
     return video.container.format.name in _SEEKABLE_FORMATS and codec_name(video.stream) in _SEEKABLE_CODECS
 
 
-# Where decoding can begin
+# Key frames
 
 
 @dataclass(frozen=True)
 class _KeyFrame:
     pts: int
-    dts: int  # the pts where it is not known (mkv)
+    dts: int  # the pts if unknown (mkv)
     index: int
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Frames that follow each other, from a key frame on."""
+    """Consecutive frames, from a key frame on."""
 
     frames: ShownFrames  # of one part
-    leading: int  # frames that come after that key frame in the file but are shown before it; they are not in `frames`
+    leading: int  # number of frames after that key frame in the file but shown before it; not in `frames`
     packets: Packets
     start: _KeyFrame
     _keys: list[_KeyFrame]
 
     @property
     def num_frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return len(self.frames.stamps)
 
     @property
     def stamps(self) -> np.ndarray:
-        """Their time stamps, ascending."""
+        """Ascending time stamps of the frames."""
         return self.frames.stamps
 
     def before(self, index: int) -> _KeyFrame | None:
-        """Finds the last key frame from which a frame can be decoded; None if there is none."""
-        place = bisect_right(self._keys, index, key=lambda key: key.index)
-        return self._keys[place - 1] if place else None
+        """Returns the last key frame from which a frame can be decoded; None if there is none."""
+        position = bisect_right(self._keys, index, key=lambda key: key.index)
+        return self._keys[position - 1] if position else None
 
 
 def _stretch(packets: Packets, leading_allowed: bool = True) -> Stretch | None:
-    """Sorts packets into a stretch; None where they do not begin with a key frame, or have no time stamps to go by."""
+    """Sorts packets into a stretch; None if they do not begin with a key frame or have no usable time stamps."""
     frames = frames_of_packets(packets)
     if not len(packets.pts) or not packets.keys[0] or packets.progress.part or frames is None:
         return None
-    if len(np.unique(packets.pts)) < len(packets.pts):  # also where some are not known
+    if len(np.unique(packets.pts)) < len(packets.pts):  # also if some are unknown
         return None
     leading = int(np.searchsorted(frames.stamps, packets.pts[0]))
     if leading == len(frames.stamps) or (leading and not leading_allowed):
@@ -229,31 +229,31 @@ def _stretch(packets: Packets, leading_allowed: bool = True) -> Stretch | None:
 
 @dataclass(frozen=True)
 class KeysByIndex:
-    """The key frames of an mp4, by its index, which tells the order of packets but not when they are shown."""
+    """Key frames of an mp4, by its index, which gives the order of packets but not their presentation times."""
 
     video: VideoFile
     dts: np.ndarray
-    shown: np.ndarray  # positions of packets that become visible frames
+    shown: np.ndarray  # positions of the packets that become visible frames
     delay: int  # from the first dts to the first pts
 
     @property
     def num_frames(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
         return len(self.shown)
 
     @property
     def stamps(self) -> np.ndarray:
-        """When they are decoded, ascending, which has the pauses of when they are shown."""
+        """Ascending decoding times, which have the same gaps as the presentation times."""
         return self.dts[self.shown]
 
     def before(self, index: int) -> _KeyFrame | None:
-        """Finds the last key frame from which a frame can be decoded; None if there is none."""
+        """Returns the last key frame from which a frame can be decoded; None if there is none."""
         for landing in _landings(self.video, int(self.dts[self.shown[index]]) + self.delay, EARLIEST):
             position = int(np.searchsorted(self.dts, landing.start.dts))
             if position == len(self.dts) or self.dts[position] != landing.start.dts:
                 return None
             first = int(np.searchsorted(self.shown, position)) + landing.leading
-            if first <= index:  # else it is one of the leading frames
+            if first <= index:  # otherwise it is one of the leading frames
                 return replace(landing.start, index=first)
         return None
 
@@ -262,7 +262,7 @@ Keys: TypeAlias = Stretch | KeysByIndex
 
 
 def _keys_by_index(video: VideoFile, index: PacketIndex) -> KeysByIndex | None:
-    """Takes an mp4's index, if the video begins with a key frame that has no leading frames."""
+    """Returns the key frames by an mp4's index, if the video begins with a key frame without leading frames."""
     beginning = _stretch(video.opening, leading_allowed=False)
     if beginning is None or beginning.start.dts != index.dts[0]:
         return None
@@ -270,7 +270,7 @@ def _keys_by_index(video: VideoFile, index: PacketIndex) -> KeysByIndex | None:
 
 
 def _landings(video: VideoFile, request: int, until: int) -> Iterator[Stretch]:
-    """Gives what comes after the key frame before a time stamp, up to `until`, then after the ones before that."""
+    """Yields the stretch from the key frame before a time stamp up to `until`, then from earlier key frames."""
     for _ in range(3):
         video.seek(request)
         stretch = _stretch(read_packets(video, until))
@@ -284,16 +284,16 @@ def _landings(video: VideoFile, request: int, until: int) -> Iterator[Stretch]:
 
 
 @dataclass
-class _Run:
-    """A stretch of frames to decode."""
+class _DecodingRun:
+    """Run of frames to decode."""
 
     key: _KeyFrame
     last: int
 
 
-def _plan_runs(wanted: list[int], keys: Keys) -> list[_Run] | None:
-    """Splits what is to be decoded where a key frame allows to skip frames; None where that is not known."""
-    runs: list[_Run] = []
+def _plan_runs(wanted: list[int], keys: Keys) -> list[_DecodingRun] | None:
+    """Splits the requested frames into runs where a key frame allows skipping; None if that is unknown."""
+    runs: list[_DecodingRun] = []
     for index in sorted(set(wanted)):
         if runs and index - runs[-1].last < _MIN_SKIPPED:
             runs[-1].last = index
@@ -304,21 +304,21 @@ def _plan_runs(wanted: list[int], keys: Keys) -> list[_Run] | None:
         if runs and key.index <= runs[-1].last:
             runs[-1].last = index
         else:
-            runs.append(_Run(key, index))
+            runs.append(_DecodingRun(key, index))
     return runs
 
 
-def _decode_runs(video: VideoFile, wanted: list[int], runs: list[_Run]) -> torch.Tensor | None:
+def _decode_runs(video: VideoFile, wanted: list[int], runs: list[_DecodingRun]) -> torch.Tensor | None:
     at_start = runs[0].key.pts == video.opening.pts[0]
-    first = None if at_start else video.first  # the clip is shown like the video's first frame
+    first = None if at_start else video.first  # the clip is displayed like the video's first frame
     if first is None and not at_start:
         return None
     clip = FrameCollector(video.name, wanted, first)
     return clip.result() if all(_decode_run(video, clip, run) for run in runs) else None
 
 
-def _decode_run(video: VideoFile, clip: FrameCollector | None, run: _Run) -> bool:
-    """Decodes one run; says if that went as planned."""
+def _decode_run(video: VideoFile, clip: FrameCollector | None, run: _DecodingRun) -> bool:
+    """Decodes one run; returns whether all went as planned."""
     import av
 
     key, index, progress = run.key, run.key.index, Progress(since=run.key.pts)
@@ -327,12 +327,12 @@ def _decode_run(video: VideoFile, clip: FrameCollector | None, run: _Run) -> boo
         if frame.pts is None or not progress.as_packets:
             return False
         if index == key.index:
-            if frame.pts < key.pts:  # leading frames, which cannot be right without what was before
+            if frame.pts < key.pts:  # leading frames, which need earlier frames
                 continue
-            # Periodic intra refresh marks frames as key frames that are not complete by themselves.
+            # Periodic intra refresh marks incomplete frames as key frames.
             if frame.pts != key.pts or not (frame.key_frame and frame.pict_type == av.video.frame.PictureType.I):
                 return False
-            # What an earlier frame said holds on, and is not known here.
+            # An earlier frame's orientation would still apply, and is unknown here.
             if clip is not None and not clip.can_begin_with(orientation_of(frame)):
                 return False
         if clip is not None:

@@ -1,4 +1,4 @@
-"""What a video is given as, what is known of it, and the error of one that cannot be read."""
+"""Video sources, video properties, and the error for unreadable videos."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import BinaryIO, NoReturn, TypeAlias
 from .frame_folder import FrameFolder
 
 VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | BinaryIO | FrameFolder
-"""A path (of a file, or of a folder of extracted frames), the bytes of a file, or an open binary file."""
+"""Path of a video file or a folder of extracted frames, bytes of a file, open binary file, or `FrameFolder`."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known about a video without decoding all of it.
+    """Properties of a video.
 
     Attributes:
         num_frames: Number of frames.
-        fps: Average frames per second; 0.0 where the container has no timing.
-        duration: Length in seconds; 0.0 where the container has no timing.
-        width: Width in pixels as shown, that is after rotation.
-        height: Height in pixels as shown.
-        codec: FFmpeg's name of the codec, as in "h264", "vp9", "mpeg4".
+        fps: Average frames per second; 0.0 if the container has no timing.
+        duration: Length in seconds; 0.0 if the container has no timing.
+        width: Display width in pixels, after rotation.
+        height: Display height in pixels, after rotation.
+        codec: FFmpeg's name of the codec, such as "h264", "vp9" or "mpeg4".
     """
 
     num_frames: int
@@ -34,11 +34,11 @@ class VideoInfo:
 
 
 class VideoDecodingError(ValueError):
-    """A video cannot be read, or not as far as asked; the message names the video and the reason.
+    """Raised when a video cannot be read as far as requested; the message names the video and the reason.
 
     Attributes:
-        source: The video: its path, or a description where there is none.
-        reason: What is wrong with it, without the name, for counting reasons over a data set.
+        source: Path of the video, or a description if it has none.
+        reason: The reason without the name, for counting reasons over a dataset.
 
     Examples:
         >>> from hf_video_tome.data import probe_video
@@ -49,7 +49,7 @@ class VideoDecodingError(ValueError):
         missing.mp4: no such file
     """
 
-    # Takes the finished message as its only required argument: that is how data loader workers re-raise it.
+    # The complete message is the only required argument: data loader workers re-raise it that way.
     def __init__(self, message: str, source: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)
         self.source = source
@@ -57,11 +57,11 @@ class VideoDecodingError(ValueError):
 
 
 def fail(name: str, reason: str) -> NoReturn:
-    """Raises the error of a video that cannot be read, for this reason."""
+    """Raises a `VideoDecodingError`."""
     raise VideoDecodingError(f"{name}: {reason}", name, reason)
 
 
 def why(error: Exception) -> str:
-    """Says in one line what PyAV raised."""
+    """Returns the message of a PyAV error on one line."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Video files as PyAV opens them: their track, its packets, and the frames that the decoder makes of them."""
+"""Video files opened with PyAV: their video track, packets and decoded frames."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _T = TypeVar("_T")
 
 MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 MATROSKA = "matroska,webm"
-# Time stamps before and after all others.
+# Time stamps before and after all valid ones.
 EARLIEST, LATEST = -(2**62), 2**62
 AVI = "avi"
-# There, what FFmpeg takes for the last packet may be a part of one.
+# In these formats, FFmpeg's last packet may be incomplete.
 WITHOUT_PACKET_SIZES = ("mpegts", "mpeg")
-# How many packets show whether the first ones are frames, and how many are kept to find out about the last ones.
+# Number of packets that show whether the first ones are frames, and number kept to check the last ones.
 _MAX_OPENING, _MAX_GROUPS = 8, 600
-# A frame may come after at most 16 that are shown later (h264, hevc), whose fields may have packets of their own.
+# A frame may follow up to 16 frames that are shown later (h264, hevc), whose fields may be separate packets.
 _MAX_REORDER = 32
 _STEP_BACK, _LEAP_AHEAD = 0.1, 10.0  # seconds
-# Stands for a time stamp that is not known.
+# Placeholder for an unknown time stamp.
 NO_TIME = -(2**63)
 
 
@@ -48,7 +48,7 @@ NO_TIME = -(2**63)
 
 @dataclass
 class VideoFile:
-    """An open container, its video track, and what messages call it."""
+    """Open container with its video track and its name for messages."""
 
     name: str
     handle: BinaryIO
@@ -57,7 +57,7 @@ class VideoFile:
     fresh: bool = True  # nothing has been read yet
 
     def restart(self) -> None:
-        """Goes back to the beginning, by opening the container again: not all of them can seek."""
+        """Returns to the beginning by reopening the container: not all formats support seeking."""
         if self.fresh:
             return
         self.container.close()
@@ -66,18 +66,18 @@ class VideoFile:
         self.fresh = True
 
     def seek(self, stamp: int) -> None:
-        """Goes to the last key frame that is not after a time stamp."""
+        """Seeks to the last key frame at or before a time stamp."""
         self.fresh = False
         self.container.seek(stamp, stream=self.stream, backward=True)
 
     @cached_property
     def index(self) -> PacketIndex | None:
-        """What an mp4's index says of all packets; None where there is none or PyAV is too old to tell."""
+        """The index of all packets of an mp4; None if there is none or PyAV is too old."""
         return read_index(self)
 
     @cached_property
     def opening(self) -> Packets:
-        """The first packets of the track; the container is then somewhere after them."""
+        """The first packets of the track; moves the container past them."""
         if "scan" in self.__dict__:
             return self.scan
         self.restart()
@@ -85,21 +85,21 @@ class VideoFile:
 
     @cached_property
     def scan(self) -> Packets:
-        """All packets of the track; the container is then at its end."""
+        """All packets of the track; moves the container to its end."""
         self.restart()
         return read_packets(self)
 
     @cached_property
     def first(self) -> Display | None:
-        """How the first frame is shown; None if the first packets alone give none."""
+        """Display settings of the first frame; None if the first packets alone do not decode to one."""
         frames = decode_alone(self, self.opening.head, Progress())
         return display_of(frames[0]) if frames else None
 
     @cached_property
     def missing_end(self) -> str | None:
-        """The evidence that the file was cut off, which is in its container; None if there is none."""
+        """Evidence in the container that the file is truncated; None if there is none."""
         if self.container.format.name == MOV:
-            # By the last packet where the whole index has not been read anyway: it is long.
+            # By the last packet, unless the (long) index has already been read.
             index = self.index if "index" in self.__dict__ else read_index(self, since=LATEST)
             if index is not None and 0 < self.container.size < index.end:
                 return f"its index reaches up to byte {index.end}, but it has only {self.container.size}"
@@ -107,7 +107,7 @@ class VideoFile:
 
     @cached_property
     def is_padded(self) -> bool:
-        """Whether padding follows a container that is all there, over which FFmpeg may stumble."""
+        """Whether padding follows a complete container, which may confuse FFmpeg."""
         return self._look_into(is_padded)
 
     def _look_into(self, look: Callable[[BinaryIO, int, str], _T]) -> _T:
@@ -115,12 +115,12 @@ class VideoFile:
         try:
             return look(self.handle, self.container.size, self.container.format.name)
         finally:
-            self.handle.seek(position)  # FFmpeg reads on from where it was
+            self.handle.seek(position)  # where FFmpeg continues to read
 
 
 @contextmanager
 def open_video(source: VideoSource) -> Iterator[VideoFile]:
-    """Opens a video; what FFmpeg finds wrong with it, then or later, is an error that says so."""
+    """Opens a video; FFmpeg's errors, then or later, become `VideoDecodingError`."""
     import av
 
     position = None
@@ -149,7 +149,7 @@ def open_video(source: VideoSource) -> Iterator[VideoFile]:
             raise TypeError(f"{name}: a file object must be seekable; pass its bytes, source.read(), instead")
     else:
         raise TypeError(
-            "A video must be a path, bytes, a binary file object or a FrameFolder, got "
+            "a video must be a path, bytes, a binary file object or a FrameFolder, got "
             f"{type(source).__name__}: {source!r}"
         )
 
@@ -160,7 +160,7 @@ def open_video(source: VideoSource) -> Iterator[VideoFile]:
         container = _open_container(name, handle)
         video = VideoFile(name, handle, container, _video_stream(name, container))
         yield video
-    except av.error.FFmpegError as error:  # of whatever is not expected to raise one
+    except av.error.FFmpegError as error:  # from calls that are not expected to raise one
         fail(name, f"cannot be decoded ({why(error)})")
     finally:
         if video is not None:
@@ -176,17 +176,17 @@ def _open_container(name: str, handle: BinaryIO) -> InputContainer:
 
     handle.seek(0)
     try:
-        # Through the handle, not by its name, which FFmpeg could take for a URL ("clip: one.mp4") or, where the
-        # content is a playlist, use to open other files.
+        # By handle rather than by name, which FFmpeg could mistake for a URL ("clip: one.mp4") or, for a playlist, use
+        # to open other files.
         return av.open(handle, metadata_errors="replace")
-    except Exception as error:  # FFmpeg's errors, and what PyAV has no name for
+    except Exception as error:  # FFmpeg's errors, and those unknown to PyAV
         fail(name, _why_unreadable(handle, why(error)))
 
 
 def _why_unreadable(handle: BinaryIO, detail: str) -> str:
     handle.seek(0)
     if handle.read(8)[4:] == b"ftyp":
-        # The index is usually the last part of an mp4, and nothing can be read without: the usual broken download.
+        # The index is usually at the end of an mp4, and nothing can be read without it: a typical broken download.
         return f"truncated or broken: an mp4 whose index is missing or damaged ({detail})"
     return f"not a video, or its header is broken ({detail})"
 
@@ -199,13 +199,13 @@ def _is_seekable(handle: BinaryIO) -> bool:
 
 
 def _video_stream(name: str, container: InputContainer) -> VideoStream:
-    """Chooses the track that players show: FFmpeg's best one, but no picture that is only attached."""
+    """Returns the track that players show: FFmpeg's best one, but not an attached picture."""
     from av.stream import Disposition
 
     form = container.format.name
     if form == "tty" or form.startswith("image2") or form.endswith("_pipe"):
         fail(name, f"not a video (FFmpeg takes it for {form!r})")
-    # The cover picture of an audio file is a video stream too, for FFmpeg.
+    # For FFmpeg, the cover of an audio file is a video stream too.
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         others = ", ".join(stream.type or "unknown" for stream in container.streams) or "none"
@@ -214,18 +214,18 @@ def _video_stream(name: str, container: InputContainer) -> VideoStream:
     if not readable:
         fail(name, "no decoder for its video codec")
     best = container.streams.best("video")
-    if best not in readable:  # FFmpeg does not leave attached pictures out by itself
+    if best not in readable:  # FFmpeg itself does not exclude attached pictures
         best = max(readable, key=lambda s: (bool(s.disposition & Disposition.default), s.bit_rate or 0, -s.index))
-    # One thread. With frame threads an error in the middle of a file got lost, and the frames after it would be
-    # counted wrongly. With any threads, a decoder that waits for the garbage collector (an error's traceback keeps it)
-    # hangs a forked process that frees it, such as a data loader worker. Run several videos at once instead.
+    # One thread. With frame threads, an error in the middle of a file is lost, and later frames get a wrong index.
+    # With any threads, a decoder kept alive by an error's traceback hangs the forked process that frees it, such as a
+    # data loader worker. Decode several videos in parallel instead.
     best.thread_type = "NONE"
     best.codec_context.thread_count = 1
     return best
 
 
 def codec_name(stream: VideoStream) -> str:
-    """Gives FFmpeg's name of the codec, whichever decoder it has."""
+    """Returns FFmpeg's name of the codec, independent of the decoder."""
     codec = stream.codec_context.codec
     return str(getattr(codec, "canonical_name", None) or codec.name)
 
@@ -235,17 +235,17 @@ def codec_name(stream: VideoStream) -> str:
 
 @dataclass
 class Progress:
-    """What has been seen of the packets and frames so far.
+    """State of demuxing and decoding.
 
     Attributes:
-        packets: Number of packets that become visible frames.
+        packets: Number of packets so far that become visible frames.
         shown: Whether the latest packet does.
-        part: Number of times that the clock started again: several recordings may follow each other in a file.
-        begun: Whether there was a key frame; before it, the decoder may lack what frames refer to.
+        part: Number of clock restarts: a file may contain several consecutive recordings.
+        begun: Whether there was a key frame; before it, the decoder may lack reference frames.
         broken: Why reading stopped before the end.
-        as_packets: Whether all frames so far were the ones that the packets announced, in the order of their times.
+        as_packets: Whether all frames so far match the packets, in the order of their times.
         frame_part: `part` of the latest frame.
-        since: Time stamp before which packets and frames do not count; None: all do.
+        since: Time stamp before which packets and frames do not count; None counts all.
     """
 
     packets: int = 0
@@ -257,11 +257,11 @@ class Progress:
     frame_part: int = 0
     since: int | None = None
     latest: int | None = None  # dts
-    untimed: int = 0  # packets without a usable time whose frames have not come
+    untimed: int = 0  # pending packets without a usable time
     waiting: list[tuple[int, int]] = field(default_factory=list)  # heap: (part, pts) of the others
 
     def expect(self, pts: int | None) -> None:
-        """Notes that a frame with this time stamp is to come."""
+        """Records that a frame with this time stamp is expected."""
         if pts is None:
             self.untimed += 1
         elif self.since is None or pts >= self.since:
@@ -285,17 +285,17 @@ class Progress:
                 heapify(self.waiting)
 
     def finish(self) -> None:
-        """Notes that all frames have come."""
+        """Records that there are no more frames."""
         self.as_packets &= not self.waiting and not self.untimed
 
 
 def demux(video: VideoFile, progress: Progress) -> Iterator[Packet]:
-    """Gives the packets of the video track in file order; stops, and notes why, where the file is broken."""
+    """Yields the packets of the video track in file order; stops at an error, recorded in `progress`."""
     import av
 
     hidden_bit = codec_name(video.stream) == "vp8"
     back, ahead = _clock_limits(video)
-    # There FFmpeg marks packets after an error of transmission, and the last one before a recording that follows.
+    # In mpegts, FFmpeg marks packets after a transmission error, and the last one before another recording.
     marks_are_evidence = video.container.format.name != "mpegts"
     held: Packet | None = None
     try:
@@ -307,7 +307,7 @@ def demux(video: VideoFile, progress: Progress) -> Iterator[Packet]:
             if packet.is_corrupt and held is None and marks_are_evidence:
                 held = packet
                 continue
-            # VP8 stores frames that are only referred to, never shown, as packets of their own; the bit says so.
+            # VP8 stores reference frames that are never shown as separate packets, marked by this bit.
             progress.shown = not packet.is_discard and not (hidden_bit and not memoryview(packet)[0] >> 4 & 1)
             progress.packets += progress.shown
             progress.begun = progress.begun or packet.is_keyframe
@@ -324,14 +324,14 @@ def demux(video: VideoFile, progress: Progress) -> Iterator[Packet]:
 
 
 def has_times(video: VideoFile) -> bool:
-    """Says if its format has time stamps; those of a raw stream are FFmpeg's guess."""
+    """Returns whether the format has time stamps; those of a raw stream are guessed by FFmpeg."""
     from av.format import Flags
 
     return not video.container.format.flags & cast(int, Flags.no_timestamps.value)
 
 
 def _clock_limits(video: VideoFile) -> tuple[float, float]:
-    """Gives the steps of decoding times, in ticks, beyond which FFmpeg takes what follows for another recording."""
+    """Returns the steps of decoding times, in ticks, beyond which FFmpeg assumes another recording."""
     from av.format import Flags
 
     unit = float(video.stream.time_base or 1)
@@ -340,7 +340,7 @@ def _clock_limits(video: VideoFile) -> tuple[float, float]:
 
 
 def _all_packets(video: VideoFile) -> Iterator[Packet]:
-    """Reads packets past stretches that hold none, such as the zeros of a file that was made longer beforehand."""
+    """Yields packets, skipping stretches without any, such as the zeros of a preallocated file."""
     import av
 
     stalled, video.fresh = 0, False
@@ -349,35 +349,35 @@ def _all_packets(video: VideoFile) -> Iterator[Packet]:
         try:
             yield from video.container.demux(video.stream)
             return
-        except av.error.BlockingIOError:  # FFmpeg found nothing for a while, and goes on if asked again
+        except av.error.BlockingIOError:  # FFmpeg found nothing for a while, and continues if called again
             stalled = stalled + 1 if video.handle.tell() == position else 0
 
 
 def packet_time(video: VideoFile, packet: Packet) -> int | None:
-    """Gives the time stamp that a packet's frame will have; None where there is none to rely on."""
-    # An avi has no time stamps, only places, in the order of decoding; what FFmpeg makes of them is a guess.
+    """Returns the time stamp of a packet's frame; None if there is no reliable one."""
+    # An avi has no time stamps, only the decoding order; FFmpeg's time stamps are guesses.
     return None if video.container.format.name == AVI else packet.pts
 
 
 @dataclass(frozen=True)
 class Packets:
-    """Packets that follow each other in a file, in its order."""
+    """Consecutive packets of a file, in file order."""
 
     progress: Progress
-    pts: np.ndarray  # int64, NO_TIME where `packet_time` gives None
-    dts: np.ndarray  # int64, NO_TIME where it is not known
-    durations: np.ndarray  # int64, 0 where they are not known
+    pts: np.ndarray  # int64, NO_TIME where `packet_time` is None
+    dts: np.ndarray  # int64, NO_TIME where unknown
+    durations: np.ndarray  # int64, 0 where unknown
     keys: np.ndarray  # bool
     shown: np.ndarray  # bool
     parts: np.ndarray  # int64
-    at_end: bool  # no others follow
-    head: list[Packet]  # up to the first that is shown
+    at_end: bool  # whether no packets follow
+    head: list[Packet]  # up to the first shown one
     start: list[Packet]  # the first ones
-    last_groups: list[Packet]  # from the key frame before the last one on; none where they are too long or not needed
+    last_groups: list[Packet]  # from the second-to-last key frame on; empty if too long or not needed
 
 
 def read_packets(video: VideoFile, until: int | None = None) -> Packets:
-    """Reads packets from where the container is, to the end or to all of those with a pts below `until`."""
+    """Reads packets from the current position to the end, or until all with a pts below `until` are read."""
     progress, rows = Progress(), []
     head: list[Packet] = []
     start: list[Packet] = []
@@ -420,26 +420,26 @@ def read_packets(video: VideoFile, until: int | None = None) -> Packets:
 
 
 def decode_packet(video: VideoFile, packet: Packet | None, progress: Progress) -> list[VideoFrame]:
-    """Decodes one packet (None: what the decoder still holds); what is wrong with it goes to `progress`."""
+    """Decodes one packet (None flushes the decoder); errors are recorded in `progress`."""
     try:
         return list(video.stream.codec_context.decode(packet))
-    except Exception as error:  # FFmpeg's errors, and what PyAV has no name for
+    except Exception as error:  # FFmpeg's errors, and those unknown to PyAV
         if progress.begun:
             progress.broken = why(error)
         else:
-            video.stream.codec_context.flush_buffers()  # it may hold the rest of what it could not decode
+            video.stream.codec_context.flush_buffers()  # it may still hold undecodable data
         return []
 
 
 def decode_alone(video: VideoFile, packets: list[Packet], progress: Progress) -> list[VideoFrame]:
-    """Decodes packets as if there were no others; the decoder then knows nothing of them."""
+    """Decodes packets in isolation, then resets the decoder."""
     frames = [frame for packet in [*packets, None] for frame in decode_packet(video, packet, progress)]
     video.stream.codec_context.flush_buffers()
     return frames
 
 
 def decode_frames(video: VideoFile, progress: Progress) -> Iterator[VideoFrame]:
-    """Gives the frames in presentation order, up to the end or to where the file is broken."""
+    """Yields the frames in presentation order, up to the end or the first error."""
     for packet in demux(video, progress):
         if progress.shown:
             progress.expect(packet_time(video, packet))
@@ -448,8 +448,8 @@ def decode_frames(video: VideoFile, progress: Progress) -> Iterator[VideoFrame]:
             yield frame
         if progress.broken is not None:
             return
-    # What the decoder still holds comes next only if all packets were there: of a file that is cut short, frames that
-    # are shown earlier may be missing, and those after them would get a wrong index.
+    # Flush the decoder only if all packets were complete: in a truncated file, earlier frames may be missing, and
+    # later ones would get a wrong index.
     if is_cut(video, progress):
         return
     for frame in decode_packet(video, None, progress):
@@ -463,52 +463,52 @@ def decode_frames(video: VideoFile, progress: Progress) -> Iterator[VideoFrame]:
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """FFmpeg's index of an mp4, or of its packets from some point on, in the order of the file."""
+    """FFmpeg's index of an mp4, or of its packets from some point on, in file order."""
 
     dts: np.ndarray
-    shown: np.ndarray  # bool: whether they become visible frames
-    end: int  # how far into the file they reach, in bytes
+    shown: np.ndarray  # bool: whether packets become visible frames
+    end: int  # end of the last packet in the file, in bytes
 
 
 def read_index(video: VideoFile, since: int | None = None) -> PacketIndex | None:
-    """Reads the index of an mp4, from the packet with the dts `since` on; None where there is none."""
+    """Reads the index of an mp4, from the packet with the dts `since` on; None if there is none."""
     entries: Any = getattr(video.stream, "index_entries", ()) if video.container.format.name == MOV else ()
     if not len(entries):
         return None
-    if since is None and len(entries) != video.stream.frames:  # of fragments that have not been read yet
+    if since is None and len(entries) != video.stream.frames:  # fragments have not been read yet
         return None
     begin = 0 if since is None else max(0, entries.search_timestamp(since, any_frame=True))
     # Copied at once: PyAV's list must not outlive the container.
     rows = [(e.timestamp, e.is_discard, e.pos, e.size) for e in (entries[begin:] if begin else entries)]
     dts, hidden, positions, sizes = np.array(rows, dtype=np.int64).T
-    # An edit list can hide packets, as in a video that was trimmed without encoding it again. One without content is
-    # left where a recorder dropped a frame: FFmpeg skips it.
+    # An edit list can hide packets, as in a video trimmed without reencoding. Recorders leave empty packets for
+    # dropped frames; FFmpeg skips them.
     return PacketIndex(dts, (hidden == 0) & (sizes > 0), int((positions + sizes).max()))
 
 
-# Whether it is all there
+# Truncation
 
 
 def is_cut(video: VideoFile, progress: Progress) -> bool:
-    """Says if the file ended before its video did, having been read up to its end."""
+    """Returns whether the file, read to its end, is truncated."""
     return progress.broken is not None or video.missing_end is not None
 
 
 def check_complete(video: VideoFile, progress: Progress) -> None:
-    """Raises if the file ended before its video did, all of its packets having been read."""
+    """Checks that a file is not truncated, after reading all of its packets."""
     if is_cut(video, progress):
         detail = progress.broken or video.missing_end
         fail(video.name, f"truncated or broken: it holds only {progress.packets} frames ({detail})")
 
 
 def check_index(video: VideoFile) -> None:
-    """Raises if an mp4's index points beyond the end of the file."""
+    """Checks that an mp4's index does not point beyond the end of the file."""
     if video.container.format.name == MOV and video.missing_end is not None:
         fail(video.name, f"truncated: {video.missing_end}")
 
 
 def cut_reason(video: VideoFile, progress: Progress, decoded: int) -> str:
-    """Says how far decoding came."""
+    """Returns how far decoding got, for messages."""
     of = f" of {video.index.shown.sum()}" if video.index is not None else ""
     detail = progress.broken or video.missing_end
     return f"truncated or broken: only {decoded}{of} frames could be decoded ({detail})"

@@ -1,6 +1,6 @@
-"""`hf-video-tome analyze`: what merging does, in pictures and in the numbers behind them.
+"""`hf-video-tome analyze`: analyse the effects of merging, with plots and data.
 
-Each kind of analysis is a module with a command.
+Each analysis is a module with a command.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from ...imports import EarlyImportOption
 from ...printing import print_lines
 from . import accuracy, confusion, layers, splice
 
-SHORT_HELP = "See what merging does: accuracy, confusions, layers, clip splicing."
-HELP = """See what merging does, in pictures and in the numbers behind them.
+SHORT_HELP = "Analyse the effects of merging: accuracy, confusions, layers, clip splicing."
+HELP = """Analyse the effects of merging, with plots and data.
 
-Each analysis writes a picture, its data as CSV, and a JSON file with the results and the conditions of the run.
-Drawing needs matplotlib: pip install "hf-video-tome[viz]"
+Each analysis writes a plot, its data as CSV, and a JSON file with the results and the conditions of the run.
+Plots need matplotlib: pip install "hf-video-tome[viz]"
 """
 
 app = typer.Typer(name="analyze", help=HELP, no_args_is_help=False, rich_markup_mode=None, add_completion=False)

@@ -1,4 +1,4 @@
-"""`hf-video-tome analyze accuracy`: accuracy against r and speed."""
+"""`hf-video-tome analyze accuracy`: plot accuracy against r and speed."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from .inputs import choose_device, load_evaluated, take_results
 from .options import DatasetOption, EvaluatedDataOptions, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
 
-HELP = """Accuracy against r up to the limit, and against speed, for each schedule and mode.
+HELP = """Plot accuracy against r up to the limit, and against speed, for each schedule and mode.
 
-Runs an evaluation of the unmerged model and of all r, modes and schedules in one pass, or takes a finished one with
---evaluation. The speed-up comes from --benchmark FILE, or is measured here on random clips (--rounds 0 leaves it out);
-with --evaluation that takes MODEL, the evaluated one.
+Evaluate the unmerged model and all r, modes and schedules in one pass, or use a finished evaluation with --evaluation.
+Speed-ups come from --benchmark FILE, or are measured here on random clips (skip this with --rounds 0); with
+--evaluation, this needs the evaluated MODEL.
 
 \b
 Examples:
   hf-video-tome analyze accuracy videomae-moving-digits --dataset moving-digits --mode merge --mode drop
   hf-video-tome analyze accuracy --evaluation evaluations/my-run
 """
-SHORT_HELP = "Accuracy against r and speed, per schedule and mode."
+SHORT_HELP = "Plot accuracy against r and speed, per schedule and mode."
 ROUNDS = 10
-"""How often each setting is timed where nothing else is said."""
+"""Default number of timed rounds per setting."""
 
 
 @grouped_options
@@ -73,7 +73,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="results.json of a benchmark of the same model and settings, to take the speed-ups from.",
+            help="results.json of a benchmark of the same model and settings, for the speed-ups.",
         ),
     ] = None,
     rounds: Annotated[
@@ -99,12 +99,12 @@ def command(
         raise InputError("--benchmark and --rounds exclude each other")
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
         if given and model is None:
-            raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same one")
+            raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same model")
     schedules = [parse_setting("schedule", text) for text in schedule or ["constant", "decreasing", "increasing"]]
     modes = [parse_setting("mode", text) for text in mode or ["merge"]]
     values = None if r is None else [_one_r(text) for text in r]
     if values is not None and not any(values):
-        raise InputError("--r must be more than 0 at least once: 0 is always measured beside")
+        raise InputError("--r must be more than 0 at least once: 0 is always measured too")
 
     measured = None if benchmark is None else read_benchmark(benchmark)
     taken: tuple[list[float], dict[str, Any]] | None = None
@@ -146,7 +146,7 @@ def command(
 
         own = results["run"]["dtype"]
         classifier = classifier or load_classifier(model, {}, own, choose_device(run.device))
-        # What they came to there, whatever settings are saved with this checkpoint.
+        # As resolved in the evaluation, whatever settings are saved with this checkpoint.
         settings = [setting["resolved"] for setting in results["settings"]]
         counts = [setting["token_counts"] for setting in results["settings"]]
         processor = ProcessorTime()

@@ -1,4 +1,4 @@
-"""`hf-video-tome analyze confusion`: which answers merging changes."""
+"""`hf-video-tome analyze confusion`: compare confusion matrices with and without merging."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .inputs import load_evaluated, merging_of, take_results
 from .options import DatasetOption, EvaluatedDataOptions, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
 
-HELP = """Confusion matrices without and with merging, and what merging changes in them.
+HELP = """Compare confusion matrices without and with merging.
 
-Runs an evaluation of the unmerged model and of one r, or takes two settings of a finished one with --evaluation.
+Evaluate the unmerged model and one r, or use two settings of a finished evaluation with --evaluation.
 
 \b
 Examples:
   hf-video-tome analyze confusion videomae-moving-digits --dataset moving-digits --r 46
   hf-video-tome analyze confusion --evaluation evaluations/my-run --before 0 --after 2
 """
-SHORT_HELP = "What merging changes in the confusion matrix."
+SHORT_HELP = "Compare confusion matrices without and with merging."
 
 
 @grouped_options
@@ -70,9 +70,9 @@ def command(
         raise InputError(f"--select must be one of {', '.join(SELECTIONS)}, got {select!r}")
     settings, evaluation = merging.settings(), data.evaluation
     if evaluation is not None and settings:
-        raise InputError("the settings are those of --evaluation: choose two of them with --before and --after")
+        raise InputError("--evaluation has its own settings: choose two of them with --before and --after")
     if evaluation is None and (before, after) != (0, None):
-        raise InputError("--before and --after choose among the settings of --evaluation")
+        raise InputError("--before and --after have no effect without --evaluation")
 
     def compared(classifier: Classifier) -> list[dict[str, Any]]:
         _choose_task(task, [found.name for found in classifier_tasks(classifier.model.config)])
@@ -121,7 +121,7 @@ def command(
 
 
 def _choose_settings(before: int, after: int | None, count: int) -> int:
-    """Number of the setting that is compared: the last where nothing else is said."""
+    """Returns the index of the setting to compare, the last by default."""
     last = count - 1
     chosen = last if after is None else after
     if before > last or chosen > last or before == chosen:
@@ -130,14 +130,14 @@ def _choose_settings(before: int, after: int | None, count: int) -> int:
 
 
 def _choose_task(task: str | None, known: Sequence[str]) -> str:
-    """The task to look at: the first where nothing else is said."""
+    """Returns the task to analyse, the first by default."""
     if task is not None and task not in known:
         raise InputError(f"--task must be one of {', '.join(known)}, got {task!r}")
     return known[0] if task is None else task
 
 
 def _class_names(model: str | None, results: Mapping[str, Any], task: str) -> Callable[[int], str]:
-    """What the classes of a task are called; by number without a model."""
+    """Returns the class names of a task; indices without a model."""
     if model is None:
         return str
     from ....evaluation import classifier_tasks, output_name

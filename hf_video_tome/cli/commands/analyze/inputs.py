@@ -1,4 +1,4 @@
-"""What analyses start from: a checkpoint and clips for it, or the results of an evaluation."""
+"""Inputs of analyses: a checkpoint with clips, or the results of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ...common import (
 from ...evaluation import (
     SHOWN_FAILURES,
     DataOptions,
-    Request,
+    EvaluationRequest,
     choose_sampling,
     find_dataset,
     finish,
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
     from ....evaluation import Examples, Task
 
 DEFAULT_REMOVED = 0.8
-"""Share of the tokens that all layers together are asked to remove where nothing else is said."""
+"""Default share of the tokens removed by all layers together."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A checkpoint, clips for it, and how to merge."""
+class AnalysisInputs:
+    """Checkpoint, clips and merging settings of an analysis."""
 
     classifier: Classifier
     clips: Clips
     tasks: Sequence[Task]
     settings: dict[str, Any]
-    request: Request
+    request: EvaluationRequest
     sampling: dict[str, Any]
 
     def conditions(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Loaded:
         }
 
     def name(self, clip: int) -> str:
-        """The name of the class of a clip."""
+        """Returns the name of the class of a clip."""
         from ....evaluation import output_name
 
         config: Any = self.classifier.model.config
@@ -91,7 +91,7 @@ class Loaded:
         return ", ".join(output_name(config, task, label) for task, label in zip(self.tasks, labels, strict=True))
 
     def finish(self) -> None:
-        """Lists videos that could not be read.
+        """Lists unreadable videos.
 
         Raises:
             Exit: With code 2, if there are any.
@@ -106,11 +106,11 @@ class Loaded:
 
 def make_request(
     model: str | None, dataset: str | None, data: DataOptions, run: RunOptions, hint: str = "", **others: Any
-) -> Request:
-    """The options as a request, checked as far as they can be without loading anything.
+) -> EvaluationRequest:
+    """Returns the options as a request, checked as far as they can be without loading anything.
 
     Args:
-        model: MODEL.
+        model: Value of `MODEL`.
         dataset: Value of `--dataset`.
         data: Videos of it.
         run: Which frames of these, and how they go through the model.
@@ -118,7 +118,7 @@ def make_request(
         **others: Further fields of the request.
 
     Raises:
-        InputError: If it is not clear what to run, or it cannot be.
+        InputError: If required options are missing or invalid.
     """
     if model is not None:
         find_checkpoint(model)
@@ -130,21 +130,21 @@ def make_request(
         raise InputError(f"--dataset must be given{hint}")
     fields = {**asdict(run), "dtype": run.dtype or Dtype.float32}
     sampling = {name: fields.pop(name) for name in ("strategy", "sampling_rate")}
-    request = Request(model=model, dataset=dataset, data=data, sampling=sampling, **{**fields, **others})
+    request = EvaluationRequest(model=model, dataset=dataset, data=data, sampling=sampling, **{**fields, **others})
     find_dataset(request)
     return request
 
 
 def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") -> Classifier:
-    """Loads the checkpoint that an evaluation is of, in the dtype that it had there.
+    """Loads the evaluated checkpoint, in the dtype of the evaluation.
 
     Args:
-        model: MODEL.
-        results: Those of the evaluation.
-        device: Where the model is to lie.
+        model: Value of `MODEL`.
+        results: Results of the evaluation.
+        device: Device of the model.
 
     Raises:
-        InputError: If the evaluation is of another one.
+        InputError: If the evaluation belongs to another checkpoint.
     """
     from ....hub import check_evaluation
 
@@ -216,18 +216,18 @@ def take_results(
 
 
 def load(
-    request: Request,
+    request: EvaluationRequest,
     choose: Callable[[Examples], Examples],
     given: Mapping[str, Any],
     check: Callable[[TokenMergingConfigMixin], object] = lambda config: None,
-) -> Loaded:
+) -> AnalysisInputs:
     """Loads the checkpoint and decodes the clips.
 
     Args:
-        request: What was asked for.
-        choose: Chooses videos of the split.
-        given: The merging options that were given.
-        check: Raises a ValueError if the model, with these settings, is none for the analysis.
+        request: The request.
+        choose: Function that selects videos of the split.
+        given: The given merging options.
+        check: Function that raises a ValueError if the model with these settings cannot be analysed.
     """
     from ....analysis import load_clips
     from ....evaluation import classifier_tasks
@@ -257,11 +257,11 @@ def load(
             seed=request.seed,
             on_progress=advance,
         )
-    return Loaded(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
+    return AnalysisInputs(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
 
 
 def choose_device(name: str | None) -> str:
-    """Where to run: as told, else on a GPU if there is any."""
+    """Returns the given device, or by default a GPU if available."""
     import torch
 
     if name is not None:
@@ -272,7 +272,7 @@ def choose_device(name: str | None) -> str:
 
 
 def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
-    """Settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
+    """Returns settings with an r: as given, as saved with the checkpoint, or one that removes most of the tokens."""
     config: Any = classifier.model.config
     if "r" in settings or any(config.token_merging_plan().requested):
         return dict(settings)
@@ -282,15 +282,13 @@ def with_default_r(settings: Mapping[str, Any], classifier: Classifier) -> dict[
 
 
 def merging_of(given: Mapping[str, Any], classifier: Classifier) -> tuple[dict[str, Any], TokenMergingConfigMixin]:
-    """What the merging options that were given come to: settings with an r, and a config that has them.
+    """Returns the given merging options as settings with an r, and a config with these settings.
 
     Raises:
-        InputError: If they do not go with the model, or nothing is merged.
+        InputError: If they conflict with the model, or nothing is merged.
     """
     settings = with_default_r(given, classifier)
     changed = with_settings(classifier.model.config, settings)
     if not any(changed.token_merging_plan().requested):
-        raise InputError(
-            f"--r must be more than 0, so that there is something to look at, got {changed.token_merging_r}"
-        )
+        raise InputError(f"--r must be more than 0, so that tokens are merged, got {changed.token_merging_r}")
     return settings, changed

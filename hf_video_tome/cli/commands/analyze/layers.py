@@ -1,4 +1,4 @@
-"""`hf-video-tome analyze layers`: what each layer would merge by itself."""
+"""`hf-video-tome analyze layers`: analyse what each layer would merge on its own."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .inputs import load, make_request
 from .options import DatasetOption, ExamplesOption, RunOptions
 from .results import OutputOptions, title_of, write_results
 
-HELP = """Layer duplication: what would be merged if one layer decided alone?
+HELP = """Analyse layer duplication: what would be merged if a single layer decided alone?
 
-The merge decision of each layer is repeated as often as there are layers, with nothing in between, and measured: how
-alike the merged tokens are in colour and in keys, how far apart they lie, and whether they are of one time.
+Repeat the merge decision of each layer as often as there are layers, with nothing in between, and measure how similar
+the merged tokens are in colour and keys, how far apart they are, and whether they share a time step.
 
 \b
 Example:
   hf-video-tome analyze layers videomae-moving-digits --dataset moving-digits --r 38
 """
-SHORT_HELP = "What each layer would merge by itself."
+SHORT_HELP = "Analyse what each layer would merge on its own."
 ERROR_NOTE = "± one standard error over the clips"
 
 

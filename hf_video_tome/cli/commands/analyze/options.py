@@ -1,4 +1,4 @@
-"""Options that several analyses have."""
+"""Options shared by several analyses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OptionalModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="Checkpoint: a folder, a model id on the Hub, or one that comes with the package. Can be left out with "
+        help="Checkpoint: a folder, a model id on the Hub, or the name of a bundled checkpoint. Optional with "
         "--evaluation.",
         show_default=False,
     ),
@@ -58,7 +58,7 @@ class RunOptions(ClipOptions):
 
 @dataclass(frozen=True)
 class EvaluationRunOptions(RunOptions):
-    """The same for analyses that evaluate a data set, which takes longer."""
+    """Options for running the model in analyses that evaluate a dataset, which takes longer."""
 
     dtype: Annotated[
         Dtype | None,
@@ -66,4 +66,4 @@ class EvaluationRunOptions(RunOptions):
     ] = None
     workers: WorkersOption = 2
     limit: LimitOption = None
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in the output folder.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the evaluation in the output folder.")] = False

@@ -1,4 +1,4 @@
-"""Files that an analysis leaves behind."""
+"""Output files of an analysis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...printing import print_line, print_paragraph, write_json
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where the results go."""
+    """Options for the output."""
 
     output: Annotated[
         Path | None,
@@ -26,29 +26,29 @@ class OutputOptions:
             "--output", "-o", metavar="FOLDER", help="Folder for the files.", show_default="analysis/KIND-MODEL"
         ),
     ] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")] = False
     as_json: JsonOption = False
 
     def folder(self, kind: str, model: str | None, evaluation: Path | None = None) -> Path:
-        """The output folder; nothing is looked at yet."""
+        """Returns the output folder, without checking it."""
         from ....analysis.files import model_name
 
         name = evaluation.resolve().name if evaluation is not None else model_name(model or "")
         return self.output or Path("analysis") / output_folder(kind, name, "").name.strip("-")
 
     def check(self, folder: Path, kind: str, resume: bool = False) -> None:
-        """Looks at the output folder, once all else is clear; whoever has something to write makes it.
+        """Checks the output folder, without creating it.
 
         Raises:
-            InputError: If it cannot be written to, or has results that are not to be replaced.
+            InputError: If it is not writable, or has results that may not be replaced.
         """
         if (folder / f"{kind}.json").exists() and not (self.overwrite or resume):
-            raise InputError(f"--output {folder} has a {kind}.json already: --overwrite replaces it")
+            raise InputError(f"--output {folder} already has a {kind}.json: replace it with --overwrite")
         check_writable(folder)
 
 
 def title_of(conditions: Mapping[str, Any], num_clips: int) -> str:
-    """What was analysed, as the title of a picture."""
+    """Returns the title of a plot: model, dataset and number of clips."""
     return f"{conditions.get('model', 'model')} on {conditions.get('dataset', 'data')}, {num_clips} clips"
 
 
@@ -62,7 +62,7 @@ def write_results(
     as_json: bool,
     lines: Sequence[str] = (),
 ) -> None:
-    """Writes the data beside the pictures, and prints some lines about the result and the names of all files."""
+    """Writes the data beside the plots, and prints the main results and all file names."""
     from ....analysis.files import versions, write_csv
     from ....analysis.files import write_json as write_json_file
 

@@ -1,4 +1,4 @@
-"""`hf-video-tome analyze splice`: whether tokens merge across a splice of two clips."""
+"""`hf-video-tome analyze splice`: analyse whether tokens merge across a splice of two clips."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from .results import OutputOptions, title_of, write_results
 if TYPE_CHECKING:
     from ....evaluation import Examples
 
-HELP = """Clip splicing: does merging go by looks or by meaning?
+HELP = """Analyse clip splicing: does merging follow appearance or meaning?
 
-Tubelets of each clip are replaced by those of another: one with the nearest colours, one of the same class, the one
-that the model takes for the most similar, or a random one. Counts how much merges across the splice, beside the clip
-itself (nothing replaced) and random merging.
+Replace tubelets of each clip by those of another clip: the one with the closest colours, one of the same class, the
+one most similar for the model, or a random one. Count the merges across the splice, compared with the clip itself
+(nothing replaced) and with random merging.
 
 \b
 Example:
   hf-video-tome analyze splice videomae-moving-digits --dataset moving-digits --r 38 --region tubelets
 """
-SHORT_HELP = "Whether tokens merge across a splice of two clips."
+SHORT_HELP = "Analyse whether tokens merge across a splice of two clips."
 
 
 @grouped_options
@@ -53,8 +53,8 @@ def command(
         str,
         typer.Option(
             metavar="REGION",
-            help="What is replaced: tubelets at random places (tubelets), the last time slots (time), or the right "
-            "side of all frames (space).",
+            help="Region to replace: tubelets at random positions (tubelets), the last time steps (time), or the "
+            "right side of all frames (space).",
         ),
     ] = "tubelets",
     share: Annotated[
@@ -96,8 +96,8 @@ def command(
     scope_used = conditions["resolved"]["scope"]
     if region == "tubelets" and scope_used in SHARED_SCOPES:
         print_note(
-            f"with scope {scope_used} one matching serves all frames or places, each of which is spliced elsewhere: "
-            "it can see little of the splice (see --region space or time)"
+            f"with scope {scope_used} one matching is shared by all frames or patch positions, each spliced "
+            "elsewhere: it can see little of the splice (see --region space or time)"
         )
     with (
         progress_bar(f"splicing {len(loaded.clips)} clips", len(loaded.clips)) as advance,
@@ -148,7 +148,7 @@ def command(
 
 
 def _choose_classes(found: Examples, classes: int, per_class: int) -> Examples:
-    """Clips of several classes; says what to do where none has two."""
+    """Selects clips of several classes; the error gives advice if no class has two clips."""
     from ....analysis import whole_classes
 
     advice = "splicing needs two clips of a class: take more videos, with another --split or, for moving-digits"
@@ -157,7 +157,7 @@ def _choose_classes(found: Examples, classes: int, per_class: int) -> Examples:
 
 
 def _lines(content: Mapping[str, Any]) -> list[str]:
-    """The result in a few lines."""
+    """Returns the main results as lines of text."""
     lines = [f"partners across the splice, mean over {content['clips']} clips ± standard error:"]
     for name, found in content["kinds"].items():
         lines.append(
