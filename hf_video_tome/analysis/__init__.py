@@ -1,7 +1,7 @@
-"""What merging does: accuracy against r, confusions, what each layer merges, and whether it merges by meaning.
+"""Analyses of token merging: accuracy against r, confusions, merges of each layer, and clip splicing.
 
-One file for each analysis; the computation and the drawing of its result are separate functions. The names below are
-imported on first use. Only the functions that draw need matplotlib: `pip install "hf-video-tome[viz]"`.
+One file per analysis; computing and drawing a result are separate functions. Names are imported on first use. Only the
+drawing functions need matplotlib: `pip install "hf-video-tome[viz]"`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Accuracy against r up to the limit, against the tokens that are left, and against speed: one curve per setting."""
+"""Accuracy against r up to the limit, against the number of remaining tokens, and against speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..tasks import ACTION
 from .drawing import COLOURS, GREY, MARKERS, add_legend, add_note, new_figure, save, tidy
 
 PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)
-"""The sweep of r in "Video, How Do Your Tokens Merge?" (CVPRW 2025), as shares of the initial tokens; the first is the
+"""Values of r in "Video, How Do Your Tokens Merge?" (CVPRW 2025), as shares of the initial tokens; the first is the
 limit."""
 SCHEDULES = ("constant", "decreasing", "increasing")
 R, TOKENS_LEFT, SPEED_UP = AXES = ("r", "tokens_left", "speed_up")
@@ -29,18 +29,18 @@ _AXIS_NAMES = {
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """What was measured with one setting.
+    """Measurements with one setting.
 
     Attributes:
-        r: Tokens asked of each layer on average; a share, where it was given as one.
-        tokens_left: Share of the tokens that are left after the last layer, 0 to 1.
-        accuracy: Top-1 accuracy, 0 to 1; of the action where there are several tasks.
-        standard_error: Of the accuracy.
+        r: Mean number of tokens that each layer is asked to remove; a share if it was given as one.
+        tokens_left: Share of the tokens that remain after the last layer, 0 to 1.
+        accuracy: Top-1 accuracy, 0 to 1; that of the action if there are several tasks.
+        standard_error: Standard error of the accuracy.
         change: Accuracy minus that of the first setting, on the same clips; None for the first.
-        change_standard_error: Of the change.
-        nll: Mean negative log-likelihood of the right answer, in nats.
-        agreement: Share of clips with the answer of the first setting; None for the first.
-        speed_up: How many times as fast as without merging; None where that was not measured.
+        change_standard_error: Standard error of the change.
+        nll: Mean negative log-likelihood of the label, in nats.
+        agreement: Share of clips with the same prediction as the first setting; None for the first.
+        speed_up: Speed relative to the unmerged model; None if not measured.
         settings: All token merging settings.
     """
 
@@ -58,11 +58,11 @@ class AccuracyPoint:
 
 @dataclass(frozen=True)
 class AccuracyCurve:
-    """Points that differ in r only.
+    """Curve of points that only differ in r.
 
     Attributes:
-        settings: What they have in common.
-        points: The points, from the smallest r on; the first is the unmerged model if that was measured.
+        settings: Settings that the points have in common.
+        points: The points in ascending order of r; the first is the unmerged model if that was measured.
     """
 
     settings: dict[str, Any]
@@ -76,20 +76,20 @@ def setting_grid(
     schedules: Sequence[str | float] = SCHEDULES,
     common: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Settings for `evaluate`: the unmerged model, then each r with each mode and schedule.
+    """Returns settings for `evaluate`: the unmerged model, then each r with each mode and schedule.
 
     Args:
         config: Config of the model.
-        r: Values; shares become whole tokens, as they do in the config. The paper's sweep up to the limit when None.
+        r: Values of r; shares become whole tokens, as in the config. The paper's values up to the limit when None.
         modes: Modes.
         schedules: Schedules.
-        common: Further settings that all of them have.
+        common: Further settings common to all.
 
     Returns:
-        Settings, checked, without repetition.
+        Checked settings without duplicates.
 
     Raises:
-        ValueError: If one of them is not possible for the config.
+        ValueError: If the config does not support one of them.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig
@@ -129,22 +129,22 @@ def setting_grid(
 def accuracy_curves(
     results: Mapping[str, Any], speed_ups: Sequence[float | None] | None = None, num_tokens: int | None = None
 ) -> tuple[AccuracyCurve, ...]:
-    """Makes curves of the results of an evaluation.
+    """Builds curves from the results of an evaluation.
 
-    Settings that differ in r only make a curve; the unmerged model is the first point of each.
+    Settings that only differ in r form a curve; the unmerged model is the first point of each.
 
     Args:
         results: Content of `results.json`, or `EvaluationResults.to_dict()`.
-        speed_ups: For each setting how many times as fast it is as the unmerged model; None where unknown.
-        num_tokens: Tokens of a clip, before the input stage. When None, the most that enter the first layer with any
-            of the settings: with the unmerged model among them, that is all.
+        speed_ups: Speed of each setting relative to the unmerged model; None if unknown.
+        num_tokens: Number of tokens of a clip, before the input stage. When None, the largest number that enters the
+            first layer with any of the settings, which is correct if the unmerged model is included.
 
     Returns:
         The curves, in the order of the settings.
 
     Raises:
-        ValueError: If the settings have no accuracy or are of a stock model, the values of r are not of one kind, or
-            nothing was merged.
+        ValueError: If the settings have no accuracy or are of a stock model, r has both numbers and shares, or no
+            setting merges tokens.
     """
     settings = results["settings"]
     if speed_ups is not None and len(speed_ups) != len(settings):
@@ -196,18 +196,18 @@ def accuracy_curves(
 
 
 def curve_rows(curves: Sequence[AccuracyCurve]) -> list[dict[str, Any]]:
-    """All points as rows of a table, JSON-safe; the unmerged model once for each curve."""
+    """Returns all points as JSON-safe rows of a table; the unmerged model appears once per curve."""
     rows = []
     for number, curve in enumerate(curves):
         for point in curve.points:
             values = {name: value for name, value in vars(point).items() if name != "settings"}
-            # The unmerged point stands in every curve, with the settings of that curve.
+            # The unmerged point is part of every curve, with the settings of that curve.
             rows.append({"curve": number, **curve.settings, **values})
     return rows
 
 
 def _differing(curves: Sequence[AccuracyCurve]) -> list[str]:
-    """Settings in which the curves differ, but for the schedule."""
+    """Returns the settings in which the curves differ, except for the schedule."""
     names = [name for name in curves[0].settings if name != "schedule"]
     return [name for name in names if len({repr(curve.settings.get(name)) for curve in curves}) > 1]
 
@@ -219,10 +219,10 @@ def _label(curve: AccuracyCurve, differing: Sequence[str]) -> str:
 def draw_accuracy(
     curves: Sequence[AccuracyCurve], path: str | os.PathLike[str], *, title: str = "", note: str = ""
 ) -> Path:
-    """Draws accuracy against r and against speed-up (where not measured: tokens left), one column for each schedule.
+    """Draws accuracy against r and against speed-up (if not measured: remaining tokens), one column per schedule.
 
     Args:
-        curves: From `accuracy_curves`.
+        curves: Result of `accuracy_curves`.
         path: Output file; the suffix selects the format.
         title: Text above the plots.
         note: Text below the plots.
@@ -286,5 +286,5 @@ def _place(point: AccuracyPoint, axis: str) -> float:
     if axis == TOKENS_LEFT:
         return 100 * point.tokens_left
     value = point.r if axis == R else point.speed_up
-    assert value is not None  # asked for only where all points have one
+    assert value is not None  # callers check that all points have one
     return value

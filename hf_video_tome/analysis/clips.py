@@ -1,4 +1,4 @@
-"""Decoded clips, and a model's answers and merges on them."""
+"""Decoded clips, and the outputs of a model for them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Clips:
 
     Attributes:
         frames: (n, T, 3, H, W) uint8.
-        labels: The right output within each task of each clip; None where it is unknown.
-        positions: Position in the data set of each clip.
-        failures: From the video_id of each video that could not be read to the reason.
+        labels: Class within each task, per clip; None if unknown.
+        positions: Position of each clip in the data set.
+        failures: Reason by video_id for videos that could not be read.
     """
 
     frames: Tensor
@@ -52,23 +52,23 @@ def load_clips(
     seed: int = 0,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Clips:
-    """Decodes one clip of each video.
+    """Decodes one clip per video.
 
     Args:
         examples: The videos.
-        sampling: Which frames to take; one view of each video.
-        transform: How they are resized and cropped.
-        batch_size: Videos decoded together.
-        num_workers: Processes that decode; 0 decodes in this one.
-        pad: Whether a video with too few frames repeats its last one, or counts as one that cannot be read.
-        seed: Of random sampling.
+        sampling: How to sample frames, with one view per video.
+        transform: Transform that resizes and crops frames.
+        batch_size: Number of videos decoded together.
+        num_workers: Number of decoding processes; 0 decodes in this process.
+        pad: Whether to repeat the last frame of a video with too few frames; otherwise it counts as unreadable.
+        seed: Seed of random sampling.
         on_progress: Called after each batch.
 
     Returns:
         The clips that could be read.
 
     Raises:
-        ValueError: If several views are asked for, or no video could be read.
+        ValueError: If the sampling has several views, or no video could be read.
     """
     if sampling.num_views != 1:
         raise ValueError(f"sampling must take one view of each video, got {sampling.num_views}")
@@ -95,7 +95,7 @@ def load_clips(
 
 @contextmanager
 def merging(model: Any, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Lets a model merge with other settings for a while.
+    """Changes the settings of a model temporarily.
 
     Args:
         model: A classifier that can merge tokens.
@@ -119,11 +119,11 @@ def run_clips(
         transform: Transform that normalises frames.
         frames: (n, T, 3, H, W) uint8.
         batch_size: Number of clips per batch.
-        seed: Of the random modes, which draw the same numbers for a batch whatever ran before.
+        seed: Seed of the random modes; the numbers drawn for a batch do not depend on earlier ones.
         **kwargs: Passed to the model.
 
     Yields:
-        Which clips they were, and what the model returned.
+        The range of clips, and the output of the model.
 
     Raises:
         ValueError: If the logits are not finite.
@@ -138,7 +138,7 @@ def run_clips(
 def normalized(
     model: Any, transform: ClipTransform, frames: Tensor, batch_size: int
 ) -> Iterator[tuple[range, Tensor]]:
-    """Gives batches of clips as a model takes them, on its device and in its dtype, and which clips they are."""
+    """Yields batches of model inputs, on the device and in the dtype of the model, and their range of clips."""
     parameter = next(model.parameters())
     for start in range(0, len(frames), batch_size):
         batch = frames[start : start + batch_size].to(parameter.device)
@@ -147,7 +147,7 @@ def normalized(
 
 @contextmanager
 def seeded(device: torch.device, *seeds: int) -> Iterator[None]:
-    """Sets PyTorch's global random numbers, on the CPU and a device, for a while."""
+    """Sets the global random seed of PyTorch temporarily, on the CPU and a device."""
     others = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(others, device_type="cuda" if device.type == "cpu" else device.type):
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
@@ -155,6 +155,6 @@ def seeded(device: torch.device, *seeds: int) -> Iterator[None]:
 
 
 def logits_of(model: Any, transform: ClipTransform, frames: Tensor, batch_size: int = 8, seed: int = 0) -> np.ndarray:
-    """Logits of clips: (n, outputs) float64."""
+    """Computes the logits of clips: (n, outputs) float64."""
     outputs = [output.logits for _, output in run_clips(model, transform, frames, batch_size=batch_size, seed=seed)]
     return torch.cat(outputs).float().cpu().double().numpy()

@@ -1,4 +1,4 @@
-"""Confusion matrices without and with merging, and what merging changes in them."""
+"""Confusion matrices without and with merging, and their difference."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .drawing import add_note, new_figure, note_height, save
 Counts = NDArray[np.int64]
 
 FIRST, CHANGED = SELECTIONS = ("first", "changed")
-"""Which classes are drawn: the first that occur, or those with the most changes."""
-_LONGEST_NAME = 30  # characters of a class beside a matrix
+"""Ways to select the classes to draw: the first that occur, or those that change most."""
+_LONGEST_NAME = 30  # characters of a class name next to a matrix
 # Inches: of a character of a class and of a heading, of the smallest and the largest cell, of all three matrices of a
 # picture with few classes, and beside a matrix, for its colours.
 _NAME_CHARACTER, _HEADING_CHARACTER = 0.056, 0.078
@@ -27,12 +27,12 @@ _SMALLEST_CELL, _LARGEST_CELL, _SMALLEST_PANEL, _BESIDE = 0.19, 0.4, 1.7, 0.75
 
 @dataclass(frozen=True)
 class ConfusionChange:
-    """Two runs on the same videos.
+    """Confusion matrices of two runs on the same videos.
 
     Attributes:
-        before: (C, C) counts of the first run: row is the right class, column the answer.
-        after: The same of the second.
-        moves: From (right class, answer before, answer after) to the number of videos, for those whose answer changed.
+        before: (C, C) counts of the first run: rows are labels, columns predictions.
+        after: The same for the second run.
+        moves: Number of videos with a changed prediction, by (label, prediction before, prediction after).
     """
 
     before: Counts
@@ -41,14 +41,14 @@ class ConfusionChange:
 
     @property
     def change(self) -> Counts:
-        """(C, C): how many more answers each cell has in the second run; rows add up to zero."""
+        """(C, C) difference of the counts; rows sum to zero."""
         return self.after - self.before
 
     @property
     def size_of_change(self) -> Counts:
-        """(C,): wrong answers that come or go with each class as the right one or as the answer."""
+        """(C,) number of wrong predictions that appear or disappear with each class as label or prediction."""
         size = np.abs(self.change)
-        np.fill_diagonal(size, 0)  # every lost or gained right answer is a wrong one elsewhere in its row
+        np.fill_diagonal(size, 0)  # changes on the diagonal are also wrong predictions in the same row
         return np.asarray(size.sum(0) + size.sum(1))
 
     def _moved(self, test: Callable[[int, int, int], bool]) -> int:
@@ -56,21 +56,21 @@ class ConfusionChange:
 
     @property
     def lost(self) -> int:
-        """Videos that were right before and are wrong after."""
+        """Number of videos that were correct before and are wrong after."""
         return self._moved(lambda label, before, after: before == label)
 
     @property
     def gained(self) -> int:
-        """Videos that were wrong before and are right after."""
+        """Number of videos that were wrong before and are correct after."""
         return self._moved(lambda label, before, after: after == label)
 
     @property
     def still_wrong(self) -> int:
-        """Videos that are wrong in both, in different ways."""
+        """Number of videos that are wrong in both runs, with different predictions."""
         return self._moved(lambda label, before, after: label not in (before, after))
 
     def summary(self) -> dict[str, int]:
-        """The numbers of videos, JSON-safe."""
+        """Returns the numbers of videos as a JSON-safe dictionary."""
         return {
             "videos": int(self.before.sum()),
             "right_before": int(np.trace(self.before)),
@@ -81,7 +81,7 @@ class ConfusionChange:
         }
 
     def rows(self, names: Callable[[int], str] = str) -> list[dict[str, Any]]:
-        """All cells in which a run has an answer, as rows of a table, JSON-safe."""
+        """Returns all nonzero cells of either run as JSON-safe rows of a table."""
         cells = np.argwhere((self.before > 0) | (self.after > 0))
         return [
             {
@@ -98,15 +98,15 @@ class ConfusionChange:
 
 
 def confusion_counts(labels: Sequence[int], answers: Sequence[int], num_classes: int) -> Counts:
-    """Counts how often each class is answered with each.
+    """Computes a confusion matrix.
 
     Args:
-        labels: (n,) right classes, 0 to `num_classes` - 1.
-        answers: (n,) answered classes.
+        labels: (n,) labels, 0 to `num_classes` - 1.
+        answers: (n,) predicted classes.
         num_classes: Number of classes, C.
 
     Returns:
-        (C, C) counts: row is the right class, column the answer.
+        (C, C) counts: rows are labels, columns predictions.
 
     Examples:
         >>> confusion_counts([0, 0, 1], [0, 1, 1], num_classes=2).tolist()
@@ -119,20 +119,20 @@ def confusion_counts(labels: Sequence[int], answers: Sequence[int], num_classes:
 def compare_confusions(
     rows: Iterable[Mapping[str, Any]], before: int, after: int, num_classes: int, task: str = "label"
 ) -> ConfusionChange:
-    """Compares two settings of an evaluation, on the videos that both have an answer for and that have a label.
+    """Compares two settings of an evaluation on the labelled videos with predictions of both.
 
     Args:
-        rows: Those of `predictions.jsonl`: see `hf_video_tome.evaluation.read_predictions`.
-        before: Number of the setting that is compared with.
-        after: Number of the setting that is compared.
-        num_classes: Classes of the task.
+        rows: Rows of `predictions.jsonl`: see `hf_video_tome.evaluation.read_predictions`.
+        before: Number of the reference setting.
+        after: Number of the setting to compare.
+        num_classes: Number of classes of the task.
         task: The task.
 
     Returns:
         The comparison.
 
     Raises:
-        ValueError: If no video has a label and both answers.
+        ValueError: If no video has a label and both predictions.
 
     Examples:
         >>> rows = [{"video_id": "a", "setting": 0, "label": 1, "label_top": [1, 0]},
@@ -168,16 +168,16 @@ def choose_classes(change: ConfusionChange, count: int, select: str = CHANGED) -
 
     Args:
         change: The comparison.
-        count: How many at most.
-        select: "first" for the first classes that occur, or "changed" for those that are the right class or the answer
-            in the most wrong answers that come or go, in ascending order. Classes without any are left out; where
-            there are no others, it is the first.
+        count: Largest number of classes.
+        select: "first" for the first classes that occur, or "changed" for those that are the label or the prediction
+            of the most wrong predictions that appear or disappear, in ascending order. Classes without changes are
+            skipped; if no class changes, "first" is used.
 
     Returns:
         The classes.
 
     Raises:
-        ValueError: If the choice is unknown or the count is below 1.
+        ValueError: If `select` is unknown or `count` is below 1.
 
     Examples:
         >>> rows = [{"video_id": str(n), "setting": s, "label": n, "label_top": [n if s == 0 else 3]}
@@ -199,7 +199,7 @@ def choose_classes(change: ConfusionChange, count: int, select: str = CHANGED) -
 
 
 def describe_choice(change: ConfusionChange, classes: Sequence[int], select: str = CHANGED) -> str:
-    """Says which classes were chosen.
+    """Describes which classes were chosen.
 
     Args:
         change: The comparison.
@@ -207,7 +207,7 @@ def describe_choice(change: ConfusionChange, classes: Sequence[int], select: str
         select: How they were chosen.
 
     Returns:
-        A few words.
+        A short description.
 
     Examples:
         >>> rows = [{"video_id": str(n), "setting": s, "label": n, "label_top": [n if s == 0 else 3]}
@@ -240,12 +240,12 @@ def draw_confusion(
 
     Args:
         change: The comparison.
-        classes: Classes to draw; answers outside of them are one more column, "other".
+        classes: Classes to draw; all other predictions form an extra column, "other".
         path: Output file; the suffix selects the format.
-        names: What to call a class.
+        names: Returns the name of a class.
         title: Text above the plots.
         note: Text below the plots.
-        headings: What to call the two runs.
+        headings: Names of the two runs.
 
     Returns:
         The path.
@@ -262,10 +262,10 @@ def draw_confusion(
     before, after = part(change.before), part(change.after)
     totals = np.maximum(before.sum(1, keepdims=True), 1)
     difference = after - before
-    # More answers are better on the diagonal, and worse beside it.
+    # More predictions are better on the diagonal and worse elsewhere.
     better = np.where(np.eye(len(chosen), len(chosen) + 1, dtype=bool), difference, -difference)
     ticks = [_short(names(label)) for label in chosen]
-    # All in inches, so that nothing but the matrices grows with the number of classes.
+    # All in inches, so that only the matrices grow with the number of classes.
     cell = min(max(_SMALLEST_PANEL / (len(chosen) + 1), _SMALLEST_CELL), _LARGEST_CELL)
     panel_width, panel_height = (len(chosen) + 1) * cell, len(chosen) * cell
     pitch = max(panel_width, _SMALLEST_PANEL) + _BESIDE
@@ -314,7 +314,7 @@ def draw_confusion(
         bar = figure.colorbar(image, cax=colours, ticks=[-most, 0, most] if number == 2 else [0, 0.5, 1])
         bar.ax.tick_params(labelsize=6.5)
         if number == 2:
-            bar.set_ticklabels([str(most), "0", str(most)])  # the colour says which way
+            bar.set_ticklabels([str(most), "0", str(most)])  # the colour shows the sign
     figure.axes[0].set_ylabel("class", fontsize=8)
     figure.suptitle(title, y=1 - 0.1 / height, va="top", fontsize=10, parse_math=False)
     add_note(figure, note)
@@ -322,5 +322,5 @@ def draw_confusion(
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for the matrix: those of Something-Something v2 are sentences."""
+    """Shortens a name to leave room for the matrix: names of Something-Something v2 are sentences."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

@@ -1,4 +1,4 @@
-"""What the pictures of all analyses share."""
+"""Common drawing functions of all analyses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 130
-# The palette of Okabe and Ito without its yellow and black: it is told apart by the colour-blind too.
+# The colour-blind safe palette of Okabe and Ito, without yellow and black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "0.45"
@@ -20,12 +20,12 @@ _NOTE_MARGIN, _NOTE_LINE = 0.05, 0.125  # inches below a note, and of each of it
 
 
 def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
-    """An empty figure that no window belongs to.
+    """Returns an empty figure without a window.
 
     Args:
-        width: In inches.
-        height: In inches.
-        **kwargs: For `matplotlib.figure.Figure`.
+        width: Width in inches.
+        height: Height in inches.
+        **kwargs: Arguments of `matplotlib.figure.Figure`.
 
     Returns:
         The figure.
@@ -41,24 +41,24 @@ def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Saves a figure without anything in the file that differs from run to run; the suffix picks the format."""
+    """Saves a figure reproducibly, without dates in the file; the suffix selects the format."""
     target = Path(path)
     figure.savefig(target, metadata={"Software": None} if target.suffix == ".png" else None)
     return target
 
 
 def _note_lines(width: float, text: str) -> list[str]:
-    # A sign stays on the line of what it belongs to.
+    # Does not separate a sign from its operand.
     return textwrap.wrap(text.replace("± ", "±\N{NO-BREAK SPACE}"), int(_NOTE_CHARACTERS * width))
 
 
 def note_height(width: float, text: str) -> float:
-    """Inches that the note of a figure of this width takes at its bottom."""
+    """Returns the height in inches of a note at the bottom of a figure of the given width."""
     return _NOTE_MARGIN + _NOTE_LINE * len(_note_lines(width, text))
 
 
 def add_note(figure: Figure, text: str) -> None:
-    """Writes a small line below everything, broken where the figure is too narrow for it."""
+    """Writes a small note at the bottom, wrapped to the width of the figure."""
     figure.text(
         0.5,
         _NOTE_MARGIN / figure.get_figheight(),
@@ -72,7 +72,7 @@ def add_note(figure: Figure, text: str) -> None:
 
 
 def add_legend(figure: Figure, handles: dict[str, Any], bottom: float) -> None:
-    """Names what is drawn below the plots, at most four in a row; `bottom` is a share of the height."""
+    """Adds a legend below the plots, at most four entries per row; `bottom` is a share of the height."""
     figure.legend(
         list(handles.values()),
         list(handles),
@@ -85,7 +85,7 @@ def add_legend(figure: Figure, handles: dict[str, Any], bottom: float) -> None:
 
 
 def tidy(axes: Any) -> None:
-    """Takes away the frame on two sides of a plot and adds a faint grid."""
+    """Removes the top and right spines of a plot and adds a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -12,12 +12,12 @@ from ..metrics.standard_errors import mean_with_error
 
 
 class Estimate(NamedTuple):
-    """A mean over clips.
+    """Mean over clips with its standard error.
 
     Attributes:
-        value: The mean; None where no clip has a value.
-        standard_error: Of the mean; None where fewer than two clips have a value.
-        clips: How many clips have one.
+        value: The mean; None if no clip has a value.
+        standard_error: Standard error of the mean; None if fewer than two clips have a value.
+        clips: Number of clips with a value.
     """
 
     value: float | None
@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: ArrayLike) -> Estimate:
-    """Mean and standard error over the clips that have a value.
+    """Computes mean and standard error over the clips with a value.
 
     Args:
         values: (n,) float, one for each clip; NaN where a clip has none.

@@ -1,4 +1,4 @@
-"""What an analysis leaves behind: its data as CSV and JSON, with the conditions under which it was made."""
+"""Output files of an analysis: its data as CSV and JSON, with the conditions of the run."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ RUN_FIELDS = (
     "device",
     "seed",
 )
-"""What of an evaluation's `run.json` says how its numbers came about."""
+"""Fields of an evaluation's `run.json` that are conditions of its results."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Returns the versions of the packages that affect the results."""
     return {
         "hf-video-tome": __version__,
         "torch": torch.__version__,
@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 
 def model_name(name: str) -> str:
-    """What to call a model in files and pictures: of a folder the last part of its path, else the name as it is.
+    """Returns the name of a model for files and figures: the last part of a folder's path, else the name unchanged.
 
     Examples:
         >>> model_name("./checkpoints/mine"), model_name("google/vivit-b-16x2-kinetics400")
@@ -58,7 +58,7 @@ def model_name(name: str) -> str:
 
 
 def conditions_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Conditions of an evaluation, from its `run.json`, without paths."""
+    """Returns the conditions of an evaluation from its `run.json`, without paths."""
     known = {name: run[name] for name in RUN_FIELDS if name in run}
     if "model" in known:
         known["model"] = model_name(str(known["model"]))
@@ -69,8 +69,8 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
     """Writes a table.
 
     Args:
-        path: Where to.
-        rows: Its rows; all have the columns of the first. None is an empty cell, fractions have six digits.
+        path: Output file.
+        rows: The rows, with the columns of the first. None is an empty cell, fractions have six digits.
 
     Returns:
         The path.
@@ -85,10 +85,10 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
-    """Writes an object; numbers that are not finite are refused, as they are no JSON.
+    """Writes an object as JSON; numbers that are not finite raise an error.
 
     Args:
-        path: Where to.
+        path: Output file.
         content: The object.
 
     Returns:

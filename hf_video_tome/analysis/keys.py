@@ -1,4 +1,4 @@
-"""The keys by which each layer compares tokens, for any architecture."""
+"""Records the keys by which each layer compares tokens, for any architecture."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..merging.step import Step
 
 
 class _RecordingStep(Step):
-    """A step that takes down the keys of its layer and merges nothing."""
+    """Step that records the keys of its layer and merges nothing."""
 
     recorded: list[Tensor]
 
     def decide(self, keys: Tensor, num_frames: int | None = None) -> Reduction:
         metric = aggregate_heads(keys, self.settings.head_aggregation)
         if num_frames is not None:
-            # Of each frame alone, and without prefix tokens: into the order of the sequence, with zeros for these.
+            # Keys per frame without prefix tokens: restores the order of the sequence, with zeros for the prefix.
             frames = metric.unflatten(0, (-1, num_frames))
             prefix = frames.new_zeros(len(frames), self.layout.num_prefix_tokens, frames.shape[-1])
             metric = self.layout.join(prefix, frames, "frame")
@@ -38,7 +38,7 @@ def _recording(model: nn.Module) -> Iterator[list[Tensor]]:
         step = kwargs.get("step")
         if type(step) is not Step:
             return None
-        # r = 1, so that no layer leaves the call out because it has nothing to remove.
+        # r = 1, because layers may skip the call if there is nothing to remove.
         recording = _RecordingStep(1, *step[1:])
         recording.recorded = recorded
         return args, {**kwargs, "step": recording}
@@ -52,21 +52,20 @@ def _recording(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def unmerged_keys(model: Any, pixel_values: Tensor) -> list[Tensor]:
-    """Runs a model without merging and takes down what each of its layers would compare tokens by.
+    """Runs a model without merging and records the keys by which each layer would compare tokens.
 
-    Works for every architecture: the step that tells a layer what to merge (`Step`) is replaced on its way
-    by one that only looks.
+    Works for every architecture: the `Step` that a layer receives is replaced by one that only records.
 
     Args:
-        model: A classifier that can merge tokens. `token_merging_head_aggregation` says what becomes of its heads.
-        pixel_values: (B, T, C, H, W) float, as the model takes it.
+        model: A classifier that can merge tokens; `token_merging_head_aggregation` applies to its keys.
+        pixel_values: (B, T, C, H, W) float, input of the model.
 
     Returns:
-        For each layer that can merge (B, N, D) float, one vector for each token in the order of the sequence, without
+        (B, N, D) float for each layer that can merge, one vector per token in the order of the sequence, without
         gradient. Prefix tokens that are never compared have zeros.
 
     Raises:
-        RuntimeError: If a layer did not say what it compares.
+        RuntimeError: If a layer did not pass on its keys.
 
     Examples:
         >>> from hf_video_tome import TimesformerConfig, TimesformerForVideoClassification

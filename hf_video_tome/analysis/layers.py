@@ -1,8 +1,8 @@
-"""Layer duplication: what would be merged if one layer decided alone?
+"""Layer duplication: the merges that each layer would make on its own.
 
-The merge decision of one layer is repeated as often as there are layers, with no attention and no MLP in between, as
-in figure 4 of "Video, How Do Your Tokens Merge?" (CVPRW 2025). What the layers would do can then be compared: which of
-them go by colour, which by place, which along time.
+The merge decision of one layer is repeated as many times as there are layers, without attention or MLP in between, as
+in figure 4 of "Video, How Do Your Tokens Merge?" (CVPRW 2025). This allows comparing layers: whether they merge by
+colour, by patch position or along time.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ MEASURES = {
     "other_slot_share": "share in another time slot",
     "key_similarity": "cosine similarity of the layer's keys",
 }
-"""What is measured between a token and its partners, each with what it is called in pictures."""
+"""Measures between a token and its partners, with their names in figures."""
 
 
 @dataclass(frozen=True)
 class LayerMeasure:
-    """One measure of the merges that one layer would make.
+    """Measure of the merges that one layer would make.
 
     Attributes:
-        layer: Number of the layer, from 1; None for the model itself, whose layers decide one after the other.
+        layer: Number of the layer, from 1; None for the model itself, with its layers one after the other.
         measure: One of `MEASURES`.
         merged: Mean over clips of the mean over merged tokens and their partners.
         random: The same for random merges with groups of the same sizes, exactly (`random_partner_mean`).
@@ -60,13 +60,13 @@ class LayerMeasure:
 
 @dataclass(frozen=True)
 class LayerStudy:
-    """What all layers would merge.
+    """Merges that each layer would make.
 
     Attributes:
-        num_layers: Layers that can merge.
-        measures: For each layer and for the model itself.
-        examples: For the first clips: from the name of each row ("layer 1", ..., "model") to its trace.
-        token_counts: Tokens before the first and after each repetition.
+        num_layers: Number of layers that can merge.
+        measures: Measures of each layer and of the model itself.
+        examples: Traces of the first clips by name of the row ("layer 1", ..., "model").
+        token_counts: Number of tokens before the first and after each repetition.
         clips: Number of clips.
     """
 
@@ -77,7 +77,7 @@ class LayerStudy:
     clips: int
 
     def rows(self) -> list[dict[str, Any]]:
-        """The measures as rows of a table, JSON-safe."""
+        """Returns the measures as JSON-safe rows of a table."""
         return [
             {
                 "layer": "model" if entry.layer is None else entry.layer,
@@ -99,20 +99,20 @@ def duplicate_layer(
     settings: MergeSettings,
     generator: torch.Generator | None = None,
 ) -> TokenMergingTrace:
-    """Repeats the merge decision of one layer without anything in between.
+    """Repeats the merge decision of one layer without other computation in between.
 
-    The key of a merged token is the weighted mean of those of its parts. (In the model it would be computed from the
-    weighted mean of their states; but for the normalisation in between that is the same.)
+    The key of a merged token is the weighted mean of the keys of its parts. (The model computes it from the weighted
+    mean of their states, which is the same except for the normalisation in between.)
 
     Args:
         keys: (B, N, D) float keys of the layer, from `unmerged_keys`.
-        requested: Tokens to remove from each matched set, one number for each repetition.
+        requested: Number of tokens to remove from each matched set, per repetition.
         layout: Token layout of a clip.
         settings: How to merge.
         generator: Random number generator of the random modes; the global one when None.
 
     Returns:
-        The trace: entry i after i repetitions.
+        The trace; entry i is after i repetitions.
 
     Examples:
         >>> keys = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
@@ -131,14 +131,14 @@ def duplicate_layer(
 
 
 def tubelet_colours(frames: Tensor, geometry: ClipGeometry) -> Floats:
-    """Mean colour of what each token shows.
+    """Computes the mean colour of each tubelet.
 
     Args:
         frames: (T, 3, H, W) uint8.
         geometry: Geometry of the tokens of the clip.
 
     Returns:
-        (N, 3) float, 0 to 255, slot by slot.
+        (N, 3) float, 0 to 255, ordered by time.
 
     Examples:
         >>> frames = torch.zeros(2, 3, 4, 8, dtype=torch.uint8)
@@ -154,7 +154,7 @@ def tubelet_colours(frames: Tensor, geometry: ClipGeometry) -> Floats:
 
 
 def place_distances(geometry: ClipGeometry) -> dict[str, Floats]:
-    """For each pair of tokens, how far apart they lie in the frame, and whether they lie in different time slots.
+    """Returns the distance in the frame of each pair of tokens, and whether they are at different times.
 
     Args:
         geometry: Geometry of the tokens of the clip.
@@ -186,13 +186,13 @@ def study_layers(
     num_examples: int = 1,
     on_progress: Callable[[], None] = lambda: None,
 ) -> LayerStudy:
-    """Measures what each layer of a model would merge by itself, and what the model really merges.
+    """Measures the merges that each layer of a model would make on its own, and those of the model itself.
 
     Args:
         model: A classifier that can merge tokens, in eval mode. Its settings are restored afterwards.
         transform: Transform that normalises frames.
         clips: The clips.
-        settings: How to merge, as for `set_token_merging`. The r of all layers are the r of the repetitions.
+        settings: How to merge, as for `set_token_merging`. Repetition i uses the r of layer i.
         batch_size: Number of clips per batch.
         seed: Seed of the random modes.
         num_examples: Number of clips whose traces are kept.
@@ -231,7 +231,7 @@ def study_layers(
                     groups = token_map(trace, geometry.layout, sample=sample).reshape(-1)
                     own = dict(pairs)
                     if row is not None:
-                        # `token_map` of a trace of which nothing is merged says where each patch is in the sequence.
+                        # `token_map` of an unmerged trace is the position of each patch in the sequence.
                         order = token_map(trace, geometry.layout, layer=0, sample=sample).reshape(-1)
                         own["key_similarity"] = _similarities(
                             layer_keys[row - 1][sample].double().cpu().numpy()[order]
@@ -256,7 +256,7 @@ def _row_name(layer: int | None) -> str:
 
 
 def _one(trace: TokenMergingTrace, sample: int) -> TokenMergingTrace:
-    """The trace of one clip of a batch."""
+    """Returns the trace of one clip of a batch."""
     part = slice(sample, sample + 1)
     return TokenMergingTrace(
         tuple(source[part].cpu() for source in trace.layer_sources),
@@ -265,7 +265,7 @@ def _one(trace: TokenMergingTrace, sample: int) -> TokenMergingTrace:
 
 
 def draw_layers(study: LayerStudy, path: str | os.PathLike[str], *, title: str = "", note: str = "") -> Path:
-    """Draws each measure over the layers, beside what random merges would give.
+    """Draws each measure over the layers, together with random merges.
 
     Args:
         study: The measurements.
@@ -328,14 +328,14 @@ def save_layer_groups(
     note: str = "",
     max_frames: int = 6,
 ) -> Path:
-    """Draws which tokens each layer would merge, one row of frames for each.
+    """Draws the tokens that each layer would merge, one row of frames per layer.
 
     Args:
         study: The measurements.
         path: Output file; the suffix selects the format.
         clips: The clips of the study.
         geometry: Geometry of the tokens of a clip.
-        example: Which of the study's examples.
+        example: Index of the example in the study.
         title: Text above the plots.
         note: Text below the plots.
         max_frames: Largest number of frames to show, evenly spaced.

@@ -1,7 +1,7 @@
-"""What merged tokens have in common with those that they were merged with, and what chance would give.
+"""Comparison of tokens with their partners, the tokens that they were merged with, and with chance.
 
-Everything is counted by original tokens: each token that shares a merged token with others counts once, whatever the
-size of its group, with the mean over those others, its partners.
+Measures are means over original tokens: each merged token counts once, regardless of the size of its group, with the
+mean over its partners.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 
 def matched_sets(layout: TokenLayout, scope: str) -> Ints:
-    """Says for each patch token of a clip in which set it is matched: tokens of two sets never merge.
+    """Returns the matched set of each patch token of a clip; tokens of different sets never merge.
 
     Args:
         layout: Token layout of a clip.
@@ -34,15 +34,15 @@ def matched_sets(layout: TokenLayout, scope: str) -> Ints:
 
 
 def partner_means(groups: ArrayLike, values: ArrayLike) -> Floats:
-    """Mean, for each token, of what it has with the others in its group.
+    """Computes the mean of pairwise values over the partners of each token.
 
     Args:
         groups: (N,) int, merged token that holds each original token; negative if dropped.
-        values: (N, N) float, a value for each pair, such as a distance, or whether they lie in different frames. The
-            diagonal does not count.
+        values: (N, N) float, a value for each pair, such as a distance, or whether they are in different frames. The
+            diagonal is ignored.
 
     Returns:
-        (N,) float: the mean over the partners of each token; NaN for one that has none.
+        (N,) float, mean over the partners of each token; NaN for tokens without partners.
 
     Examples:
         >>> partner_means([0, 0, 1], [[0, 4, 9], [4, 0, 9], [9, 9, 0]]).tolist()
@@ -57,7 +57,7 @@ def partner_means(groups: ArrayLike, values: ArrayLike) -> Floats:
 
 
 def partner_mean(groups: ArrayLike, values: ArrayLike) -> float:
-    """Mean of `partner_means` over all tokens that have partners; NaN if none has.
+    """Computes the mean of `partner_means` over all tokens with partners; NaN if there are none.
 
     Args:
         groups: As for `partner_means`.
@@ -72,15 +72,15 @@ def partner_mean(groups: ArrayLike, values: ArrayLike) -> float:
 
 
 def random_partner_mean(groups: ArrayLike, sets: ArrayLike, values: ArrayLike) -> float:
-    """What `partner_mean` would be on average if groups of the same sizes held random tokens.
+    """Computes the expected `partner_mean` for groups of the same sizes with random tokens.
 
-    Exact: the mean over all ways to shuffle the tokens inside each matched set. All pairs of a set are then equally
-    likely to be partners, so only the number of merged tokens of each set counts. That tokens near each other are
-    alike, and that even positions are matched with odd ones, is not part of it.
+    The result is exact: the mean over all permutations of the tokens within each matched set. All pairs of a set are
+    then equally likely to be partners, so only the number of merged tokens per set matters. It ignores that nearby
+    tokens are similar, and that even positions are matched with odd ones.
 
     Args:
-        groups: As for `partner_means`; no group has tokens of two sets.
-        sets: (N,) int, the set in which each token is matched.
+        groups: As for `partner_means`; groups must not span several sets.
+        sets: (N,) int, matched set of each token.
         values: As for `partner_means`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How many times as fast a model is with each of some settings as without merging."""
+"""Speed-up of a model with different settings over the unmerged model."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ def measure_speed_ups(
     on_progress: Callable[[], None] = lambda: None,
     processor: ProcessorTime | None = None,
 ) -> list[float]:
-    """Times forward passes on random clips, all settings in turn, so that a busy machine slows all of them alike.
+    """Times forward passes on random clips, all settings in turn, so that a busy machine slows all of them equally.
 
     Args:
         model: A classifier that can merge tokens, in eval mode. Its settings are restored afterwards.
         settings: The settings, as for `set_token_merging`.
         batch_size: Number of clips per batch.
-        rounds: How often each is timed, after one pass that is not.
-        seed: Of the clips.
-        on_progress: Called after each pass that counts.
-        processor: Counts the processor time of the passes that count.
+        rounds: Number of timed passes per setting, after one warm-up pass.
+        seed: Seed of the clips.
+        on_progress: Called after each timed pass.
+        processor: Counts the processor time of the timed passes.
 
     Returns:
-        For each of the settings the median over the rounds of the time without merging over its own; 1 for one that
-        merges nothing.
+        Speed-up of each setting, the median over rounds; 1 for settings that merge nothing.
     """
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(seed)
@@ -66,19 +65,19 @@ def measure_speed_ups(
 def speed_ups_of(
     results: BenchmarkResults, configs: Sequence[TokenMergingConfigMixin], dtype: str = "float32"
 ) -> tuple[list[float], dict[str, Any]]:
-    """Takes speed-ups over the stock model from a benchmark of the same model.
+    """Reads speed-ups over the stock model from a benchmark of the same model.
 
     Args:
         results: The benchmark.
-        configs: The config of the model with each of some settings.
-        dtype: Dtype of the models that count.
+        configs: Configs of the model, one per setting.
+        dtype: Dtype of the models to compare.
 
     Returns:
-        For each of the settings the median speed-up over stock transformers, 1 for one that merges nothing; and what
-        they are relative to with the conditions of the benchmark.
+        Median speed-up of each setting over stock transformers, 1 for settings that merge nothing; and the reference
+        with the conditions of the benchmark.
 
     Raises:
-        ValueError: If it is of another model, or does not have exactly one entry for each of the settings.
+        ValueError: If it is of another model, or does not have exactly one entry per setting.
     """
     speed_ups = []
     for config in configs:

@@ -1,12 +1,11 @@
-"""Clip splicing: does merging go by looks or by meaning?
+"""Clip splicing: does merging depend on appearance or on meaning?
 
-Some tubelets of a clip are replaced by those at the same places of another clip, as in figure 5 of "Video, How Do Your
-Tokens Merge?" (CVPRW 2025), and one looks at how many tokens merge across the splice. If merging went by meaning, a
-clip of the same class would merge with the rest more than any other.
+Some tubelets of a clip are replaced by the same tubelets of another clip, as in figure 5 of "Video, How Do Your Tokens
+Merge?" (CVPRW 2025), to count how many tokens merge across the splice. If merging depended on meaning, a clip of the
+same class would merge across more than any other.
 
-Clips of one class may look alike, so there is a clip that looks alike too: the one with the nearest colours. The clip
-itself is spliced in as a control (then nothing changes, and what merges across is what merges there anyway), and
-random merging gives what chance would.
+Clips of the same class may look similar, so the clip with the nearest colours is spliced in too. Further controls are
+the clip itself, which shows what merges across anyway, and random merging, which shows chance.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 
 REGIONS = ("tubelets", "time", "space")
-"""What is replaced: single tubelets at random places, the last time slots, or the right-hand columns of all frames."""
+"""Regions to replace: random tubelets, the last tubelets along time, or the right columns of all frames."""
 ITSELF, COLOURS_ALIKE, SAME_CLASS, MOST_SIMILAR, RANDOM = KINDS = (
     "itself",
     "nearest colours",
@@ -49,7 +48,7 @@ ITSELF, COLOURS_ALIKE, SAME_CLASS, MOST_SIMILAR, RANDOM = KINDS = (
     "most similar prediction",
     "random",
 )
-"""Which clip is spliced in."""
+"""Kinds of clips to splice in."""
 _KIND_NAMES = {
     ITSELF: "itself\n(control)",
     COLOURS_ALIKE: "nearest\ncolours",
@@ -63,18 +62,18 @@ _ALONE_COLOUR = (70, 70, 70)
 
 @dataclass(frozen=True)
 class Splice:
-    """One clip with a part of another.
+    """Clip with a part of another clip.
 
     Attributes:
         clip: Number of the clip.
-        partner: Number of the clip that the part comes from.
+        partner: Number of the spliced-in clip.
         kind: One of `KINDS`.
-        same_class: Whether both are of the same class; None where a class is unknown.
+        same_class: Whether both have the same class; None if a class is unknown.
         divergence: KL divergence of the partner's predicted distribution from the clip's, in nats.
-        colour_difference: Mean difference of the mean colours of the tubelets that are replaced, 0 to 255.
-        across: Of the partners of a merged token, the share on the other side of the splice; mean over the merged
-            tokens. NaN if nothing was merged.
-        random: What `across` would be on average for random merges with groups of the same sizes.
+        colour_difference: Mean difference of the mean colours of the replaced tubelets, 0 to 255.
+        across: Share of a token's partners on the other side of the splice; mean over merged tokens. NaN if nothing
+            was merged.
+        random: Expected `across` for random merges with groups of the same sizes.
         merged: Share of the tokens that were merged with others.
     """
 
@@ -91,12 +90,12 @@ class Splice:
 
 @dataclass(frozen=True)
 class SpliceExample:
-    """What is needed to draw a splice.
+    """Data for drawing a splice.
 
     Attributes:
-        splice: What was measured.
+        splice: The measurements.
         frames: (T, 3, H, W) uint8 spliced clip.
-        groups: (T', P) int, the merged token that holds each tubelet, negative where it was dropped.
+        groups: (T', P) int, merged token that holds each tubelet, negative if dropped.
     """
 
     splice: Splice
@@ -109,10 +108,10 @@ class SpliceStudy:
     """Splices of all clips.
 
     Attributes:
-        splices: All of them.
-        masks: (T', P) bool for each clip that has examples, True at the places that were replaced.
-        examples: For the first clips, one of each kind.
-        left_out: Clips without another of their class.
+        splices: All splices.
+        masks: (T', P) bool for each clip with examples, True for replaced tubelets.
+        examples: Examples of the first clips, one of each kind.
+        left_out: Number of clips without another clip of their class.
     """
 
     splices: tuple[Splice, ...]
@@ -121,23 +120,23 @@ class SpliceStudy:
     left_out: int
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each splice, JSON-safe."""
+        """Returns one JSON-safe row per splice."""
         return [
             {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
             for row in map(asdict, self.splices)
         ]
 
     def values(self, kind: str, name: str) -> Floats:
-        """One value for each clip, in the order of the clips."""
+        """Returns one value per clip, in the order of the clips."""
         return np.array([getattr(splice, name) for splice in self.splices if splice.kind == kind], dtype=np.float64)
 
     def summary(self) -> dict[str, Any]:
-        """Means over the clips with their standard errors, and differences between the kinds on the same clips.
+        """Returns means over clips with standard errors, and differences between kinds on the same clips.
 
         Returns:
-            For each kind `across`, `random_merging`, `ratio` of the two, `same_class` (share of the partners that are
-            of the clip's class), `colour_difference`, and the differences of its `across` to those of a random clip
-            and of the clip itself.
+            For each kind: `across`, `random_merging`, `ratio` of the two, `same_class` (share of partners with the
+            clip's class), `colour_difference`, and the difference of `across` to that of a random clip and that of the
+            clip itself.
         """
         kinds = {}
         for kind in KINDS:
@@ -155,12 +154,12 @@ class SpliceStudy:
         return {"kinds": kinds, "left_out": self.left_out}
 
     def difference(self, kind: str, other: str) -> Estimate:
-        """Mean difference of `across` between two kinds of splices of the same clips."""
+        """Returns the mean difference of `across` between two kinds of splices of the same clips."""
         return estimate(self.values(kind, "across") - self.values(other, "across"))
 
 
 def splice_mask(geometry: ClipGeometry, region: str, share: float, rng: np.random.Generator) -> Mask:
-    """Chooses the places whose tubelets are replaced.
+    """Chooses the tubelets to replace.
 
     Args:
         geometry: Geometry of the tokens of a clip.
@@ -202,7 +201,7 @@ def splice_mask(geometry: ClipGeometry, region: str, share: float, rng: np.rando
 
 
 def check_splicing(config: Any, region: str, share: float) -> str:
-    """Makes sure that something can merge across a splice, before any clip is read.
+    """Checks that tokens can merge across a splice, before any clip is read.
 
     Args:
         config: Config of the model, with the settings.
@@ -229,7 +228,7 @@ def check_splicing(config: Any, region: str, share: float) -> str:
 
 
 def _pixel_mask(mask: NDArray[Any], frames: Tensor, geometry: ClipGeometry) -> NDArray[Any]:
-    """What holds for each tubelet, for each pixel: (T, H, W)."""
+    """Expands a mask from tubelets to pixels: (T, H, W)."""
     num_frames, _, height, width = frames.shape
     grid = mask.reshape(-1, geometry.rows, geometry.columns)
     return (
@@ -238,12 +237,12 @@ def _pixel_mask(mask: NDArray[Any], frames: Tensor, geometry: ClipGeometry) -> N
 
 
 def splice_frames(frames: Tensor, other: Tensor, mask: Mask, geometry: ClipGeometry) -> Tensor:
-    """Replaces tubelets of a clip by those at the same places of another.
+    """Replaces tubelets of a clip by the same tubelets of another clip.
 
     Args:
         frames: (T, 3, H, W) uint8.
-        other: The same of the other clip.
-        mask: (T', P) bool, True where the other clip is taken.
+        other: The frames of the other clip.
+        mask: (T', P) bool, True for tubelets of the other clip.
         geometry: Geometry of the tokens of a clip.
 
     Returns:
@@ -253,15 +252,15 @@ def splice_frames(frames: Tensor, other: Tensor, mask: Mask, geometry: ClipGeome
 
 
 def crossings(groups: NDArray[Any], mask: Mask, sets: NDArray[Any]) -> tuple[float, float, float]:
-    """Measures how much is merged across a splice.
+    """Measures how much merges across a splice.
 
     Args:
-        groups: (T, P) int, the merged token that holds each tubelet; negative where it was dropped.
-        mask: (T, P) bool, on which side of the splice each lies.
-        sets: (T, P) int, the set in which each is matched.
+        groups: (T, P) int, merged token that holds each tubelet; negative if dropped.
+        mask: (T, P) bool, side of the splice of each tubelet.
+        sets: (T, P) int, matched set of each tubelet.
 
     Returns:
-        The share across, what random merging would give, and the share of tokens that are merged, as in `Splice`.
+        The share across, the expected share for random merging, and the share of merged tokens, as in `Splice`.
 
     Examples:
         >>> crossings(np.array([[0, 0, 1, 1]]), np.array([[False, False, False, True]]), np.zeros((1, 4)))
@@ -274,14 +273,14 @@ def crossings(groups: NDArray[Any], mask: Mask, sets: NDArray[Any]) -> tuple[flo
 
 
 def divergences(logits: NDArray[Any], tasks: Sequence[Task]) -> Floats:
-    """KL divergence of each prediction from each other: those of all tasks together.
+    """Computes the KL divergence between all pairs of predictions, summed over tasks.
 
     Args:
         logits: (n, outputs) float.
         tasks: Tasks of the classifier.
 
     Returns:
-        (n, n) float in nats: entry (i, j) is KL(i || j).
+        (n, n) float in nats; entry (i, j) is KL(i || j).
 
     Examples:
         >>> divergences(np.log([[0.5, 0.5], [0.25, 0.75]]), [Task("label", 0, 2)]).round(3).tolist()
@@ -295,11 +294,11 @@ def divergences(logits: NDArray[Any], tasks: Sequence[Task]) -> Floats:
 
 
 def colour_differences(colours: NDArray[Any], masks: Sequence[Mask]) -> Floats:
-    """How much the colours of each clip differ from those of each other at the places that are replaced in it.
+    """Computes the colour differences of all pairs of clips in the replaced tubelets.
 
     Args:
         colours: (n, N, 3) float mean colours of the tubelets of each clip.
-        masks: The places that are replaced in each clip, (T, P) bool each.
+        masks: Replaced tubelets of each clip, (T, P) bool each.
 
     Returns:
         (n, n) float.
@@ -311,16 +310,16 @@ def colour_differences(colours: NDArray[Any], masks: Sequence[Mask]) -> Floats:
 
 
 def whole_classes(examples: Examples, num_classes: int, per_class: int) -> Examples:
-    """Chooses clips so that there are several of each class.
+    """Chooses videos so that there are several of each class.
 
     Args:
         examples: All videos.
-        num_classes: Classes to take, spread evenly over those that have at least two videos; fewer if there are not as
-            many.
-        per_class: Videos to take of each, the first ones; fewer if there are not as many.
+        num_classes: Number of classes, spread evenly over those with at least two videos; fewer if there are not
+            enough.
+        per_class: Number of videos per class, the first ones; fewer if there are not enough.
 
     Returns:
-        The chosen ones, in the order of the data set.
+        The chosen videos, in the order of the data set.
 
     Raises:
         ValueError: If a number is too small, or no class has two videos.
@@ -346,28 +345,28 @@ def choose_partners(
     colour_difference: NDArray[Any],
     rng: np.random.Generator,
 ) -> dict[int, dict[str, int]]:
-    """Chooses for each clip what is spliced in.
+    """Chooses the clips to splice into each clip.
 
     Args:
-        labels: Those of the clips.
+        labels: Labels of the clips.
         divergence: (n, n), from `divergences`.
         colour_difference: (n, n), from `colour_differences`.
         rng: Random number generator.
 
     Returns:
-        From each clip that has another of its class to its partner of each kind: itself; the other clip with the
-        nearest colours; a random other clip of its class; the other clip whose predicted distribution is nearest to
-        its own; a random other clip of any class.
+        For each clip that is not the only one of its class, its partner of each kind: itself; the other clip with the
+        nearest colours; a random other clip of its class; the other clip with the nearest predicted distribution; a
+        random other clip of any class.
 
     Raises:
-        ValueError: If no clip has another of its class.
+        ValueError: If no two clips have the same class.
     """
     chosen = {}
     for clip, label in enumerate(labels):
         same = [
             other for other in range(len(labels)) if other != clip and label is not None and labels[other] == label
         ]
-        # Drawn for each clip, so that the partners of a clip do not depend on which others are left out.
+        # Drawn for every clip, so that its partners do not depend on which other clips are skipped.
         draws = rng.random(2)
         if not same:
             continue
@@ -404,26 +403,26 @@ def study_splices(
     num_examples: int = 2,
     on_progress: Callable[[], None] = lambda: None,
 ) -> SpliceStudy:
-    """Splices each clip with itself, one that looks alike, one of its class, one predicted alike, and a random one.
+    """Splices each clip with itself, a similar one, one of its class, one with a similar prediction, and a random one.
 
     Args:
         model: A classifier that can merge tokens, in eval mode. Its settings are restored afterwards.
         transform: Transform that normalises frames.
-        clips: The clips; partners are chosen among them. The predictions are those of the model without merging.
+        clips: The clips, among which partners are chosen, with predictions of the unmerged model.
         settings: How to merge, as for `set_token_merging`.
         tasks: Tasks of the classifier.
         region: Region to replace, one of `REGIONS`.
         share: Share of the clip to replace, 0 to 1.
         batch_size: Number of clips per batch.
-        seed: Of the partners, of the places of "tubelets" (the same ones for all kinds), and of random modes.
+        seed: Seed of the partners, of the region "tubelets" (the same for all kinds), and of random modes.
         num_examples: Number of clips whose splices are kept for drawing.
-        on_progress: Called for each clip that has been spliced.
+        on_progress: Called after each spliced clip.
 
     Returns:
         The study.
 
     Raises:
-        ValueError: If the settings merge nothing or never across the region, no clip has another of its class, or the
+        ValueError: If the settings merge nothing or never across the region, no two clips have the same class, or the
             share leaves nothing on one side.
     """
     geometry = ClipGeometry.from_config(model.config)
@@ -475,7 +474,7 @@ def study_splices(
 
 
 def draw_splices(study: SpliceStudy, path: str | os.PathLike[str], *, title: str = "", note: str = "") -> Path:
-    """Draws how much merges across the splice for each kind of clip that is spliced in, beside random merging.
+    """Draws how much merges across the splice for each kind of spliced-in clip, together with random merging.
 
     Args:
         study: The measurements.
@@ -539,14 +538,14 @@ def save_splice_examples(
     note: str = "",
     max_frames: int = 6,
 ) -> Path:
-    """Draws the splices of one clip, and below each how much of its token lies across for each tubelet.
+    """Draws the splices of one clip, and below each the share of partners across the splice for each tubelet.
 
     Args:
         study: The measurements.
         path: Output file; the suffix selects the format.
         geometry: Geometry of the tokens of a clip.
-        example: Which of the study's examples.
-        names: What to call the clip of a number.
+        example: Index of the example in the study.
+        names: Returns the name of a clip by its number.
         title: Text above the plots.
         note: Text below the plots.
         max_frames: Largest number of frames to show, evenly spaced.
@@ -583,7 +582,7 @@ def _across_image(example: SpliceExample, mask: Mask, geometry: ClipGeometry, sc
 
 
 def _spliced_image(example: SpliceExample, mask: Mask, geometry: ClipGeometry, scale: int) -> NDArray[np.uint8]:
-    """The spliced clip, with a white line along the splice: (T, H, W, 3)."""
+    """Draws the spliced clip with a white line along the splice: (T, H, W, 3)."""
     image = example.frames.permute(0, 2, 3, 1).cpu().numpy().repeat(scale, 1).repeat(scale, 2)
     pixels = _pixel_mask(mask, example.frames, geometry).repeat(scale, 1).repeat(scale, 2)
     for axis in (1, 2):

@@ -217,7 +217,7 @@ def _find_processor(location: str | os.PathLike[str]) -> list[Path]:
             raise ValueError(f"processor must be a processor, a folder or a Hub id, got {location}") from None
     files = list(find_saved_files(location, PROCESSOR_FILES))
     if not files:
-        where = "" if is_folder else " on the Hub (or, where that is not reached, in its cache)"
+        where = "" if is_folder else " on the Hub (or, offline, in its cache)"
         raise ValueError(f"processor must have one of {', '.join(PROCESSOR_FILES)}{where}, got {location}")
     return files
 

@@ -1,7 +1,7 @@
 """Pictures of merged tokens, drawn from the trace of a forward call.
 
-The names below are imported on first use. Only sheets (`save_contact_sheet`, and .png, .pdf and .svg files) need
-matplotlib: `pip install "hf-video-tome[viz]"`.
+Names are imported on first use. Only sheets (`save_contact_sheet`, and .png, .pdf and .svg files) need matplotlib:
+`pip install "hf-video-tome[viz]"`.
 
 Examples:
     >>> import tempfile

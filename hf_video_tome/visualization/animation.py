@@ -1,4 +1,4 @@
-"""Pictures with titles and captions, and films of them."""
+"""Composes pictures with titles and captions, and writes them as videos."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ANIMATION_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".mkv")
 
 _TEXT_SIZE, _NOTE_SIZE, _LINE = 16, 13, 1.35
 _MARGIN, _GAP = 12, 12
-_LEAST_CAPTION, _LEAST_TITLE = 360, 140  # pixels that text may take where the pictures are narrower
+_LEAST_CAPTION, _LEAST_TITLE = 360, 140  # minimum width of text in pixels, for narrow pictures
 _BACKGROUND, _INK, _GREY = "white", "black", (90, 90, 90)
 _VIDEO_QUALITY = {"crf": "16"}
 
 
 def compose(rows: Sequence[Sequence[tuple[str, np.ndarray]]], caption: str = "", note: str = "") -> np.ndarray:
-    """Puts pictures beside and below each other, each under its title, and a caption below all of them.
+    """Arranges pictures with titles in rows, with a caption below them.
 
-    Text that is too long for its place is broken into lines; nothing is cut off.
+    Long text is wrapped; nothing is cut off.
 
     Args:
         rows: Rows of (title, (H, W, 3) uint8 picture).
@@ -77,13 +77,13 @@ def compose(rows: Sequence[Sequence[tuple[str, np.ndarray]]], caption: str = "",
 
 
 def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray], fps: float) -> Path:
-    """Writes pictures as a video or a GIF that repeats.
+    """Writes pictures as a video or a looping GIF.
 
     Args:
-        path: Output file; the suffix decides: `.gif`, or one of a video. The folder must exist.
-        pictures: (H, W, 3) uint8 RGB pictures of one size, even for a video.
-        fps: Pictures per second, above 0; in a GIF rounded to hundredths of a second per picture, of which it takes
-            50 at most.
+        path: Output file; the suffix selects the format: `.gif` or that of a video. The folder must exist.
+        pictures: (H, W, 3) uint8 RGB pictures of the same size, which must be even for a video.
+        fps: Pictures per second, above 0; a GIF rounds the duration to hundredths of a second and shows at most 50
+            pictures per second.
 
     Returns:
         The path.
@@ -116,8 +116,7 @@ def write_animation(path: str | os.PathLike[str], pictures: Sequence[np.ndarray]
 
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: the folder {str(target.parent)!r} does not exist")
-    # One palette for all pictures: with one for each, what stands still would flicker. No dithering, for the same
-    # reason and because tokens are of even colour.
+    # One palette for all pictures and no dithering, which avoids flicker; tokens have uniform colours anyway.
     colours, indices = common_palette(pictures)
     images = [Image.fromarray(index) for index in indices]
     for image in images:

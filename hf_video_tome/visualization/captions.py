@@ -1,4 +1,4 @@
-"""What is written beside a picture of tokens, and how text is drawn."""
+"""Captions of pictures of tokens, and functions to draw text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def describe_prediction(logits: torch.Tensor, config: Any) -> str:
-    """The most likely label with its probability; one for each task of a head that answers several.
+    """Describes the most likely label with its probability, one per task of a multi-task head.
 
     Args:
         logits: (num_labels,) of one clip.
@@ -40,7 +40,7 @@ def describe_prediction(logits: torch.Tensor, config: Any) -> str:
 
 @cache
 def load_font(size: int) -> FreeTypeFont:
-    """The font of captions: that of matplotlib where it is installed, for it has most scripts, else that of Pillow.
+    """Returns the font of captions: that of matplotlib if installed, which covers most scripts, else that of Pillow.
 
     Args:
         size: Height in pixels.
@@ -61,14 +61,15 @@ def load_font(size: int) -> FreeTypeFont:
 
 
 def wrap_text(text: str, width: float, length: Callable[[str], float]) -> list[str]:
-    """Breaks text into lines that are not wider than that; single words that are wider are broken, too.
+    """Wraps text to a width; words that are wider are broken too.
 
-    These at the last hyphen, slash, underscore, full stop or comma that leaves a line at least half full, if any.
+    Words are broken after the last hyphen, slash, underscore, full stop or comma that leaves a line at least half
+    full, if any.
 
     Args:
-        text: Words; line breaks in it are kept.
-        width: The most that a line may be wide.
-        length: How wide a text is.
+        text: Text; its line breaks are kept.
+        width: Largest width of a line.
+        length: Returns the width of a text.
 
     Returns:
         The lines.

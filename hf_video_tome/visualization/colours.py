@@ -1,4 +1,4 @@
-"""Colours of tokens that stay the same over time and from layer to layer, and differ between neighbours."""
+"""Token colours that are stable over time and layers, and differ between neighbours."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Steps by these shares of the range keep any number of points in three dimensions apart: the powers of 1 / x for the
-# root x of x**4 = x + 1 (M. Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018).
+# Steps of a quasirandom sequence in three dimensions: the powers of 1 / x for the root x of x**4 = x + 1 (M. Roberts,
+# "The unreasonable effectiveness of quasirandom sequences", 2018).
 _STEPS = 1.2207440846057596 ** -np.arange(1.0, 4.0)
 _SATURATION, _VALUE = (0.4, 0.95), (0.7, 1.0)
-_CANDIDATES = 48  # unused colours that a token chooses from
-_WEIGHTS = np.array([2.0, 4.0, 3.0])  # of red, green and blue in how different two colours look
-_FAR_ENOUGH = 30_000.0  # difference between neighbours from which on others count, too
+_CANDIDATES = 48  # number of unused colours considered for a token
+_WEIGHTS = np.array([2.0, 4.0, 3.0])  # weights of red, green and blue in the perceived difference of colours
+_FAR_ENOUGH = 30_000.0  # difference to neighbours beyond which other tokens count too
 
 
 def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Gives each token of each layer a colour of its own.
+    """Assigns a colour to each token of each layer.
 
-    A token has one colour in all frames, and one unlike those of its neighbours in space and time; where these leave a
-    choice, it is unlike all others, too, the largest first, so that few tokens are easy to tell apart wherever they
-    are. From layer to layer the colour of a group is that of its largest part before. Where each frame has tokens of
-    its own and all frames alike (scope "tube"), the tokens that one matching made have one colour, so that a film of
-    them does not flicker.
+    A token has the same colour in all frames, and differs from its neighbours in space and time. Where possible, it
+    also differs from all other tokens, starting with the largest, so that few tokens are easy to distinguish. From
+    layer to layer, a merged token keeps the colour of its largest part. If all frames share one matching (scope
+    "tube"), tokens from the same merge have the same colour in all frames, so that videos do not flicker.
 
     Args:
-        maps: For each layer, the (S, rows, columns) int64 map from places to tokens, -1 where one was dropped (see
-            `token_map`); each layer joins tokens of the one before.
+        maps: For each layer, the (S, rows, columns) int64 map from patches to tokens, -1 if dropped (see `token_map`);
+            each layer merges tokens of the one before.
 
     Returns:
         For each layer (N, 3) uint8 RGB by token, where N is one more than the largest token of the map; black for
-        those that hold no place (a CLS token).
+        tokens without patches (a CLS token).
 
     Examples:
         >>> before, after = np.array([[[0, 1, 2]]]), np.array([[[0, 0, 1]]])
@@ -41,7 +40,7 @@ def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
     unused = _distinct_colours()
     candidates = np.stack([next(unused) for _ in range(_CANDIDATES)])
     used = np.empty((0, 3), dtype=np.uint8)
-    from_used = np.full(_CANDIDATES, np.inf)  # of each candidate to the nearest colour in use
+    from_used = np.full(_CANDIDATES, np.inf)  # distance of each candidate to the nearest colour in use
     shared = are_shared(maps)
     result: list[np.ndarray] = []
     later: tuple[np.ndarray, np.ndarray] | None = None
@@ -76,13 +75,13 @@ def token_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def are_shared(maps: Sequence[np.ndarray]) -> bool:
-    """Whether tokens were removed from each slot alone, and from all slots alike, as with scope "tube".
+    """Returns whether tokens do not cross frames and all frames are divided equally, as with scope "tube".
 
     Args:
         maps: As for `token_colours`.
 
     Returns:
-        Whether they do.
+        Whether both hold.
     """
     last = maps[-1][0]
     removed = len(np.unique(last[last >= 0])) < last.size
@@ -90,12 +89,12 @@ def are_shared(maps: Sequence[np.ndarray]) -> bool:
 
 
 def _is_shared(tokens: np.ndarray) -> bool:
-    """Whether each slot has tokens of its own, and all slots are divided alike."""
+    """Returns whether tokens do not cross frames and all frames are divided equally."""
     first, *others = tokens
     for slot in others:
         if ((slot < 0) != (first < 0)).any() or np.intersect1d(slot[slot >= 0], first[first >= 0]).size:
             return False
-        # Divided alike: as many pairs of tokens at the same places as tokens in either.
+        # Equal division: as many pairs of tokens at the same patch positions as tokens in either frame.
         pairs = len(np.unique(np.stack([first.ravel(), slot.ravel()]), axis=1).T)
         if not pairs == len(np.unique(first)) == len(np.unique(slot)):
             return False
@@ -103,7 +102,7 @@ def _is_shared(tokens: np.ndarray) -> bool:
 
 
 def _largest_parts(before: np.ndarray, after: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest part of each later group, the first of those that are equally large: parts and their groups."""
+    """Finds the largest part of each later token, the first if tied; returns parts and their tokens."""
     held = (before >= 0) & (after >= 0)
     parts, first = np.unique(before[held], return_index=True)
     groups = after[held][first]
@@ -113,7 +112,7 @@ def _largest_parts(before: np.ndarray, after: np.ndarray, areas: np.ndarray) -> 
 
 
 def _neighbours(groups: np.ndarray, wanted: np.ndarray) -> dict[int, list[int]]:
-    """Groups that touch each wanted one, in space or at the same place one slot before or after."""
+    """Finds the neighbours of each wanted token, in space or at the same patch position one frame before or after."""
     pairs = []
     for axis in range(3):
         length = groups.shape[axis]
@@ -129,12 +128,12 @@ def _neighbours(groups: np.ndarray, wanted: np.ndarray) -> dict[int, list[int]]:
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How different colours look, (N, M) of (N, 3) and (M, 3)."""
+    """Computes the perceived difference of colours, (N, M) for (N, 3) and (M, 3)."""
     return (first[:, None].astype(float) - second[None].astype(float)) ** 2 @ _WEIGHTS
 
 
 def _distinct_colours() -> Iterator[np.ndarray]:
-    """Bright colours without end that never repeat while there are any left: (3,) uint8 each."""
+    """Yields endless bright colours, (3,) uint8 each, without repeating any until all are used."""
     seen: set[tuple[int, ...]] = set()
     number = 0
     while True:

@@ -1,4 +1,4 @@
-"""A sheet of pictures: the frames of a clip, and below them its merged tokens."""
+"""Sheets of pictures: the frames of a clip, and below them its merged tokens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .merged_tokens import ClipGeometry, merged_tokens_image
 _CELL, _GAP = 1.3, 0.08  # inches
 _LABEL_WIDTH, _LABEL_GAP, _MARGIN = 1.3, 0.1, 0.15
 _TITLE_LINE, _NOTE_LINE = 0.2, 0.14
-_PIXELS = 240  # of the longer side of a frame in the picture, about
-_LEAST_PIXELS = 192  # of its width
+_PIXELS = 240  # approximate longer side of a frame in the picture
+_LEAST_PIXELS = 192  # minimum width
 
 
 def save_contact_sheet(
@@ -33,18 +33,17 @@ def save_contact_sheet(
     max_frames: int = 8,
     sample: int = 0,
 ) -> Path:
-    """Saves a picture with one row of input frames and one row of merged tokens for each trace.
+    """Saves a picture with one row of input frames and one row of merged tokens per trace.
 
-    Small frames are enlarged without smoothing, so that patches keep sharp edges.
+    Small frames are enlarged without smoothing, which keeps sharp edges between patches.
 
     Args:
         path: Output file; the suffix (.png, .pdf, .svg) selects the format. The folder must exist.
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
-        traces: Label of each row, such as "r = 38", and what the model returned for `output_token_merging=True` there.
-            The number of tokens left is added to the label.
+        traces: Trace of each row by its label, such as "r = 38". The number of remaining tokens is added to the label.
         geometry: Geometry of the tokens of the clip.
-        title: Line above the pictures, such as the model and what it predicts.
-        note: Line below the pictures.
+        title: Text above the pictures, such as the model and its prediction.
+        note: Text below the pictures.
         max_frames: Largest number of frames to show, evenly spaced.
         sample: Which clip of the traces' batch the frames are.
 
@@ -82,17 +81,17 @@ def save_contact_sheet(
 
 
 def spread_frames(num_frames: int, max_frames: int) -> list[int]:
-    """Indices of the frames to show, evenly spaced; all where there are no more."""
+    """Returns the indices of evenly spaced frames to show, or of all if there are no more than `max_frames`."""
     return sample_frame_indices(num_frames, min(max_frames, num_frames), strategy="uniform")
 
 
 def sheet_scale(height: int, width: int) -> int:
-    """Size of a pixel in a sheet of frames of that size."""
+    """Returns the size of a frame pixel in a sheet for a frame size."""
     return max(1, round(_PIXELS / max(height, width)))
 
 
 def enlarge(frames: torch.Tensor, shown: Sequence[int], scale: int) -> np.ndarray:
-    """Frames (T, 3, H, W) as pictures (len(shown), H * scale, W * scale, 3), without smoothing."""
+    """Enlarges frames without smoothing: (T, 3, H, W) -> (len(shown), H * scale, W * scale, 3)."""
     return frames[list(shown)].permute(0, 2, 3, 1).cpu().numpy().repeat(scale, 1).repeat(scale, 2)
 
 
@@ -104,14 +103,14 @@ def save_sheet(
     title: str = "",
     note: str = "",
 ) -> Path:
-    """Saves a table of pictures, each pixel of them as one pixel of the sheet, or as a square of several.
+    """Saves a table of pictures, with each of their pixels as a square of one or more pixels of the sheet.
 
     Args:
         path: Output file; the suffix (.png, .pdf, .svg) selects the format. The folder must exist.
-        rows: Label of each row, broken where too long, and its pictures (columns, H, W, 3) uint8 RGB, all of one size.
+        rows: Pictures (columns, H, W, 3) uint8 RGB of each row by its label, all of the same size.
         columns: Label of each column.
-        title: Lines above the pictures; broken where too long.
-        note: Lines below the pictures; broken where too long.
+        title: Text above the pictures.
+        note: Text below the pictures.
 
     Returns:
         The path.
@@ -132,19 +131,19 @@ def save_sheet(
 
     height, width = next(iter(rows.values())).shape[1:3]
     enlarged = -(-_LEAST_PIXELS // width)
-    cell_width, cell_height = width * enlarged, height * enlarged  # pixels, as all lengths below
+    cell_width, cell_height = width * enlarged, height * enlarged  # in pixels, like all lengths below
     inch = cell_width / _CELL
     label_width, margin, gap = (round(length * inch) for length in (_LABEL_WIDTH, _MARGIN, _GAP))
     sheet_width = label_width + len(columns) * (cell_width + gap) - gap + margin
-    # The width of text is measured in the font of the captions, which is that of matplotlib.
+    # Measures text in the font of the captions, which is that of matplotlib.
     left, points = label_width, 72 / inch * (sheet_width - label_width - margin)
     titles, notes = (wrap_text(text, points, load_font(size).getlength) for text, size in ((title, 10), (note, 7)))
-    if len(titles) + len(notes) > 2:  # long text may begin under the labels, too
+    if len(titles) + len(notes) > 2:  # long text may also extend below the labels
         left, points = margin, 72 / inch * (sheet_width - 2 * margin)
         titles, notes = (wrap_text(text, points, load_font(size).getlength) for text, size in ((title, 10), (note, 7)))
     head, foot = round((0.25 + _TITLE_LINE * len(titles)) * inch), round((0.3 + _NOTE_LINE * len(notes)) * inch)
     sheet_height = head + len(rows) * (cell_height + gap) - gap + foot
-    # A little more, for the canvas has the whole pixels of it.
+    # Slightly more, because the canvas rounds down to whole pixels.
     figure = Figure(figsize=((sheet_width + 0.01) / inch, (sheet_height + 0.01) / inch), dpi=inch)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which pixels each merged token stands for, and pictures of that."""
+"""Pixels of each merged token, and pictures of them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..merging.trace import TokenMergingTrace
 from .colours import token_colours
 
 DROPPED = -1
-"""Entry of a token map where the original token was dropped."""
+"""Entry of a token map for dropped tokens."""
 
 FILLS = ("mean", "pixels", "distinct")
-"""What the inside of a token can show: its mean colour, its pixels as they are, or a colour of its own."""
+"""Ways to fill a token: with its mean colour, its original pixels, or a distinct colour."""
 
 _HATCH_DARK, _HATCH_LIGHT = 44, 112  # grey levels, 0 to 255
 _SINGLE_OUTLINE, _MERGED_OUTLINE = 16, 240
-_CONTRAST, _SHIFT = 16, 48  # between an outline and what is inside it: the least, and how it is come by
-_DIMMED, _DIMMED_BLACK = 0.3, 24.0  # contrast and darkest grey of what is not chosen
+_CONTRAST, _SHIFT = 16, 48  # minimum contrast between an outline and its token, and the shift that ensures it
+_DIMMED, _DIMMED_BLACK = 0.3, 24.0  # contrast and darkest grey of dimmed tokens
 
 
 class ClipGeometry(NamedTuple):
-    """How the tokens of a clip lie in time and space.
+    """Geometry of the tokens of a clip in time and space.
 
     Attributes:
-        layout: Where they lie in the sequence.
-        rows: Patches along the height of a frame.
-        columns: Patches along the width of a frame.
+        layout: Token layout of a clip.
+        rows: Number of patches along the height of a frame.
+        columns: Number of patches along the width of a frame.
 
     Examples:
         >>> from hf_video_tome import VivitConfig
@@ -48,7 +48,7 @@ class ClipGeometry(NamedTuple):
 
     @classmethod
     def from_config(cls, config: TokenMergingConfigMixin) -> ClipGeometry:
-        """The geometry of a model's clips.
+        """Returns the geometry of a model's clips.
 
         Args:
             config: The config of a model that can merge tokens.
@@ -64,10 +64,10 @@ class ClipGeometry(NamedTuple):
         return cls(layout, rows, columns)
 
     def check(self, trace: TokenMergingTrace, frames: torch.Tensor) -> None:
-        """Refuses a trace or frames of another shape.
+        """Checks that a trace and frames fit the geometry.
 
         Raises:
-            ValueError: Naming what does not fit.
+            ValueError: If one of them does not.
         """
         num_tokens = trace.sources.shape[1]
         if num_tokens != self.layout.num_tokens or self.layout.num_patches != self.rows * self.columns:
@@ -87,7 +87,7 @@ class ClipGeometry(NamedTuple):
             )
 
     def outline(self, frames: torch.Tensor, scale: int) -> int:
-        """A width of outlines that hides little of a patch.
+        """Returns a width of outlines that hides little of a patch.
 
         Args:
             frames: (T, 3, H, W) frames of the clip.
@@ -104,7 +104,7 @@ class ClipGeometry(NamedTuple):
         return max(1, min(self.patch_size(frames, scale) // 12, 4))
 
     def patch_size(self, frames: torch.Tensor, scale: int) -> int:
-        """The shorter side of a patch in the picture.
+        """Returns the shorter side of a patch in the picture.
 
         Args:
             frames: (T, 3, H, W) frames of the clip.
@@ -122,16 +122,16 @@ class ClipGeometry(NamedTuple):
 
 
 def token_map(trace: TokenMergingTrace, layout: TokenLayout, *, layer: int = -1, sample: int = 0) -> np.ndarray:
-    """Says for each place of a clip which token holds it.
+    """Returns the map from the patches of a clip to tokens.
 
     Args:
-        trace: What a model returned for `output_token_merging=True`.
-        layout: Where the tokens of a clip lie in the sequence.
-        layer: Index of the hidden states to look at: -1 after the last layer, 0 before the first.
-        sample: Which clip of the batch.
+        trace: Trace of a model.
+        layout: Token layout of a clip.
+        layer: Index of the hidden states: -1 after the last layer, 0 before the first.
+        sample: Index of the clip in the batch.
 
     Returns:
-        (T, P) int64: the position in the sequence of the token that holds patch p of slot t, -1 where it was dropped.
+        (T, P) int64, position in the sequence of the token that holds patch p of frame t, -1 if dropped.
 
     Examples:
         >>> trace = TokenMergingTrace((torch.tensor([[0, 1, 2, 1, -1]]),), (torch.ones(1, 3),))
@@ -145,7 +145,7 @@ def token_map(trace: TokenMergingTrace, layout: TokenLayout, *, layer: int = -1,
 
 
 def model_view(frames: torch.Tensor, transform: ClipTransform) -> torch.Tensor:
-    """What a model sees of a clip, in colours that people can look at: resized and cropped, not normalised.
+    """Returns the frames as a model sees them, resized and cropped but not normalised.
 
     Args:
         frames: (T, 3, H, W) uint8 frames.
@@ -176,31 +176,30 @@ def merged_tokens_image(
     shown: Sequence[int] | None = None,
     colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draws the tokens of a clip: each fills all that it stands for, over all frames.
+    """Draws the tokens of a clip; each fills all of its patches, in all frames.
 
-    Parts of a frame that belong to the same token have no line between them. The outline of a token that lies in
-    several frames has a colour of its own, the same in all of them, so that it can be followed through the clip; one
-    that was merged inside a frame (of a tubelet slot, that is) has a light outline, and one that stands for a single
-    patch a dark one. What was dropped is hatched in grey.
+    There are no lines inside a token. A token in several frames has an outline of the same distinct colour in all of
+    them, so that it can be followed through the clip. A token merged within a frame (or tubelet) has a light outline,
+    and a token of a single patch a dark one. Dropped tokens are hatched in grey.
 
     Args:
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
-        trace: What the model returned for `output_token_merging=True`.
+        trace: Trace of the model.
         geometry: Geometry of the tokens of the clip.
         layer: Index of the hidden states to draw: -1 after the last layer, 0 before the first.
-        sample: Which clip of the trace's batch the frames are.
-        scale: Size of a pixel of the frame in the picture, for small frames.
-        outline: Width of the outlines in pixels of the picture, half of a patch at most; 0 for none.
-        fill: "mean", the mean colour of all pixels of the token; "pixels", the frames as they are; or "distinct", a
-            colour of its own for each token, unlike those of its neighbours (then all outlines are dark).
-        only: Tokens to draw, as positions in the sequence of that layer; the rest of the frames is dimmed. Each has an
-            outline in a colour of its own. All when None.
-        shown: Indices of the frames to draw; all when None. The mean colours are those of all frames.
-        colours: (N, 3) uint8, what `identity_colours` gives for that layer, where many pictures are drawn; computed
+        sample: Index of the clip in the batch of the trace.
+        scale: Size of a frame pixel in the picture, for small frames.
+        outline: Width of outlines in pixels of the picture, at most half of a patch; 0 for none.
+        fill: "mean", the mean colour of all pixels of the token; "pixels", the original frames; or "distinct", a
+            colour for each token that differs from its neighbours (then all outlines are dark).
+        only: Tokens to highlight with distinct outlines, as positions in the sequence of the layer; all others are
+            dimmed. None for all.
+        shown: Indices of the frames to draw; all when None. Mean colours always cover all frames.
+        colours: (N, 3) uint8, result of `identity_colours` for the layer, to save time for many pictures; computed
             when None.
 
     Returns:
-        (T, H * scale, W * scale, 3) uint8 RGB: one picture per frame.
+        (T, H * scale, W * scale, 3) uint8 RGB, one picture per frame.
 
     Raises:
         ValueError: If frames, trace and geometry do not fit each other, or an argument is not as described.
@@ -231,7 +230,7 @@ def merged_tokens_image(
     tokens = token_map(trace, geometry.layout, layer=layer, sample=sample).reshape(slots, rows, columns)
     for token in () if only is None else only:
         if not (tokens == token).any():
-            raise ValueError(f"only must be of tokens that hold a place of the clip, got {token}")
+            raise ValueError(f"only must be of tokens that hold a patch of the clip, got {token}")
 
     pixels = frames.permute(0, 2, 3, 1).cpu().numpy()
     owner = tokens[[frame // patch[0] for frame in chosen]].repeat(patch[1] * scale, 1).repeat(patch[2] * scale, 2)
@@ -265,7 +264,7 @@ def merged_tokens_image(
 
 
 def _mean_colours(pixels: np.ndarray, tokens: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
-    """Mean of the pixels of each token: (N, 3) uint8 from (T, H, W, 3) uint8 and a map (S, rows, columns)."""
+    """Computes the mean colour of each token: (N, 3) uint8 from (T, H, W, 3) uint8 and a map (S, rows, columns)."""
     slots, rows, columns = tokens.shape
     sums = pixels.reshape(slots, patch[0], rows, patch[1], columns, patch[2], 3).sum(axis=(1, 3, 5), dtype=np.int64)
     held = tokens >= 0
@@ -276,12 +275,12 @@ def _mean_colours(pixels: np.ndarray, tokens: np.ndarray, patch: tuple[int, int,
 
 
 def identity_colours(trace: TokenMergingTrace, geometry: ClipGeometry, *, sample: int = 0) -> list[np.ndarray]:
-    """A colour for each token of each layer, the same in all frames; see `token_colours`.
+    """Assigns a colour to each token of each layer, the same in all frames; see `token_colours`.
 
     Args:
-        trace: What a model returned for `output_token_merging=True`.
+        trace: Trace of a model.
         geometry: Geometry of the tokens of the clip.
-        sample: Which clip of the trace's batch.
+        sample: Index of the clip in the batch of the trace.
 
     Returns:
         L + 1 arrays (N_i, 3) uint8 RGB.
@@ -300,10 +299,10 @@ def identity_colours(trace: TokenMergingTrace, geometry: ClipGeometry, *, sample
 
 
 def count_places(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts how many places of a clip each token holds, and in how many slots.
+    """Counts the patches of each token, and the frames (or tubelets along time) that contain it.
 
     Args:
-        tokens: (S, ...) int64 map from places to tokens, -1 where one was dropped.
+        tokens: (S, ...) int64 map from patches to tokens, -1 if dropped.
 
     Returns:
         Two (N,) int64 arrays by token, where N is one more than the largest token of the map.
@@ -321,14 +320,14 @@ def count_places(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hatching(size: tuple[int, ...], period: int) -> np.ndarray:
-    """Grey diagonal stripes: (H, W, 3) uint8."""
+    """Draws grey diagonal stripes: (H, W, 3) uint8."""
     rows, columns = np.indices(size)
     stripes = np.where((rows + columns) % period < period / 2, _HATCH_DARK, _HATCH_LIGHT)
     return stripes.astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
 def _border(owner: np.ndarray, width: int) -> np.ndarray:
-    """Pixels within `width` of one with another owner, corners included, or of the frame's edge: (T, H, W) bool."""
+    """Finds pixels within `width` of another token, including corners, or of the frame's edge: (T, H, W) bool."""
     lowest = highest = np.pad(owner, ((0, 0), (width, width), (width, width)), constant_values=DROPPED - 1)
     for axis in (1, 2):
         windows = [np.arange(owner.shape[axis]) + start for start in range(2 * width + 1)]
@@ -338,9 +337,9 @@ def _border(owner: np.ndarray, width: int) -> np.ndarray:
 
 
 def _outline_colours(tokens: np.ndarray, identity: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Colours of outlines by token: its own where it lies in several slots, else light if merged, dark if not.
+    """Returns the outline colour of each token: distinct if it spans several frames, else light if merged, else dark.
 
-    What is itself as light (snow) or as dark (night) has an outline that is less so, to be seen at all.
+    Around very light (snow) or very dark (night) tokens, it is shifted to remain visible.
     """
     patches, slots = count_places(tokens)
     colours = identity[: len(patches)].copy()

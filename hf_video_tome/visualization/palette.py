@@ -1,4 +1,4 @@
-"""The 256 colours of a GIF."""
+"""Palette of a GIF: at most 256 colours."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass, field
 import numpy as np
 
 COLOURS = 256
-_MOST = 1 << 16  # different colours that the choice is made from
-# How much the area of a colour counts. With 1 the few pixels of thin outlines may get the colours of what is behind
-# them; with 0 the even colour of a large token counts no more than one speck of noise.
+_MOST = 1 << 16  # largest number of colours to choose from
+# Weight of the area of a colour. With 1, thin outlines may get the colours behind them; with 0, the uniform colour of
+# a large token counts no more than a speck of noise.
 _AREA_POWER = 0.85
 _ROUNDS = 3
 _BLOCK = 1 << 14
 
 
 def common_palette(pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Chooses colours for several pictures, so that what stands still in them does not flicker.
+    """Chooses one palette for several pictures, so that still parts do not flicker.
 
-    Where there are more colours than a GIF can have, they are divided into as many groups, always the most uneven one
-    into two, and some rounds of k-means follow. This keeps the mean colours of tokens apart, where an octree, as
-    Pillow has it, gives one colour to several of them.
+    If there are more colours than a GIF supports, the group of colours with the largest variance is split repeatedly,
+    followed by a few rounds of k-means. This keeps the mean colours of tokens apart, which the octree of Pillow may
+    merge.
 
     Args:
-        pictures: (H, W, 3) uint8 RGB each.
+        pictures: Pictures (H, W, 3) uint8 RGB.
 
     Returns:
-        The colours, (N, 3) uint8 with N at most 256, and each picture as (H, W) uint8 indices of the nearest one.
+        The palette, (N, 3) uint8 with N at most 256, and each picture as (H, W) uint8 indices of the nearest colour.
 
     Examples:
         >>> colours, (picture,) = common_palette([np.array([[[9, 9, 9], [200, 0, 0]]], np.uint8)])
@@ -48,13 +48,13 @@ def common_palette(pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.
 
 
 def _keys(picture: np.ndarray) -> np.ndarray:
-    """A colour as one number."""
+    """Encodes colours as single numbers."""
     red, green, blue = (picture[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
 
 
 def _coarser(colours: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As many colours as the choice can be made from in about a second: similar ones become their mean."""
+    """Replaces similar colours by their mean, so that choosing takes about a second."""
     for shift in range(8):
         _, group = np.unique(_keys(colours >> shift), return_inverse=True)
         if group.max() < _MOST:
@@ -85,13 +85,13 @@ def _choose(colours: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, order=True)
 class _Group:
-    """Colours that one of the palette stands for; the most uneven group is the smallest."""
+    """Group of colours with one palette entry; sorts by descending variance."""
 
     evenness: float
-    first: int  # so that the order never depends on arrays
+    first: int  # breaks ties, so that arrays are never compared
     members: np.ndarray = field(compare=False)
     mean: np.ndarray = field(compare=False)
-    channel: int = field(compare=False)  # that varies most
+    channel: int = field(compare=False)  # channel with the largest variance
 
     @classmethod
     def of(cls, members: np.ndarray, colours: np.ndarray, weights: np.ndarray) -> _Group:
@@ -102,7 +102,7 @@ class _Group:
 
 
 def _nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Index of the nearest colour of the palette."""
+    """Returns the index of the nearest palette colour."""
     colours, palette = colours.astype(np.float32), palette.astype(np.float32)
     squares = (palette**2).sum(axis=1)
     blocks = [colours[start : start + _BLOCK] for start in range(0, len(colours), _BLOCK)]

@@ -1,4 +1,4 @@
-"""Pictures and films of a traced clip: its tokens over time, and how they grow from layer to layer."""
+"""Saves pictures and videos of a traced clip: its tokens over time, and their growth from layer to layer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .traced_clip import TracedClip
 
 SHEET_SUFFIXES = (".png", ".pdf", ".svg")
 
-_CLIP_SIZE, _LAYERS_SIZE = 384, 224  # that the longer side of a frame is enlarged to, about
-_LAST_LAYER_PICTURES = 3  # the end of the growth stays longer
+_CLIP_SIZE, _LAYERS_SIZE = 384, 224  # approximate longer side of an enlarged frame
+_LAST_LAYER_PICTURES = 3  # the last layer is shown longer
 _SHEET_LAYERS = 7
 
 
@@ -32,21 +32,21 @@ def save_tokens(
     fps: float = 4.0,
     max_frames: int = 8,
 ) -> Path:
-    """Saves the tokens of a clip beside the input, as a film or as a sheet of pictures.
+    """Saves the tokens of a clip beside the input, as a video or a sheet of pictures.
 
-    Figure 3 of "Video, How Do Your Tokens Merge?" (CVPRW 2025) shows tokens so.
+    The style is that of figure 3 of "Video, How Do Your Tokens Merge?" (CVPRW 2025).
 
     Args:
-        path: Output file; the suffix decides: a film (.mp4, .gif, .webm, .mov, .mkv) of all frames, or a sheet (.png,
-            .pdf, .svg; needs matplotlib) of some. The folder must exist.
+        path: Output file; the suffix selects a video (.mp4, .gif, .webm, .mov, .mkv) of all frames, or a sheet (.png,
+            .pdf, .svg; needs matplotlib) of some frames. The folder must exist.
         clip: The clip.
-        fill: "mean", the mean colour of a token; "pixels", the frames as they are; "distinct", a colour of its own for
-            each token, the same in all frames.
-        only: Tokens to draw, as positions in the sequence; the rest is dimmed. All when None.
+        fill: "mean", the mean colour of a token; "pixels", the original frames; "distinct", a colour for each token,
+            the same in all frames.
+        only: Tokens to highlight, as positions in the sequence; all others are dimmed. None for all.
         layer: Index of the hidden states to draw: -1 after the last layer, 0 before the first.
         outline: Width of outlines in pixels, at most half of a patch, 0 for none; automatic when None.
         scale: Size of a frame pixel in the picture; automatic when None.
-        fps: Frames per second of a film.
+        fps: Frames per second of a video.
         max_frames: Largest number of frames on a sheet, evenly spaced.
 
     Returns:
@@ -99,18 +99,18 @@ def save_layers(
     fps: float = 1.0,
     max_frames: int = 4,
 ) -> Path:
-    """Saves how the tokens of a clip grow from layer to layer, as a film or as a sheet with a row for each layer.
+    """Saves the growth of the tokens of a clip from layer to layer, as a video or a sheet with one row per layer.
 
-    A group keeps the colour of its largest part.
+    A merged token keeps the colour of its largest part.
 
     Args:
-        path: Output file; the suffix decides: a film (.mp4, .gif, .webm, .mov, .mkv) with one picture for each layer,
-            or a sheet (.png, .pdf, .svg; needs matplotlib). The folder must exist.
+        path: Output file; the suffix selects a video (.mp4, .gif, .webm, .mov, .mkv) with one picture per layer, or a
+            sheet (.png, .pdf, .svg; needs matplotlib). The folder must exist.
         clip: The clip.
         fill: "mean", "pixels" or "distinct", as for `save_tokens`.
         outline: Width of outlines in pixels, at most half of a patch, 0 for none; automatic when None.
         scale: Size of a frame pixel in the picture; automatic when None.
-        fps: Layers per second of a film.
+        fps: Layers per second of a video.
         max_frames: Largest number of frames to show, evenly spaced.
 
     Returns:
@@ -160,12 +160,12 @@ def save_layers(
 
 
 def spread_layers(num_layers: int, count: int) -> list[int]:
-    """Layers to show, evenly spaced from 0, before the first one, to the last."""
+    """Returns evenly spaced layers to show, from 0 (before the first layer) to the last."""
     return sorted({round(layer) for layer in np.linspace(0, num_layers, min(count, num_layers + 1)).tolist()})
 
 
 def legend(clip: TracedClip, layers: Sequence[int], fill: str, only: Collection[int] | None, outlined: bool) -> str:
-    """What fill, outlines and hatching of a picture mean: only what it has.
+    """Describes the fill, outlines and hatching that occur in a picture.
 
     Args:
         clip: The clip.
@@ -224,7 +224,7 @@ def _format(
 
 
 def _check_path(path: str | os.PathLike[str]) -> str:
-    """The suffix of an output file, in lower case."""
+    """Checks an output file and returns its suffix in lower case."""
     suffix = Path(path).suffix.lower()
     if suffix not in (*ANIMATION_SUFFIXES, *SHEET_SUFFIXES):
         allowed = ", ".join((*ANIMATION_SUFFIXES, *SHEET_SUFFIXES))
@@ -241,7 +241,7 @@ def _check_count(name: str, value: int) -> int:
 
 
 def _layer_number(clip: TracedClip, layer: int) -> int:
-    """A layer counted from the start."""
+    """Returns a layer index counted from the start."""
     if not -clip.num_layers - 1 <= layer <= clip.num_layers:
         raise ValueError(
             f"layer must be in 0 (before the first layer) to {clip.num_layers} (after the last), or negative to "
@@ -255,13 +255,13 @@ def _place(clip: TracedClip, layer: int) -> str:
 
 
 def _slot(clip: TracedClip, one: str = "") -> str:
-    """The frames of a slot: "frame" (after `one`), or "2 frames"."""
+    """Returns the name of a tubelet along time: "frame" (after `one`), or "2 frames"."""
     frames = len(clip.frames) // clip.geometry.layout.num_frames
     return f"{one}frame" if frames == 1 else f"{frames} frames"
 
 
 def _count(clip: TracedClip, layer: int) -> str:
-    """How many tokens there are."""
+    """Describes the number of tokens."""
     counts = clip.trace.token_counts
     text = f"{counts[layer]} of {counts[0]} tokens"
     if clip.is_divided:
@@ -271,7 +271,7 @@ def _count(clip: TracedClip, layer: int) -> str:
 
 
 def subject(clip: TracedClip, layer: int, only: Collection[int] | None) -> str:
-    """What a picture shows: how many tokens, or what one of them holds, and after which layer if not the last.
+    """Returns the title of a picture: the number of tokens or the extent of one, and the layer if not the last.
 
     Args:
         clip: The clip.
@@ -294,16 +294,16 @@ def subject(clip: TracedClip, layer: int, only: Collection[int] | None) -> str:
 
 
 def show_tokens(tokens: np.ndarray, num_frames: int, shown: Sequence[int], only: Collection[int]) -> list[int]:
-    """Frames to show so that each of these tokens is seen in one, as far as there are enough frames.
+    """Chooses frames to show so that each of the given tokens appears in one of them, if possible.
 
     Args:
-        tokens: (S, rows, columns) map from places to tokens.
-        num_frames: Frames of the clip, a multiple of S.
-        shown: Frames that would be shown otherwise.
-        only: Tokens; of those that lie in as many frames, the most important ones first.
+        tokens: (S, rows, columns) map from patches to tokens.
+        num_frames: Number of frames of the clip, a multiple of S.
+        shown: Frames to show by default.
+        only: Tokens, in descending order of importance among those in equally many frames.
 
     Returns:
-        As many frames, in their order; those shown otherwise, but for the nearest ones to those that take their place.
+        The default frames, in order, with some replaced by the nearest frames that show a token.
 
     Examples:
         >>> show_tokens(np.array([[[0]], [[0]], [[1]], [[0]]]), 8, [1, 3, 7], [0, 1])
@@ -314,7 +314,7 @@ def show_tokens(tokens: np.ndarray, num_frames: int, shown: Sequence[int], only:
     places = [
         {frame for frame in range(num_frames) if (tokens[frame // frames_per_slot] == token).any()} for token in only
     ]
-    for held in sorted(places, key=len):  # the others may well be seen in the frames of these
+    for held in sorted(places, key=len):  # frames of these may also show the others
         if held & needed:
             continue
         pairs = [(abs(frame - other), frame, other) for frame in free for other in held]
@@ -326,24 +326,24 @@ def show_tokens(tokens: np.ndarray, num_frames: int, shown: Sequence[int], only:
 
 
 def _row_label(text: str) -> str:
-    """The same with a line for each part, to stand beside a row."""
+    """Puts each part of a text on its own line, as the label of a row."""
     return text.replace(": ", ":\n").replace(", ", ",\n")
 
 
 def _caption(clip: TracedClip) -> str:
-    """Model, settings and prediction, each where there is one."""
+    """Returns model, settings and prediction, as far as available."""
     lines = [": ".join(filter(None, (clip.name, clip.settings)))]
     lines += [f"predicts {clip.prediction}"] * bool(clip.prediction)
     return "\n".join(filter(None, lines))
 
 
 def _beside(images: np.ndarray, gap: int = 6) -> np.ndarray:
-    """Pictures (n, H, W, 3) next to each other on white."""
+    """Joins pictures (n, H, W, 3) side by side on white."""
     padded = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)[:, :-gap]
 
 
 def _same_size(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Pictures padded with white at the bottom, where a title took one line more."""
+    """Pads pictures with white at the bottom to equal heights, if titles differ in their number of lines."""
     height = max(len(picture) for picture in pictures)
     return [np.pad(picture, ((0, height - len(picture)), (0, 0), (0, 0)), constant_values=255) for picture in pictures]

@@ -1,4 +1,4 @@
-"""A clip with what a model made of its tokens: all that pictures are drawn from."""
+"""Traced clip: the frames of a clip and the trace of its tokens, from which all pictures are drawn."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TracedClip:
-    """The frames of one clip, and which tokens a model merged or dropped of it.
+    """Frames of a clip with the trace of its tokens.
 
     Attributes:
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
-        trace: What the model returned for `output_token_merging=True`.
+        trace: Trace of the model.
         geometry: Geometry of the tokens of the clip.
-        sample: Which clip of the trace's batch it is.
+        sample: Index of the clip in the batch of the trace.
         name: Name of the model in captions.
-        settings: The merging settings in words, for captions.
-        prediction: What the model answered, in words; empty without a head.
+        settings: Description of the merging settings, for captions.
+        prediction: Description of the prediction, for captions; empty without a head.
 
     Raises:
         ValueError: If frames, trace and geometry do not fit each other.
@@ -49,46 +49,45 @@ class TracedClip:
 
     @property
     def num_layers(self) -> int:
-        """Layers of the model, L."""
+        """Number of layers of the model, L."""
         return len(self.trace.layer_sources) - 1
 
     @cached_property
     def crosses_frames(self) -> bool:
-        """Whether a token lies in several slots after the last layer, as with scope "clip"."""
+        """Whether any token spans several frames after the last layer, as with scope "clip"."""
         return bool((count_places(self.tokens())[1] > 1).any())
 
     @cached_property
     def is_divided(self) -> bool:
-        """Whether each slot has tokens of its own and has lost as many as the others, as with scope "frame"."""
+        """Whether tokens do not cross frames and all frames have equally many, as with scope "frame"."""
         last = self.tokens()
         left = {len(np.unique(slot[slot >= 0])) for slot in last}
         return not self.crosses_frames and len(left) == 1 and left != {last[0].size}
 
     @cached_property
     def is_shared(self) -> bool:
-        """Whether each slot has tokens of its own, and all slots are divided alike, as with scope "tube"."""
+        """Whether tokens do not cross frames and all frames are divided equally, as with scope "tube"."""
         return are_shared([self.tokens(layer) for layer in range(self.num_layers + 1)])
 
     @cached_property
     def colours(self) -> list[np.ndarray]:
-        """For each layer a colour for each token, see `identity_colours`."""
+        """Colour of each token of each layer, see `identity_colours`."""
         return identity_colours(self.trace, self.geometry, sample=self.sample)
 
     def tokens(self, layer: int = -1) -> np.ndarray:
-        """Says for each place of the clip which token holds it.
+        """Returns the map from the patches of the clip to tokens.
 
         Args:
             layer: Index of the hidden states: -1 after the last layer, 0 before the first.
 
         Returns:
-            (S, rows, columns) int64: positions in the sequence, -1 where dropped. A slot is a frame, or a tubelet of
-            several.
+            (S, rows, columns) int64, positions in the sequence, -1 if dropped, for S frames or tubelets along time.
         """
         tokens = token_map(self.trace, self.geometry.layout, layer=layer, sample=self.sample)
         return tokens.reshape(-1, self.geometry.rows, self.geometry.columns)
 
     def token_at(self, frame: int, x: int, y: int, layer: int = -1) -> int:
-        """The token that holds a pixel.
+        """Returns the token that holds a pixel.
 
         Args:
             frame: Index of the frame, from 0.
@@ -117,10 +116,10 @@ class TracedClip:
         return token
 
     def largest(self, count: int, layer: int = -1) -> list[int]:
-        """The tokens that hold most of the clip; where no token crosses frames, those that hold most of each slot.
+        """Returns the largest tokens of the clip, or of each frame if no token crosses frames.
 
         Args:
-            count: How many (in each slot, where none crosses frames), at least 1.
+            count: Number of tokens (per frame, if no token crosses frames), at least 1.
             layer: Index of the hidden states.
 
         Returns:
@@ -140,17 +139,17 @@ class TracedClip:
         return chosen
 
     def extent(self, token: int, layer: int = -1) -> tuple[int, int]:
-        """How much of the clip a token holds.
+        """Returns the extent of a token in the clip.
 
         Args:
             token: Position in the sequence.
             layer: Index of the hidden states.
 
         Returns:
-            The original tokens (patches of a slot) that it stands for, and the frames in which it lies.
+            The number of original tokens (patches) that it stands for, and the number of frames that it spans.
 
         Raises:
-            ValueError: If it holds no place of the clip: there is no such token, or it is a CLS token.
+            ValueError: If it holds no patch of the clip: there is no such token, or it is a CLS token.
         """
         held = self.tokens(layer) == token
         if not held.any():
@@ -178,12 +177,12 @@ class TracedClip:
 
 
 def trace_clip(model: Any, frames: torch.Tensor, transform: ClipTransform, *, name: str = "") -> TracedClip:
-    """Runs a model on a clip and keeps which tokens it merged or dropped.
+    """Runs a model on a clip and records which tokens it merged or dropped.
 
     Args:
         model: A model that can merge tokens, with or without a head, in eval mode.
-        frames: (T, 3, H, W) uint8 RGB frames, as many as the model takes, of any size.
-        transform: How frames become the model's input.
+        frames: (T, 3, H, W) uint8 RGB frames of any size, as many as the model needs.
+        transform: Transform from frames to model input.
         name: Name of the model in captions; its model type when empty.
 
     Returns:

@@ -444,7 +444,7 @@ def test_what_does_not_go_is_refused(tmp_path: Path) -> None:
     refusals: list[tuple[str, dict[str, Any], str]] = [
         ("tokens.txt", {}, r"must end in one of \.mp4, \.gif, .*\.svg, got 'tokens\.txt'"),
         ("tokens.gif", {"fill": "mode"}, "fill must be one of 'mean', 'pixels', 'distinct', got 'mode'"),
-        ("tokens.gif", {"only": [0, 999]}, "only must be of tokens that hold a place of the clip, got 999|got 999"),
+        ("tokens.gif", {"only": [0, 999]}, "only must be of tokens that hold a patch of the clip, got 999|got 999"),
         ("tokens.gif", {"layer": 4}, r"layer must be in 0 .* to 3 .* got 4"),
         ("tokens.gif", {"scale": 0}, "scale must be at least 1, got 0"),
         ("tokens.gif", {"outline": -1}, "outline must be at least 0, got -1"),
