@@ -341,7 +341,7 @@ def compare(study: Mapping[str, Any]) -> list[Comparison]:
 
 
 def certain_distance(comparisons: int) -> float:
-    """Returns the distance in standard errors that chance reaches in 1 of 20 studies, over all comparisons."""
+    """Returns how many standard errors one of all comparisons would reach in 1 of 20 studies if nothing differed."""
     return NormalDist().inv_cdf(1 - 0.025 / max(1, comparisons))
 
 

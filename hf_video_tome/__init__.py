@@ -1,9 +1,9 @@
 """Training-free token merging for Hugging Face video classification models.
 
 Importing this package registers it with the Auto classes of transformers: from then on, `from_pretrained(...,
-token_merging_r=...)` makes a stock checkpoint merge tokens. Without that flag they load models that compute what the
-stock models do, but for three things: TimeSformer runs on fused attention, the logits of VideoPrism are (batch,
-labels) rather than (batch, 1, labels), and clips that do not fit the checkpoint are refused.
+token_merging_r=...)` makes a stock checkpoint merge tokens. Without that argument, the loaded models behave like the
+stock models, with three exceptions: TimeSformer runs on fused attention, VideoPrism returns logits of shape (batch,
+labels) rather than (batch, 1, labels), and clips that do not fit the checkpoint raise an error.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ __all__ = [
 
 __getattr__, __dir__ = lazy_names(__name__)
 
-if not is_own_command():  # whose commands register when they begin to work
+if not is_own_command():  # its subcommands register once they need a model
     from . import registration
 
     registration.register()

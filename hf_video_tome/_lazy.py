@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use (PEP 562), written once: as imports for type checkers."""
+"""Imports names of a package on first use (PEP 562); they are written once, as imports for type checkers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ class _SourceLoader(Protocol):
 
 
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Makes `__getattr__` and `__dir__` of a package whose modules are slow to import, or need more than is installed.
+    """Returns `__getattr__` and `__dir__` for a package with slow imports or optional dependencies.
 
     The names are those that its `__init__.py` imports under `if TYPE_CHECKING`, which type checkers and editors read
-    and Python does not run. The modules that they come from are names of the package, too, as they are of a package
-    that imports them.
+    and Python does not run. The modules that define them are attributes of the package too, as after a normal import.
 
     Args:
         package: `__name__` of the package.
@@ -49,7 +48,7 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
 
 
 def _type_checking_imports(package: str) -> dict[str, str]:
-    """Returns from each name that a package imports for type checkers to its module: "video.clips", ".tasks"."""
+    """Maps each name that a package imports for type checkers to its module: "video.clips", ".tasks"."""
     spec = find_spec(package)
     source = None if spec is None else cast(_SourceLoader, spec.loader).get_source(package)
     if source is None:

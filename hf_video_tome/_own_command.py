@@ -1,4 +1,4 @@
-"""Whether this process is the package's own command, whose help must not wait for torch."""
+"""Detects the package's own command: its `--help` must not wait for torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import PurePath
 
 
 def is_own_command() -> bool:
-    """Whether Python was started as `hf-video-tome ...` or `python -m hf_video_tome ...`.
+    """Returns whether Python was started as `hf-video-tome ...` or `python -m hf_video_tome ...`.
 
-    All other processes register at import, and so does this one where it is in doubt: that is slower, and never wrong.
-    `sys.orig_argv` is how the interpreter was started. `sys.argv` would not do: worker processes have a copy of their
-    parent's, and while `-m` looks for the package it does not name it yet.
+    All other processes register at import. So does this one in case of doubt, which is slower but never wrong.
+    `sys.orig_argv` says how the interpreter was started. `sys.argv` does not: worker processes copy that of their
+    parent, and it does not yet name the package while `-m` searches for it.
 
     Examples:
         >>> is_own_command()

@@ -1,4 +1,4 @@
-"""Token merging for model instances that exist already."""
+"""Token merging for existing model instances."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .models.scoped_settings import REFUSAL, changes_in_scope
 
 
 class _Found(NamedTuple):
-    """What was found in a module.
+    """Host or encoder found in a module.
 
     Attributes:
-        model: A host or an encoder.
+        model: The host or encoder.
         entry: Its entry in the registry.
-        merges: Whether it can merge tokens already.
-        user: A model around an encoder that is not known to read merged tokens; None where there is none.
+        merges: Whether it can already merge tokens.
+        user: Unsupported model around it, which may not be able to read merged tokens; None if there is none.
     """
 
     model: PreTrainedModel
@@ -33,7 +33,7 @@ class _Found(NamedTuple):
 
     @property
     def encoders(self) -> list[tuple[PreTrainedModel, Encoder]]:
-        """The encoders that it is or has, with their entries."""
+        """The model itself if it is an encoder, else the encoders inside it, with their entries."""
         if isinstance(self.entry, Encoder):
             return [(self.model, self.entry)]
         entries = self.entry.encoder_entries.items()
@@ -41,7 +41,7 @@ class _Found(NamedTuple):
 
 
 def _find(model: nn.Module) -> _Found:
-    """Finds the host or encoder in a module, at any depth (a peft or DDP wrapper, say).
+    """Finds the host or encoder in a module, at any depth (inside a peft or DDP wrapper, for example).
 
     Raises:
         ValueError: If there is none, or more than one.
@@ -81,10 +81,10 @@ def _is_inside(name: str, outer: str) -> bool:
 
 
 def _check_user(found: _Found, restore: bool) -> None:
-    """Refuses models that use an encoder in their own way, unless they get the full grid.
+    """Checks that no unsupported model uses the encoder, unless it gets the full grid.
 
     Raises:
-        ValueError: If the model is one.
+        ValueError: If one does.
     """
     if found.user is not None and not restore:
         raise ValueError(
@@ -94,10 +94,10 @@ def _check_user(found: _Found, restore: bool) -> None:
 
 
 def _find_merging(model: nn.Module) -> _Found:
-    """Finds the host or encoder in a module that can merge tokens.
+    """Finds the host or encoder that can merge tokens in a module.
 
     Raises:
-        ValueError: If there is none, or it is a stock one.
+        ValueError: If there is none, or it is a stock model.
     """
     found = _find(model)
     if not found.merges:
@@ -108,24 +108,25 @@ def _find_merging(model: nn.Module) -> _Found:
 
 
 def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
-    """Makes an existing model merge tokens, in place: its weights, hooks and adapters stay.
+    """Makes an existing model merge tokens, in place: its weights, hooks and adapters are kept.
 
-    The attention implementation stays as well: a stock TimeSformer runs eager attention, and
-    `model.set_attn_implementation("sdpa")` makes it faster afterwards.
+    The attention implementation is kept as well: a stock TimeSformer runs eager attention;
+    `model.set_attn_implementation("sdpa")` makes it faster.
 
     Args:
-        model: A stock model of transformers, a model of this package, or a module that one is in, at any depth: a
-            wrapper (peft, DDP), or with `restore=True` any model around a supported encoder. The encoder then gives
-            back the full grid of tokens, so that what reads it stays as it is.
+        model: A stock model of transformers, a model of this package, or a module that contains one at any depth: a
+            wrapper (peft, DDP), or with `restore=True` any model around a supported encoder. The encoder then returns
+            the full grid of tokens, so that the rest of the model runs unchanged.
         **settings: r, schedule, mode, threshold, head_aggregation, proportional_attention, pooling, scope, input,
-            input_keep and restore, and of V-JEPA 2 position: see `TokenMergingConfigMixin` and `VJEPA2Config`.
+            input_keep and restore; for V-JEPA 2 also position. See `TokenMergingConfigMixin` and `VJEPA2Config`.
 
     Returns:
         The same object.
 
     Raises:
-        ValueError: If the model is not supported, is more than one, or had its `forward` replaced on the instance (by
-            accelerate's `prepare`: apply first), or a setting is unknown or out of range; nothing is changed then.
+        ValueError: If the module contains no supported model or more than one, if the `forward` of an instance was
+            replaced (by accelerate's `prepare`: apply token merging first), or if a setting is unknown or out of
+            range. The model is then left unchanged.
 
     Examples:
         >>> import transformers, hf_video_tome
@@ -156,11 +157,11 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
     """Turns a model that can merge tokens back into the stock model of transformers, in place.
 
     Args:
-        model: A model of this package, or one that `apply_token_merging` was called on. A stock model stays as it is.
+        model: A model of this package, or one passed to `apply_token_merging`. A stock model is left unchanged.
 
     Returns:
-        The same object. Its config has lost the token merging fields; an attention implementation that the stock model
-        does not know becomes "eager".
+        The same object. Its config no longer has the token merging fields; an attention implementation that the stock
+        model does not support becomes "eager".
 
     Raises:
         ValueError: If the model is not supported.
@@ -189,14 +190,14 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
 
 
 def set_token_merging(model: nn.Module, **settings: Any) -> None:
-    """Changes how a model merges tokens, at any time and without reloading.
+    """Changes how a model merges tokens, at any time and without reloading it.
 
     Args:
         model: A model that can merge tokens, or a wrapper around one.
-        **settings: What to change, as for `apply_token_merging`; what is not named stays as it is.
+        **settings: Settings to change, as for `apply_token_merging`; all others keep their values.
 
     Raises:
-        ValueError: If the model is not one that can merge tokens, or a setting is unknown or out of range.
+        ValueError: If the model cannot merge tokens, or a setting is unknown or out of range.
     """
     found = _find_merging(model)
     if "restore" in settings:
@@ -208,24 +209,23 @@ def set_token_merging(model: nn.Module, **settings: Any) -> None:
 def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[None]:
     """Changes how a model merges tokens for the calls inside a `with` block.
 
-    Only calls of the same thread or async task see it, so that requests with different settings can share one model.
-    Settings that a call is given itself come first, then those of the innermost block, then those of the config. They
-    are undone at the end of the block, also after an exception.
+    The change applies to the same thread or async task only, so that requests with different settings can share one
+    model. Settings passed to a call take precedence over those of the innermost block, and these over the config. The
+    change ends with the block, even after an exception.
 
-    Threads and executors that are started inside the block do not see it. Compiled models take the settings of a call
-    only, as in `model(pixel_values, token_merging_r=98)`: called in the thread of a block for them, they raise an
-    error.
+    Threads and executors started inside the block do not see it. Compiled models only accept settings in the call, as
+    in `model(pixel_values, token_merging_r=98)`; called inside a block, they raise an error.
 
     Args:
         model: A model that can merge tokens, or a wrapper around one (peft, DDP).
-        **settings: What to change, as for `apply_token_merging`; what is not named stays as it is.
+        **settings: Settings to change, as for `apply_token_merging`; all others keep their values.
 
     Returns:
         The context manager.
 
     Raises:
-        ValueError: If the model is not one that can merge tokens, or a setting is unknown or out of range. Whether the
-            settings go with each other and with the config is checked when the model is called.
+        ValueError: If the model cannot merge tokens, or a setting is unknown or out of range. Whether the settings are
+            compatible with each other and with the config is checked when the model is called.
         RuntimeError: If the model is compiled.
 
     Examples:
@@ -246,11 +246,11 @@ def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[N
 
 
 def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[int]:
-    """Tokens in the sequence before the first and after each layer, known without running the model.
+    """Returns the number of tokens before the first layer and after each layer, without running the model.
 
     Args:
-        model_or_config: A model that can merge tokens, with the settings of the `token_merging` blocks around this
-            call, or its config.
+        model_or_config: A model that can merge tokens, or its config. For a model, the settings of surrounding
+            `token_merging` blocks count.
 
     Returns:
         L + 1 ints; entry i is the length of `hidden_states[i]`.
@@ -273,20 +273,20 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
 
 
 def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) -> MacCount:
-    """Multiply-accumulates (MACs) of classifying one clip, counted exactly and without running anything.
+    """Counts the multiply-accumulates (MACs) of classifying one clip exactly, without running the model.
 
-    What the models of this package run to give the states of all layers: patch embedding, all linear layers, both
-    products of the attention, the similarities of the matching, pooler and classifier. Models of which CLS is read do
-    with less in their last layer where only logits are asked for. All but TimeSformer and VideoPrism merge before the
-    output projection of the attention; with all tokens projected, as in the paper, VideoMAE's r = 150 would save 2.43
-    times instead of 2.46. Biases, norms, activations, softmax, sorting and the merging itself are no products and not
-    counted.
+    The count covers the patch embedding, all linear layers, both matrix products of attention, the similarities of the
+    matching, the pooler and the classifier. It does not cover biases, norms, activations, softmax, sorting and the
+    merging itself. It assumes that the states of all layers are returned; models whose classifier reads CLS compute
+    less in their last layer if only logits are requested. All architectures except TimeSformer and VideoPrism merge
+    before the output projection of attention. If all tokens were projected, as in the paper, VideoMAE with r = 150
+    would save a factor of 2.43 instead of 2.46.
 
     Args:
-        model_or_config: A classifier or its base model, of transformers or of this package, or its config. Clips are
-            of the shape that the config says, and there is always a classifier.
-        **settings: Token merging settings to count with, as for `apply_token_merging`. What is not named is as the
-            `token_merging` blocks around this call and the config have it; a config of transformers has r = 0.
+        model_or_config: A classifier, a base model or a config, of transformers or of this package. The clip has the
+            shape given by the config, and a classifier is always included.
+        **settings: Token merging settings to count with, as for `apply_token_merging`. All others come from the
+            surrounding `token_merging` blocks and the config; a config of transformers has r = 0.
 
     Returns:
         The count, in total, by part and by layer.
@@ -318,16 +318,16 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
 
 
 def paper_settings(model_type: str) -> dict[str, Any]:
-    """The settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025) for the base size of an architecture.
+    """Returns the settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025) for the base size of an architecture.
 
     Args:
-        model_type: As in the config: "videomae", "vivit", "timesformer" or "motionformer".
+        model_type: Model type of the config: "videomae", "vivit", "timesformer" or "motionformer".
 
     Returns:
         Settings for `apply_token_merging` and `set_token_merging`.
 
     Raises:
-        ValueError: If the architecture is not known, or the paper has nothing on it.
+        ValueError: If the architecture is unknown or does not appear in the paper.
 
     Examples:
         >>> paper_settings("timesformer")["scope"]

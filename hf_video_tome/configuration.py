@@ -1,4 +1,4 @@
-"""The token merging fields of a model config: one frozen object, validated on load and on set."""
+"""Token merging fields of a model config: one frozen object, validated when loaded and when set."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .saved_files import read_json_object
 from .saved_settings import settings_of_file
 
 DEFAULT_INPUT_KEEP = 2 / 3
-"""Share of the tubelets that an input stage keeps unless it is told otherwise."""
+"""Share of the tubelets that an input stage keeps by default."""
 _SETTINGS = "_token_merging_settings"
-"""Where the settings are in the `__dict__` of a config."""
+"""Key of the settings in the `__dict__` of a config."""
 _REPLACING = threading.RLock()
-"""Held while a config's settings are replaced: what is replaced is what was checked."""
+"""Held while settings are checked and replaced, so that no other thread changes them in between."""
 _SAVED_RESOLVED = [name for name, info in SETTINGS.items() if info.is_saved_resolved]
 
 ConfigT = TypeVar("ConfigT", bound="TokenMergingConfigMixin")
@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 
 class SettingField:
-    """A config field whose value is in the config's `TokenMergingSettings`.
+    """Config field that reads and writes a value of the config's `TokenMergingSettings`.
 
     Args:
-        default: The default, which is also the value of the class attribute.
+        default: The default, also returned by the class attribute.
     """
 
     def __init__(self, default: Any) -> None:
@@ -54,22 +54,22 @@ class SettingField:
         return self._default if config is None else config.token_merging.get(self._name)
 
     def __set__(self, config: Any, value: Any) -> None:
-        setattr(config, PREFIX + self._name, value)  # which the config does by itself
+        setattr(config, PREFIX + self._name, value)  # handled by the `__setattr__` of the config
 
 
 def setting(default: Any) -> Any:
-    """Declares a field of a config as one of `TokenMergingSettings`: see `SettingField`."""
+    """Declares a config field that is one of `TokenMergingSettings`: see `SettingField`."""
     return SettingField(default)
 
 
 def with_common_settings(config_class: type[T]) -> type[T]:
-    """Gives a class that becomes a dataclass a field for every setting that all architectures have."""
+    """Adds a field for each setting common to all architectures to a class, before it becomes a dataclass."""
     for it in fields(TokenMergingSettings):
         if SETTINGS[it.name].is_common:
             declared = SettingField(it.default)
             setattr(config_class, PREFIX + it.name, declared)
             declared.__set_name__(config_class, PREFIX + it.name)
-            config_class.__annotations__[PREFIX + it.name] = Any  # each is checked by its own rule
+            config_class.__annotations__[PREFIX + it.name] = Any  # each setting has its own check
     return config_class
 
 
@@ -87,18 +87,18 @@ class ClipShape(NamedTuple):
 
 
 def sizes_of(config: Any, name: str, count: int = 1) -> tuple[int, ...]:
-    """The sizes that a field of a config holds, checked.
+    """Returns the sizes in a config field after checking them.
 
     Args:
         config: The config.
-        name: The field: ints of at least 1, of which one alone stands for both sides of a frame.
-        count: How many sizes it has: 1, 2 for (height, width), or 3 for (frames, height, width).
+        name: The field: ints >= 1. With `count` = 2, a single int stands for both height and width.
+        count: Number of sizes: 1, 2 for (height, width), or 3 for (frames, height, width).
 
     Returns:
         The sizes.
 
     Raises:
-        ValueError: Naming the field, its value and what is allowed.
+        ValueError: If the field holds anything else.
 
     Examples:
         >>> import transformers
@@ -115,13 +115,13 @@ def sizes_of(config: Any, name: str, count: int = 1) -> tuple[int, ...]:
 
 
 def check_layers(config: Any) -> None:
-    """Checks the numbers of layers of a config, of which modules and lists are made one by one.
+    """Checks that a config does not ask for too many layers: each of them takes time and memory to build.
 
     Args:
         config: The config.
 
     Raises:
-        ValueError: Naming the field, its value and what is allowed.
+        ValueError: If a field `*_layers` is out of range.
     """
     for name, value in vars(config).items():
         if name.endswith("_layers") and isinstance(value, numbers.Integral) and not is_between(value, 0, MAX_LAYERS):
@@ -133,11 +133,11 @@ def check_layers(config: Any) -> None:
 class TokenMergingConfigMixin:
     """Adds token merging to a transformers config.
 
-    From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which advises r = 150 for
-    VideoMAE-B, 300 for ViViT-B, and 18 per frame for TimeSformer-B.
+    From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which recommends r = 150
+    for VideoMAE-B, 300 for ViViT-B, and 18 per frame for TimeSformer-B.
 
-    Each field `token_merging_<name>` is the setting `<name>` of `TokenMergingSettings`, where it is described.
-    `token_merging_r = 0`, the default, is the stock model.
+    Each field `token_merging_<name>` is the setting `<name>` described in `TokenMergingSettings`. The default,
+    `token_merging_r = 0`, is the stock model.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig
@@ -146,11 +146,11 @@ class TokenMergingConfigMixin:
     """
 
     token_merging_fields: ClassVar[Mapping[str, SettingInfo]] = {}
-    """The token merging fields that the architecture has, with what there is to know of each."""
+    """Token merging fields of the architecture, with the metadata of each."""
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
     clip_fields: ClassVar[tuple[str, str, str]] = ("num_frames", "num_channels", "image_size")
-    """Fields of the stock config that hold the frames, the channels and the pixels of a clip."""
+    """Fields of the stock config with the frames, channels and image size of a clip."""
 
     if TYPE_CHECKING:  # fields of the configs that this is mixed into
         model_type: ClassVar[str]
@@ -160,15 +160,15 @@ class TokenMergingConfigMixin:
 
     @property
     def token_merging(self) -> TokenMergingSettings:
-        """The settings as one object that never changes: setting any of them puts another in its place."""
+        """The settings as one immutable object; setting any field replaces it."""
         settings: TokenMergingSettings | None = self.__dict__.get(_SETTINGS)
-        if settings is None:  # a config that is being built
+        if settings is None:  # the config is being built
             settings = TokenMergingSettings(**self._token_merging_defaults())
         return settings
 
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
-        """Values of `token_merging_scope` that the architecture can do."""
+        """Values of `token_merging_scope` that the architecture supports."""
         return SCOPES
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -184,22 +184,22 @@ class TokenMergingConfigMixin:
         self.check_token_merging()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Pickles of earlier versions have one entry for each setting.
+        # Pickles of earlier versions have one entry per setting.
         brought = {name: value for name, value in state.items() if name.startswith(PREFIX)}
         self.__dict__.update({name: value for name, value in state.items() if name not in brought})
         self._take_settings(brought)
 
     def _take_settings(self, brought: Mapping[str, Any]) -> None:
-        """Sets the fields that a file or a pickle brought along, as they were meant there."""
+        """Sets the fields found in a file or pickle, with the meaning that they had when it was saved."""
         for name, value in {**brought, **settings_of_file(self.model_type, brought, PREFIX)}.items():
             setattr(self, name, value)
 
     def changed_settings(self, settings: TokenMergingSettings, changes: Mapping[str, Any]) -> TokenMergingSettings:
-        """Returns settings with other values for some of them, each of which is checked by itself.
+        """Returns settings with some values replaced; each new value is checked individually.
 
         Args:
             settings: The settings.
-            changes: From names of fields of this config to their new values.
+            changes: Names of config fields and their new values.
 
         Raises:
             SettingError: If a value is out of range.
@@ -213,36 +213,36 @@ class TokenMergingConfigMixin:
 
     @property
     def unmerged_settings(self) -> dict[str, Any]:
-        """The changes with which nothing merges: the stock model."""
+        """Changes that turn merging off: the stock model."""
         return {"r": 0} if self.token_merging_input is None else {"r": 0, "input": None}
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
-        """Where the tokens of a clip lie in the sequence of this model.
+        """Returns the token layout of a clip.
 
         Args:
-            clip: Shape of the clip. Architectures that take other shapes than that of the config go by it.
+            clip: Shape of the clip; only used by architectures that accept shapes other than that of the config.
         """
         raise NotImplementedError
 
     @property
     def token_layout(self) -> TokenLayout:
-        """Where the tokens lie of a clip of the shape that the config says."""
+        """Token layout of a clip with the shape given by the config."""
         return self.layout_of(self.clip_shape)
 
     @property
     def num_merging_layers(self) -> int:
-        """Layers that can merge tokens, in their order: those that r and the schedule count."""
+        """Number of layers that can merge tokens; r and the schedule apply to these."""
         return self.num_hidden_layers
 
     @property
     def clip_shape(self) -> ClipShape:
-        """Shape of the clips that the checkpoint takes."""
+        """Shape of the clips that the checkpoint expects."""
         frames, channels, pixels = self.clip_fields
         return ClipShape(*sizes_of(self, frames), *sizes_of(self, channels), *sizes_of(self, pixels, 2))
 
     @property
     def tubelet_shape(self) -> tuple[int, ...]:
-        """Frames, height and width of what becomes one token."""
+        """Frames, height and width of the tubelet that becomes one token."""
         tubelet = getattr(self, "tubelet_size", None)
         if tubelet is None:
             return (1, *sizes_of(self, "patch_size", 2))
@@ -251,10 +251,10 @@ class TokenMergingConfigMixin:
         return sizes_of(self, "tubelet_size", 3)
 
     def tubelet_grid(self, clip: ClipShape) -> tuple[int, int, int]:
-        """Tokens of a clip along time, height and width.
+        """Returns the number of tokens of a clip along time, height and width.
 
         Raises:
-            ValueError: If it has none, naming the field that says how large it is.
+            ValueError: If the clip is smaller than one tubelet.
         """
         frames, height, width = self.tubelet_shape
         frames_field, _, pixels_field = self.clip_fields
@@ -268,16 +268,16 @@ class TokenMergingConfigMixin:
         return clip.frames // frames, clip.height // height, clip.width // width
 
     def check_token_merging(self, settings: TokenMergingSettings | None = None) -> list[int]:
-        """Validates settings against each other and against the architecture, and that a clip has tokens at all.
+        """Checks settings against each other and the architecture, and that a clip has at least one token.
 
         Args:
             settings: The settings; those of the config when None.
 
         Returns:
-            Tokens that each layer is asked to remove from each matched set.
+            Number of tokens that each layer is asked to remove from each matched set.
 
         Raises:
-            ValueError: Naming the field, its value and what is allowed.
+            ValueError: If a check fails.
         """
         settings = self.token_merging if settings is None else settings
         self.tubelet_grid(self.clip_shape)
@@ -319,16 +319,16 @@ class TokenMergingConfigMixin:
                 scope,
                 "'clip'",
                 given={f"{PREFIX}input": settings.input},
-                because="after which tokens are on no grid any more",
+                because="the tokens that an input stage keeps form no grid",
             )
 
     @property
     def supports_input_stage(self) -> bool:
-        """Whether tubelets can be left out before the first layer."""
+        """Whether tubelets can be removed before the first layer."""
         return self.default_token_merging_scope == "clip"
 
     def _kept_at_input(self, layout: TokenLayout, settings: TokenMergingSettings) -> int | None:
-        """Patch tokens that the input stage keeps of a clip of that layout; None: all."""
+        """Returns the number of patch tokens that the input stage keeps, None for all."""
         num_tokens = layout.num_frames * layout.num_patches
         if settings.input is None:
             return None
@@ -344,7 +344,7 @@ class TokenMergingConfigMixin:
         return None if kept == num_tokens else kept
 
     def _requested_removals(self, layout: TokenLayout, settings: TokenMergingSettings) -> list[int]:
-        """Tokens that each layer is asked to remove from each matched set of a clip of that layout."""
+        """Returns the number of tokens that each layer is asked to remove from each matched set."""
         set_tokens, num_protected = layout.set_size(settings.scope or self.default_token_merging_scope)
         kept = self._kept_at_input(layout, settings)
         if kept is not None:
@@ -359,17 +359,17 @@ class TokenMergingConfigMixin:
     def token_merging_plan(
         self, clip_shape: ClipShape | None = None, settings: TokenMergingSettings | None = None
     ) -> Plan:
-        """Decides what each layer will do: made once per forward call, from one object of settings.
+        """Plans what each layer does, once per forward call and from one settings object.
 
         Args:
-            clip_shape: Shape of the clips, where it may be another than that of the config.
+            clip_shape: Shape of the clips if it may differ from that of the config.
             settings: The settings; those of the config when None.
 
         Returns:
-            The plan for such clips: a share of r is one of their tokens.
+            The plan for such clips; if r is a share, it refers to the number of their tokens.
 
         Raises:
-            ValueError: If the settings do not go with each other.
+            ValueError: If the settings are not compatible with each other.
         """
         settings = self.token_merging if settings is None else settings
         requested, layout = self.check_token_merging(settings), self.token_layout
@@ -395,7 +395,7 @@ class TokenMergingConfigMixin:
         )
 
     def _architecture_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
-        """What the settings that may be None come to."""
+        """Returns the architecture's choices for settings that are None."""
         proportional = settings.proportional_attention
         return {
             "scope": settings.scope or self.default_token_merging_scope,
@@ -405,14 +405,14 @@ class TokenMergingConfigMixin:
     def token_merging_settings(
         self, resolved: bool = False, settings: TokenMergingSettings | None = None
     ) -> dict[str, Any]:
-        """The token merging fields as settings for `update_token_merging` and `set_token_merging`.
+        """Returns the token merging fields as settings for `update_token_merging` and `set_token_merging`.
 
         Args:
-            resolved: Whether the architecture's choices take the place of None, for scope and proportional attention.
+            resolved: Whether to replace None by the architecture's choice, for scope and proportional attention.
             settings: The settings; those of the config when None.
 
         Returns:
-            From the names of the fields, without the prefix `token_merging_`, to their JSON-safe values.
+            Field names without the prefix `token_merging_`, and their JSON-safe values.
 
         Examples:
             >>> from hf_video_tome import VideoMAEConfig
@@ -424,16 +424,16 @@ class TokenMergingConfigMixin:
         return values | self._architecture_choices(settings) if resolved else values
 
     def update_token_merging(self, **changes: Any) -> None:
-        """Sets token merging fields, all or none of them.
+        """Sets several token merging fields at once.
 
-        A forward call that runs meanwhile, in another thread, sees either all of the changes or none.
+        A forward call that runs in another thread meanwhile sees either all of the changes or none.
 
         Args:
             **changes: Field names with or without the prefix `token_merging_`, and their new values.
 
         Raises:
-            ValueError: If a name is unknown, or a value is out of range or does not go with the others; nothing is
-                changed then.
+            ValueError: If a name is unknown, or a value is out of range or incompatible with the others. The config
+                is then left unchanged.
         """
         changes = self.full_names(changes)
         with _REPLACING:
@@ -442,7 +442,7 @@ class TokenMergingConfigMixin:
             self.__dict__[_SETTINGS] = settings
 
     def full_names(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds the prefix `token_merging_` to the names of settings that lack it.
+        """Adds the prefix `token_merging_` to setting names that lack it.
 
         Raises:
             ValueError: If the architecture has no such setting.
@@ -455,10 +455,10 @@ class TokenMergingConfigMixin:
         allowed = self.token_merging_fields
         for name in full_names:
             if name not in allowed:
-                raise ValueError(f"{name} is no setting of {self.model_type}; there are {', '.join(allowed)}")
+                raise ValueError(f"{name} is not a setting of {self.model_type}: use {', '.join(allowed)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the config as a dictionary; what must keep its meaning is resolved while tokens are merged."""
+        """Returns the config as a dictionary; if tokens merge, settings whose default may change are resolved."""
         output: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         settings = output.pop(_SETTINGS, self.token_merging)
         values = self.token_merging_settings(settings=settings)
@@ -468,7 +468,7 @@ class TokenMergingConfigMixin:
         return output | {PREFIX + name: value for name, value in values.items()}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Returns the config as it is saved: of the token merging fields those that say something."""
+        """Returns the config as it is saved, without token merging fields at their defaults."""
         output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
         kept = () if self.token_merging.is_off else _SAVED_RESOLVED
         for name, default in self._token_merging_defaults().items():
@@ -478,37 +478,37 @@ class TokenMergingConfigMixin:
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """See `PreTrainedConfig.from_dict`; what was saved keeps its meaning, whatever the defaults are by now."""
+        """See `PreTrainedConfig.from_dict`; saved settings keep their meaning even if defaults have changed since."""
         missing = settings_of_file(cls.model_type, config_dict, PREFIX)
         return super().from_dict({**config_dict, **missing}, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def from_json_file(cls, json_file: Any) -> Any:
-        """See `PreTrainedConfig.from_json_file`; what was saved keeps its meaning."""
+        """See `PreTrainedConfig.from_json_file`; saved settings keep their meaning."""
         return cls.from_dict(read_json_object(Path(json_file)))
 
     @classmethod
     def _token_merging_defaults(cls) -> dict[str, Any]:
-        """The defaults of the architecture's settings."""
+        """Returns the defaults of the architecture's settings."""
         return {name.removeprefix(PREFIX): getattr(cls, name) for name in cls.token_merging_fields}
 
     @classmethod
     def from_stock(cls: type[ConfigT], config: PreTrainedConfig) -> ConfigT:
-        """A copy of a config of transformers that has the token merging fields.
+        """Returns a copy of a config of transformers with the token merging fields added.
 
-        Fields that a JSON file brought along are kept and validated.
+        Token merging fields that the stock config loaded from a JSON file are kept and validated.
 
         Args:
-            config: The stock config, or one of this class (then it is copied).
+            config: The stock config, or one of this class (which is copied).
 
         Returns:
-            A new config of this class; attention implementation, dtype and labels included.
+            A new config of this class, including attention implementation, dtype and labels.
 
         Raises:
-            ValueError: If a token merging field that came along is out of range, or is none.
+            ValueError: If such a field is out of range or unknown.
         """
         converted = copy.deepcopy(config)
-        # A JSON file can bring along whatever it likes.
+        # A stock config accepts any field of a JSON file.
         brought = {name: converted.__dict__.pop(name) for name in vars(config) if name.startswith(PREFIX)}
         converted.__class__ = cls
         converted._take_settings(brought)
@@ -517,10 +517,10 @@ class TokenMergingConfigMixin:
         return converted
 
     def to_stock(self, stock_class: type[PreTrainedConfig]) -> PreTrainedConfig:
-        """A copy of this config without the token merging fields.
+        """Returns a copy of this config without the token merging fields.
 
         Args:
-            stock_class: The class of transformers that this class extends.
+            stock_class: The transformers class that this class extends.
 
         Returns:
             A new config of that class.
@@ -532,7 +532,7 @@ class TokenMergingConfigMixin:
 
 
 def token_counts_of_config(config: TokenMergingConfigMixin, settings: TokenMergingSettings | None = None) -> list[int]:
-    """Tokens in the sequence before the first and after each layer, known without running the model.
+    """Returns the number of tokens before the first layer and after each layer, without running the model.
 
     Args:
         config: A config with token merging fields.

@@ -1,4 +1,4 @@
-"""Token merging settings in words."""
+"""Descriptions of token merging settings for people."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from .merging.settings import SETTINGS, TokenMergingSettings, are_off, is_off
 
 
 def setting_name(changes: Mapping[str, Any]) -> str:
-    """A short name for settings, as tables have it.
+    """Returns a short name for settings, as used in tables.
 
     Args:
         changes: Settings as for `set_token_merging`.
 
     Returns:
-        The name; "as saved" where nothing is changed.
+        The name; "as saved" if nothing is changed.
 
     Examples:
         >>> setting_name({"mode": "drop", "r": 150, "proportional_attention": False})
         'r = 150, drop, no proportional attention'
     """
     said = [name for name, value in changes.items() if value is not None]  # None: left to the architecture
-    said.sort(key=lambda name: name != "r")  # which comes first
+    said.sort(key=lambda name: name != "r")  # r first
     return ", ".join(SETTINGS[name].short_name(name, changes[name]) for name in said) or "as saved"
 
 
 def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Short names for settings that say only in what they differ.
+    """Returns short names for settings that only mention their differences.
 
     Args:
         settings: Settings as for `set_token_merging`.
 
     Returns:
-        One name for each.
+        One name per entry.
 
     Examples:
         >>> distinct_names([{"r": 0}, {"r": 24, "mode": "drop"}, {"r": 38, "mode": "drop"}])
@@ -56,10 +56,10 @@ def distinct_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
-    """The settings that decide which tokens are left, in words.
+    """Describes the settings that decide which tokens remain.
 
     Args:
-        settings: What `token_merging_settings(resolved=True)` of a config gives.
+        settings: Result of `token_merging_settings(resolved=True)` of a config.
 
     Returns:
         One line without a full stop.
@@ -85,7 +85,7 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         start += ", then "
     mode = settings["mode"] + (f" (threshold {settings['threshold']})" if settings["threshold"] is not None else "")
     place = {"clip": "", "time": "place"}.get(settings["scope"], "frame")
-    if isinstance(r, list):  # which is a schedule of its own
+    if isinstance(r, list):  # a list replaces the schedule
         amount = f"r = {','.join(map(str, r))} by layer" + (f", per {place}" if place else "")
     else:
         per = f"layer and {place}" if place else "layer"
@@ -95,7 +95,7 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
 
 
 def settings_table() -> str:
-    """The settings as a table in Markdown, as the docs have it.
+    """Returns the Markdown table of all settings in the docs.
 
     Examples:
         >>> print(settings_table().splitlines()[0])

@@ -1,4 +1,4 @@
-"""Loads a classifier together with the transform of its clips, by the name that a person knows it by."""
+"""Loads a classifier and the transform of its clips by name: a folder, a Hub id or a shipped checkpoint."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from .data.transforms import ClipTransform
 
 SAVED_TRANSFORM = "saved with the checkpoint"
-"""The `transform_source` of a classifier whose transform nobody had to guess."""
+"""The `transform_source` of a classifier that was saved with its transform."""
 
 
-_MAX_MESSAGE = 1000  # what transformers and torch say of a value can be as long as the value
+_MAX_MESSAGE = 1000  # messages of transformers and torch may contain a value of any length
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is not there, or of no use; the message begins with its name."""
+    """Checkpoint that is missing or cannot be used; the message begins with its name."""
 
 
 class SettingsError(ValueError):
-    """Token merging settings do not go with a checkpoint; the message names the field, its value, what is allowed."""
+    """Token merging settings that a checkpoint does not support; the message says what is allowed."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A loaded checkpoint.
+    """Loaded checkpoint.
 
     Attributes:
-        name: What the user called it.
-        location: Folder or Hub id that it came from.
+        name: Name given by the user.
+        location: Folder or Hub id that it was loaded from.
         model: The model, ready to run.
-        transform: How frames become its input.
+        transform: Transform from frames to model input.
         transform_source: Where the transform came from.
-        device: Where the model lies.
+        device: Device of the model.
     """
 
     name: str
@@ -56,18 +56,18 @@ class Classifier:
 
 
 def find_checkpoint(name: str | None = None) -> str:
-    """Says what to load for the name of a checkpoint.
+    """Returns the folder or Hub id for the name of a checkpoint.
 
-    A folder comes before a shipped checkpoint of the same name, as it does before a Hub id in transformers.
+    A folder takes precedence over a shipped checkpoint of the same name, as it does over a Hub id in transformers.
 
     Args:
-        name: A folder, an id of the Hub, or one of `available()`; None for the default checkpoint.
+        name: A folder, a Hub id, or one of `available()`; None for the default checkpoint.
 
     Returns:
-        A folder, or an id of the Hub.
+        A folder or a Hub id.
 
     Raises:
-        CheckpointError: If it can only be meant as a folder and is not there or holds no checkpoint.
+        CheckpointError: If the name can only be a folder, but that does not exist or contains no checkpoint.
 
     Examples:
         >>> find_checkpoint("google/vivit-b-16x2-kinetics400")
@@ -78,8 +78,8 @@ def find_checkpoint(name: str | None = None) -> str:
     if name is None:
         return str(checkpoint_path())
     allowed = f"a checkpoint is a folder, a model id on the Hub, or one of: {', '.join(available())}"
-    if not name.strip():  # would be the folder one is in
-        raise CheckpointError(f"{name!r}: is no name; {allowed}")
+    if not name.strip():  # would be the current folder
+        raise CheckpointError(f"{name!r}: is not a name; {allowed}")
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -107,18 +107,18 @@ def load_classifier(
     """Loads a checkpoint with its transform.
 
     Args:
-        name: A folder, an id of the Hub, or one of `available()`; None for the default checkpoint.
+        name: A folder, a Hub id, or one of `available()`; None for the default checkpoint.
         dtype: Precision of the weights, a torch dtype or its name.
-        device: Where the model is to lie.
-        **settings: Token merging settings, as for `apply_token_merging`; what is not named is as saved.
+        device: Device to load the model on.
+        **settings: Token merging settings, as for `apply_token_merging`; all others are as saved.
 
     Returns:
-        The classifier, in eval mode. A folder without a processor gets the usual transform of its architecture, and
-        its `transform_source` says so.
+        The classifier, in eval mode. A folder without a processor gets the default transform of its architecture, as
+        `transform_source` then says.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be loaded, is of another kind, or lacks weights.
-        SettingsError: If it does not go with the settings.
+        CheckpointError: If the checkpoint cannot be loaded, is not a video classifier, or lacks weights.
+        SettingsError: If the checkpoint does not support the settings.
 
     Examples:
         >>> classifier = load_classifier("vivit-moving-digits", r=24)
@@ -151,22 +151,22 @@ def load_classifier(
             check_config_content(content)
             config = AutoConfig.from_pretrained(location)
             check_config(config)
-            classifier_tasks(config)  # here, as whatever reads its answers needs to know
+            classifier_tasks(config)  # fails early: whoever reads the predictions needs the tasks
         with_settings(config, settings)
         transform, source = _load_transform(location, config, shown)
         with _failures(shown):
             weights = find_weights(location, content)
-        with _failures(shown, f"{CONFIG_FILE}: no model can be built of it: "):
+        with _failures(shown, f"{CONFIG_FILE}: no model can be built from it: "):
             check_weights(config, weights)
-        # Loaded as a user would load it: the settings, which were checked above, as keywords of `from_pretrained`.
+        # Loads the model as a user would: the settings, checked above, are keywords of `from_pretrained`.
         fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
         with _failures(shown, "transformers cannot load it: "):
             model, report = AutoModelForVideoClassification.from_pretrained(
                 location,
                 dtype=dtype,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                return_dict=True,  # outputs are read by their names
+                ignore_mismatched_sizes=True,  # `check_loaded` names them
+                return_dict=True,  # outputs are read by name
                 **fields,
             )
             check_loaded(model, weights, report)
@@ -175,7 +175,7 @@ def load_classifier(
 
 
 def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfigMixin:
-    """A copy of a config with other token merging settings.
+    """Returns a copy of a config with some token merging settings replaced.
 
     Args:
         config: A config with token merging fields.
@@ -185,8 +185,8 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
         The copy.
 
     Raises:
-        SettingError: If the architecture does not have them, or does not take their values.
-        SettingsError: If no architecture has them, or the config is impossible.
+        SettingError: If the architecture does not have a setting, or does not support its value.
+        SettingsError: If no architecture has a setting, or the config is invalid.
     """
     from huggingface_hub.errors import StrictDataclassError
 
@@ -198,12 +198,12 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
         if field not in config.token_merging_fields:
             others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_fields]
             if not others:
-                raise SettingsError(f"{field} is no setting of any architecture")
+                raise SettingsError(f"{field} is not a setting of any architecture")
             raise SettingError(
                 field,
                 settings[name],
                 f"left out for {config.model_type}",
-                because=f"it goes with {', '.join(others)} only",
+                because=f"only {', '.join(others)} supports it",
             )
     changed: TokenMergingConfigMixin = type(config).from_stock(config)
     try:
@@ -216,19 +216,19 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
 
 
 def _read_config(location: str) -> Any:
-    """Content of the config.json in a folder."""
+    """Reads the config.json in a folder."""
     from transformers import PretrainedConfig
 
     from .checkpoints.checks import CONFIG_FILE
     from .saved_files import read_json_object
 
-    read_json_object(Path(location) / CONFIG_FILE)  # which says better what is wrong with it
+    read_json_object(Path(location) / CONFIG_FILE)  # has clearer errors
     return PretrainedConfig.get_config_dict(location)[0]
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hides progress bars and warnings of the loading: what matters of it is checked here and said in errors."""
+    """Hides progress bars and warnings while loading; problems are checked here and raise errors."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
@@ -248,7 +248,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransform, str]:
-    """The transform saved with a checkpoint, and where it is from; for a folder without one the usual one."""
+    """Loads the transform of a checkpoint and says where it came from; a folder without one gets the default."""
     from .data.transforms import ClipTransform
 
     with _failures(shown):
@@ -262,13 +262,13 @@ def _load_transform(location: str, config: Any, shown: str) -> tuple[ClipTransfo
 
 @contextmanager
 def _failures(name: str, prefix: str = "") -> Iterator[None]:
-    """Turns whatever a bad checkpoint causes into a `CheckpointError` of one line.
+    """Turns any exception that a bad checkpoint causes into a `CheckpointError` of one line.
 
-    That can be any exception: transformers and torch fail in every way on values that nobody expected.
+    transformers and torch can raise anything for unexpected values.
 
     Args:
-        name: What the user called the checkpoint.
-        prefix: Put before what does not begin with the name of a file.
+        name: Name of the checkpoint, as given by the user.
+        prefix: Prepended to messages that do not begin with the name of a file.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -279,7 +279,7 @@ def _failures(name: str, prefix: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         text = str(error)
-        if isinstance(error, OSError) and error.strerror:  # its number says nothing to people
+        if isinstance(error, OSError) and error.strerror:  # leaves out the error number
             text = f"{error.strerror}: {error.filename}"
         if not isinstance(error, (OSError, ValueError, StrictDataclassError, SafetensorError)):
             text = f"{type(error).__name__}: {text}"

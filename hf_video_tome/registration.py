@@ -1,4 +1,4 @@
-"""Makes the Auto classes of transformers build models that can merge tokens, and undoes it."""
+"""Registers models that can merge tokens with the Auto classes of transformers, and unregisters them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder
 from .plugins import import_plugins
 
 _REGISTERED_CONVERSIONS: set[str] = set()
-"""Keys of the checkpoint conversions that are registered here, and not by the user."""
+"""Keys of the checkpoint conversions registered here rather than by the user."""
 
 
 def _auto_entries() -> Iterator[tuple[Any, Any, type]]:
-    """Yields (Auto class, config class, model class): ours and stock config objects both lead to our models."""
+    """Yields (Auto class, config class, model class); both our and stock configs lead to our models."""
     for encoder in ENCODERS.values():
         for config_class in (encoder.config_class, encoder.stock_config_class):
             yield AutoModel, config_class, encoder.model_class
@@ -40,7 +40,7 @@ def _config_classes() -> list[Any]:
 
 
 def _register_stock(encoder: Encoder) -> None:
-    """Registers the stock models around an encoder that transformers does not have itself."""
+    """Registers the stock models of an encoder that is not part of transformers."""
     AutoConfig.register(encoder.model_type, encoder.stock_config_class, exist_ok=True)
     AutoModel.register(encoder.stock_config_class, encoder.stock_model_class, exist_ok=True)
     for host in HOSTS.values():
@@ -50,11 +50,10 @@ def _register_stock(encoder: Encoder) -> None:
 
 
 def register() -> None:
-    """Registers all architectures with transformers; called by `import hf_video_tome`, and harmless when repeated.
+    """Registers all architectures with transformers; `import hf_video_tome` calls it, repeated calls do no harm.
 
-    Modules that installed packages name in the entry point group `hf_video_tome.modes` are imported before, so that
-    what they register is there. A model whose config sets no token merging field computes what the stock model
-    computes.
+    It first imports the plugins: modules that installed packages list in the entry point group `hf_video_tome.modes`.
+    A model whose config sets no token merging field computes the same as the stock model.
     """
     import_plugins()
     for config_class in _config_classes():
@@ -64,12 +63,12 @@ def register() -> None:
     for architecture in ARCHITECTURES.values():
         if architecture.video_processor_only:
             for config_class in (architecture.config_class, architecture.stock_config_class):
-                # The name of the backend that is the fallback everywhere; no PIL is involved.
+                # "pil" is the backend that transformers always falls back to; PIL itself is not used.
                 AutoImageProcessor.register(
                     config_class, image_processor_classes={"pil": ClipProcessor}, exist_ok=True
                 )
     for encoder in ENCODERS.values():
-        # transformers converts older checkpoints for classes outside of it only when told so.
+        # transformers converts older checkpoints only for its own classes and registered ones.
         for key in encoder.weight_conversions:
             mapping = get_checkpoint_conversion_mapping(key)
             if mapping is None:
@@ -80,9 +79,9 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Gives the Auto classes back to the stock models; models that exist are not touched.
+    """Restores the stock models in the Auto classes; existing models are not changed.
 
-    The classes of this package then no longer convert checkpoints in the layout of older versions of transformers.
+    The classes of this package then no longer convert checkpoints saved by older versions of transformers.
     """
     registered_conversions().difference_update(_REGISTERED_CONVERSIONS)
     _REGISTERED_CONVERSIONS.clear()

@@ -1,4 +1,4 @@
-"""Files of a saved checkpoint, in a folder or on the Hub, and JSON files of anybody."""
+"""Files of saved checkpoints, in a folder or on the Hub, and other JSON files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .merging.values import shown
 
 
 def find_saved_files(name_or_path: str | os.PathLike[str], names: Sequence[str], **hub_options: Any) -> Iterator[Path]:
-    """The files of a checkpoint that have one of some names.
+    """Finds the files of a checkpoint by name.
 
     Args:
         name_or_path: A folder, or a model id on the Hub.
         names: Names of the files.
-        **hub_options: Where and how to look there, as for `transformers.utils.cached_file`.
+        **hub_options: Options of the Hub, as for `transformers.utils.cached_file`.
 
     Yields:
-        Those that there are, in the order of the names; on the Hub looked for one at a time.
+        The files that exist, in the order of `names`; files on the Hub are requested one at a time.
 
     Raises:
-        OSError: If the Hub refuses.
+        OSError: If the Hub cannot be reached or denies access.
     """
     folder = Path(name_or_path)
     if folder.is_dir():
@@ -44,20 +44,20 @@ def read_json(path: Path) -> Any:
         path: The file.
 
     Returns:
-        What it holds.
+        The content.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is no JSON; the message begins with the path.
+        OSError: If the file cannot be read.
+        ValueError: If it is not valid JSON; the message begins with the path.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or a number or nesting without end
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or too long a number or too deeply nested
         raise ValueError(f"{path}: not valid JSON ({error})") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that holds an object.
+    """Reads a JSON file that contains an object.
 
     Args:
         path: The file.
@@ -66,8 +66,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
         The object.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is no JSON, or holds anything else; the message begins with the path.
+        OSError: If the file cannot be read.
+        ValueError: If it is not valid JSON or contains anything else; the message begins with the path.
     """
     content = read_json(path)
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""What the settings in a saved config mean, whatever the defaults have become since."""
+"""Meaning of the settings in a saved config, independent of later changes of the defaults."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _DEFAULTS_OF_0_BY_MODEL_TYPE: dict[str, dict[str, Any]] = {
     "vjepa2": {"scope": "clip", "proportional_attention": False, "position": "centroid"},
     "videoprism_vision_model": {"scope": "tube", "proportional_attention": True},
 }
-"""Version 0 saved only what differed from these. They are history: they never change, and later architectures have no
-place here."""
+"""Defaults of version 0, which saved only what differed from them. They never change, and later architectures do not
+belong here."""
 
 
 def settings_of_file(model_type: str, fields: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Completes the settings of a config file that version 0 may have saved, which left defaults out.
+    """Returns the settings missing from a config file that version 0, which left out defaults, may have saved.
 
     Args:
-        model_type: As in the config.
+        model_type: Model type of the config.
         fields: Content of the file.
-        prefix: What the names of settings begin with there.
+        prefix: Prefix of setting names in the file.
 
     Returns:
-        The fields that are to be added: none where the file merges nothing, or says all itself.
+        The fields to add: none if the config does not merge tokens or is complete.
 
     Examples:
         >>> settings_of_file("videomae", {"token_merging_r": 150, "token_merging_scope": "tube"}, "token_merging_")

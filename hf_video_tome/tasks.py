@@ -1,4 +1,4 @@
-"""What a classifier answers, and which of its outputs a data set's classes are."""
+"""Tasks and predictions of a classifier, and the match of its outputs with the classes of a data set."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 SINGLE_TASK = "label"
 ACTION = "action"
-"""What all tasks of a classifier together are called."""
+"""Name for all tasks of a classifier together."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One question that a classifier answers.
+    """Task of a classifier: a range of its outputs.
 
     Attributes:
-        name: "label", or the name of a label group ("verb", "noun"); also the column of the data set with the answer.
-        start: First of the classifier's outputs that belong to it.
-        size: How many do.
+        name: "label", or the name of a label group ("verb", "noun"); also the label column of the data set.
+        start: First output of the task.
+        size: Number of outputs.
     """
 
     name: str
@@ -34,25 +34,25 @@ class Task:
 
     @property
     def stop(self) -> int:
-        """The output after the last one."""
+        """End of the range of outputs, exclusive."""
         return self.start + self.size
 
 
 def classifier_tasks(config: Any) -> tuple[Task, ...]:
     """Splits the outputs of a classifier into its tasks.
 
-    A two-task head is one classifier whose outputs are divided by `label_groups` in its config, from first to one past
-    the last: verb and noun of EPIC-KITCHENS-100 are `{"verb": [0, 97], "noun": [97, 397]}`. (Ranges, not sizes,
-    because configs are saved with sorted keys.) All else is one task, "label".
+    A two-task head is one classifier with outputs divided by `label_groups` in its config, as half-open ranges: verb
+    and noun of EPIC-KITCHENS-100 are `{"verb": [0, 97], "noun": [97, 397]}`. (Ranges rather than sizes, because
+    configs are saved with sorted keys.) Any other classifier has one task, "label".
 
     Args:
         config: Config of a video classifier.
 
     Returns:
-        Its tasks, in the order of the outputs.
+        The tasks, in the order of the outputs.
 
     Raises:
-        ValueError: If `label_groups` is no mapping from names to ranges that divide the `num_labels` outputs.
+        ValueError: If `label_groups` is not a mapping from names to ranges that divide the `num_labels` outputs.
 
     Examples:
         >>> from transformers import VideoMAEConfig
@@ -86,13 +86,13 @@ def classifier_tasks(config: Any) -> tuple[Task, ...]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class that a classifier holds for likely.
+    """Predicted class.
 
     Attributes:
-        task: Name of the task that it answers: "label", or "verb" and "noun" of a two-task head.
-        index: Class index, from 0 inside the task.
-        label: Class name; the index where the classifier has none.
-        probability: Its probability among the classes of the task, 0 to 1.
+        task: Name of the task: "label", or "verb" or "noun" for a two-task head.
+        index: Class index within the task, from 0.
+        label: Class name; the index if the classifier has no name for it.
+        probability: Probability among the classes of the task, 0 to 1.
     """
 
     task: str
@@ -102,20 +102,20 @@ class Prediction:
 
 
 def predict_labels(logits: torch.Tensor, config: Any, top_k: int = 1) -> dict[str, list[Prediction]]:
-    """The most likely classes of a clip, for each task of the classifier by itself.
+    """Returns the most likely classes of a clip, separately for each task of the classifier.
 
-    One softmax over all outputs of a two-task head would make a verb compete with the nouns.
+    A single softmax over all outputs of a two-task head would make verbs compete with nouns.
 
     Args:
-        logits: (num_labels,) of one clip.
+        logits: (num_labels,) float, logits of one clip.
         config: Config of the classifier.
-        top_k: Classes of each task, at least 1.
+        top_k: Number of classes per task, at least 1.
 
     Returns:
-        For each task, in the order of the outputs, its classes: the most likely first, fewer if it has no more.
+        The classes of each task, most likely first; fewer than `top_k` if the task has no more.
 
     Raises:
-        ValueError: If the logits are not those of one clip or not finite, `top_k` is less than 1, or `label_groups` is
+        ValueError: If the logits have another shape or are not finite, `top_k` is less than 1, or `label_groups` is
             malformed.
 
     Examples:
@@ -145,15 +145,15 @@ def predict_labels(logits: torch.Tensor, config: Any, top_k: int = 1) -> dict[st
 
 
 def check_finite(logits: torch.Tensor, what: str = "the logits", where: str = "") -> None:
-    """Refuses logits that are no answer; asked wherever logits become labels.
+    """Checks that logits are finite; called wherever logits become labels.
 
     Args:
-        logits: Of any shape.
-        what: What the message calls them.
-        where: What it says after that.
+        logits: Logits of any shape.
+        what: Name of the logits in the message.
+        where: Text after "not finite" in the message.
 
     Raises:
-        ValueError: If one is NaN or infinite.
+        ValueError: If a logit is NaN or infinite.
     """
     if not logits.isfinite().all():
         raise ValueError(
@@ -162,15 +162,15 @@ def check_finite(logits: torch.Tensor, what: str = "the logits", where: str = ""
 
 
 def output_name(config: Any, task: Task, index: int) -> str:
-    """The name of an output.
+    """Returns the name of an output.
 
     Args:
         config: Config of the classifier.
-        task: The task that it belongs to.
-        index: Its class index inside the task.
+        task: The task.
+        index: Class index within the task.
 
     Returns:
-        The name; the index where the classifier has none.
+        The name; the index if the classifier has no name for it.
     """
     return str(config.id2label.get(task.start + index, index))
 
@@ -178,25 +178,25 @@ def output_name(config: Any, task: Task, index: int) -> str:
 def match_labels(
     names: Sequence[str] | None, task: Task, id2label: Mapping[int, str], by_name: bool | None = None
 ) -> list[int] | None:
-    """Finds, for each class of a data set, the output of the classifier that means it.
+    """Matches each class of a data set with an output of the classifier.
 
-    Checkpoints and data sets do not agree on the order of classes, nor quite on their spelling: see
-    `hf_video_tome.data.class_names.match_names` for which names mean the same. Names that are integers, as those of
-    folders `0` to `11`, are numbers of outputs where the outputs are not called so. All other names only have a place
-    among each other, and one that comes from sorting them says nothing of the classifier.
+    Checkpoints and data sets differ in the order of classes and partly in their spelling:
+    `hf_video_tome.data.class_names.match_names` says which names are the same. Integer names, such as folders `0` to
+    `11`, are output numbers unless the outputs themselves have integer names. Other names only have an index, and the
+    index in a sorted list says nothing about the classifier.
 
     Args:
-        names: The data set's names of its classes, or None where it has only numbers.
-        task: The task that they answer.
-        id2label: The classifier's names of its outputs.
-        by_name: True to match names, False to take the data set's numbers (those that the names are, else their places
-            in `names`), None for names where both sides have them, and for numbers where they can be trusted.
+        names: Class names of the data set, or None if it only has numbers.
+        task: The task that the classes belong to.
+        id2label: Output names of the classifier.
+        by_name: True to match names; False to use the numbers of the data set (integer names, else the index in
+            `names`); None to match names if both sides have them, and use numbers if they can be trusted.
 
     Returns:
-        For each class of the data set an output, 0 to `task.size` - 1, or None where numbers are taken as they are.
+        An output for each class of the data set, 0 to `task.size` - 1, or None if class numbers are output numbers.
 
     Raises:
-        ValueError: If it is not clear which output a class means, or two classes mean the same.
+        ValueError: If the output of a class is ambiguous, or two classes match the same output.
 
     Examples:
         >>> match_labels(["Riding_a bike", "abseiling"], Task("label", 0, 2), {0: "abseiling", 1: "riding a bike"})
@@ -226,19 +226,19 @@ def match_labels(
 
 
 def _by_number(names: Sequence[str], task: Task) -> list[int] | None:
-    """The numbers that the names are, else None for their places."""
+    """Returns the numbers that the names stand for, or None for their index in the list."""
     numbers = class_numbers(names)
     if numbers is None:
         if len(names) > task.size:
             raise ValueError(f"the data set has {len(names)} {task.name} classes, the classifier {task.size} outputs")
         return None
     if numbers == list(range(len(names))):
-        return None  # as `ClassLabel(num_classes=...)` has them, of which a data set need not use all
+        return None  # as in `ClassLabel(num_classes=...)`; a data set need not use all of them
     for position, number in enumerate(numbers):
         if number >= task.size:
             raise ValueError(
-                f"the data set's {task.name} class {names[position]!r} is no number of the classifier's {task.size} "
-                f"outputs, 0 to {task.size - 1}"
+                f"the data set's {task.name} class {names[position]!r} is not the number of one of the classifier's "
+                f"{task.size} outputs, 0 to {task.size - 1}"
             )
         earlier = numbers.index(number)
         if earlier != position:
@@ -249,19 +249,19 @@ def _by_number(names: Sequence[str], task: Task) -> list[int] | None:
 
 
 def _check_places(names: Sequence[str], task: Task) -> None:
-    """Refuses places as numbers, unless the data set has chosen them, and for all outputs."""
+    """Checks that the order of the names was chosen for all outputs, and does not just come from sorting them."""
     if len(names) == task.size and list(names) != sorted(names):
         return
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     raise ValueError(
         f"the data set has {len(names)} {task.name} classes with names, the classifier {task.size} outputs without: "
-        f"confirm that the place of a name ({shown}), from 0, is the number of its output (--labels number; "
+        f"confirm that the index of a name ({shown}), from 0, is the number of its output (--labels number; "
         "match_labels_by_name=False), or give the names to the classifier (id2label)"
     )
 
 
 def _why_unmatched(names: Sequence[str], outputs: Sequence[str], found: Sequence[int | None], task: str) -> str:
-    """Says what keeps names from being matched."""
+    """Explains why names cannot be matched."""
     spelling = SPELLINGS[-1]
     same, called = positions_by_spelling(names, spelling), positions_by_spelling(outputs, spelling)
     unmatched = [name for name, index in zip(names, found, strict=True) if index is None]
@@ -269,7 +269,7 @@ def _why_unmatched(names: Sequence[str], outputs: Sequence[str], found: Sequence
     if unknown:
         shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
         return (
-            f"{len(unknown)} of the data set's {len(names)} {task} classes are no outputs of the classifier "
+            f"the classifier has no outputs for {len(unknown)} of the data set's {len(names)} {task} classes "
             f"({shown}; its own are {', '.join(map(repr, outputs[:3]))}, ...)"
         )
     text = spelling(unmatched[0])
@@ -284,10 +284,10 @@ def _why_unmatched(names: Sequence[str], outputs: Sequence[str], found: Sequence
 
 
 def names_digest(id2label: Mapping[int, str]) -> str:
-    """Fingerprint of the names of all outputs in their order.
+    """Returns a fingerprint of the names of all outputs in order.
 
     Args:
-        id2label: The classifier's names.
+        id2label: Output names of the classifier.
 
     Returns:
         16 hexadecimal digits.

@@ -257,10 +257,10 @@ class TestRefusedValues:
     def test_a_field_in_the_file_that_there_is_not(self, checkpoints, tmp_path):
         contents = json.loads((checkpoints["videomae"] / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps({**contents, "token_merging_rr": 3}))
-        with pytest.raises(ValueError, match=r"^token_merging_rr is no setting of videomae; there are "):
+        with pytest.raises(ValueError, match=r"^token_merging_rr is not a setting of videomae: use "):
             AutoConfig.from_pretrained(tmp_path)
         config = make_model().config
-        with pytest.raises(ValueError, match=r"^token_merging_rr is no setting of videomae; there are "):
+        with pytest.raises(ValueError, match=r"^token_merging_rr is not a setting of videomae: use "):
             config.token_merging_rr = 3
 
     @pytest.mark.parametrize(("name", "value"), [(name, values[0]) for name, values in REFUSED.items()])
@@ -446,7 +446,7 @@ class TestUnknownSettings:
     def test_are_refused_by_name_with_those_that_exist(self, name):
         model = make_model()
         for change in (model.set_token_merging, model.config.update_token_merging):
-            with pytest.raises(ValueError, match=repr(name.removeprefix("token_merging_"))) as error:
+            with pytest.raises(ValueError, match=f"{name} is not a setting of videomae") as error:
                 change(r=4, **{name: 1})
             assert all(known in str(error.value) for known in DEFAULTS)
         assert fields_of(model.config) == DEFAULTS

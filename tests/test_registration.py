@@ -10,6 +10,7 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import numpy as np
@@ -224,11 +225,7 @@ class TestUnregister:
 class TestArchitectureRegistry:
     def test_a_model_type_can_be_taken_once_only(self):
         with pytest.raises(ValueError, match="'videomae' is registered already"):
-            register_architecture(
-                ARCHITECTURES["videomae"].encoder,
-                ARCHITECTURES["videomae"].stock_head_class,
-                ARCHITECTURES["videomae"].head_class,
-            )
+            register_architecture(ARCHITECTURES["videomae"].encoder, ARCHITECTURES["videomae"].head_class)
 
     def test_class_names_must_be_those_of_transformers(self):
         class Renamed(ARCHITECTURES["videomae"].head_class):
@@ -237,10 +234,14 @@ class TestArchitectureRegistry:
         host = replace(ARCHITECTURES["videomae"].classifier, stock_class=Renamed)
         with pytest.raises(ValueError, match="VideoMAEForVideoClassification must have the name of its stock class"):
             register_host(host)
-        encoder = replace(ARCHITECTURES["videomae"].encoder, model_type="other", stock_model_class=Renamed)
-        with pytest.raises(ValueError, match="VideoMAEModel must have the name of its stock class Renamed"):
-            register_encoder(encoder)
         assert Renamed not in HOSTS
+
+        class Other(nn.Module):
+            config_class = type("VideoMAEConfig", (ARCHITECTURES["videomae"].config_class,), {"model_type": "other"})
+            module_classes = MappingProxyType({})
+
+        with pytest.raises(ValueError, match="Other must have the name of its stock class, got bases of other names"):
+            register_encoder(replace(ARCHITECTURES["videomae"].encoder, model_class=Other))
         assert "other" not in ENCODERS
 
     def test_the_encoder_of_a_host_must_be_known(self):

@@ -223,9 +223,9 @@ def draw_accuracy(
 
     Args:
         curves: From `accuracy_curves`.
-        path: Where the picture goes; the suffix picks the format.
-        title: Line above.
-        note: Line below.
+        path: Output file; the suffix selects the format.
+        title: Text above the plots.
+        note: Text below the plots.
 
     Returns:
         The path.

@@ -116,9 +116,9 @@ def run_clips(
 
     Args:
         model: A classifier in eval mode.
-        transform: How frames are normalised.
+        transform: Transform that normalises frames.
         frames: (n, T, 3, H, W) uint8.
-        batch_size: Clips that go through the model together.
+        batch_size: Number of clips per batch.
         seed: Of the random modes, which draw the same numbers for a batch whatever ran before.
         **kwargs: Passed to the model.
 

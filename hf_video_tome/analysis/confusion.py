@@ -241,10 +241,10 @@ def draw_confusion(
     Args:
         change: The comparison.
         classes: Classes to draw; answers outside of them are one more column, "other".
-        path: Where the picture goes; the suffix picks the format.
+        path: Output file; the suffix selects the format.
         names: What to call a class.
-        title: Line above.
-        note: Line below.
+        title: Text above the plots.
+        note: Text below the plots.
         headings: What to call the two runs.
 
     Returns:

@@ -107,9 +107,9 @@ def duplicate_layer(
     Args:
         keys: (B, N, D) float keys of the layer, from `unmerged_keys`.
         requested: Tokens to remove from each matched set, one number for each repetition.
-        layout: Where the tokens lie.
+        layout: Token layout of a clip.
         settings: How to merge.
-        generator: Source of randomness of the random modes; the global one when None.
+        generator: Random number generator of the random modes; the global one when None.
 
     Returns:
         The trace: entry i after i repetitions.
@@ -135,7 +135,7 @@ def tubelet_colours(frames: Tensor, geometry: ClipGeometry) -> Floats:
 
     Args:
         frames: (T, 3, H, W) uint8.
-        geometry: How the tokens lie in the clip.
+        geometry: Geometry of the tokens of the clip.
 
     Returns:
         (N, 3) float, 0 to 255, slot by slot.
@@ -157,7 +157,7 @@ def place_distances(geometry: ClipGeometry) -> dict[str, Floats]:
     """For each pair of tokens, how far apart they lie in the frame, and whether they lie in different time slots.
 
     Args:
-        geometry: How the tokens lie in the clip.
+        geometry: Geometry of the tokens of the clip.
 
     Returns:
         "spatial_distance" and "other_slot_share", (N, N) float each.
@@ -189,13 +189,13 @@ def study_layers(
     """Measures what each layer of a model would merge by itself, and what the model really merges.
 
     Args:
-        model: A classifier that can merge tokens, in eval mode. Its settings are as before afterwards.
-        transform: How frames are normalised.
+        model: A classifier that can merge tokens, in eval mode. Its settings are restored afterwards.
+        transform: Transform that normalises frames.
         clips: The clips.
         settings: How to merge, as for `set_token_merging`. The r of all layers are the r of the repetitions.
-        batch_size: Clips that go through the model together.
-        seed: Of the random modes.
-        num_examples: Clips whose traces are kept.
+        batch_size: Number of clips per batch.
+        seed: Seed of the random modes.
+        num_examples: Number of clips whose traces are kept.
         on_progress: Called after each batch.
 
     Returns:
@@ -268,10 +268,10 @@ def draw_layers(study: LayerStudy, path: str | os.PathLike[str], *, title: str =
     """Draws each measure over the layers, beside what random merges would give.
 
     Args:
-        study: What was measured.
-        path: Where the picture goes; the suffix picks the format.
-        title: Line above.
-        note: Line below.
+        study: The measurements.
+        path: Output file; the suffix selects the format.
+        title: Text above the plots.
+        note: Text below the plots.
 
     Returns:
         The path.
@@ -331,14 +331,14 @@ def save_layer_groups(
     """Draws which tokens each layer would merge, one row of frames for each.
 
     Args:
-        study: What was measured.
-        path: Where the picture goes; the suffix picks the format.
+        study: The measurements.
+        path: Output file; the suffix selects the format.
         clips: The clips of the study.
-        geometry: How the tokens lie in a clip.
+        geometry: Geometry of the tokens of a clip.
         example: Which of the study's examples.
-        title: Line above.
-        note: Line below.
-        max_frames: Frames to show, evenly spaced.
+        title: Text above the plots.
+        note: Text below the plots.
+        max_frames: Largest number of frames to show, evenly spaced.
 
     Returns:
         The path.

@@ -19,7 +19,7 @@ def matched_sets(layout: TokenLayout, scope: str) -> Ints:
     """Says for each patch token of a clip in which set it is matched: tokens of two sets never merge.
 
     Args:
-        layout: Where the tokens lie.
+        layout: Token layout of a clip.
         scope: "clip", "frame", "tube" or "time".
 
     Returns:
@@ -37,7 +37,7 @@ def partner_means(groups: ArrayLike, values: ArrayLike) -> Floats:
     """Mean, for each token, of what it has with the others in its group.
 
     Args:
-        groups: (N,) int, the merged token that holds each original token; negative where it was dropped.
+        groups: (N,) int, merged token that holds each original token; negative if dropped.
         values: (N, N) float, a value for each pair, such as a distance, or whether they lie in different frames. The
             diagonal does not count.
 

@@ -27,9 +27,9 @@ def measure_speed_ups(
     """Times forward passes on random clips, all settings in turn, so that a busy machine slows all of them alike.
 
     Args:
-        model: A classifier that can merge tokens, in eval mode. Its settings are as before afterwards.
+        model: A classifier that can merge tokens, in eval mode. Its settings are restored afterwards.
         settings: The settings, as for `set_token_merging`.
-        batch_size: Clips that go through the model together.
+        batch_size: Number of clips per batch.
         rounds: How often each is timed, after one pass that is not.
         seed: Of the clips.
         on_progress: Called after each pass that counts.

@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.sampling import sample_frame_indices
 from ..merging.setting_error import SettingError
 from ..metrics.likelihood import kl_divergence, log_probabilities
 from ..tasks import Task
 from ..visualization import ClipGeometry, token_map
+from ..visualization.contact_sheet import save_sheet, sheet_scale, spread_frames
 from .clips import Clips, logits_of, merging, run_clips
 from .drawing import COLOURS, GREY, add_note, new_figure, save, tidy
 from .estimates import Estimate, estimate
@@ -59,15 +59,6 @@ _KIND_NAMES = {
 }
 _SPLICE_COLOUR = (255, 255, 255)
 _ALONE_COLOUR = (70, 70, 70)
-_LABEL: dict[str, Any] = {
-    "rotation": 0,
-    "ha": "right",
-    "va": "center",
-    "labelpad": 6,
-    "fontsize": 7.5,
-    "parse_math": False,
-}
-_PIXELS = 144  # that a frame has at least in the picture
 
 
 @dataclass(frozen=True)
@@ -172,10 +163,10 @@ def splice_mask(geometry: ClipGeometry, region: str, share: float, rng: np.rando
     """Chooses the places whose tubelets are replaced.
 
     Args:
-        geometry: How the tokens lie in a clip.
+        geometry: Geometry of the tokens of a clip.
         region: One of `REGIONS`.
-        share: Share of the clip that is replaced, 0 to 1; rounded to whole tubelets, time slots or columns.
-        rng: Source of randomness of "tubelets".
+        share: Share of the clip to replace, 0 to 1; rounded to whole tubelets, time slots or columns.
+        rng: Random number generator of "tubelets".
 
     Returns:
         (T, P) bool.
@@ -215,8 +206,8 @@ def check_splicing(config: Any, region: str, share: float) -> str:
 
     Args:
         config: Config of the model, with the settings.
-        region: What is replaced, one of `REGIONS`.
-        share: Share of the clip that is replaced, 0 to 1.
+        region: Region to replace, one of `REGIONS`.
+        share: Share of the clip to replace, 0 to 1.
 
     Returns:
         The scope in which tokens merge.
@@ -253,7 +244,7 @@ def splice_frames(frames: Tensor, other: Tensor, mask: Mask, geometry: ClipGeome
         frames: (T, 3, H, W) uint8.
         other: The same of the other clip.
         mask: (T', P) bool, True where the other clip is taken.
-        geometry: How the tokens lie in a clip.
+        geometry: Geometry of the tokens of a clip.
 
     Returns:
         (T, 3, H, W) uint8.
@@ -287,7 +278,7 @@ def divergences(logits: NDArray[Any], tasks: Sequence[Task]) -> Floats:
 
     Args:
         logits: (n, outputs) float.
-        tasks: What the outputs mean.
+        tasks: Tasks of the classifier.
 
     Returns:
         (n, n) float in nats: entry (i, j) is KL(i || j).
@@ -361,7 +352,7 @@ def choose_partners(
         labels: Those of the clips.
         divergence: (n, n), from `divergences`.
         colour_difference: (n, n), from `colour_differences`.
-        rng: Source of randomness.
+        rng: Random number generator.
 
     Returns:
         From each clip that has another of its class to its partner of each kind: itself; the other clip with the
@@ -416,16 +407,16 @@ def study_splices(
     """Splices each clip with itself, one that looks alike, one of its class, one predicted alike, and a random one.
 
     Args:
-        model: A classifier that can merge tokens, in eval mode. Its settings are as before afterwards.
-        transform: How frames are normalised.
+        model: A classifier that can merge tokens, in eval mode. Its settings are restored afterwards.
+        transform: Transform that normalises frames.
         clips: The clips; partners are chosen among them. The predictions are those of the model without merging.
         settings: How to merge, as for `set_token_merging`.
-        tasks: What the classifier's outputs mean.
-        region: What is replaced, one of `REGIONS`.
-        share: Share of the clip that is replaced, 0 to 1.
-        batch_size: Clips that go through the model together.
+        tasks: Tasks of the classifier.
+        region: Region to replace, one of `REGIONS`.
+        share: Share of the clip to replace, 0 to 1.
+        batch_size: Number of clips per batch.
         seed: Of the partners, of the places of "tubelets" (the same ones for all kinds), and of random modes.
-        num_examples: Clips whose splices are kept for drawing.
+        num_examples: Number of clips whose splices are kept for drawing.
         on_progress: Called for each clip that has been spliced.
 
     Returns:
@@ -459,32 +450,17 @@ def study_splices(
                 splice_frames(clips.frames[clip], clips.frames[chosen[clip][kind]], masks[clip], geometry)
                 for clip, kind in planned
             ]
-            for numbers, output in run_clips(
-                model,
-                transform,
-                torch.stack(spliced),
-                batch_size=batch_size,
-                seed=seed + 1 + start,
-                output_token_merging=True,
-            ):
+            options = {"batch_size": batch_size, "seed": seed + 1 + start, "output_token_merging": True}
+            outputs = run_clips(model, transform, torch.stack(spliced), **options)
+            for numbers, output in outputs:
                 for sample, number in enumerate(numbers):
                     clip, kind = planned[number]
                     partner = chosen[clip][kind]
                     groups = token_map(output.token_merging, geometry.layout, sample=sample)
-                    across, chance, merged = crossings(groups, masks[clip], sets)
                     labels = clips.labels[clip], clips.labels[partner]
                     same = None if None in labels else labels[0] == labels[1]
-                    splice = Splice(
-                        clip,
-                        partner,
-                        kind,
-                        same,
-                        float(divergence[clip, partner]),
-                        float(difference[clip, partner]),
-                        across,
-                        chance,
-                        merged,
-                    )
+                    distances = float(divergence[clip, partner]), float(difference[clip, partner])
+                    splice = Splice(clip, partner, kind, same, *distances, *crossings(groups, masks[clip], sets))
                     splices.append(splice)
                     if clip in examples:
                         examples[clip].append(SpliceExample(splice, spliced[number], groups))
@@ -502,10 +478,10 @@ def draw_splices(study: SpliceStudy, path: str | os.PathLike[str], *, title: str
     """Draws how much merges across the splice for each kind of clip that is spliced in, beside random merging.
 
     Args:
-        study: What was measured.
-        path: Where the picture goes; the suffix picks the format.
-        title: Line above.
-        note: Line below.
+        study: The measurements.
+        path: Output file; the suffix selects the format.
+        title: Text above the plots.
+        note: Text below the plots.
 
     Returns:
         The path.
@@ -566,14 +542,14 @@ def save_splice_examples(
     """Draws the splices of one clip, and below each how much of its token lies across for each tubelet.
 
     Args:
-        study: What was measured.
-        path: Where the picture goes; the suffix picks the format.
-        geometry: How the tokens lie in a clip.
+        study: The measurements.
+        path: Output file; the suffix selects the format.
+        geometry: Geometry of the tokens of a clip.
         example: Which of the study's examples.
         names: What to call the clip of a number.
-        title: Line above.
-        note: Line below.
-        max_frames: Frames to show, evenly spaced.
+        title: Text above the plots.
+        note: Text below the plots.
+        max_frames: Largest number of frames to show, evenly spaced.
 
     Returns:
         The path.
@@ -583,67 +559,27 @@ def save_splice_examples(
     """
     found, mask = study.examples[example], study.masks[example]
     num_frames, _, height, width = found[0].frames.shape
-    shown = sample_frame_indices(num_frames, min(max_frames, num_frames), strategy="uniform")
-    cell, label_width, head, foot = 0.95, 1.35, 0.42, 0.75
-    sheet_width, sheet_height = (
-        label_width + cell * len(shown) + 0.1,
-        head + foot + cell * height / width * 2 * len(found),
-    )
-    figure = new_figure(sheet_width, sheet_height)
-    figure.subplots_adjust(
-        left=label_width / sheet_width,
-        right=1 - 0.1 / sheet_width,
-        top=1 - head / sheet_height,
-        bottom=foot / sheet_height,
-        wspace=0.04,
-        hspace=0.04,
-    )
-    grid = figure.subplots(2 * len(found), len(shown), squeeze=False)
-    scale = max(1, -(-_PIXELS // height))
-    for number, one in enumerate(found):
-        spliced, heat = _spliced_image(one, mask, geometry, scale), _across_shares(one, mask, geometry)
-        for column, frame in enumerate(shown):
-            grid[2 * number, column].imshow(spliced[frame], interpolation="nearest", aspect="auto")
-            grid[2 * number + 1, column].set_facecolor([value / 255 for value in _ALONE_COLOUR])
-            shades = grid[2 * number + 1, column].imshow(
-                heat[frame], interpolation="nearest", aspect="auto", vmin=0, vmax=1, cmap="viridis"
-            )
-        splice = one.splice
-        grid[2 * number, 0].set_ylabel(
-            _KIND_NAMES[splice.kind] + ("" if splice.kind == ITSELF else f"\n{names(splice.partner)}"), **_LABEL
-        )
-        grid[2 * number + 1, 0].set_ylabel(f"across:\n{splice.across:.0%}", **_LABEL)
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    for axes, frame in zip(grid[-1], shown, strict=True):
-        axes.set_xlabel(f"frame {frame}", fontsize=7, labelpad=2)
-    bar = figure.colorbar(
-        shades,
-        cax=figure.add_axes((label_width / sheet_width, 0.42 / sheet_height, 0.35, 0.08 / sheet_height)),
-        orientation="horizontal",
-        ticks=[0, 0.5, 1],
-        format=lambda value, _: f"{value:.0%}",
-    )
-    bar.ax.tick_params(labelsize=7, length=2, pad=1)
-    figure.text(
-        label_width / sheet_width + 0.37,
-        0.46 / sheet_height,
-        "partners across the splice; grey: not merged",
-        fontsize=7,
-        va="center",
-    )
-    figure.text(0.5, 1 - 0.2 / sheet_height, title, fontsize=9, ha="center", parse_math=False)
-    add_note(figure, note)
-    return save(figure, path)
+    shown = spread_frames(num_frames, max_frames)
+    scale = sheet_scale(height, width)
+    rows = {}
+    for one in found:
+        name = one.splice.kind if one.splice.kind == ITSELF else f"{one.splice.kind}: {names(one.splice.partner)}"
+        rows[name] = _spliced_image(one, mask, geometry, scale)[shown]
+        rows[f"{one.splice.kind}: {one.splice.across:.0%} across"] = _across_image(one, mask, geometry, scale)[shown]
+    scale_of_colours = "partners across the splice: 0 % dark blue, 50 % green, 100 % yellow; grey: not merged"
+    note = "; ".join(filter(None, (note, scale_of_colours)))
+    return save_sheet(path, rows, [f"frame {frame}" for frame in shown], title=title, note=note)
 
 
-def _across_shares(example: SpliceExample, mask: Mask, geometry: ClipGeometry) -> Floats:
-    """For each pixel the share of its token's partners that lie across the splice, NaN without any: (T, H, W)."""
+def _across_image(example: SpliceExample, mask: Mask, geometry: ClipGeometry, scale: int) -> NDArray[np.uint8]:
+    """Colours for the share of each token's partners that lie across the splice, grey without any: (T, H, W, 3)."""
+    from matplotlib import colormaps
+
     side = mask.reshape(-1)
     shares = partner_means(example.groups.reshape(-1), side[:, None] != side)
-    return np.asarray(_pixel_mask(shares, example.frames, geometry))
+    colours = np.where(np.isnan(shares)[:, None], _ALONE_COLOUR, colormaps["viridis"](shares, bytes=True)[:, :3])
+    pixels = [_pixel_mask(channel, example.frames, geometry) for channel in colours.T.astype(np.uint8)]
+    return np.stack(pixels, axis=-1).repeat(scale, 1).repeat(scale, 2)
 
 
 def _spliced_image(example: SpliceExample, mask: Mask, geometry: ClipGeometry, scale: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -99,8 +100,4 @@ def peak_of_changes(changes: Iterable[int]) -> int:
         >>> peak_of_changes([4, 3, -4, 2])
         7
     """
-    used = peak = 0
-    for change in changes:
-        used += change
-        peak = max(peak, used)
-    return peak
+    return max(accumulate(changes, initial=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .parts import PARTS
@@ -28,21 +28,9 @@ def describe_ratio(value: Ratio | None) -> str:
 
 
 def columns(results: BenchmarkResults) -> list[str]:
-    """Returns the column names of the tables, depending on what was measured."""
-    against_float32 = ["vs fp32"] if _beside_float32(results) else []
-    memory = ["peak MiB"] if _has_memory(results) else []
-    return [
-        "variant",
-        "tokens",
-        "ms",
-        "spread",
-        "vs sdpa",
-        "vs eager",
-        *against_float32,
-        "MACs",
-        "reached",
-        *memory,
-    ]
+    """Names of the columns of the tables: those of what was measured."""
+    absent = {"vs fp32": not _beside_float32(results), "peak MiB": not _has_memory(results)}
+    return ["variant", "tokens", *(name for name in _CELLS if not absent.get(name))]
 
 
 def _beside_float32(results: BenchmarkResults) -> bool:
@@ -66,27 +54,32 @@ def _row(results: BenchmarkResults, entry: MeasuredVariant, several_dtypes: bool
     variant, left = entry.variant, entry.token_counts[-1]
     name = variant.name if several_dtypes else variant.label
     tokens = str(left) if left == entry.full_tokens else f"{entry.full_tokens} → {left}"
+    measured = columns(results)[2:]
     if not entry.seconds:
-        return [name, tokens, entry.failure or "–", *[""] * (len(columns(results)) - 3)]
-    share = results.share(entry)
-    against_float32 = [describe_ratio(results.speedup(entry, dtype="float32"))] if _beside_float32(results) else []
-    peak = "–" if entry.memory is None else f"{entry.memory.peak_bytes / 2**20:.0f}"
-    return [
-        name,
-        tokens,
-        _milliseconds(entry.median),
-        f"{spread(entry.seconds):.1%}",
-        describe_ratio(results.speedup(entry, "sdpa")),
-        describe_ratio(results.speedup(entry, "eager")),
-        *against_float32,
-        "" if variant.is_stock else f"{entry.mac_ratio:.2f}",
-        "" if share is None else f"{share:.0%}",
-        *([peak] if _has_memory(results) else []),
-    ]
+        return [name, tokens, entry.failure or "–", *[""] * (len(measured) - 1)]
+    return [name, tokens, *(_CELLS[column](results, entry) for column in measured)]
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f}" if seconds >= 0.1 else f"{1000 * seconds:.2f}"
+
+
+def _reached(results: BenchmarkResults, entry: MeasuredVariant) -> str:
+    share = results.share(entry)
+    return "" if share is None else f"{share:.0%}"
+
+
+_CELLS: dict[str, Callable[[BenchmarkResults, MeasuredVariant], str]] = {
+    "ms": lambda _, entry: _milliseconds(entry.median),
+    "spread": lambda _, entry: f"{spread(entry.seconds):.1%}",
+    "vs sdpa": lambda results, entry: describe_ratio(results.speedup(entry, "sdpa")),
+    "vs eager": lambda results, entry: describe_ratio(results.speedup(entry, "eager")),
+    "vs fp32": lambda results, entry: describe_ratio(results.speedup(entry, dtype="float32")),
+    "MACs": lambda _, entry: "" if entry.variant.is_stock else f"{entry.mac_ratio:.2f}",
+    "reached": _reached,
+    "peak MiB": lambda _, entry: "–" if entry.memory is None else f"{entry.memory.peak_bytes / 2**20:.0f}",
+}
+"""What columns hold of a variant that ran."""
 
 
 def parts_columns(results: BenchmarkResults, batch_size: int) -> list[str]:

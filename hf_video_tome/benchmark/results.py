@@ -17,6 +17,7 @@ import transformers
 
 from ..configuration import TokenMergingConfigMixin
 from ..describe import setting_name
+from ..evaluation.journal import write_atomically
 from ..saved_files import read_json
 from ..version import __version__
 from .memory import HOW, Memory
@@ -210,7 +211,6 @@ class BenchmarkResults:
         }
 
     def _entry(self, of: MeasuredVariant) -> dict[str, Any]:
-        variant = asdict(of.variant)
         derived: dict[str, Any] = {}
         if of.seconds:
             speedups = {
@@ -225,23 +225,8 @@ class BenchmarkResults:
                 "speedup": {name: None if it is None else it._asdict() for name, it in speedups.items()},
                 "share_of_mac_ratio": self.share(of),
             }
-        return {
-            "name": of.variant.name,
-            **variant,
-            "batch_size": of.batch_size,
-            "requested_per_layer": of.requested_per_layer,
-            "num_tokens": of.num_tokens,
-            "token_counts": of.token_counts,
-            "macs": of.macs,
-            "mac_ratio": of.mac_ratio,
-            "first_seconds": of.first_seconds,
-            "seconds": of.seconds,
-            **derived,
-            "memory": None if of.memory is None else asdict(of.memory),
-            "failure": of.failure,
-            "parts": of.parts,
-            "processor_time": None if of.processor_time is None else asdict(of.processor_time),
-        }
+        own = asdict(of)
+        return {"name": of.variant.name, **own.pop("variant"), **own, **derived}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> BenchmarkResults:
@@ -254,18 +239,14 @@ class BenchmarkResults:
             raise ValueError(f"must be results of a benchmark in format {FORMAT}, got format {content.get('format')}")
         measured = [
             MeasuredVariant(
-                variant=Variant(
-                    entry["dtype"], entry["attn_implementation"], entry["settings"], compiled=entry["compiled"]
-                ),
-                memory=None if entry["memory"] is None else Memory(**entry["memory"]),
                 **{
-                    field.name: entry[field.name]
-                    for field in fields(MeasuredVariant)
-                    if field.name not in ("variant", "memory", "parts", "processor_time", "num_tokens")
-                },
-                num_tokens=entry.get("num_tokens"),
-                parts=entry.get("parts"),
-                processor_time=ProcessorTime(**entry["processor_time"]) if entry.get("processor_time") else None,
+                    **_fields(MeasuredVariant, entry),
+                    "variant": Variant(**_fields(Variant, entry)),
+                    "memory": None if entry["memory"] is None else Memory(**entry["memory"]),
+                    "processor_time": ProcessorTime(**entry["processor_time"])
+                    if entry.get("processor_time")
+                    else None,
+                }
             )
             for entry in content["results"]
         ]
@@ -278,11 +259,8 @@ class BenchmarkResults:
             Its path.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        path, scratch = folder / FILE_NAME, folder / f".{FILE_NAME}"
-        scratch.write_text(
-            json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        os.replace(scratch, path)
+        path = folder / FILE_NAME
+        write_atomically(path, json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return path
 
     @classmethod
@@ -298,6 +276,11 @@ class BenchmarkResults:
             return cls.from_dict(read_json(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not benchmark results: {error}") from error
+
+
+def _fields(kind: type[MeasuredVariant | Variant], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry says of the fields of a dataclass; older files lack some."""
+    return {field.name: entry[field.name] for field in fields(kind) if field.name in entry}
 
 
 def machine(device: torch.device, with_memory: bool = True) -> dict[str, Any]:

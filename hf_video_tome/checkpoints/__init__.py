@@ -1,6 +1,6 @@
-"""Small trained checkpoints that come with the package, so that everything can be tried without a network.
+"""Small trained checkpoints that come with the package, to try everything offline.
 
-They are trained on Moving Digits, a synthetic data set; each folder holds a model card and a training log.
+They were trained on Moving Digits, a synthetic data set; each folder includes a model card and a training log.
 
 `hf_video_tome.loading.load_classifier` loads these and any other checkpoint, with the transform of its clips.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 DEFAULT_CHECKPOINT = "videomae-moving-digits"
-"""The checkpoint that commands use when none is named."""
+"""The default checkpoint of commands."""
 
 
 def available() -> list[str]:
-    """Names of the checkpoints that come with the package.
+    """Returns the names of the checkpoints that come with the package.
 
     Returns:
         The names, sorted.
@@ -27,7 +27,7 @@ def available() -> list[str]:
 
 
 def checkpoint_path(name: str = DEFAULT_CHECKPOINT) -> Path:
-    """The folder of a checkpoint that comes with the package, for `from_pretrained`.
+    """Returns the folder of a checkpoint that comes with the package, for `from_pretrained`.
 
     Args:
         name: One of `available()`.
@@ -36,7 +36,7 @@ def checkpoint_path(name: str = DEFAULT_CHECKPOINT) -> Path:
         The folder.
 
     Raises:
-        ValueError: If there is no such checkpoint; names those that there are.
+        ValueError: If there is no such checkpoint.
 
     Examples:
         >>> checkpoint_path("resnet")  # doctest: +ELLIPSIS

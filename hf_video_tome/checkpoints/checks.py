@@ -1,7 +1,7 @@
-"""What the files of a checkpoint may say: checked before anything is built of them.
+"""Checks of checkpoint files before a model is built from them.
 
-A checkpoint is a stranger's file. What is wrong with it is said with the file and the field, and no number in it
-decides alone how much memory is taken.
+Checkpoints are untrusted. Errors name the file and the field, and no single number in a file determines how much
+memory is allocated.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Files in which a checkpoint may have its weights, that first which transformers takes before the others."""
+"""Weight files of a checkpoint, in the order in which transformers prefers them."""
 
 MAX_LABELS = 2**20
-"""The most labels: transformers makes a name for each of them, one by one."""
+"""Largest number of labels; transformers creates a name for each of them."""
 
 _NUMBER = re.compile(r"\d+")
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
 class FileError(ValueError):
-    """A file of a checkpoint cannot be what it says; the message begins with its name."""
+    """Invalid file of a checkpoint; the message begins with its name."""
 
 
 # --- config.json
@@ -80,7 +80,7 @@ def _is_file_name(value: object) -> bool:
 
 
 def _attention_implementations() -> list[str]:
-    # Any other name is one of a repository, of which transformers takes the code.
+    # transformers would download code from a repository for any other name.
     return ["eager", *(name for name in AttentionInterface().valid_keys() if "|" not in name)]
 
 
@@ -104,20 +104,20 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "attn_implementation": ("an attention implementation of transformers", _is_attention_implementation),
     "_attn_implementation": ("an attention implementation of transformers", _is_attention_implementation),
 }
-"""Fields that transformers takes as they are, what they may be, and the check. All but the first may be null."""
+"""Fields that transformers does not check, with their allowed values and checks. All but the first may be null."""
 
 
 def check_config_content(content: object) -> dict[str, Any]:
-    """Checks what has to be known before transformers makes a config of it.
+    """Checks the content of config.json before transformers builds a config from it.
 
     Args:
-        content: What config.json holds.
+        content: Content of config.json.
 
     Returns:
         The same.
 
     Raises:
-        FileError: Naming the field, its value and what is allowed.
+        FileError: If it is invalid.
     """
     if not isinstance(content, dict):
         raise FileError(f"{CONFIG_FILE}: must hold a JSON object, got {shown(content)}")
@@ -128,9 +128,9 @@ def check_config_content(content: object) -> dict[str, Any]:
         )
     config_class = ARCHITECTURES[model_type].config_class
     for name, value in content.items():
-        # Every field becomes an attribute of the config, and must not take the place of a method.
+        # Every field becomes an attribute of the config and must not replace a method.
         if name.startswith("__") or callable(getattr(config_class, name, None)):
-            raise FileError(f"{CONFIG_FILE}: {name} is no field of a config, got {shown(value)}")
+            raise FileError(f"{CONFIG_FILE}: {name} is not a field of a config, got {shown(value)}")
         allowed, is_allowed = _FIELDS.get(name, ("", None))
         if is_allowed is not None and not is_allowed(value) and (value is not None or name == "num_labels"):
             raise FileError(f"{CONFIG_FILE}: {name} must be {allowed}, got {shown(value)}")
@@ -138,13 +138,13 @@ def check_config_content(content: object) -> dict[str, Any]:
 
 
 def check_config(config: Any) -> None:
-    """Checks a config whose fields are of the right types.
+    """Checks the values of a config with fields of the right types.
 
     Args:
         config: The config.
 
     Raises:
-        ValueError: Naming the field, its value and what is allowed.
+        ValueError: If a value is not allowed.
     """
     for name, value in vars(config).items():
         if name.endswith("_act") and value not in ACT2FN:
@@ -164,13 +164,13 @@ def _is_size(name: str, *others: str) -> bool:
 # --- weights
 @dataclass(frozen=True)
 class SavedWeights:
-    """The weights of a checkpoint, not loaded yet.
+    """Weights of a checkpoint before loading.
 
     Attributes:
         names: Names of the files.
-        size: Bytes of the files.
-        dtypes: From the name of each tensor to its dtype, as safetensors calls it.
-        quantized: Whether the config says how they are quantized.
+        size: Total size of the files in bytes.
+        dtypes: Dtype of each tensor by name, as named by safetensors.
+        quantized: Whether the config has a quantization.
     """
 
     names: list[str]
@@ -180,22 +180,22 @@ class SavedWeights:
 
 
 def find_weights(location: str, content: Mapping[str, Any]) -> SavedWeights:
-    """Finds the weights of a checkpoint and looks at what they are.
+    """Finds the weights of a checkpoint and inspects them.
 
     Args:
-        location: A folder, or an id of the Hub.
-        content: What config.json holds.
+        location: A folder or a Hub id.
+        content: Content of config.json.
 
     Returns:
         The weights.
 
     Raises:
-        FileError: If there are none, or a file cannot be read, or holds more than tensors.
-        OSError: If the Hub refuses.
+        FileError: If there are none, or a file cannot be read or contains more than tensors.
+        OSError: If the Hub cannot be reached or denies access.
     """
     if any(find_saved_files(location, [ADAPTER_FILE])):
         raise FileError(
-            f"{ADAPTER_FILE}: an adapter of peft is not loaded, as most of its weights are elsewhere; load it with "
+            f"{ADAPTER_FILE}: cannot load a peft adapter, because most of its weights are elsewhere; load it with "
             "peft, merge it into its base model (merge_and_unload) and save that"
         )
     named = content.get("transformers_weights")
@@ -251,24 +251,24 @@ def _torch_dtypes(file: Path) -> dict[str, str]:
 
 
 def check_weights(config: Any, weights: SavedWeights) -> None:
-    """Refuses a config of a model that is too large for the weights to be its own, before there is such a model.
+    """Checks that the model of a config is not too large for the weights, before it is built.
 
     Args:
         config: The config.
-        weights: What there is.
+        weights: The weights of the checkpoint.
 
     Raises:
-        FileError: Naming the sizes.
+        FileError: If it is too large.
     """
     smallest = copy.deepcopy(config)
-    # Of a clip of one token: positions, which some models compute when they are built, have a limit of their own.
+    # For clips of one token: position embeddings have their own limit, see `check_embeddings`.
     (frames_field, _, pixels_field), (frames, height, width) = config.clip_fields, config.tubelet_shape
     setattr(smallest, frames_field, frames)
     setattr(smallest, pixels_field, height if height == width else [height, width])
     with torch.device("meta"):
         model = ARCHITECTURES[config.model_type].head_class(smallest)
     wanted = sum(parameter.numel() for parameter in model.parameters())
-    # No weight takes less than a byte, and a bit where it is quantized.
+    # A weight takes at least one byte, or one bit if quantized.
     if wanted > weights.size * (8 if weights.quantized else 1):
         sizes = ", ".join(
             f"{name} = {shown(value)}" for name, value in vars(config).items() if _is_size(name, "_layers")
@@ -280,16 +280,16 @@ def check_weights(config: Any, weights: SavedWeights) -> None:
 
 
 def check_loaded(model: Any, weights: SavedWeights, report: Mapping[str, Any]) -> None:
-    """Refuses weights that were loaded, but cannot be meant so.
+    """Checks that the loaded weights fit the config.
 
     Args:
         model: The model with the weights.
-        weights: What there was.
-        report: What transformers reports of the loading.
+        weights: The weights of the checkpoint.
+        report: Loading info from transformers.
 
     Raises:
-        FileError: Naming the first weight with another shape than the config says, that is missing, that is of a layer
-            which the config does not have, or that is no floating point number, which would become another.
+        FileError: If a weight is missing, has another shape, belongs to a layer that the config does not have, or is
+            not of a floating point dtype.
     """
     for key, found, expected in sorted(report["mismatched_keys"]):
         raise FileError(

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,23 +39,9 @@ class InputError(Exception):
     """Raised for bad input; only its message is printed, on one line."""
 
 
-class Dtype(Enum):
-    """Values of `--dtype`."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Strategy(Enum):
-    """Values of `--strategy`."""
-
-    uniform = "uniform"
-    center = "center"
-    start = "start"
-
-
 # --- options
+Dtype = StrEnum("Dtype", ["float32", "bfloat16", "float16"])  # no Literal: Typer takes no lists of these
+Strategy = Literal["uniform", "center", "start"]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -87,15 +73,13 @@ class FrameOptions:
     strategy: Annotated[
         Strategy,
         typer.Option(
-            "--strategy",
-            help="Sample frames evenly over the whole video (uniform), or consecutive frames from its middle (center) "
-            "or its start (start).",
+            help="Which frames make the clip: spread over the whole video (uniform), or a run of frames in its middle "
+            "(center) or from its first frame on (start)."
         ),
-    ] = Strategy.uniform
+    ] = "uniform"
     sampling_rate: Annotated[
         int | None,
         typer.Option(
-            "--sampling-rate",
             metavar="N",
             min=1,
             help="Distance between two sampled frames, in frames of the video; for center and start.",
@@ -104,14 +88,16 @@ class FrameOptions:
     ] = None
 
     def check(self) -> None:
-        """Rejects a sampling rate if the strategy determines it."""
-        if self.sampling_rate is not None and self.strategy is Strategy.uniform:
-            raise InputError("--sampling-rate has no effect with --strategy uniform; use --strategy center or start")
+        """Refuses a distance between frames where the strategy decides it."""
+        if self.sampling_rate is not None and self.strategy == "uniform":
+            raise InputError(
+                "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the chosen options, JSON-safe."""
-        rate = None if self.strategy is Strategy.uniform else self.sampling_rate or 1
-        return {"strategy": self.strategy.value, "sampling_rate": rate}
+        """What was chosen, JSON-safe."""
+        rate = None if self.strategy == "uniform" else self.sampling_rate or 1
+        return {"strategy": self.strategy, "sampling_rate": rate}
 
     def read(self, classifier: Classifier, file: str) -> torch.Tensor:
         """Decodes one clip of a video file or folder of frames, with as many frames as the model takes.
@@ -131,12 +117,10 @@ class FrameOptions:
         from ..data.video.types import VideoDecodingError
 
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", file):
-            raise InputError(f"{file}: is a URL, but videos must be local files: download it first")
-        sampling = ClipSampling(
-            classifier.model.config.clip_shape.frames, self.sampling_rate or 1, self.strategy.value
-        )
+            raise InputError(f"{file}: is a URL, while videos are read from files: download it first")
+        sampling = ClipSampling(classifier.model.config.clip_shape.frames, self.sampling_rate or 1, self.strategy)
         with (
-            input_errors(OSError, MemoryError, rewrite=lambda text: f"{file}: {text}"),
+            input_errors(OSError, MemoryError, at=file),
             input_errors(VideoDecodingError),
         ):
             return read_clips(file, sampling)[0]
@@ -146,6 +130,7 @@ class FrameOptions:
 @contextmanager
 def input_errors(
     *kinds: type[Exception],
+    at: object = "",
     rewrite: Callable[[str], str] = str,
     options: Sequence[str] | Mapping[str, str] | None = (),
 ) -> Iterator[None]:
@@ -153,6 +138,7 @@ def input_errors(
 
     Args:
         *kinds: Exception types to convert; others pass. A `SettingError` then names options instead of settings.
+        at: Subject of the message, printed before it.
         rewrite: Function applied to the message.
         options: Arguments of the called function that are options of the command; a mapping gives other names for
             them. None keeps all names, for values that were not typed.
@@ -166,14 +152,18 @@ def input_errors(
             message = error.message(option_name, " ", takes_none=False)
         else:
             message = _with_options(one_line(error), options)
-        raise InputError(rewrite(message)) from error
+        raise InputError(f"{at}: {rewrite(message)}" if at else rewrite(message)) from error
 
 
 def _with_options(message: str, options: Sequence[str] | Mapping[str, str]) -> str:
     """Replaces arguments in a message with their options: the first word, and words with underscores."""
     names = options if isinstance(options, Mapping) else {name: option_name(name) for name in options}
     words = message.split(" ")
-    return " ".join(names.get(word, word) if index == 0 or "_" in word else word for index, word in enumerate(words))
+    for index, word in enumerate(words):
+        name = word.rstrip(",:")
+        if name in names and (index == 0 or "_" in name):
+            words[index] = names[name] + word.removeprefix(name)
+    return " ".join(words)
 
 
 def require_packages(packages: Mapping[str, str], extra: str) -> None:
@@ -293,7 +283,7 @@ def make_folder(folder: Path, option: str = "--output") -> None:
     Raises:
         InputError: If it cannot be created.
     """
-    with input_errors(OSError, rewrite=lambda text: f"{option} {folder}: {text}"):
+    with input_errors(OSError, at=f"{option} {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -380,7 +370,7 @@ def load_classifier(
         print_note(f"{name} is not a local folder: looking for it on the Hub")
     with (
         input_errors(SettingError, loading.SettingsError),
-        input_errors(torch.OutOfMemoryError, rewrite=lambda text: f"--device {device}: {text}"),
+        input_errors(torch.OutOfMemoryError, at=f"--device {device}"),
         input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"),
     ):
         classifier = loading.load_classifier(name, dtype=dtype, device=target, **settings)
@@ -425,7 +415,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     """
     from ..hub import read_evaluation as read
 
-    with input_errors(ValueError, rewrite=lambda text: f"--evaluation: {text}"):
+    with input_errors(ValueError, at="--evaluation"):
         return read(folder)
 
 
@@ -437,5 +427,5 @@ def read_benchmark(path: Path) -> BenchmarkResults:
     """
     from ..benchmark import BenchmarkResults
 
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--benchmark: {text}"):
+    with input_errors(OSError, ValueError, at="--benchmark"):
         return BenchmarkResults.load(path)

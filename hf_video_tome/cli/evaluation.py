@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -44,51 +43,20 @@ _OWN_OPTIONS = {
     "streaming": "rows are always streamed here",
 }
 _SAMPLING_OPTIONS = ("num_frames", "sampling_rate", "strategy", "num_clips", "num_crops")
-_SPANS = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
+_BY_NAME: dict[str, bool | None] = {"auto": None, "name": True, "number": False}
+_PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class Protocol(Enum):
-    """Values of `--protocol`."""
-
-    single = "single"
-    full = "full"
-    paper = "paper"
-
-
-class MixedPrecision(Enum):
-    """Values of `--mixed-precision`."""
-
-    no = "no"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class ClipStrategy(Enum):
-    """Values of `--strategy`."""
-
-    uniform = "uniform"
-    center = "center"
-    start = "start"
-    random = "random"
-
-
-class Labels(Enum):
-    """Values of `--labels`."""
-
-    auto = "auto"
-    name = "name"
-    number = "number"
-
-    @property
-    def by_name(self) -> bool | None:
-        """The value of `by_name` for `match_labels`."""
-        return {Labels.auto: None, Labels.name: True, Labels.number: False}[self]
-
-
 # --- options
-WorkersOption = Annotated[int, typer.Option("--workers", metavar="N", min=0, help="Number of decoding processes.")]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Number of videos per batch.")]
+Protocol = Literal["single", "full", "paper"]
+MixedPrecision = Literal["no", "bf16", "fp16"]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Videos that go through the model together.")
+]
 DeviceChoice = Annotated[
     str | None,
     typer.Option(
@@ -107,7 +75,7 @@ LimitOption = Annotated[
 
 
 LabelsOption = Annotated[
-    Labels | None,
+    Literal["auto", "name", "number"] | None,
     typer.Option(
         "--labels",
         help="Match the dataset's classes with the model's by name or by number; auto: by name if both have names, by "
@@ -121,43 +89,31 @@ LabelsOption = Annotated[
 class DataOptions:
     """Options for the videos of a dataset; whether `--dataset` is required depends on the command."""
 
-    # As typed: a `Path` would remove a slash from a URL.
-    data_dir: Annotated[str | None, typer.Option("--data-dir", metavar="FOLDER", help="Folder of the dataset.")] = None
+    # As they were typed: a `Path` would take a slash out of a URL.
+    data_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the data set lies.")] = None
     split: Annotated[
-        str | None,
-        typer.Option(
-            "--split", metavar="NAME", help="Split of the dataset.", show_default="the usual split for evaluation"
-        ),
+        str | None, typer.Option(metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on")
     ] = None
     annotations: Annotated[
-        str | None,
-        typer.Option(
-            "--annotations", metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir"
-        ),
+        str | None, typer.Option(metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir")
     ] = None
     data_option: Annotated[
         list[str] | None,
         typer.Option(
-            "--data-option",
             metavar="NAME=VALUE",
             help="Option of the dataset's loader, such as config_name=noise; can be given more than once.",
         ),
     ] = None
     labels: LabelsOption = None
 
-    def request(self) -> dict[str, Any]:
-        """Returns the options as fields of an `EvaluationRequest`.
+    def loader_options(self) -> dict[str, Any]:
+        """Returns the options of the data set's loader.
 
         Raises:
             InputError: If a loader option is invalid.
         """
-        return {
-            "data_dir": self.data_dir,
-            "split": self.split,
-            "annotations": self.annotations,
-            "data_options": parse_data_options(self.data_option or []),
-            "by_name": (self.labels or Labels.auto).by_name,
-        }
+        options = parse_data_options(self.data_option or [])
+        return options if self.annotations is None else {**options, "annotations": self.annotations}
 
 
 @dataclass(frozen=True)
@@ -165,24 +121,15 @@ class ClipOptions:
     """Options that override the protocol's sampling of frames."""
 
     strategy: Annotated[
-        ClipStrategy | None,
-        typer.Option("--strategy", help="How to sample the frames of a clip.", show_default="by the protocol"),
+        Literal["uniform", "center", "start", "random"] | None,
+        typer.Option(help="Which frames make a clip.", show_default="by the protocol"),
     ] = None
     sampling_rate: Annotated[
         int | None,
         typer.Option(
-            "--sampling-rate",
-            metavar="N",
-            min=1,
-            help="Distance between two sampled frames.",
-            show_default="by the protocol",
+            metavar="N", min=1, help="Distance between two frames of a clip.", show_default="by the protocol"
         ),
     ] = None
-
-    def sampling(self) -> dict[str, Any]:
-        """Returns the options for the `sampling` of an `EvaluationRequest`."""
-        strategy = None if self.strategy is None else self.strategy.value
-        return {"strategy": strategy, "sampling_rate": self.sampling_rate}
 
 
 @dataclass(frozen=True)
@@ -194,10 +141,7 @@ class PassOptions:
     workers: WorkersOption = 2
     dtype: DtypeOption = Dtype.float32
     mixed_precision: Annotated[
-        MixedPrecision | None,
-        typer.Option(
-            "--mixed-precision", help="Data type of autocast.", show_default="that of accelerate launch, else no"
-        ),
+        MixedPrecision | None, typer.Option(help="Autocast.", show_default="as accelerate launch says, else no")
     ] = None
     device: DeviceChoice = None
 
@@ -205,20 +149,16 @@ class PassOptions:
 # --- evaluation
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """EvaluationRequest to evaluate one checkpoint on one dataset: the values of the options."""
+    """Request to evaluate one checkpoint on one dataset: the values of the options."""
 
     model: str
     dataset: str
-    data_dir: str | Path | None
-    settings: Callable[[Classifier], list[dict[str, Any]]]
-    protocol: Protocol
-    output: Path | None
-    split: str | None = None
-    annotations: str | Path | None = None
-    data_options: Mapping[str, Any] | None = None
+    data: DataOptions
+    settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}]
+    protocol: Protocol = "single"
+    output: Path | None = None
     sampling: Mapping[str, Any] | None = None
     pad: bool = True
-    by_name: bool | None = None
     limit: int | None = None
     batch_size: int = 8
     workers: int = 2
@@ -274,16 +214,17 @@ def find_dataset(request: EvaluationRequest) -> tuple[str, str]:
     """
     from ..data.loading import DATASETS, canonical_name
 
-    with input_errors(ValueError, rewrite=lambda text: f"--dataset: {text}"):
+    with input_errors(ValueError, at="--dataset"):
         name = canonical_name(request.dataset)
-    entry, folder = DATASETS[name], request.data_dir
+    entry, folder = DATASETS[name], request.data.data_dir
     if entry.on_disk and folder is None:
         raise InputError(f"--data-dir must be given with --dataset {name}: the folder of the dataset")
     if not entry.on_disk and folder is not None:
         raise InputError(f"--data-dir {folder} has no effect with --dataset {name}, which is generated on demand")
     if folder is not None and not Path(folder).expanduser().is_dir():
         raise InputError(f"--data-dir {folder}: no such folder")
-    return name, request.split or entry.evaluation_split
+    request.data.loader_options()  # checked before anything is loaded
+    return name, request.data.split or entry.evaluation_split
 
 
 def run_evaluation(request: EvaluationRequest, quiet: bool = False) -> FinishedEvaluation:
@@ -320,20 +261,16 @@ def run_evaluation(request: EvaluationRequest, quiet: bool = False) -> FinishedE
         )
     processes.from_main(lambda: check_writable(folder))
     device = str(processes.device) if request.device is None or processes.count > 1 else request.device
-    classifier = load_classifier(request.model, {}, request.dtype.value, device)
+    classifier = load_classifier(request.model, {}, request.dtype, device)
     config: Any = classifier.model.config
     settings = request.settings(classifier)
     resolved = [with_settings(config, changes).token_merging_settings(resolved=True) for changes in settings]
     sampling = choose_sampling(request, name, classifier)
-    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+    with input_errors(ValueError, OSError, ImportError, at=f"--dataset {name}"):
         examples = processes.from_main(lambda: load_examples(request, name, split, classifier))
     if request.needs_labels and all(example.labels is None for example in examples.videos):
         raise InputError(f"--dataset {name}: the labels of its {split} split are unknown; choose another with --split")
-    mixed_precision = (
-        request.mixed_precision.value
-        if request.mixed_precision is not None
-        else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    )
+    mixed_precision = request.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if not quiet and processes.is_main:
         _print_decided(classifier, name, split, examples, sampling, settings, resolved, folder, request, processes)
     try:
@@ -406,11 +343,11 @@ def choose_sampling(request: EvaluationRequest, dataset: str, classifier: Classi
         # The options replace everything that a preset depends on the architecture for.
         with input_errors(ValueError, TypeError, options=_SAMPLING_OPTIONS):
             return ClipSampling(**{"num_frames": config.num_frames, **given})
-    hint = "; use --strategy uniform, or --strategy and --sampling-rate"
-    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol.value}: {text}{hint}"):
-        # One of the many views: at the sampling rate of training, from which the paper's differs for VideoMAE.
-        single = request.protocol is Protocol.single
-        full = request.protocol is Protocol.full or (single and dataset != "moving-digits")
+    hint = "; say it with --strategy uniform, or --strategy and --sampling-rate"
+    with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol}: {text}{hint}"):
+        # One view of the many: at the rate of training, which the paper's differs from for VideoMAE.
+        single = request.protocol == "single"
+        full = request.protocol == "full" or (single and dataset != "moving-digits")
         preset = sampling_preset(
             config.model_type, dataset, num_frames=config.num_frames, protocol="full" if full else "paper"
         )
@@ -426,18 +363,17 @@ def load_examples(request: EvaluationRequest, name: str, split: str, classifier:
     from ..evaluation import classifier_tasks, read_examples
 
     if "[" in split:
-        raise ValueError(f"--split must be a whole split, got {split!r}; use --limit for a part of it")
-    options = dict(request.data_options or {})
-    if request.annotations is not None:
-        options["annotations"] = request.annotations
+        raise ValueError(f"--split must be a whole split, got {split!r}; --limit takes a part of it")
+    data = request.data
     config: Any = classifier.model.config
     try:
-        rows: Any = load(name, split, request.data_dir, streaming=True, **options)
-    except RuntimeError as error:  # datasets keeps a counter in shared memory
+        rows: Any = load(name, split, data.data_dir, streaming=True, **data.loader_options())
+    except RuntimeError as error:  # datasets keeps a number there
         if "shared memory" not in str(error):
             raise
-        raise ValueError(f"/dev/shm must have free shared memory: {error}") from error
-    examples = read_examples(rows, classifier_tasks(config), config.id2label, request.by_name)
+        raise ValueError(f"no shared memory can be had, of which /dev/shm must have some: {error}") from error
+    by_name = _BY_NAME[data.labels or "auto"]
+    examples = read_examples(rows, classifier_tasks(config), config.id2label, by_name)
     return examples.spread(request.limit)
 
 
@@ -458,7 +394,7 @@ def _print_decided(
     spacing = (
         "one from each of as many segments"
         if sampling.strategy == "uniform"
-        else f"{sampling.sampling_rate} apart, {_SPANS[sampling.strategy]}"
+        else f"{sampling.sampling_rate} apart, {_PLACES[sampling.strategy]}"
     )
     rate = "" if sampling.target_fps is None else f" at {sampling.target_fps:g} frames per second"
     views = f"{sampling.num_clips} x {sampling.num_crops} view{'s' if sampling.num_views > 1 else ''}"
@@ -475,7 +411,7 @@ def _print_decided(
             ("classes", ", ".join(_matching(examples.matched_by))),
             ("clips", clips),
             *(("" if number else "settings", words) for number, words in enumerate(described)),
-            ("runs on", f"{device}, {request.dtype.value}{count}"),
+            ("runs on", f"{device}, {request.dtype}{count}"),
             ("output", folder),
         ]
     )

@@ -20,25 +20,39 @@ _SHORT = {"r": ["-r"]}
 _DEFAULTS_OF_CHECKPOINT = {"r": "as saved with the checkpoint, else 0"}
 
 
-def setting_option(name: str, several: bool = False, help: str | None = None, default: str | None = None) -> Any:
-    """Returns the annotation for the option of a setting.
+def setting_option(name: str, several: bool = False) -> Any:
+    """Returns the annotation of the option of a setting.
 
     Args:
         name: Name of the setting.
-        several: Whether the option is repeatable.
-        help: Help text; None uses the description of the setting.
-        default: Description of the default; None uses that of the setting.
+        several: Whether it can be given more than once.
+    """
+    if several:
+        return Annotated[
+            list[str] | None, option_of(name, f"{SETTINGS[name].description} Can be given more than once.")
+        ]
+    return (
+        Annotated[str | None, option_of(name)] if SETTINGS[name].metavar else Annotated[bool | None, option_of(name)]
+    )
+
+
+def option_of(name: str, help: str | None = None, default: str | None = None) -> Any:
+    """Returns the `typer.Option` of a setting.
+
+    Args:
+        name: Name of the setting.
+        help: What it says in place of the description of the setting.
+        default: The default in words, in place of that of the setting.
     """
     info, option = SETTINGS[name], option_name(name)
-    text = help or info.description + (" Can be given more than once." if several else "")
     shown = default or _DEFAULTS_OF_CHECKPOINT.get(name) or info.default or getattr(TokenMergingSettings, name)
-    if not info.metavar:
-        flag = f"{option}/--no-{option.removeprefix('--')}"
-        return Annotated[bool | None, typer.Option(flag, help=text, show_default=shown)]
-    declared = typer.Option(
-        option, *_SHORT.get(name, []), metavar=info.metavar, help=text, show_default=False if shown is None else shown
+    names = [option, *_SHORT.get(name, [])] if info.metavar else [f"{option}/--no-{option.removeprefix('--')}"]
+    return typer.Option(
+        *names,
+        metavar=info.metavar or None,
+        help=help or info.description,
+        show_default=False if shown is None else shown,
     )
-    return Annotated[list[str] | None, declared] if several else Annotated[str | None, declared]
 
 
 def parse_setting(name: str, text: str, option: str | None = None) -> Any:

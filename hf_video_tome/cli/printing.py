@@ -203,11 +203,6 @@ class PrintableConsole(Console):
             yield segment if control else Segment(printable(text, self.encoding, keep="\n"), style)
 
 
-def console(stderr: bool = False) -> PrintableConsole:
-    """Returns the console of stdout, or of stderr."""
-    return PrintableConsole(stderr)
-
-
 # --- lines
 def print_line(text: object = "", stderr: bool = False) -> None:
     """Prints one line without wrapping."""
@@ -223,7 +218,7 @@ def print_lines(text: str) -> None:
 
 def print_paragraph(text: str) -> None:
     """Prints text, wrapped between words on a terminal."""
-    _print(console(), text)
+    _print(PrintableConsole(), text)
 
 
 def write_json(content: Mapping[str, Any]) -> None:
@@ -269,7 +264,7 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     table.add_column(overflow="fold")
     for name, value in fields:
         table.add_row(name, str(value))
-    _print(console(), table)
+    _print(PrintableConsole(), table)
 
 
 def print_table(
@@ -283,7 +278,7 @@ def print_table(
         text: Names of text columns; the others are numeric and right-aligned.
         title: Title line above the table.
     """
-    screen, cells = console(), [list(names), *map(list, rows)]
+    screen, cells = PrintableConsole(), [list(names), *map(list, rows)]
     widest = [
         max(cell_len(printable(cell, screen.encoding)) for cell in column) for column in zip(*cells, strict=True)
     ]
@@ -335,7 +330,7 @@ def progress_bar(description: str, total: int, enabled: bool = True) -> Iterator
 
 def fits_bar() -> bool:
     """Returns whether stderr is a terminal wide enough for a progress bar."""
-    screen = console(stderr=True)
+    screen = PrintableConsole(stderr=True)
     return screen.is_terminal and screen.is_screen and screen.width >= NARROWEST_BAR
 
 
@@ -344,5 +339,7 @@ def live_bar(*columns: Any, text_first: bool = True) -> Progress:
     text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
     # stdout is not redirected: it may be machine-readable.
     return Progress(
-        *((text, *columns) if text_first else (*columns, text)), console=console(stderr=True), redirect_stdout=False
+        *((text, *columns) if text_first else (*columns, text)),
+        console=PrintableConsole(stderr=True),
+        redirect_stdout=False,
     )

@@ -1,1 +1,1 @@
-"""Checkpoints of the original implementations, under the names and shapes of transformers."""
+"""Converts checkpoints of the original implementations to the names and shapes of transformers."""

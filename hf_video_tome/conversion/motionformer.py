@@ -1,4 +1,4 @@
-"""From the checkpoints of the original Motionformer implementation (facebookresearch/Motionformer) to ours."""
+"""Converts checkpoints of the original Motionformer implementation (facebookresearch/Motionformer)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = NameTable(
         "blocks.{layer}.norm1.{parameter}": f"{_LAYER}.layernorm_before.{{parameter}}",
         "blocks.{layer}.attn.qkv.{parameter}": f"{_LAYER}.attention.qkv.{{parameter}}",
         "blocks.{layer}.attn.proj_q.{parameter}": f"{_TEMPORAL}.q_proj.{{parameter}}",
-        "blocks.{layer}.attn.proj_kv.weight": f"{_TEMPORAL}.key_weight",  # its first half, see below
+        "blocks.{layer}.attn.proj_kv.weight": f"{_TEMPORAL}.key_weight",  # the first half, see below
         "blocks.{layer}.attn.proj.{parameter}": f"{_LAYER}.attention.o_proj.{{parameter}}",
         "blocks.{layer}.norm2.{parameter}": f"{_LAYER}.layernorm_after.{{parameter}}",
         "blocks.{layer}.mlp.fc1.{parameter}": f"{_LAYER}.mlp.fc1.{{parameter}}",
@@ -44,10 +44,10 @@ NAMES = NameTable(
         "blocks.{layer}.attn.proj_kv.bias": "a softmax does not see it, and the values are the trajectory",
     },
 )
-"""Where the weights of the original implementation go."""
+"""Names of the original weights in this package."""
 
 SIGNS = ("patch_embed_3d.*", "temp_embed", "blocks.{layer}.attn.proj_kv.*")
-"""Names that no other architecture's checkpoints have."""
+"""Names that only checkpoints of this architecture have."""
 
 
 def convert_original_state_dict(
@@ -57,14 +57,14 @@ def convert_original_state_dict(
 
     Args:
         state_dict: The weights by their original names, with one head.
-        num_attention_heads: Attention heads; by the width if None, see `attention_heads`.
+        num_attention_heads: Number of attention heads; inferred from the width if None, see `attention_heads`.
 
     Returns:
-        The converted checkpoint. As in all released models, temporal attention averages the trajectory itself: of
-        `proj_kv`, keys and values one half each, the keys are what is used.
+        The converted checkpoint. As in all released models, temporal attention averages the trajectory itself, so
+        only the keys of `proj_kv` are used, which has keys and values in one half each.
 
     Raises:
-        ConversionError: If the weights are others, incomplete, or cannot be converted.
+        ConversionError: If the weights are of another architecture, incomplete, or cannot be converted.
     """
     weights = OriginalWeights.from_state_dict(state_dict)
     width, channels, tubelet_size, patch_size, patch_width = weights.shape(

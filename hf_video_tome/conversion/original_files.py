@@ -1,4 +1,4 @@
-"""Reading of files that original training codes saved, without running anything in them."""
+"""Reads files of original training code, without running any code from them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from torch import Tensor
 from .state_dict import ConversionError
 
 STATE_DICT_KEYS = ("model_state", "model", "module", "state_dict")
-"""Where the weights lie in files that hold more than weights."""
+"""Entries with the weights in files that contain more than weights."""
 
-_MAX_DEPTH = 8  # entries of entries; a pickle can hold a dictionary that holds itself
+_MAX_DEPTH = 8  # nested entries; a pickle may contain a dictionary that contains itself
 
 _TRAINING_STATE = {
     "optimizer": "state of the optimizer",
@@ -41,12 +41,12 @@ _TRAINING_STATE = {
 
 @dataclass(frozen=True)
 class OriginalCheckpoint:
-    """What a file of an original training holds.
+    """Content of a file saved by original training code.
 
     Attributes:
         state_dict: The weights by their original names.
-        unused: From all else in the file to what it is.
-        settings: Settings of the training, where the file has them as `args`.
+        unused: Description of every other entry, by name.
+        settings: Settings of the training, if the file has them as `args`.
     """
 
     state_dict: dict[str, Any]
@@ -55,7 +55,7 @@ class OriginalCheckpoint:
 
 
 class _Ignored:
-    """Stands in for a number or an array of numpy in a pickle: takes everything and keeps and does nothing."""
+    """Replaces a numpy number or array in a pickle: accepts any arguments and ignores them."""
 
     def __new__(cls, *_: Any) -> _Ignored:
         return super().__new__(cls)
@@ -75,10 +75,10 @@ ALLOWED_GLOBALS: dict[str, type] = {
         )
     },
 }
-"""What a pickle may name beyond what torch allows with `weights_only=True`, and what is put there.
+"""Names that a pickle may contain beyond those that torch allows with `weights_only=True`, and their replacements.
 
-Nothing here runs any code. `argparse.Namespace` only holds values. Numbers and arrays of numpy (a best accuracy, as a
-rule) are not read: they are replaced by an object that holds nothing, so that no code of numpy sees the file.
+None of them runs any code. `argparse.Namespace` only holds values. Numbers and arrays of numpy (usually a best
+accuracy) are replaced by an empty object, so that no numpy code processes the file.
 """
 
 
@@ -92,15 +92,15 @@ def load_original_checkpoint(path: str | Path, key: str | None = None) -> Origin
     """Reads a file with weights; never runs code from it.
 
     Args:
-        path: A file of `torch.save` (.pth, .pyth, .pt, ...) or .safetensors.
-        key: Which entry holds the weights, where the file has more than one; dots lead into entries of entries.
+        path: A file written by `torch.save` (.pth, .pyth, .pt, ...) or a .safetensors file.
+        key: The entry with the weights if the file has several; dots separate nested entries.
 
     Returns:
-        The weights and what else there is.
+        The weights and the other content.
 
     Raises:
-        ConversionError: If the file cannot be read, holds more than data, or has no weights.
-        OSError: If there is no such file.
+        ConversionError: If the file cannot be read, contains more than data, or has no weights.
+        OSError: If the file does not exist.
     """
     path = Path(path)
     if path.is_dir():
@@ -143,29 +143,29 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_torch_file(path: Path) -> Any:
-    """Reads a file of `torch.save`; never runs code from it.
+    """Reads a file written by `torch.save`; never runs code from it.
 
     Args:
         path: The file.
 
     Returns:
-        What it holds, on the CPU.
+        The content, on the CPU.
 
     Raises:
-        ConversionError: If it cannot be read, or holds more than data.
-        OSError: If there is no such file.
+        ConversionError: If the file cannot be read, or contains more than data.
+        OSError: If the file does not exist.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
-        if unpacked > size:  # a file of torch.save is never compressed
+        if unpacked > size:  # torch.save never compresses
             raise ConversionError(f"{path} is refused: its entries unpack to {unpacked} bytes, while it has {size}")
     with _allowed_globals(), path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what matters of them becomes an error below
+        warnings.simplefilter("ignore", UserWarning)  # real problems raise an error below
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
-            # On bytes that are no pickle the unpickler can fail in any way.
+            # The unpickler can raise anything for bytes that are not a pickle.
             if _is_plain_pickle(path):
                 raise ConversionError(
                     f"{path} is no file of torch.save but a plain pickle (pickle.dump), which can only be read by "
@@ -188,10 +188,10 @@ def load_torch_file(path: Path) -> Any:
 
 
 def _is_plain_pickle(path: Path) -> bool:
-    """Whether a file begins as a pickle, though not as one of old torch: these hold a number of their own first."""
+    """Returns whether a file begins like a pickle, but without the magic number of a legacy torch file."""
     try:
         with path.open("rb") as file:
-            operations = pickletools.genops(file)  # which reads, and runs nothing
+            operations = pickletools.genops(file)  # reads without running anything
             if next(operations)[0].name != "PROTO":
                 return False
             first = next(operation for operation in operations if operation[0].name != "FRAME")
@@ -201,7 +201,7 @@ def _is_plain_pickle(path: Path) -> bool:
 
 
 def _forbidden_globals(path: Path, error: Exception) -> list[str]:
-    """What a pickle that was refused names: all of it in a file of today, the first in one of old torch."""
+    """Returns the forbidden names in a pickle: all of them in a current file, the first in a legacy one."""
     if not isinstance(error, UnpicklingError):
         return []
     found = re.search(r"GLOBAL (\S+)", str(error))
@@ -209,7 +209,7 @@ def _forbidden_globals(path: Path, error: Exception) -> list[str]:
         return []
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or [found[1]]
-    except Exception:  # of an old format, or with operations that the search does not know
+    except Exception:  # legacy format, or operations that the search does not support
         return [found[1]]
 
 

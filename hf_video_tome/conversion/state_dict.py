@@ -20,31 +20,27 @@ CONVERTERS = ("motionformer", "timesformer", "videomae")
 """Model types whose original checkpoints can be converted: each has a module of this package."""
 
 PREFIXES = ("module.", "model.", "backbone.", "encoder.")
-"""What wrappers such as DataParallel put before names; taken off, as many as there are."""
+"""Prefixes that wrappers such as DataParallel add to names; all of them are removed."""
 
 HEADS_OF_TASKS = ("head_{task}", "head.{task}", "head{task}", "{task}_head")
-"""Names of the heads of a classifier with several; the task is verb, noun, or a number counted from 0."""
+"""Names of the heads of a multi-task classifier; the task is verb, noun, or a number counted from 0."""
 
 EPIC_KITCHENS_100 = {"verb": 97, "noun": 300}
 
 UNKNOWN = "the model has no place for it"
-"""Why a weight is unused that nothing is known about; a conversion with such is not to be trusted."""
+"""Reason for unused weights that are unknown; a conversion with such weights may be wrong."""
 
 
 class ConversionError(ValueError):
-    """A checkpoint that cannot be converted; the message says what was found and what was expected.
-
-    Arguments stand in backticks.
-    """
+    """Checkpoint that cannot be converted; the message says what was found and what was expected."""
 
 
 def convertible_architectures() -> list[str]:
-    """Model types whose original checkpoints can be converted.
+    """Returns the model types for which original checkpoints can be converted.
 
-    The module of each, named after it, has a table, `NAMES`; patterns of names that only checkpoints of this
-    architecture have, `SIGNS`; and a function `convert_original_state_dict`, from weights with one head called `head`
-    and names without prefixes to a `ConvertedCheckpoint`. Its other arguments are those options that the weights do
-    not tell.
+    Each has a module of that name with a name table, `NAMES`; patterns of names that only its checkpoints have,
+    `SIGNS`; and a function `convert_original_state_dict`, which converts weights with one head called `head` and names
+    without prefixes to a `ConvertedCheckpoint`. Its other arguments are options that do not follow from the weights.
 
     Examples:
         >>> convertible_architectures()
@@ -57,17 +53,17 @@ def _converter(model_type: str) -> Any:
     return import_module(f".{model_type}", __package__)
 
 
-# --- what a conversion makes and needs
+# --- input and output of a conversion
 @dataclass(frozen=True)
 class ConvertedCheckpoint:
-    """An original checkpoint in the layout of transformers.
+    """Original checkpoint in the layout of transformers.
 
     Attributes:
         state_dict: Weights by their names in transformers, complete for a classifier with this config.
         config: Config of the architecture.
-        used: From each original name to the names that its values have now.
-        unused: From each original name that was left out to the reason; `UNKNOWN` where there is none.
-        assumed: From each field of the config that the weights do not tell to where its value is from.
+        used: New names of the values by original name.
+        unused: Reason by original name for weights that are not used; `UNKNOWN` if there is none.
+        assumed: Origin of each config field that does not follow from the weights.
     """
 
     state_dict: dict[str, Tensor]
@@ -78,21 +74,20 @@ class ConvertedCheckpoint:
 
     @property
     def unknown(self) -> list[str]:
-        """Original names that nothing is known about."""
+        """Original names that are unknown."""
         return [name for name, reason in self.unused.items() if reason == UNKNOWN]
 
 
 @dataclass(frozen=True)
 class NameTable:
-    """Where the weights of an original implementation go.
+    """Name table from an original implementation to ours.
 
-    In a name, `{layer}` stands for the number of a layer, `{parameter}` for "weight" or "bias", and `*` for anything.
+    In names, `{layer}` stands for the number of a layer, `{parameter}` for "weight" or "bias", and `*` for anything.
 
     Attributes:
-        used: From original names to ours. Several are equal parts along the first axis, in this order.
-        unused: From original names that a classifier does not need to the reason.
-        refused: From original names that change what a model computes, in a way that transformers' does not have, to
-            what they are.
+        used: Our names by original name. Several names are equal parts along the first axis, in this order.
+        unused: Reason by original name for weights that a classifier does not need.
+        refused: Description by original name of weights of features that transformers does not support.
     """
 
     used: Mapping[str, str | tuple[str, ...]]
@@ -100,7 +95,7 @@ class NameTable:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def targets(self, name: str) -> tuple[str, ...]:
-        """The names that an original one has in transformers; none if the table does not have it.
+        """Returns the names in transformers for an original name; empty if the table does not have it.
 
         Examples:
             >>> NameTable({"blocks.{layer}.norm1.{parameter}": "layers.{layer}.before.{parameter}"}).targets(
@@ -115,7 +110,7 @@ class NameTable:
         return ()
 
     def source(self, ours: str) -> str | None:
-        """The original name of one of ours; None if the table does not have it."""
+        """Returns the original name for one of ours; None if the table does not have it."""
         for original, targets in self.used.items():
             for target in [targets] if isinstance(targets, str) else targets:
                 found = _name_pattern(target).fullmatch(ours)
@@ -124,10 +119,10 @@ class NameTable:
         return None
 
     def reason(self, name: str) -> str:
-        """Why an original name that has no target is not needed.
+        """Returns why the weight of an original name without a target is not needed.
 
         Raises:
-            ConversionError: If it may not be left out.
+            ConversionError: If it is needed.
         """
         for pattern, what in self.refused.items():
             if _name_pattern(pattern).fullmatch(name):
@@ -144,12 +139,12 @@ def _name_pattern(pattern: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class OriginalWeights:
-    """A state dict whose names are free of prefixes.
+    """State dict with names without prefixes.
 
     Attributes:
-        tensors: By the names without prefixes.
-        names: From these to the names in the file.
-        unused: From names in the file of what is no weight to the reason.
+        tensors: Tensors by name without prefixes.
+        names: Names in the file by name without prefixes.
+        unused: Reason by name in the file for entries that are not weights.
     """
 
     tensors: dict[str, Tensor]
@@ -158,10 +153,10 @@ class OriginalWeights:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> OriginalWeights:
-        """Takes the prefixes off.
+        """Removes the prefixes.
 
         Raises:
-            ConversionError: If that makes two names the same.
+            ConversionError: If two names are the same without prefixes.
 
         Examples:
             >>> OriginalWeights.from_state_dict({"module.model.cls_token": torch.zeros(1)}).names
@@ -185,14 +180,14 @@ class OriginalWeights:
         return cls(tensors, names, unused)
 
     def shape(self, name: str, *axes: str) -> tuple[int, ...]:
-        """The shape of a tensor that must be there.
+        """Returns the shape of a required tensor.
 
         Args:
             name: Its name.
-            *axes: What its axes are.
+            *axes: Names of its axes.
 
         Raises:
-            ConversionError: If it is not there or has another number of axes.
+            ConversionError: If it is missing or has another number of axes.
         """
         if name not in self.tensors:
             shown = ", ".join(list(self.names.values())[:3])
@@ -204,29 +199,29 @@ class OriginalWeights:
 
     @property
     def num_layers(self) -> int:
-        """Layers, by the highest number in a name."""
+        """Number of layers, from the highest number in a name."""
         numbers = {int(found[1]) for name in self.tensors if (found := re.match(r"blocks\.(\d{1,6})\.", name))}
         missing = min(set(range(len(numbers))) - numbers, default=None)
         if missing is not None:
-            # Before anybody builds as many layers as a broken name asks for.
+            # Checked before a broken name leads to building too many layers.
             raise ConversionError(f"weights of blocks.{missing} are missing: there are some of blocks.{max(numbers)}")
         return len(numbers)
 
     def has(self, pattern: str) -> bool:
-        """Whether any name is as in a `NameTable`."""
+        """Returns whether any name matches a pattern of a `NameTable`."""
         return any(_name_pattern(pattern).fullmatch(name) for name in self.tensors)
 
 
 def check_values(tensors: Mapping[str, Tensor]) -> None:
-    """Refuses tensors that are not dense, or that stand for more values than are there.
+    """Checks that tensors are dense and do not repeat values.
 
-    A view that repeats values (`expand`) is a few bytes in a file, and takes all of its size as soon as it is copied.
+    A view with repeated values (`expand`) only takes a few bytes in a file, but its full size once it is copied.
 
     Args:
-        tensors: The tensors by their names. Two of them may share their values, as tied weights do.
+        tensors: The tensors by name. Two of them may share their values, as tied weights do.
 
     Raises:
-        ConversionError: Naming the first such tensor.
+        ConversionError: If a tensor is not.
 
     Examples:
         >>> check_values({"head.bias": torch.zeros(1).expand(1000)})  # doctest: +ELLIPSIS
@@ -253,14 +248,14 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_architecture(weights: OriginalWeights, model_type: str) -> None:
-    """Refuses weights that are clearly those of another architecture.
+    """Checks that weights are not clearly those of another architecture.
 
     Args:
-        weights: What the file holds.
-        model_type: What it is said to be.
+        weights: The weights in the file.
+        model_type: The expected model type.
 
     Raises:
-        ConversionError: Naming what they look like.
+        ConversionError: If they are; the message names the other architecture.
     """
     for candidate in convertible_architectures():
         found = [pattern for pattern in _converter(candidate).SIGNS if weights.has(pattern)]
@@ -275,14 +270,14 @@ def check_architecture(weights: OriginalWeights, model_type: str) -> None:
 
 
 def attention_heads(width: int, given: int | None) -> int:
-    """Attention heads, which no weight tells: as published for the width, else one for 64 channels.
+    """Returns the number of attention heads, which does not follow from the weights: as published, else width / 64.
 
     Args:
         width: Hidden size.
-        given: What the user says.
+        given: Number given by the user, or None.
 
     Raises:
-        ConversionError: If the width is no multiple of it.
+        ConversionError: If it does not divide the width.
 
     Examples:
         >>> attention_heads(768, None), attention_heads(1280, None)
@@ -300,7 +295,7 @@ def attention_heads(width: int, given: int | None) -> int:
 
 
 def positive_int(settings: Mapping[str, Any], *names: str) -> int | None:
-    """The product of settings that are numbers, or None if one is not there or is none.
+    """Returns the product of settings, or None if one is missing or not a positive int.
 
     Examples:
         >>> positive_int({"num_frames": 16, "num_segments": 1}, "num_frames", "num_segments")
@@ -311,26 +306,26 @@ def positive_int(settings: Mapping[str, Any], *names: str) -> int | None:
 
 
 def square_side(num_places: int, what: str) -> int:
-    """Side of the square grid that so many places make.
+    """Returns the side length of a square grid.
 
     Raises:
-        ConversionError: If they make none.
+        ConversionError: If the number of patch positions is not a square.
     """
     side = math.isqrt(num_places)
     if side * side != num_places:
-        raise ConversionError(f"{what} has {num_places} places, which make no square grid")
+        raise ConversionError(f"{what} has {num_places} patch positions, which do not form a square grid")
     return side
 
 
 # --- heads
 @dataclass(frozen=True)
 class Heads:
-    """The heads of a classifier and where their outputs go.
+    """Heads of a classifier and their ranges of outputs.
 
     Attributes:
-        parts: From the name of each head to its first output and one past its last.
-        label_groups: For the config: ranges of outputs by task, or None where there is one task.
-        assumed: Why the outputs were divided though neither the weights nor the user said so; None if they did.
+        parts: Half-open range of outputs by name of the head.
+        label_groups: For the config: ranges of outputs by task, or None for a single task.
+        assumed: Why the outputs were divided, if neither the weights nor the user said so; otherwise None.
     """
 
     parts: dict[str, tuple[int, int]]
@@ -339,15 +334,15 @@ class Heads:
 
 
 def find_heads(weights: OriginalWeights, label_groups: Mapping[str, int] | None = None) -> Heads:
-    """Finds the heads of a classifier: one, or one for each task (see `HEADS_OF_TASKS`).
+    """Finds the heads of a classifier: one, or one per task (see `HEADS_OF_TASKS`).
 
     Args:
-        weights: What the file holds.
-        label_groups: Tasks and their numbers of outputs, in order. None: verb and noun where there are two heads, or
-            one with as many outputs as EPIC-KITCHENS-100 has verbs and nouns. Empty: one task.
+        weights: The weights in the file.
+        label_groups: Tasks and their numbers of outputs, in order. If None, verb and noun if there are two heads, or
+            one head with as many outputs as EPIC-KITCHENS-100 has verbs and nouns. If empty, a single task.
 
     Raises:
-        ConversionError: If there is none, or they are not what `label_groups` says.
+        ConversionError: If there is no head, or the heads do not match `label_groups`.
     """
     found: dict[str, str] = {}
     for name in weights.tensors:
@@ -398,7 +393,7 @@ def _several_heads(found: dict[str, str], sizes: dict[str, int], given: Mapping[
         if len(found) != len(EPIC_KITCHENS_100):
             raise ConversionError(f"label_groups must say what the heads are for: {listed}")
         if numbered and sizes["0"] > sizes["1"]:
-            # Verbs come first wherever heads are counted; here the counts say otherwise.
+            # Numbered heads start with verbs, but here the number of outputs suggests otherwise.
             raise ConversionError(
                 f"label_groups must say which head is for verbs and which for nouns: {listed}, while of the data "
                 "sets with both there are fewer verbs"
@@ -436,20 +431,21 @@ def convert_original_state_dict(
     label_groups: Mapping[str, int] | None = None,
     **options: Any,
 ) -> ConvertedCheckpoint:
-    """Converts weights that have the names of an original implementation.
+    """Converts weights with the names of an original implementation.
 
     Args:
         model_type: One of `convertible_architectures()`.
-        state_dict: The weights, with or without prefixes such as `module.`, with one head or one for each task.
+        state_dict: The weights, with or without prefixes such as `module.`, with one head or one per task.
         label_groups: Tasks and their numbers of labels; see `find_heads`.
-        **options: What the weights may not tell: `num_frames`, `image_size`, `num_attention_heads`, and `settings` of
-            the training, which may tell some of these. What the weights do tell is compared. None is left out.
+        **options: Values that may not follow from the weights: `num_frames`, `image_size`, `num_attention_heads`, and
+            the `settings` of the training, which may include some of these. Values that do follow are compared. None
+            is ignored.
 
     Returns:
-        The converted checkpoint; with several tasks its config has their ranges of outputs as `label_groups`.
+        The converted checkpoint; for several tasks, its config has their ranges of outputs as `label_groups`.
 
     Raises:
-        ConversionError: If the weights are others, incomplete, or cannot be converted.
+        ConversionError: If the weights are of another architecture, incomplete, or cannot be converted.
     """
     known = convertible_architectures()
     if model_type not in known:
@@ -482,7 +478,7 @@ def convert_original_state_dict(
 
 
 def _join_heads(weights: OriginalWeights, heads: Heads) -> dict[str, Tensor]:
-    """The weights with one head, `head`."""
+    """Returns the weights with all heads joined to one, `head`."""
     tensors = dict(weights.tensors)
     joined = {}
     for parameter in ("weight", "bias"):
@@ -500,7 +496,7 @@ def _join_heads(weights: OriginalWeights, heads: Heads) -> dict[str, Tensor]:
 
 
 def _names_in_file(names: Mapping[str, str], weights: OriginalWeights, heads: Heads) -> dict[str, str]:
-    """Gives the names of a report their prefixes back, and heads their own names."""
+    """Restores the prefixes and the names of heads in a report."""
     restored = {}
     for name, text in names.items():
         module, _, parameter = name.rpartition(".")
@@ -516,11 +512,11 @@ def _names_in_file(names: Mapping[str, str], weights: OriginalWeights, heads: He
 def rename_weights(
     weights: OriginalWeights, table: NameTable, config: Any, head_class: Callable[[Any], nn.Module]
 ) -> ConvertedCheckpoint:
-    """Renames and divides weights, and checks that they are those of a classifier with this config.
+    """Renames and splits weights, and checks that they fit a classifier with this config.
 
     Args:
         weights: The original weights, with one head.
-        table: Where they go.
+        table: The name table.
         config: Config of the architecture.
         head_class: Classifier of the architecture.
 
@@ -528,7 +524,7 @@ def rename_weights(
         The converted checkpoint.
 
     Raises:
-        ConversionError: If anything is missing, has another shape, or may not be left out.
+        ConversionError: If a weight is missing, has another shape, or is needed but not supported.
     """
     try:
         check_embeddings(config)
@@ -547,7 +543,7 @@ def rename_weights(
         if tensor.ndim == 0 or tensor.shape[0] % len(targets):
             raise ConversionError(f"{name} must divide into {len(targets)} parts, got shape {tuple(tensor.shape)}")
         for target, part in zip(targets, tensor.chunk(len(targets)), strict=True):
-            # A copy: safetensors does not save tensors that share memory.
+            # Copies, because safetensors does not save tensors that share memory.
             converted[target] = part.detach().clone(memory_format=torch.contiguous_format)
         used[name] = ", ".join(targets)
     _check_complete(converted, table, config, head_class)
@@ -562,7 +558,7 @@ def _describe(tensor: Tensor) -> str:
 def _check_complete(
     converted: Mapping[str, Tensor], table: NameTable, config: Any, head_class: Callable[[Any], nn.Module]
 ) -> None:
-    with torch.device("meta"):  # names and shapes alone
+    with torch.device("meta"):  # names and shapes only
         expected = head_class(config).state_dict()
     missing = list(dict.fromkeys(table.source(name) or name for name in expected if name not in converted))
     if missing:

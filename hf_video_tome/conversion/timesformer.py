@@ -1,4 +1,4 @@
-"""From the checkpoints of the original TimeSformer implementation (facebookresearch/TimeSformer) to transformers'."""
+"""Converts checkpoints of the original TimeSformer implementation (facebookresearch/TimeSformer)."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ NAMES = NameTable(
         "head.{parameter}": "classifier.{parameter}",
     },
 )
-"""Where the weights of the original implementation go."""
+"""Names of the original weights in transformers."""
 
 SIGNS = ("time_embed", "blocks.{layer}.temporal_attn.*")
-"""Names that no other architecture's checkpoints have."""
+"""Names that only checkpoints of this architecture have."""
 
 
 def convert_original_state_dict(
@@ -53,13 +53,13 @@ def convert_original_state_dict(
 
     Args:
         state_dict: The weights by their original names, with one head.
-        num_attention_heads: Attention heads; by the width if None, see `attention_heads`.
+        num_attention_heads: Number of attention heads; inferred from the width if None, see `attention_heads`.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        ConversionError: If the weights are others, incomplete, or cannot be converted.
+        ConversionError: If the weights are of another architecture, incomplete, or cannot be converted.
     """
     weights = OriginalWeights.from_state_dict(state_dict)
     width, channels, patch_size, patch_width = weights.shape(

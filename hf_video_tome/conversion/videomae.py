@@ -1,4 +1,4 @@
-"""From the checkpoints of the original VideoMAE implementation (MCG-NJU/VideoMAE) to those of transformers."""
+"""Converts checkpoints of the original VideoMAE implementation (MCG-NJU/VideoMAE)."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ NAMES = NameTable(
         "blocks.{layer}.attn.qkv.bias": "a bias of the keys, which VideoMAE does not have",
     },
 )
-"""Where the weights of the original implementation go."""
+"""Names of the original weights in transformers."""
 
 SIGNS = ("blocks.{layer}.attn.q_bias", "encoder_to_decoder.*")
-"""Names that no other architecture's checkpoints have."""
+"""Names that only checkpoints of this architecture have."""
 
 
 def convert_original_state_dict(
@@ -70,16 +70,16 @@ def convert_original_state_dict(
 
     Args:
         state_dict: The weights by their original names, with one head.
-        num_frames: Frames of a clip, which the weights do not tell; 16 if nothing does.
-        image_size: Pixels of a side of a frame, which the weights do not tell; 224 if nothing does.
-        num_attention_heads: Attention heads; by the width if None, see `attention_heads`.
-        settings: Settings of the training, which tell frames and pixels if they are not given.
+        num_frames: Number of frames of a clip; taken from `settings` if None, else 16.
+        image_size: Side length of a frame in pixels; taken from `settings` if None, else 224.
+        num_attention_heads: Number of attention heads; inferred from the width if None, see `attention_heads`.
+        settings: Settings of the training.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        ConversionError: If the weights are others, incomplete, or cannot be converted.
+        ConversionError: If the weights are of another architecture, incomplete, or cannot be converted.
     """
     weights = OriginalWeights.from_state_dict(state_dict)
     width, channels, tubelet_size, *patch_size = weights.shape(
@@ -119,7 +119,7 @@ def convert_original_state_dict(
 
 
 def _check_positions(weights: OriginalWeights, config: VideoMAEConfig) -> None:
-    """Positions that were learned have no place in transformers' VideoMAE, which computes its own."""
+    """Checks that position embeddings were not learned, because VideoMAE in transformers computes its own."""
     if "pos_embed" not in weights.tensors:
         return
     stored, shape = weights.tensors["pos_embed"], (1, config.token_layout.num_tokens, config.hidden_size)
@@ -130,5 +130,5 @@ def _check_positions(weights: OriginalWeights, config: VideoMAEConfig) -> None:
             "training"
         )
     expected = stock.get_sinusoid_encoding_table(*shape[1:])
-    if not torch.allclose(stored.to(expected), expected, atol=1e-3):  # half precision rounds by less
+    if not torch.allclose(stored.to(expected), expected, atol=1e-3):  # larger than rounding in half precision
         raise ConversionError("pos_embed was learned, while VideoMAE in transformers has fixed positions only")

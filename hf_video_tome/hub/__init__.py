@@ -1,4 +1,4 @@
-"""Sharing checkpoints that merge tokens: model cards, uploads to the Hub, and code that goes with the weights."""
+"""Sharing checkpoints that merge tokens: model cards, uploads to the Hub, and code saved with the weights."""
 
 from .card import (
     BaseCheckpoint,

@@ -1,7 +1,7 @@
-"""Model cards: what a checkpoint is, what it does to its tokens, and what was measured of it.
+"""Model cards: origin, token merging settings, accuracy and speed of a checkpoint.
 
-Nothing in a card is typed in: accuracy comes from the output folder of `hf-video-tome evaluate`, speed from that of
-`hf-video-tome benchmark`, and the licence from the card of the checkpoint whose tokens are merged.
+Everything in a card is read from files: accuracy from the output folder of `hf-video-tome evaluate`, speed from that
+of `hf-video-tome benchmark`, and the licence from the card of the base checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TAG = "token-merging"
 CARD_FILE = "README.md"
 LICENSE_FIELDS = ("license", "license_name", "license_link")
 PLACEHOLDER = "path/to/this/folder"
-"""What snippets load where nobody said what the checkpoint is called on the Hub; can be no id of the Hub."""
+"""Stands for an unknown Hub id in code snippets; not a valid Hub id itself."""
 _MARK = "<!-- written by hf-video-tome -->"
 _ORIGINAL = "## The card of the checkpoint"
 _METHOD = """\
@@ -44,14 +44,14 @@ hf-video-tome."""
 
 @dataclass(frozen=True)
 class BaseCheckpoint:
-    """What is known of the checkpoint whose tokens are merged.
+    """Base checkpoint, before token merging, as described by its card.
 
     Attributes:
-        name: What to call it.
-        repo_id: Its id on the Hub; None if that is not known.
-        license: Fields `license`, `license_name` and `license_link` of its card; empty where it has none.
+        name: Name for the card.
+        repo_id: Hub id; None if unknown.
+        license: Fields `license`, `license_name` and `license_link` of its card; empty if it has none.
         tags: Tags of its card.
-        text: The body of its card; empty where it has none.
+        text: Body of its card; empty if it has none.
     """
 
     name: str
@@ -65,14 +65,14 @@ def read_base_checkpoint(location: str | os.PathLike[str], name: str | None = No
     """Reads the card of a checkpoint.
 
     Args:
-        location: A folder, or an id on the Hub.
-        name: What to call it; the last part of `location` if None.
+        location: A folder or a Hub id.
+        name: Name of the checkpoint; the last part of `location` if None.
 
     Returns:
-        What its card says; for a checkpoint without a card, or whose card cannot be had, only the name.
+        The content of its card; only the name if there is no card or it cannot be read.
 
     Raises:
-        ValueError: If the card cannot be understood.
+        ValueError: If the card cannot be parsed.
 
     Examples:
         >>> from hf_video_tome.checkpoints import checkpoint_path
@@ -93,11 +93,11 @@ def read_base_checkpoint(location: str | os.PathLike[str], name: str | None = No
             return base
     try:
         card = ModelCard(path.read_text(encoding="utf-8"))
-    except Exception as error:  # YAML can hold anything, and what reads it fails in any way
+    except Exception as error:  # parsing YAML can raise anything
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     data, text = card.data.to_dict(), card.text
     if _MARK in text:
-        # A card of this module, which knows where the weights come from and holds their card.
+        # Written by this module: it includes the origin of the weights and their card.
         repo_id = next(iter(_list(data.get("base_model"))), None)
         text = _shift_headings(text.partition(_ORIGINAL)[2], -2)
     return BaseCheckpoint(
@@ -110,7 +110,7 @@ def read_base_checkpoint(location: str | os.PathLike[str], name: str | None = No
 
 
 def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what an evaluation ended in.
+    """Reads the results of an evaluation.
 
     Args:
         folder: Its output folder, or the `results.json` in it.
@@ -119,7 +119,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
         Content of `results.json`.
 
     Raises:
-        ValueError: If there is none, or it is of something else.
+        ValueError: If there is no such file, or it has other content.
     """
     path = Path(folder)
     path = path / RESULTS_FILE if path.is_dir() else path
@@ -145,14 +145,14 @@ def read_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_evaluation(results: Mapping[str, Any], model: PreTrainedModel) -> None:
-    """Makes sure that an evaluation is of a model: of its weights and of outputs with its names.
+    """Checks that an evaluation belongs to a model: that weights and output names are the same.
 
     Args:
-        results: From `read_evaluation`.
+        results: Result of `read_evaluation`.
         model: The model.
 
     Raises:
-        ValueError: If it is of another one.
+        ValueError: If it belongs to another model.
     """
     run, names = results["run"], names_digest(model.config.id2label)
     evaluation = f"the evaluation of {run.get('model', 'a model')!r} on {run.get('dataset', 'a data set')!r}"
@@ -172,19 +172,19 @@ def card_data(
     metrics: Sequence[str] = (),
     eval_results: Sequence[EvalResult] = (),
 ) -> ModelCardData:
-    """The metadata of a card.
+    """Returns the metadata of a card.
 
     Args:
-        model_type: As in the config.
+        model_type: Model type of the config.
         name: Name of the model, needed for `eval_results`.
-        base_model: Hub id of the checkpoint that it was made of, or None.
-        license: Fields of the licence, from the checkpoint that it was made of; none where it is not known.
+        base_model: Hub id of the base checkpoint, or None.
+        license: Licence fields of the base checkpoint; empty if unknown.
         tags: More tags.
-        metrics: What the card tells of.
-        eval_results: What was measured.
+        metrics: Metrics in the card.
+        eval_results: Measured results.
 
     Returns:
-        What the Hub understands.
+        Metadata for the Hub.
 
     Examples:
         >>> print(card_data("vivit", license={"license": "mit"}, tags=["moving-digits"]).to_yaml())
@@ -211,12 +211,12 @@ def card_data(
 
 
 def render_card(data: ModelCardData, title: str, *sections: str) -> ModelCard:
-    """Puts a card together.
+    """Builds a card from its parts.
 
     Args:
         data: Its metadata.
         title: Its heading.
-        *sections: Its paragraphs and sections; empty ones are left out.
+        *sections: Its paragraphs and sections; empty ones are skipped.
 
     Returns:
         The card.
@@ -234,23 +234,22 @@ def model_card(
     repo_id: str | None = None,
     remote_code: bool = False,
 ) -> ModelCard:
-    """The card of a checkpoint that merges tokens.
+    """Returns the card of a checkpoint that merges tokens.
 
     Args:
-        model: The model, with the settings that it is to be saved with.
-        base: Where its weights come from.
-        evaluations: Accuracy, from `read_evaluation`. What was measured with exactly the settings of the model also
-            goes into the metadata.
+        model: The model, with the settings to save.
+        base: The base checkpoint.
+        evaluations: Accuracy, from `read_evaluation`. Results with exactly the settings of the model are also included
+            in the metadata.
         benchmarks: Speed, from `BenchmarkResults.load`.
-        repo_id: Where it will be on the Hub, for the snippets; if None, they load the folder that holds the card,
-            whose path is left to be filled in.
-        remote_code: Whether the code lies beside it, see `save_remote_code`.
+        repo_id: Hub id for the code snippets; if None, they have a placeholder for the path of the folder.
+        remote_code: Whether the code is saved with the checkpoint, see `save_remote_code`.
 
     Returns:
         The card.
 
     Raises:
-        ValueError: If an evaluation is of other weights, or a benchmark of another kind of model.
+        ValueError: If an evaluation has other weights, or a benchmark is of another kind of model.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig, VideoMAEForVideoClassification
@@ -381,12 +380,12 @@ def _accuracy(results: Mapping[str, Any], config: TokenMergingConfigMixin) -> st
 
 
 def _same_settings(setting: Mapping[str, Any], config: TokenMergingConfigMixin) -> bool:
-    """Whether this was measured with what the config says."""
+    """Returns whether a result was measured with the settings of the config."""
     return bool(setting["resolved"] == json.loads(json.dumps(config.token_merging_settings(resolved=True))))
 
 
 def _eval_results(results: Mapping[str, Any], config: TokenMergingConfigMixin) -> list[EvalResult]:
-    """What was measured with the settings of this checkpoint, as the Hub shows it."""
+    """Returns the results measured with the settings of this checkpoint, in the format of the Hub."""
     run = results["run"]
     entries = []
     for setting in results["settings"]:
@@ -481,7 +480,7 @@ def _use_section(config: TokenMergingConfigMixin, repo_id: str | None, remote_co
 
 
 def _answer_snippet(config: TokenMergingConfigMixin) -> str:
-    """Prints what the classifier says: one label, or one for each task."""
+    """Returns code that prints the prediction: one label, or one per task."""
     if len(classifier_tasks(config)) == 1:
         return "print(model.config.id2label[model(**inputs).logits.argmax(-1).item()])"
     return (
@@ -492,7 +491,7 @@ def _answer_snippet(config: TokenMergingConfigMixin) -> str:
 
 
 def _known_to_transformers(config: TokenMergingConfigMixin) -> bool:
-    """Whether transformers has the architecture itself."""
+    """Returns whether transformers has the architecture."""
     return ARCHITECTURES[config.model_type].stock_config_class.__module__.startswith("transformers.")
 
 
@@ -508,7 +507,7 @@ def _origin_section(base: BaseCheckpoint) -> str:
 
 
 def _shift_headings(text: str, levels: int) -> str:
-    """Makes the headings of a text smaller by some levels, or larger if negative; code stays."""
+    """Shifts the headings of a text down by some levels, or up if negative; code is unchanged."""
     lines, fenced = [], False
     for line in text.splitlines():
         fenced ^= line.lstrip().startswith("```")

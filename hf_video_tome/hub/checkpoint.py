@@ -1,4 +1,4 @@
-"""Saving and sharing a checkpoint that merges tokens: weights, settings, processor, card, and its code if wanted."""
+"""Saves and shares a checkpoint that merges tokens: weights, settings, processor, card and optionally its code."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .remote_code import find_remote_code, save_remote_code
 
 WEIGHT_FILES = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 SCRATCH = ".saving-"
-"""What the folder is called in which a checkpoint is written before it takes its place."""
+"""Name of the temporary folder in which a checkpoint is written first."""
 UPLOAD_ERRORS: tuple[Any, ...] = (*HfHubHTTPError.__bases__, OSError)
-"""What an upload raises that fails: refusals of the Hub, errors of the HTTP library without a network, no token.
-That library differs between versions of huggingface_hub; the error of the Hub always extends the library's own."""
+"""Errors of a failed upload: errors from the Hub, network errors of the HTTP library, a missing token. The HTTP
+library depends on the version of huggingface_hub, but the error of the Hub always extends the library's error."""
 
 
 def save_checkpoint(
@@ -38,26 +38,26 @@ def save_checkpoint(
     card: ModelCard | None = None,
     remote_code: bool = False,
 ) -> list[str]:
-    """Saves a model with all that belongs to it.
+    """Saves a model with its settings, processor, card and code.
 
-    A checkpoint that is in the folder is replaced once the new one is written, and stays as it was if anything fails:
-    its weights, its processor if there is a new one, and its code go, for they would be read beside the new one. All
-    else stays.
+    An existing checkpoint in the folder is replaced once the new one is complete, and is left unchanged if anything
+    fails. Its weights, its code and, if there is a new one, its processor are removed, because they would be loaded
+    with the new checkpoint. All other files are kept.
 
     Args:
-        model: A model that can merge tokens; its settings go into `config.json`.
-        folder: Where to; made if need be.
-        processor: An image or video processor, or a folder or Hub id whose processor files are copied. None leaves
-            alone what is there.
-        card: The model card, from `model_card`. None leaves alone what is there.
-        remote_code: Whether to write the code beside it, so that it merges without this package, see
+        model: A model that can merge tokens; its settings are saved in `config.json`.
+        folder: Output folder; created if missing.
+        processor: An image or video processor, or a folder or Hub id whose processor files are copied. None keeps an
+            existing one.
+        card: The model card, from `model_card`. None keeps an existing one.
+        remote_code: Whether to save the code too, so that the model merges without this package, see
             `save_remote_code`.
 
     Returns:
-        The files that were written, by their paths in the folder.
+        Paths of the written files, relative to the folder.
 
     Raises:
-        ValueError: If the model cannot merge tokens, or no processor is found where it was said to be.
+        ValueError: If the model cannot merge tokens, or the processor is not found.
         OSError: If the folder cannot be written.
 
     Examples:
@@ -72,7 +72,7 @@ def save_checkpoint(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     outdated = _own_files(target, with_processor=processor is not None)
-    # Inside of the folder, so that it is on the same disk.
+    # Inside the folder, so that it is on the same disk.
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=target))
     new, old = scratch / "new", scratch / "old"
     new.mkdir()
@@ -92,7 +92,7 @@ def save_checkpoint(
         files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
         _swap(new, old, target, outdated)
     except BaseException:
-        if not any(old.iterdir()):  # what was there before is never deleted unless all went well
+        if not any(old.iterdir()):  # old files are only deleted if everything succeeded
             shutil.rmtree(scratch)
         raise
     shutil.rmtree(scratch)
@@ -112,24 +112,24 @@ def push_to_hub(
     create_pr: bool = False,
     commit_message: str = "Upload a model that merges tokens",
 ) -> str:
-    """Uploads a model with all that belongs to it, in one commit.
+    """Uploads a model with its settings, processor, card and code, in one commit.
 
     `model.push_to_hub(repo_id)` of transformers works too, for weights and settings.
 
     Args:
-        model: A model that can merge tokens; its settings go into `config.json`.
-        repo_id: Repository on the Hub; made if need be.
+        model: A model that can merge tokens; its settings are saved in `config.json`.
+        repo_id: Repository on the Hub; created if missing.
         processor: As for `save_checkpoint`.
-        card: The model card, which takes the place of one that is there; None leaves it alone.
+        card: The model card, which replaces an existing one; None keeps it.
         remote_code: As for `save_checkpoint`.
-        private: Whether a new repository is private; None for what is usual there.
+        private: Whether a new repository is private; None for the default of the Hub.
         token: Hub token; the stored one when None.
         revision: Branch to commit to.
         create_pr: Whether to open a pull request instead of committing.
         commit_message: Message of the commit.
 
     Returns:
-        Address of the commit, or of the pull request.
+        URL of the commit or the pull request.
 
     Raises:
         ValueError: As for `save_checkpoint`.
@@ -160,23 +160,23 @@ def upload_checkpoint(
     create_pr: bool = False,
     commit_message: str = "Upload a model that merges tokens",
 ) -> str:
-    """Uploads a folder that `save_checkpoint` wrote, in one commit. Another processor in the repository goes.
+    """Uploads a folder written by `save_checkpoint` in one commit; it replaces any processor in the repository.
 
     Args:
         folder: The folder.
-        repo_id: As for `push_to_hub`, like the others.
-        files: Names of the files to upload, such as `save_checkpoint` returns; all in the folder when None.
-        private: See there.
-        token: See there.
-        revision: See there.
-        create_pr: See there.
-        commit_message: See there.
+        repo_id: As for `push_to_hub`.
+        files: Names of the files to upload, as returned by `save_checkpoint`; all files in the folder when None.
+        private: As for `push_to_hub`.
+        token: As for `push_to_hub`.
+        revision: As for `push_to_hub`.
+        create_pr: As for `push_to_hub`.
+        commit_message: As for `push_to_hub`.
 
     Returns:
-        Address of the commit, or of the pull request.
+        URL of the commit or the pull request.
 
     Raises:
-        Exception: One of `UPLOAD_ERRORS`, if the Hub cannot be reached or refuses it.
+        Exception: One of `UPLOAD_ERRORS`, if the Hub cannot be reached or rejects the upload.
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -208,7 +208,7 @@ def _check(model: PreTrainedModel) -> None:
 
 
 def _find_processor(location: str | os.PathLike[str]) -> list[Path]:
-    """The files of a saved processor. They are copied as they are, so that no setting is lost on the way."""
+    """Returns the files of a saved processor, which are copied unchanged so that no setting is lost."""
     is_folder = Path(location).is_dir()
     if not is_folder:
         try:
@@ -223,14 +223,14 @@ def _find_processor(location: str | os.PathLike[str]) -> list[Path]:
 
 
 def _own_files(folder: Path, with_processor: bool) -> list[Path]:
-    """What would be read beside a new checkpoint in that folder as if it belonged to it."""
+    """Returns files in a folder that would wrongly be loaded with a new checkpoint."""
     files = [path for path in folder.iterdir() if path.is_file() and WEIGHT_FILES.fullmatch(path.name)]
     files += [folder / name for name in PROCESSOR_FILES if with_processor and (folder / name).is_file()]
     return files + find_remote_code(folder)
 
 
 def _swap(new: Path, old: Path, target: Path, outdated: Sequence[Path]) -> None:
-    """Moves what is outdated from `target` to `old` and all that is new from `new` to `target`, or nothing at all."""
+    """Moves outdated files from `target` to `old` and new files from `new` to `target`; undoes both if one fails."""
     names = [path.name for path in new.iterdir()]
     leaving = {path.name for path in outdated} | {name for name in names if os.path.lexists(target / name)}
     moves = [(target / name, old / name) for name in sorted(leaving)]
@@ -247,7 +247,7 @@ def _swap(new: Path, old: Path, target: Path, outdated: Sequence[Path]) -> None:
 
 
 def _forget_remote_code(folder: Path) -> None:
-    """Config and processor that came with code name it still, where the code is not."""
+    """Removes references to remote code that is not saved from config and processor."""
     for name in ("config.json", *PROCESSOR_FILES):
         path = folder / name
         content = read_json_object(path) if path.is_file() else {}

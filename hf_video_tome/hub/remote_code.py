@@ -1,9 +1,8 @@
-"""The package's code beside a checkpoint, so that it merges where the package is not installed.
+"""Saves the package's code with a checkpoint, so that it merges without the package.
 
-transformers loads `modeling_*.py` from a checkpoint folder or repository when it is told `trust_remote_code=True`. It
-finds further files by reading the relative imports, and takes only those of the form `from .name import ...` in the
-same folder. The modules of this package lie in nested folders, so they are written out flat, with their relative
-imports renamed and nothing else changed.
+transformers loads `modeling_*.py` from a checkpoint folder or repository with `trust_remote_code=True`. It finds
+further files from relative imports, but only from those of the form `from .name import ...` in the same folder. This
+package has nested folders, so its modules are written flat, with renamed relative imports and otherwise unchanged.
 """
 
 from __future__ import annotations
@@ -34,27 +33,27 @@ HEADER = """\
 """
 WEIGHT_CONVERSIONS = """
 
-# Added by hf-video-tome: transformers converts older checkpoints for classes outside of it only when told so.
+# Added by hf-video-tome: transformers converts older checkpoints only for its own classes and registered ones.
 from ._compat import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 for _key in {keys!r}:
     register_checkpoint_conversion_mapping(_key, get_checkpoint_conversion_mapping(_key), overwrite=True)
 """
-# transformers reads imports with an expression that does not know `from . import name`: this line is for it.
+# transformers searches imports with a regular expression that misses `from . import name`; it finds this line.
 _FIND = "from .{name} import __name__ as _  # so that transformers copies the file along"
 
 
 _IMPORT = re.compile(r"^( *)from (\.[\w.]*) import (?:(\w+)( as \w+)?$)?", re.MULTILINE)
-"""The beginning of a relative import, as the modules of this package import each other, and what is all it imports."""
+"""Matches the relative imports of this package, with the name if it imports only one."""
 
 
 @dataclass(frozen=True)
 class RemoteCode:
-    """What is to be written beside a checkpoint.
+    """Code to save with a checkpoint.
 
     Attributes:
-        files: From the names of Python files to their content.
-        auto_map: From the names of Auto classes to `file.Class`, for config.json.
+        files: Content of the Python files by name.
+        auto_map: `file.Class` by name of the Auto class, for config.json.
         processor_auto_map: The same for preprocessor_config.json; empty without a processor.
     """
 
@@ -65,17 +64,17 @@ class RemoteCode:
 
 @cache
 def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
-    """Collects the files that a model of an architecture needs to merge tokens, wherever they lie in the package.
+    """Collects the files of the package that a model of an architecture needs to merge tokens.
 
     Args:
-        model_type: As in the config.
-        processor: Whether to collect those of `ClipProcessor` too.
+        model_type: Model type of the config.
+        processor: Whether to include those of `ClipProcessor`.
 
     Returns:
-        The files, the same for the same version of the package; not to be changed.
+        The files, which only depend on the package version; must not be modified.
 
     Raises:
-        ValueError: If the architecture is not known.
+        ValueError: If the architecture is unknown.
 
     Examples:
         >>> code = collect_remote_code("videomae")
@@ -124,7 +123,7 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
         files[f"{name}.py"] = HEADER.format(version=__version__, source=source) + text
     if architecture.encoder.weight_conversions:
         files[f"{flat_name(entry)}.py"] += WEIGHT_CONVERSIONS.format(keys=architecture.encoder.weight_conversions)
-    # All in one file, which makes them those that belong to each other.
+    # All classes in one file, so that they belong together.
     classes = {
         "AutoConfig": architecture.config_class,
         "AutoModel": architecture.model_class,
@@ -136,27 +135,27 @@ def collect_remote_code(model_type: str, processor: bool = False) -> RemoteCode:
 
 
 def _file(module: str) -> Path:
-    """Where a module of this package would lie."""
+    """Returns the path that a module of this package would have."""
     path = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def save_remote_code(folder: str | os.PathLike[str]) -> list[str]:
-    """Writes the code that merges tokens into a saved checkpoint, and names it in its config.json.
+    """Adds the code that merges tokens to a saved checkpoint and to its config.json.
 
-    From then on `from_pretrained(folder, trust_remote_code=True)` merges tokens as its config says, with transformers
-    alone. Where this package is installed and imported, its own code runs instead; without `trust_remote_code=True`
+    `from_pretrained(folder, trust_remote_code=True)` then merges tokens as set in its config, with transformers alone.
+    If this package is installed and imported, its own code runs instead. Without `trust_remote_code=True`,
     transformers loads its own model, which does not merge.
 
     Args:
-        folder: A checkpoint folder, as `save_pretrained` writes it.
+        folder: A checkpoint folder, as written by `save_pretrained`.
 
     Returns:
-        Names of the files that were written, config.json not among them.
+        Names of the written files, without config.json.
 
     Raises:
         FileNotFoundError: If the folder has no config.json.
-        ValueError: If the architecture is not known, or a file of the folder holds no JSON object.
+        ValueError: If the architecture is unknown, or a JSON file of the folder does not hold an object.
 
     Examples:
         >>> import tempfile
@@ -184,7 +183,7 @@ def save_remote_code(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def find_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
-    """Files in a folder that `save_remote_code` wrote, of whatever version and for whatever architecture.
+    """Finds the files in a folder written by any version of `save_remote_code`, for any architecture.
 
     Args:
         folder: A checkpoint folder.

@@ -1,6 +1,6 @@
-"""Token merging in plain PyTorch: nothing here knows of transformers.
+"""Token merging in plain PyTorch, independent of transformers.
 
-The names below are imported on first use: the settings and their checks need no torch.
+Names are imported on first use: the settings and their checks do not need torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a mode answers: where every token of a matched set goes, what a slot holds and how sizes count."""
+"""Result of a mode: the slot of every token in a matched set, and the content and size of each slot."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from .matching import Matching
 from .tokens import is_real
 
 Content = Literal["mean", "owner"]
-"""What a slot holds: the size-weighted mean of its tokens, or the token that owns it."""
+"""Content of a slot: the size-weighted mean of its tokens, or its owner alone."""
 
 Sizes = Literal["summed", "owner"]
-"""How many original tokens a slot stands for: all that its tokens stand for, or those of its owner alone."""
+"""Size of a slot: the sum of the sizes of its tokens, or the size of its owner alone."""
 
 
 class Assignment(NamedTuple):
-    """Where every token of a matched set goes.
+    """Assignment of the tokens of a matched set to output slots.
 
     Attributes:
-        slot: (B, S, N) int64, the output slot that stands for each token; -1 where none does.
-        owner: (B, S, M) int64, the position of the token that each output slot is named after, in output order.
+        slot: (B, S, N) int64, output slot of each token; -1 for discarded tokens.
+        owner: (B, S, M) int64, position of the token that owns each slot, in output order.
         moved: (B, S, N - M) int64, positions of the tokens that own no slot.
-        content: What a slot holds.
-        sizes: How many original tokens a slot stands for.
-        num_slots: (B, S) int64, slots that each set really has, where that depends on its content: those behind are
-            empty. None: all M.
+        content: Content of a slot.
+        sizes: Size of a slot.
+        num_slots: (B, S) int64, number of filled slots of each set if it varies; the slots after them are empty. None
+            if all M are filled.
 
-    S is 1 where one assignment serves all sets of a clip (scopes "tube" and "time").
+    S is 1 if all sets of a clip share one assignment (scopes "tube" and "time").
     """
 
     slot: Tensor
@@ -40,14 +40,14 @@ class Assignment(NamedTuple):
     num_slots: Tensor | None = None
 
     def expand_sets(self, num_sets: int) -> Assignment:
-        """Returns the same assignment for each of `num_sets` sets, without copying."""
+        """Returns the assignment expanded to `num_sets` sets, without copying."""
         shape = (-1, num_sets, -1)
         return self._replace(
             slot=self.slot.expand(shape), owner=self.owner.expand(shape), moved=self.moved.expand(shape)
         )
 
     def behind(self, num_prefix_tokens: int) -> Assignment:
-        """Returns the same assignment for sets that begin with prefix tokens, which stay as they are."""
+        """Returns the assignment for sets that begin with prefix tokens, which are kept unchanged."""
         if num_prefix_tokens == 0:
             return self
         prefix = torch.arange(num_prefix_tokens, device=self.slot.device).expand(*self.slot.shape[:-1], -1)
@@ -60,13 +60,13 @@ class Assignment(NamedTuple):
         )
 
     def without_empty_slots(self, refusal: str) -> Assignment:
-        """Returns the same assignment without the slots that are empty in all sets.
+        """Returns the assignment without the slots that are empty in all sets.
 
         Args:
-            refusal: What to say where the number of slots has to be known beforehand.
+            refusal: Error message for models that need a fixed number of slots.
 
         Raises:
-            ValueError: If the number depends on content while a model is compiled or exported.
+            ValueError: If the number of slots varies while a model is compiled or exported.
         """
         if self.num_slots is None:
             return self
@@ -81,13 +81,13 @@ class Assignment(NamedTuple):
 def assign_pairs(
     matching: Matching, *, content: Content = "mean", sizes: Sizes = "summed", discarded: Tensor | None = None
 ) -> Assignment:
-    """Builds the assignment that a matching leads to.
+    """Builds the assignment for a matching.
 
     Args:
-        matching: The pairs, each field (B, S, ...).
-        content: What a slot holds. With "owner", sources are discarded.
-        sizes: How sizes count. With "owner", no slot stands for a source.
-        discarded: (B, S, N) bool, further tokens that no slot stands for, while their own slot stays.
+        matching: The pairs; each field is (B, S, ...).
+        content: Content of a slot. With "owner", sources are discarded.
+        sizes: Size of a slot. With "owner", sources belong to no slot.
+        discarded: (B, S, N) bool, further tokens that belong to no slot; the slots that they own are kept.
 
     Returns:
         The `Assignment`.

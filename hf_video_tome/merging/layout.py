@@ -1,4 +1,4 @@
-"""Where the tokens of a clip lie in the sequence, and which of them are matched with each other."""
+"""Token layout of a clip: the order of tokens in the sequence, and the sets in which they are matched."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class TokenLayout(NamedTuple):
-    """The layout of one clip's tokens in the sequence of a video transformer.
+    """Token layout of a clip.
 
     Attributes:
-        num_prefix_tokens: Tokens before the patches that are never merged (1 with a CLS token).
-        num_frames: Frames (or tubelet slots along time) of the patch tokens, T.
-        num_patches: Patch tokens of each frame, P, before any merging.
+        num_prefix_tokens: Number of tokens before the patches, which never merge (1 with a CLS token).
+        num_frames: Number of frames (or tubelets along time) T.
+        num_patches: Number of patch tokens per frame P, before any merging.
         patch_major: Whether patch p of frame t is at prefix + p * T + t (TimeSformer) rather than prefix + t * P + p.
 
     Examples:
@@ -29,14 +29,14 @@ class TokenLayout(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the unmerged sequence."""
+        """Number of tokens of the unmerged sequence."""
         return self.num_prefix_tokens + self.num_frames * self.num_patches
 
     def token_index(self, device: torch.device | None = None) -> Tensor:
-        """Where each token of the unmerged sequence is in the clip.
+        """Returns the index of each token of the unmerged sequence within the clip.
 
         Returns:
-            (num_tokens,) int64: t * P + p of patch p of frame t, -1 of prefix tokens.
+            (num_tokens,) int64: t * P + p for patch p of frame t, -1 for prefix tokens.
 
         Examples:
             >>> TokenLayout(1, num_frames=2, num_patches=3, patch_major=True).token_index().tolist()
@@ -48,30 +48,30 @@ class TokenLayout(NamedTuple):
         return torch.cat((index.new_full((self.num_prefix_tokens,), -1), index))
 
     def set_size(self, scope: str) -> tuple[int, int]:
-        """Tokens in one matched set, and how many of them are protected.
+        """Returns the number of tokens in a matched set, and how many of them are protected.
 
-        With scope "clip" the set is the whole sequence; else it is the patches of one frame, or with "time" those of
-        one place, and prefix tokens stay out.
+        With scope "clip", the set is the whole sequence. Otherwise it consists of the patches of one frame, or with
+        "time" of one patch position, without prefix tokens.
         """
         if scope == "clip":
             return self.num_tokens, self.num_prefix_tokens
         return (self.num_frames if scope == "time" else self.num_patches), 0
 
     def num_sets(self, scope: str) -> int:
-        """Matched sets of a clip, always as many: 1 with "clip", the places with "time", else the frames."""
+        """Returns the number of matched sets: 1 for "clip", one per patch position for "time", else one per frame."""
         if scope == "clip":
             return 1
         return self.num_patches if scope == "time" else self.num_frames
 
     def grid(self, num_tokens: int, scope: str) -> tuple[int, int]:
-        """Frames, and places in each of them, that a sequence has after any number of steps.
+        """Returns the number of frames, and of patches per frame, of a sequence.
 
         Args:
-            num_tokens: Tokens of the sequence, merged or not.
-            scope: "frame", "tube" or "time": with "clip", merged tokens lie on no grid.
+            num_tokens: Number of tokens of the sequence, merged or not.
+            scope: "frame", "tube" or "time"; with "clip", merged tokens form no grid.
 
         Returns:
-            (frames, places): with "time" the frames become fewer, else the places.
+            (frames, patches): "time" reduces the number of frames, other scopes the number of patches.
 
         Examples:
             >>> layout = TokenLayout(num_prefix_tokens=1, num_frames=8, num_patches=196)
@@ -83,23 +83,23 @@ class TokenLayout(NamedTuple):
         return (set_tokens, num_sets) if scope == "time" else (num_sets, set_tokens)
 
     def _set_major(self, scope: str) -> bool:
-        """Whether the tokens of a set lie together in the sequence, rather than the n-th tokens of all sets."""
+        """Returns whether the tokens of a set, rather than the n-th tokens of all sets, are adjacent."""
         return self.patch_major == (scope == "time")
 
     def sequence_length(self, set_tokens: int, scope: str) -> int:
-        """Tokens of the whole sequence when each matched set has `set_tokens` left."""
+        """Returns the number of tokens of the sequence if each matched set has `set_tokens`."""
         return set_tokens if scope == "clip" else self.num_prefix_tokens + self.num_sets(scope) * set_tokens
 
     def split(self, x: Tensor, scope: str) -> tuple[Tensor | None, Tensor]:
-        """Takes a sequence apart into the sets to be matched.
+        """Splits a sequence into matched sets.
 
         Args:
-            x: (B, N, ...) one entry per token of the sequence, merged or not.
+            x: (B, N, ...), one entry per token of the sequence, merged or not.
             scope: "clip", "frame", "tube" or "time".
 
         Returns:
-            The prefix (B, num_prefix_tokens, ...), or None where it is part of the set, and the sets (B, S, n, ...),
-            where S is `num_sets(scope)`.
+            The prefix (B, num_prefix_tokens, ...), or None if it is part of the set, and the sets (B, S, n, ...) with
+            S = `num_sets(scope)`.
         """
         if scope == "clip":
             return None, x.unsqueeze(1)
@@ -109,7 +109,7 @@ class TokenLayout(NamedTuple):
         return prefix, patches.unflatten(1, (-1, self.num_sets(scope))).transpose(1, 2)
 
     def join(self, prefix: Tensor | None, sets: Tensor, scope: str) -> Tensor:
-        """Puts back together what `split` took apart: the inverse, for any number of tokens per set.
+        """Joins matched sets into a sequence: the inverse of `split`, for any number of tokens per set.
 
         Args:
             prefix: (B, num_prefix_tokens, ...) or None.
@@ -125,18 +125,18 @@ class TokenLayout(NamedTuple):
         return torch.cat((prefix, patches), dim=1) if self.num_prefix_tokens else patches
 
     def has_aligned_sets(self, scope: str) -> bool:
-        """Whether the n-th tokens of all sets lie side by side in the sequence: see `split_aligned`."""
+        """Returns whether the n-th tokens of all sets are adjacent in the sequence: see `split_aligned`."""
         return scope != "clip" and not self._set_major(scope)
 
     def split_aligned(self, x: Tensor, scope: str) -> tuple[Tensor, Tensor]:
-        """Takes a sequence apart into one set, of which each token is the n-th of all sets: nothing is moved.
+        """Splits a sequence into one set of rows, each with the n-th tokens of all sets; no data is moved.
 
         Args:
             x: (B, N, C), one vector per token of the sequence, merged or not.
-            scope: One that has aligned sets.
+            scope: A scope with aligned sets.
 
         Returns:
-            The prefix (B, num_prefix_tokens, C), and the rows (B, 1, n, S * C), where S is `num_sets(scope)`.
+            The prefix (B, num_prefix_tokens, C), and the rows (B, 1, n, S * C) with S = `num_sets(scope)`.
 
         Examples:
             >>> layout = TokenLayout(num_prefix_tokens=1, num_frames=8, num_patches=196, patch_major=True)
@@ -147,17 +147,17 @@ class TokenLayout(NamedTuple):
         return prefix, patches.unflatten(1, (-1, self.num_sets(scope))).flatten(2).unsqueeze(1)
 
     def join_aligned(self, prefix: Tensor, rows: Tensor, scope: str) -> Tensor:
-        """The inverse of `split_aligned`, for any number of rows."""
+        """Joins rows into a sequence: the inverse of `split_aligned`, for any number of rows."""
         num_sets = self.num_sets(scope)
         patches = rows.squeeze(1).unflatten(-1, (num_sets, rows.shape[-1] // num_sets)).flatten(1, 2)
         return torch.cat((prefix, patches), dim=1) if self.num_prefix_tokens else patches
 
     def sequence_index(self, index: Tensor, set_tokens: int, scope: str) -> Tensor:
-        """Turns positions inside each set into positions in the sequence.
+        """Converts positions within each set to positions in the sequence.
 
         Args:
-            index: (B, S, n) int64 positions inside the set, each < `set_tokens`; -1 stays -1.
-            set_tokens: Tokens that each set has.
+            index: (B, S, n) int64 positions within the set, each < `set_tokens`; -1 is kept.
+            set_tokens: Number of tokens per set.
             scope: "clip", "frame", "tube" or "time".
 
         Returns:

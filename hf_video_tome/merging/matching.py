@@ -1,4 +1,4 @@
-"""Bipartite soft matching: which token is merged into which."""
+"""Bipartite soft matching: decides which token merges into which."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from .schedule import max_removable
 from .tokens import is_real
 
 SCORES_PER_BLOCK = 4 << 20
-"""Scores, of all clips and sets together, that are held at a time: 16 MiB in float32."""
+"""Number of scores held in memory at a time, over all clips and sets: 16 MiB in float32."""
 
 GROUP_PENALTY = 4.0
-"""Speaks against pairs across groups: more than scores, from -1 to 1, can differ by."""
+"""Subtracted from the scores of pairs across groups; larger than any difference of scores, which are in [-1, 1]."""
 
 
 class Matching(NamedTuple):
-    """Pairs of tokens that are most alike, and the order of what is left.
+    """Pairs of similar tokens, and the order of the tokens that remain.
 
     Attributes:
         source: (..., r) int64, positions of the tokens that are merged away.
-        destination: (..., r) int64, position of the token that each source is merged into. Several sources may share
-            one.
-        score: (..., r) float, the similarity of each pair.
-        kept: (..., M) int64, positions of the tokens that are kept, in the order of the output.
-        moved: (..., N - M) int64, positions of the tokens that are not.
-        is_pair: (..., r) bool, which of the pairs are made; None: all.
-        num_kept: (...) int64, how many of `kept` are tokens rather than padding; None: all.
+        destination: (..., r) int64, position of the token that each source merges into; sources may share one.
+        score: (..., r) float, similarity of each pair.
+        kept: (..., M) int64, positions of the tokens that are kept, in output order.
+        moved: (..., N - M) int64, positions of all other tokens.
+        is_pair: (..., r) bool, which pairs merge; None for all.
+        num_kept: (...) int64, number of entries of `kept` that are not padding; None for all.
     """
 
     source: Tensor
@@ -44,11 +43,11 @@ class Matching(NamedTuple):
 
 
 def aggregate_heads(keys: Tensor, aggregation: str) -> Tensor:
-    """Turns the keys of an attention layer into one metric per token.
+    """Aggregates the keys of all attention heads into one metric vector per token.
 
     Args:
         keys: (B, H, N, D) float, keys of H heads.
-        aggregation: "mean" averages the heads, "concat" lines them up.
+        aggregation: "mean" averages the heads, "concat" concatenates them.
 
     Returns:
         (B, N, D) or (B, N, H * D), without gradient, in float32 (float64 for float64 keys).
@@ -65,14 +64,14 @@ def aggregate_heads(keys: Tensor, aggregation: str) -> Tensor:
 
 
 def _autocast_disabled(x: Tensor) -> AbstractContextManager:
-    """Autocast would compare in half precision. Meta tensors have none."""
+    """Disables autocast, which would compare in half precision; meta tensors do not support it."""
     return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
 
 
 def _directions(metric: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
-    """Vectors of the tokens at even and at odd positions, the products of which are the cosine scores.
+    """Returns the vectors of tokens at even and odd positions, which multiply to the cosine scores.
 
-    The mean over sets of products is a product of longer vectors: the scores of single sets need not exist.
+    The mean of products over sets is a product of longer vectors, so the scores of single sets are never computed.
     """
     metric = metric / metric.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(metric.dtype).tiny)
     if shared:
@@ -81,11 +80,11 @@ def _directions(metric: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
 
 
 def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
-    """Cosine similarity of each token at an even position to each token at an odd position.
+    """Computes the cosine similarity of each token at an even position to each token at an odd position.
 
     Args:
-        metric: (B, S, N, D) float, one vector for each of N tokens in S sets per sample.
-        shared: Whether all S sets are to have one matching: their scores are then averaged.
+        metric: (B, S, N, D) float, one vector for each of N tokens in S sets per clip.
+        shared: Whether all S sets share one matching, based on the mean of their scores.
 
     Returns:
         (B, S, ceil(N / 2), floor(N / 2)) float scores in [-1, 1]; S is 1 when shared.
@@ -100,12 +99,12 @@ def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
 
 
 def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform noise in place of similarities: the control that a matching has to beat.
+    """Returns uniform noise in place of similarities: the control that a matching has to beat.
 
     Args:
-        metric: (B, S, N, D); only its shape, dtype and device count.
-        shared: Whether all S sets are to have one matching.
-        generator: Source of randomness; the global one of PyTorch when None.
+        metric: (B, S, N, D); only its shape, dtype and device are used.
+        shared: Whether all S sets share one matching.
+        generator: Random number generator; the global one of PyTorch when None.
 
     Returns:
         (B, S, ceil(N / 2), floor(N / 2)) float scores in [0, 1); S is 1 when shared.
@@ -119,7 +118,7 @@ def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generat
 
 
 def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is None:  # which exporters cannot be given, not even as None
+    if generator is None:  # exporters reject the argument, even if it is None
         return torch.rand(shape, dtype=like.dtype, device=like.device)
     return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
 
@@ -127,19 +126,19 @@ def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | 
 def bipartite_soft_matching(
     scores: Tensor, r: int, num_protected: int = 0, *, length: Tensor | None = None
 ) -> Matching:
-    """Matches each token at an even position to its best token at an odd position and keeps the r best pairs.
+    """Matches each token at an even position with the most similar one at an odd position; keeps the r best pairs.
 
-    The kept tokens come out as: the unmatched even ones, then all odd ones. With protected tokens the even ones are in
-    ascending position (so that CLS stays first); without, they are in descending order of their best score.
+    The output order is the unmatched even tokens, then all odd tokens. With protected tokens, the even ones are in
+    ascending order of position (so that CLS stays first); without, in descending order of their best score.
 
     From "Token Merging: Your ViT But Faster" (ICLR 2023), section 3, as used by "Video, How Do Your Tokens Merge?"
     (CVPRW 2025).
 
     Args:
-        scores: (..., ceil(N / 2), floor(N / 2)) float, similarity of the tokens at even to those at odd positions.
-        r: Pairs to make; more than half of the unprotected tokens is capped.
-        num_protected: Tokens at the start (CLS, registers) that are neither merged away nor take others in.
-        length: (B,) int64, of scores (B, S, ...), tokens of each set that are no padding; None where there is none.
+        scores: (..., ceil(N / 2), floor(N / 2)) float, similarity of tokens at even positions to those at odd ones.
+        r: Number of pairs, capped at half of the unprotected tokens.
+        num_protected: Number of tokens at the start (CLS, registers) that are neither sources nor destinations.
+        length: (B,) int64, for scores (B, S, ...), number of tokens per set without padding; None if none is padded.
 
     Returns:
         The `Matching`, without gradient.
@@ -170,22 +169,22 @@ def cosine_matching(
     group: Tensor | None = None,
     threshold: Tensor | float | None = None,
 ) -> Matching:
-    """`bipartite_soft_matching` of the `cosine_scores`, of which only a block exists at any time.
+    """Runs `bipartite_soft_matching` on the `cosine_scores`, which it computes in blocks.
 
-    All scores of a clip of 32,000 tokens would be 1 GB. A block is of all clips and sets together, so a batch needs no
-    more than one clip. Only where the batch size is symbolic (with torch.compile or torch.export), it is of each clip.
+    All scores of a clip of 32,000 tokens would take 1 GB. A block covers all clips and sets, so a batch needs no more
+    memory than one clip. If the batch size is symbolic (in torch.compile or torch.export), each clip has its own.
 
     Args:
-        metric: (B, S, N, D) float, one vector for each of N tokens in S sets per sample.
-        r: Pairs to make in each set; more than half of the unprotected tokens is capped.
-        num_protected: Tokens at the start (CLS, registers) that are neither merged away nor take others in.
-        shared: Whether all S sets are to have one matching, by the mean of their scores.
-        block_size: Scores to compute at a time, in whole rows.
-        length: (B,) int64, tokens of each set that are no padding, which comes last; None where there is none. Each
-            clip gets the pairs that it would get alone.
-        group: (B, S, N) int64, alike in all sets when shared. A token is paired with one of its own group while there
-            is any, and pairs inside groups come before pairs across.
-        threshold: Only pairs with a higher score are made, so that their number, at most r, depends on the clip.
+        metric: (B, S, N, D) float, one vector for each of N tokens in S sets per clip.
+        r: Number of pairs per set, capped at half of the unprotected tokens.
+        num_protected: Number of tokens at the start (CLS, registers) that are neither sources nor destinations.
+        shared: Whether all S sets share one matching, based on the mean of their scores.
+        block_size: Number of scores computed at a time, rounded to whole rows.
+        length: (B,) int64, number of tokens per set without padding, which comes last; None if no set is padded. Each
+            clip gets the same pairs as it would alone.
+        group: (B, S, N) int64, equal in all sets when shared. Tokens are matched within their group where possible,
+            and pairs within groups come before pairs across groups.
+        threshold: Score that pairs must exceed; their number, at most r, then depends on the clip.
 
     Returns:
         The `Matching`, with fields (B, S, ...), S = 1 when shared; without gradient.
@@ -205,7 +204,7 @@ def cosine_matching(
 
         best, best_odd = _best_odd(scores, even.shape[:-1], odd.shape[-2], block_size)
         score = None
-        if group is not None:  # what is compared above is not the similarity
+        if group is not None:  # `best` includes the penalty
             partner = odd.gather(2, best_odd.unsqueeze(-1).expand(*best_odd.shape, odd.shape[-1]))
             score = (even * partner).sum(dim=-1)
         return _keep_best_pairs(best, best_odd, odd.shape[-2], r, num_protected, length, score, threshold)
@@ -222,20 +221,20 @@ def random_matching(
     length: Tensor | None = None,
     group: Tensor | None = None,
 ) -> Matching:
-    """`bipartite_soft_matching` of the `random_scores`, of which only a block exists at any time.
+    """Runs `bipartite_soft_matching` on the `random_scores`, which it computes in blocks.
 
     Args:
-        metric: (B, S, N, D); only its shape, dtype and device count.
+        metric: (B, S, N, D); only its shape, dtype and device are used.
         r: As for `cosine_matching`.
         num_protected: As for `cosine_matching`.
-        shared: Whether all S sets are to have one matching.
-        generator: Source of randomness; the global one of PyTorch when None.
+        shared: Whether all S sets share one matching.
+        generator: Random number generator; the global one of PyTorch when None.
         block_size: As for `cosine_matching`.
         length: As for `cosine_matching`.
         group: As for `cosine_matching`.
 
     Returns:
-        The `Matching`, with fields (B, S, ...), S = 1 when shared; on CPUs the one of `random_scores`.
+        The `Matching`, with fields (B, S, ...), S = 1 when shared; on CPUs identical to that of `random_scores`.
 
     Examples:
         >>> random_matching(torch.randn(2, 4, 9, 16), r=3).source.shape
@@ -253,11 +252,11 @@ def random_matching(
 
 
 class _Choice(NamedTuple):
-    """Which tokens a token may be paired with.
+    """Constraints on the pairs of a matching.
 
     Attributes:
-        bias: (B * S, num_odd) or (1, num_odd) float, 0 or -inf, added to the scores with each token at an odd
-            position; None for zeros.
+        bias: (B * S, num_odd) or (1, num_odd) float, 0 or -inf, added to the scores of each token at an odd position;
+            None for zeros.
         group: (B * S, N) int64, or None.
     """
 
@@ -268,7 +267,7 @@ class _Choice(NamedTuple):
     def of(
         cls, num_sets: int, metric: Tensor, num_protected: int, length: Tensor | None, group: Tensor | None
     ) -> _Choice:
-        """Makes it from the arguments of a matching, and the number of sets that are matched."""
+        """Builds the constraints from the arguments of a matching, and the number of sets that are matched."""
         if group is not None:
             group = group[:, :num_sets].flatten(0, 1)
         if length is None and num_protected < 2:
@@ -281,7 +280,7 @@ class _Choice(NamedTuple):
         return cls(bias.masked_fill(~allowed, -torch.inf), group)
 
     def restrict(self, scores: Tensor, first: int, first_row: int) -> Tensor:
-        """Adds what speaks against pairs to a block of their scores (sets, rows, num_odd)."""
+        """Penalises or excludes pairs in a block of scores (sets, rows, num_odd)."""
         count, num_rows, _ = scores.shape
         if self.group is not None:
             group = self.group.narrow(0, first, count)
@@ -296,19 +295,19 @@ class _Choice(NamedTuple):
 def _best_odd(
     scores: Callable[[int, int, int, int], Tensor], shape: tuple[int, ...], num_odd: int, block_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Best score of each token at an even position, from scores that exist in blocks.
+    """Finds the best partner of each token at an even position, computing scores in blocks.
 
     Args:
-        scores: Computes a block (sets, rows, num_odd) of the scores of all B * S sets, given the first set and how
-            many, the first row and how many.
-        shape: (B, S, E), of the tokens at even positions.
-        num_odd: Tokens at odd positions.
-        block_size: Scores in a block, if a row has no more.
+        scores: Computes a block (sets, rows, num_odd) of the scores of all B * S sets, given the first set and the
+            number of sets, the first row and the number of rows.
+        shape: (B, S, E) with E tokens at even positions.
+        num_odd: Number of tokens at odd positions.
+        block_size: Number of scores per block; a block has at least one row.
 
     Returns:
-        The best scores (B, S, E), and the tokens that they are reached with, counted among those at odd positions.
+        The best scores (B, S, E), and the partners as indices among the tokens at odd positions.
     """
-    if torch.jit.is_tracing():  # sizes are tensors then, and become constants
+    if torch.jit.is_tracing():  # sizes are tensors while tracing; makes them constants
         shape, num_odd = tuple(map(int, shape)), int(num_odd)
     batch, sets, num_even = shape
     row_size = max(num_odd, 1)
@@ -319,7 +318,7 @@ def _best_odd(
         ]
         groups = groups or [(0, 0)]  # an empty batch
         rows_per_block = max(block_size // row_size, 1)
-    else:  # a loop over the batch would fix its size
+    else:  # a loop over the batch would fix the batch size
         groups = [(0, batch * sets)]
         rows_per_block = max(block_size // (sets * row_size), 1)
     rows = [(first, min(rows_per_block, num_even - first)) for first in range(0, num_even, rows_per_block)]
@@ -330,9 +329,9 @@ def _best_odd(
 
 
 def _order_from_best(score: Tensor) -> Tensor:
-    """Positions in descending order of their scores (..., E), equal ones in ascending position."""
+    """Returns positions in descending order of their scores (..., E); ties are in ascending order of position."""
     if torch.onnx.is_in_onnx_export():
-        # The exporter knows no stable sort. What it makes of this, TopK, is stable by the definition of ONNX.
+        # The exporter does not support stable sorting, but turns this into TopK, which ONNX defines as stable.
         return score.sort(dim=-1, descending=True).indices
     return score.argsort(dim=-1, descending=True, stable=True)
 
@@ -347,16 +346,16 @@ def _keep_best_pairs(
     score: Tensor | None = None,
     threshold: Tensor | float | None = None,
 ) -> Matching:
-    """The r best pairs.
+    """Keeps the r best pairs.
 
     Args:
-        best: (..., E) float, of each token at an even position the best of what is compared.
-        best_odd: (..., E) int64, the token that it is reached with, counted among those at odd positions.
-        num_odd: Tokens at odd positions.
+        best: (..., E) float, best score of each token at an even position, with penalties.
+        best_odd: (..., E) int64, its partner as an index among the tokens at odd positions.
+        num_odd: Number of tokens at odd positions.
         r: As for `cosine_matching`.
         num_protected: As for `cosine_matching`.
         length: As for `cosine_matching`.
-        score: (..., E) float, similarity of the two; `best` itself when None.
+        score: (..., E) float, similarity of the pair without penalties; `best` when None.
         threshold: As for `cosine_matching`.
 
     Returns:
@@ -400,7 +399,7 @@ def _keep_best_pairs(
 
 
 def _kept(unmatched: Tensor, num_odd: int, num_protected: int) -> Tensor:
-    """Positions that are kept (..., M), in their order, given the unmatched ones of those at even positions."""
+    """Returns the positions that are kept (..., M), in output order, given the unmatched even ones."""
     if num_protected:
         unmatched = unmatched.sort(dim=-1).values
     odd = torch.arange(1, 2 * num_odd, 2, device=unmatched.device).expand(*unmatched.shape[:-1], num_odd)
@@ -412,7 +411,7 @@ def _kept(unmatched: Tensor, num_odd: int, num_protected: int) -> Tensor:
 
 
 def _arranged(order: Tensor, num_odd: int, num_protected: int, length: Tensor, num_pairs: Tensor) -> Tensor:
-    """All positions (..., N): those that are kept as `_kept` has them, then padding, then those that are merged."""
+    """Returns all positions (..., N): the kept ones in the order of `_kept`, then padding, then the merged ones."""
     num_even = order.shape[-1]
     num_tokens = num_even + num_odd
     position = torch.arange(num_tokens, device=order.device)

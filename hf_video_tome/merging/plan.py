@@ -1,4 +1,4 @@
-"""What all layers of one forward call will do, decided before the first of them runs."""
+"""Plan of one forward call: what each layer does, decided before the first layer runs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .trace import unmerge
 
 
 class Plan(NamedTuple):
-    """What all layers of one forward call will do, decided before the first of them runs.
+    """Plan of one forward call: what each layer does, decided before the first layer runs.
 
     Attributes:
-        requested: Tokens that each layer is asked to remove from each matched set.
-        layout: Layout of the clip's tokens.
+        requested: Number of tokens that each layer is asked to remove from each matched set.
+        layout: Token layout of a clip.
         settings: How to merge.
         input_stage: Name of the input stage, or None.
-        input_keep: Patch tokens of each clip that enter the first layer; None: all.
-        reads: What is read of what the last layer returns: all tokens, the prefix alone, or the full grid, in which
-            every original token has the state of the token that holds it.
+        input_keep: Number of patch tokens per clip that enter the first layer; None for all.
+        reads: What is read from the output of the last layer: all tokens, only the prefix, or the full grid, in which
+            every original token has the state of the token that it was merged into.
     """
 
     requested: list[int]
@@ -43,35 +43,35 @@ class Plan(NamedTuple):
 
     @property
     def merges(self) -> bool:
-        """Whether anything is removed, by a layer or before the first of them."""
+        """Whether any token is removed, by a layer or by the input stage."""
         return self.input_stage is not None or any(self.requested)
 
     def removals(self, num_tokens: int | None = None) -> list[int]:
-        """Tokens that each layer removes from each matched set; of adaptive modes at most.
+        """Returns the number of tokens that each layer removes from each matched set: the most, for adaptive modes.
 
         Args:
-            num_tokens: Tokens of the sequence that enter the first layer; those that the plan says when None.
+            num_tokens: Number of tokens that enter the first layer; that of the plan when None.
         """
         scope = self.settings.scope
         set_tokens, num_protected = self.layout.set_size(scope)
         if scope == "clip":
             set_tokens = self.entering_tokens if num_tokens is None else num_tokens
-        if self.mode.adaptive:  # earlier layers may have left all tokens
+        if self.mode.adaptive:  # earlier layers may have kept all tokens
             return [self.mode.removals([r], set_tokens, num_protected, self.layout)[0] for r in self.requested]
         return self.mode.removals(self.requested, set_tokens, num_protected, self.layout)
 
     @property
     def entering_tokens(self) -> int:
-        """Tokens of the sequence that enter the first layer."""
+        """Number of tokens that enter the first layer."""
         if self.input_keep is None:
             return self.layout.num_tokens
         return self.layout.num_prefix_tokens + self.input_keep
 
     def token_counts(self) -> list[int]:
-        """Tokens of the sequence before the first and after each layer, known before anything runs.
+        """Returns the number of tokens before the first layer and after each layer, without running the model.
 
         Returns:
-            L + 1 ints; entry i is the length of `hidden_states[i]`. Adaptive modes may leave fewer.
+            L + 1 ints; entry i is the length of `hidden_states[i]`. Adaptive modes may leave fewer tokens.
 
         Examples:
             >>> Plan([150] * 12, TokenLayout(0, 8, 196), MergeSettings()).token_counts()[-4:]
@@ -92,16 +92,16 @@ class Plan(NamedTuple):
         position: Tensor | None = None,
         index: Tensor | None = None,
     ) -> Tokens:
-        """Returns the tokens before the input stage and the first layer: nothing merged, every token in its place.
+        """Returns the token state before the input stage and the first layer.
 
         Args:
             hidden_states: (B, N, C) embeddings.
-            track: Whether a trace was asked for.
+            track: Whether a trace is requested.
             position: (1, N, A) or (B, N, A) float positions, for models that need them in every layer.
-            index: (B, N) int64, where each token started, where these are not all tokens of the clip.
+            index: (B, N) int64, index of each token within the clip, if these are not all of its tokens.
 
         Raises:
-            ValueError: If the scope needs all tokens of the clip, and these are others.
+            ValueError: If the scope needs all tokens of the clip, but some are missing.
         """
         batch_size, num_tokens = hidden_states.shape[:2]
         device, layout = hidden_states.device, self.layout
@@ -123,15 +123,15 @@ class Plan(NamedTuple):
         """Runs the input stage, if there is one.
 
         Args:
-            hidden_states: (B, N, C) embeddings, with their positions.
-            tokens: What `start` returned.
-            pixel_values: (B, T, C, H, W) float, what was embedded.
+            hidden_states: (B, N, C) embeddings, including position embeddings.
+            tokens: Result of `start`.
+            pixel_values: (B, T, C, H, W) float, the clips.
 
         Returns:
             The embeddings (B, K, C) and the tokens that enter the first layer.
 
         Raises:
-            ValueError: If the embeddings are not those of a whole clip.
+            ValueError: If the embeddings do not cover a whole clip.
         """
         if self.input_stage is None:
             return hidden_states, tokens
@@ -139,7 +139,7 @@ class Plan(NamedTuple):
         if hidden_states.shape[1] != layout.num_tokens:
             raise ValueError(
                 f"token_merging_input={self.input_stage!r} needs all {layout.num_tokens} tokens of the clip, "
-                f"got {hidden_states.shape[1]}: it does not go with masked inputs"
+                f"got {hidden_states.shape[1]}: it does not support masked inputs"
             )
         assert self.input_keep is not None  # set with the stage
         context = InputContext(
@@ -151,12 +151,12 @@ class Plan(NamedTuple):
         assignment = INPUT_STAGES[self.input_stage](context)
         if assignment.num_slots is None and assignment.owner.shape[-1] != self.input_keep:
             raise ValueError(
-                f"token_merging_input={self.input_stage!r} must keep exactly {self.input_keep} tokens, or say how "
-                f"many of each clip, got {assignment.owner.shape[-1]}"
+                f"token_merging_input={self.input_stage!r} must keep exactly {self.input_keep} tokens, or set "
+                f"num_slots, got {assignment.owner.shape[-1]}"
             )
         assignment = assignment.without_empty_slots(
-            f"token_merging_input={self.input_stage!r} keeps as many tokens as a clip needs: models are compiled and "
-            "exported with a fixed number of them"
+            f"token_merging_input={self.input_stage!r} keeps a number of tokens that depends on the clip: models are "
+            "compiled and exported with a fixed number"
         )
         reduction = reduce_tokens(
             assignment.behind(layout.num_prefix_tokens),
@@ -168,27 +168,26 @@ class Plan(NamedTuple):
         return reduction.apply(hidden_states), reduction.tokens
 
     def step(self, layer: int, removed: int, tokens: Tokens) -> Step:
-        """The step of one layer.
+        """Returns the step of one layer.
 
         Args:
             layer: Number of the layer, from 0.
-            removed: Tokens that it removes from each matched set: see `removals`.
-            tokens: The tokens that come into it.
+            removed: Number of tokens that it removes from each matched set: see `removals`.
+            tokens: The tokens that enter the layer.
         """
         num_layers = len(self.requested)
         kept = self.layout.num_prefix_tokens if self.reads == "prefix" and layer == num_layers - 1 else None
         return Step(removed, tokens, self.layout, self.settings, layer, num_layers, num_kept=kept)
 
     def leave(self, hidden_states: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
-        """What an encoder returns: the tokens that are left and their sizes, or the full grid.
+        """Returns the output of an encoder: the remaining tokens and their sizes, or the full grid.
 
         Args:
             hidden_states: (B, M, C) final states.
             tokens: The tokens after the last layer.
 
         Returns:
-            (B, M, C) and the sizes (B, M), None while all are one; or (B, N0, C), zero where tokens were dropped, and
-            None.
+            (B, M, C) and the sizes (B, M), None if all are one; or (B, N0, C), zero for dropped tokens, and None.
         """
         if self.reads == "grid":
             assert tokens.source is not None  # tracked for this
@@ -196,10 +195,10 @@ class Plan(NamedTuple):
         return hidden_states, None if self.reads == "prefix" else tokens.size
 
     def pooling_weights(self, size: Tensor | None) -> Tensor | None:
-        """What a mean over the last tokens weighs them by.
+        """Returns the weights for a mean over the final tokens.
 
         Args:
-            size: (B, N) float, how many original tokens each token stands for, 0 for padding; None while all are one.
+            size: (B, N) float, number of original tokens that each token stands for, 0 for padding; None if all are 1.
 
         Returns:
             (B, N) float, or None for a plain mean.
@@ -210,5 +209,5 @@ class Plan(NamedTuple):
 
     @property
     def may_pad(self) -> bool:
-        """Whether clips of a batch may have different numbers of tokens."""
+        """Whether the clips of a batch may have different numbers of tokens."""
         return self.mode.adaptive or self.input_stage is not None

@@ -1,4 +1,4 @@
-"""Pooling of the tokens that are left."""
+"""Pooling of the final tokens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def mean_pool(x: Tensor, size: Tensor | None = None) -> Tensor:
-    """Mean over tokens, weighted by their sizes where given.
+    """Returns the mean over tokens, weighted by their sizes if given.
 
-    The weighted mean of merged tokens is the plain mean of the tokens that they stand for.
+    The weighted mean of merged tokens equals the plain mean of the tokens that they stand for.
 
     Args:
         x: (B, N, C) float states.

@@ -1,4 +1,4 @@
-"""Proportional attention: a token that stands for s tokens weighs like s equal tokens."""
+"""Proportional attention: a token of size s weighs as much as s identical tokens."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 HEAD_DIM_MULTIPLE = 8
-"""Fused attention kernels want head dimensions that are a multiple of this."""
+"""Fused attention kernels need head dimensions that are a multiple of this."""
 
 
 LOG_OF_PADDING = -10_000.0
-"""Stands for the log of size 0: low enough for a weight of exactly 0, and finite in half precision, as -inf minus -inf
-is not a number."""
+"""Replaces log(0): low enough for an attention weight of exactly 0, and finite in half precision, because -inf - -inf
+is NaN."""
 
 
 def log_size(size: Tensor) -> Tensor:
-    """Log of token sizes (B, N), finite also for padding."""
+    """Returns the log of token sizes (B, N), which is finite even for padding."""
     return size.log().clamp_min(LOG_OF_PADDING)
 
 
 def size_bias(size: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bias that is added to the attention logits of each key, for every query and head.
+    """Returns the bias added to the attention logits of each key, equal for all queries and heads.
 
     From "Token Merging: Your ViT But Faster" (ICLR 2023), section 3.
 
@@ -30,7 +30,7 @@ def size_bias(size: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: Dtype of the queries.
 
     Returns:
-        (B, 1, 1, N): log(size), `LOG_OF_PADDING` for padding.
+        (B, 1, 1, N), log(size), or `LOG_OF_PADDING` for padding.
 
     Examples:
         >>> size_bias(torch.tensor([[1.0, 2.0]]), torch.float32).squeeze().tolist()
@@ -42,18 +42,18 @@ def size_bias(size: Tensor, dtype: torch.dtype) -> Tensor:
 def append_size_channel(
     query: Tensor, key: Tensor, value: Tensor, size: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Carries the size bias in more channels of queries and keys, for attention kernels that take no mask.
+    """Encodes the size bias in extra channels of queries and keys, for attention kernels without mask support.
 
-    q' = [q, 1 / scaling] and k' = [k, log size], so scaling * q'.k' = scaling * q.k + log size on any kernel. What
-    log size loses by rounding to the dtype of the keys goes into a second such channel. All three are zero-padded to a
-    head dimension that is a multiple of 8; crop the output to the old one.
+    q' = [q, 1 / scaling] and k' = [k, log size], so scaling * q'.k' = scaling * q.k + log size on any kernel. A second
+    channel holds the rounding error of log size in the dtype of the keys. All three are zero-padded to a head
+    dimension that is a multiple of 8; crop the output to the original head dimension.
 
     Args:
         query: (B, H, N, D) float.
         key: (B, H, N, D) float.
         value: (B, H, N, D) float.
         size: (B, N) float token sizes, 0 for padding.
-        scaling: The factor that the kernel multiplies the logits with.
+        scaling: Factor by which the kernel multiplies the logits.
 
     Returns:
         Query, key and value, each (B, H, N, D') with D' > D.

@@ -16,17 +16,17 @@ from .tokens import Tokens, is_real
 class Reduction(NamedTuple):
     """A decided merge; apply it to any per-token tensor.
 
-    A mean is linear, so it can come before or after a linear layer: before, there is less to compute.
+    A mean is linear, so it can be applied before or after a linear layer; before is cheaper.
 
     Attributes:
-        tokens: The tokens after it.
-        layout: Layout of the clip's tokens before anything merged.
+        tokens: The tokens after the merge.
+        layout: Token layout of a clip before any merging.
         scope: The scope of the matching.
-        assignment: Where every token goes, of each set or of all of them; None where nothing is removed.
-        weight: (B, S, n) or (B, 1, n) float as the assignment, share of each token in its slot; None where slots hold
+        assignment: Slot of every token, per set or shared by all sets; None if nothing is removed.
+        weight: (B, S, n) or (B, 1, n) float, like the assignment, share of each token in its slot; None if slots hold
             their owners.
-        num_kept: Tokens at the start that alone are kept, because nothing else is read; None: all.
-        undecided: The metric, float, where hidden states have to be read before anything is decided.
+        num_kept: Number of tokens at the start to keep if nothing else is read; None for all.
+        undecided: The metric, float, if the decision has to wait for hidden states.
     """
 
     tokens: Tokens
@@ -38,7 +38,7 @@ class Reduction(NamedTuple):
     undecided: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
-        """Merges: (B, N, C) float, one entry per token before, to (B, M, C); differentiable in x."""
+        """Merges a float tensor with one entry per token, (B, N, C) -> (B, M, C); differentiable in x."""
         if self.num_kept is not None:
             return x[:, : self.num_kept]
         if self.assignment is None:
@@ -54,7 +54,7 @@ class Reduction(NamedTuple):
 
 
 def _merge_sets(x: Tensor, weight: Tensor | None, assignment: Assignment) -> Tensor:
-    """Carries an assignment out: (B, S, N, C) -> (B, S, M, C)."""
+    """Applies an assignment: (B, S, N, C) -> (B, S, M, C)."""
     return keep_states(x, assignment) if weight is None else merge_states(x, weight, assignment)
 
 
@@ -66,12 +66,12 @@ def reduce_tokens(
     dtype: torch.dtype,
     position: str = "destination",
 ) -> Reduction:
-    """Works out what an assignment does to the tokens.
+    """Builds the reduction for an assignment and updates the token state.
 
     Args:
-        assignment: Where every token of each matched set goes.
-        tokens: The tokens before.
-        layout: Layout of the clip's tokens.
+        assignment: Slot of every token of each matched set.
+        tokens: The tokens before the merge.
+        layout: Token layout of a clip.
         scope: "clip", "frame", "tube" or "time".
         dtype: Float dtype of sizes, float32 or better.
         position: "destination" or "centroid", where merged tokens are located.
@@ -82,7 +82,7 @@ def reduce_tokens(
     num_sets, batch_size = layout.num_sets(scope), assignment.slot.shape[0]
     prefix_size, size = (None, None) if tokens.size is None else layout.split(tokens.size, scope)
     if size is not None:
-        # Where one assignment serves all sets, tokens at equal positions of them have equal sizes.
+        # If all sets share an assignment, tokens at the same position have the same size in all of them.
         size = size[:, : assignment.owner.shape[1]]
     slot_size: Tensor | None = None
     weight: Tensor | None = None
@@ -119,7 +119,7 @@ def reduce_tokens(
 
 
 def _of_owners(x: Tensor, assignment: Assignment, layout: TokenLayout, scope: str, empty: int = 0) -> Tensor:
-    """What the owners of the slots have: (B, N) int64 -> (B, M)."""
+    """Returns the values of the slot owners: (B, N) int64 -> (B, M)."""
     prefix, sets = layout.split(x, scope)
     kept = sets.gather(-1, assignment.owner)
     if assignment.num_slots is not None:
@@ -128,7 +128,7 @@ def _of_owners(x: Tensor, assignment: Assignment, layout: TokenLayout, scope: st
 
 
 def _follow(source: Tensor, assignment: Assignment, layout: TokenLayout, scope: str) -> Tensor:
-    """Updates the map from original to current tokens by one assignment: (B, N0) -> (B, N0), O(N)."""
+    """Applies one assignment to the map from original to current tokens: (B, N0) -> (B, N0), in O(N)."""
     slot = layout.sequence_index(assignment.slot, assignment.owner.shape[-1], scope)
     prefix = None
     if scope != "clip":

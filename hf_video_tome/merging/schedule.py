@@ -1,4 +1,4 @@
-"""How many tokens each layer removes: all of it is known before the model runs."""
+"""Schedules: the number of tokens that each layer removes, known before the model runs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .setting_error import SettingError
 from .values import is_between, shown
 
 SCHEDULE_INFLECTIONS = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
-"""The named schedules and the inflection each of them stands for."""
+"""Inflection of each named schedule."""
 
 MAX_SHARE = 0.5
-"""The largest share of its tokens that one layer can remove: bipartite matching pairs each token at most once."""
+"""Largest share of its tokens that a layer can remove: bipartite matching pairs each token at most once."""
 
 MAX_R = 2**53
-"""The largest number of tokens that r can ask for: up to here the arithmetic of the schedules is exact."""
+"""Largest number of tokens allowed for r; up to here, the arithmetic of the schedules is exact."""
 
 MAX_LAYERS = 1024
-"""The most layers that a schedule is made for: far more than any model has, and few enough to list one by one."""
+"""Largest number of layers of a schedule: far more than any model has, and few enough for a list."""
 
 
 def check_r(r: Any) -> int | float | list[int | float]:
-    """Validates the number of tokens to remove per layer and returns it in its JSON-safe form.
+    """Checks the number of tokens to remove per layer and returns it in its JSON-safe form.
 
     Args:
-        r: An int from 0 to `MAX_R`, a share of the initial tokens in (0, 0.5], or a sequence of such, one per layer.
+        r: An int from 0 to `MAX_R`, a share of the initial tokens in (0, 0.5], or a sequence of these, one per layer.
 
     Returns:
         The same value as a plain int, float or list of these.
@@ -41,7 +41,7 @@ def check_r(r: Any) -> int | float | list[int | float]:
         [4, 2, 0]
     """
     entries = r if isinstance(r, Sequence) and not isinstance(r, str) else [r]
-    if len(entries) > MAX_LAYERS:  # before anybody looks at them all
+    if len(entries) > MAX_LAYERS:  # before the entries are checked one by one
         raise SettingError("r", r, f"a list of at most {MAX_LAYERS} entries, one per layer", got=str(len(r)))
     if isinstance(r, numbers.Integral):
         if _is_count(r):
@@ -66,21 +66,21 @@ def _is_share(value: object) -> bool:
 
 
 def _plain_float(value: Any) -> float:
-    """Returns a number as a float, which torch.compile takes as a constant.
+    """Returns a number as a float that torch.compile treats as a constant.
 
-    `float` (and `int`) would leave a keyword of a compiled call symbolic, and all numbers of tokens with it.
+    `float` (and `int`) would leave keyword arguments of a compiled call symbolic, and all token counts with them.
     """
     return value.__float__()
 
 
 def check_schedule(schedule: Any) -> str | float:
-    """Validates a schedule and returns it in its JSON-safe form.
+    """Checks a schedule and returns it in its JSON-safe form.
 
     Args:
         schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
 
     Returns:
-        The name as it is, or the inflection as a float.
+        The name unchanged, or the inflection as a float.
 
     Raises:
         SettingError: If `schedule` is none of these.
@@ -99,7 +99,7 @@ def check_schedule(schedule: Any) -> str | float:
 
 
 def tokens_of_share(share: float, num_tokens: int) -> int:
-    """Whole tokens that a share of r stands for, rounded down.
+    """Converts a share to a number of tokens, rounded down.
 
     Examples:
         >>> tokens_of_share(0.1, 288), tokens_of_share(0.29, 100)
@@ -111,25 +111,25 @@ def tokens_of_share(share: float, num_tokens: int) -> int:
 def requested_removals(
     r: int | float | Sequence[int | float], schedule: str | float, num_layers: int, num_tokens: int
 ) -> list[int]:
-    """Tokens that each layer is asked to remove, before the limit of half the tokens is applied.
+    """Returns the number of tokens that each layer is asked to remove, before capping at half of its tokens.
 
-    With an inflection f, layer l of L removes int(lo + (hi - lo) / (L - 1) * l) tokens, where lo = int(r * (1 - f))
-    and hi = 2r - lo: f = 0 is constant, f = -1 falls from 2r to 0, f = +1 rises from 0 to 2r. All of them remove about
+    With inflection f, layer l of L removes int(lo + (hi - lo) / (L - 1) * l) tokens, where lo = int(r * (1 - f)) and
+    hi = 2r - lo: f = 0 is constant, f = -1 falls from 2r to 0, f = +1 rises from 0 to 2r. All schedules remove about
     r * L tokens in total.
 
     Args:
-        r: Tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5] (rounded down), or one of these per
-            layer (padded with zeros).
+        r: Number of tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5] (rounded down), or a list
+            of these, one per layer (padded with zeros).
         schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
         num_layers: Number of layers L.
-        num_tokens: Tokens that take part in one matching before the first layer (without protected tokens).
+        num_tokens: Number of unprotected tokens in a matched set before the first layer.
 
     Returns:
         A list of `num_layers` ints.
 
     Raises:
-        SettingError: If `r` or `schedule` is out of range, a list is longer than the layers, or both a list and a
-            schedule other than "constant" are given.
+        SettingError: If `r` or `schedule` is out of range, a list has more entries than there are layers, or a list is
+            combined with a schedule other than "constant".
         ValueError: If there are more than `MAX_LAYERS` layers.
 
     Examples:
@@ -151,7 +151,7 @@ def requested_removals(
                 r,
                 "an int or a share",
                 given={"schedule": schedule},
-                because="a list of r per layer goes with the 'constant' schedule only",
+                because="a list of r per layer needs the 'constant' schedule",
             )
         return [_count(x, num_tokens) for x in checked] + [0] * (num_layers - len(checked))
     count = _count(checked, num_tokens)
@@ -167,7 +167,7 @@ def _count(r: int | float, num_tokens: int) -> int:
 
 
 def max_removable(num_tokens: int, num_protected: int = 0) -> int:
-    """Most tokens that one layer can remove from a set: half of those that are not protected.
+    """Returns the largest number of tokens that a layer can remove from a set: half of the unprotected ones.
 
     Examples:
         >>> max_removable(1569, num_protected=1)
@@ -177,12 +177,12 @@ def max_removable(num_tokens: int, num_protected: int = 0) -> int:
 
 
 def removals_per_layer(requested: Sequence[int], num_tokens: int, num_protected: int = 0) -> list[int]:
-    """Tokens that each layer really removes, given that a layer removes at most half of what it has.
+    """Returns the number of tokens that each layer removes: the requested number, capped at half of its tokens.
 
     Args:
-        requested: Tokens that each layer is asked to remove.
-        num_tokens: Tokens in the set before the first layer, protected ones included.
-        num_protected: Tokens that are never merged away (such as CLS).
+        requested: Number of tokens that each layer is asked to remove.
+        num_tokens: Number of tokens in the set before the first layer, including protected ones.
+        num_protected: Number of tokens that never merge (such as CLS).
 
     Returns:
         One int per layer.

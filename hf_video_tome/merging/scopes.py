@@ -1,8 +1,8 @@
-"""Which tokens are matched with each other."""
+"""Scopes: which tokens may merge with each other."""
 
 SCOPES = ("clip", "frame", "tube", "time")
-"""All tokens of a clip; those of each frame alone; those of each frame, by one matching that all frames share; those
-of each patch position over time, by one matching that all positions share."""
+"""Tokens of the whole clip; of each frame; of each frame, with one matching shared by all frames; of each patch
+position over time, with one matching shared by all positions."""
 
 SHARED_SCOPES = ("tube", "time")
 """Scopes in which all matched sets of a clip share one matching."""

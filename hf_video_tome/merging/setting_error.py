@@ -1,4 +1,4 @@
-"""The error of a setting, or another argument, that does not take its value."""
+"""Error for an invalid value of a setting or another argument."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from .values import shown
 
 PREFIX = "token_merging_"
-"""What the names of settings begin with where they are fields of a config or keywords of a call."""
+"""Prefix of setting names in config fields and keyword arguments of a call."""
 
 
 class SettingError(ValueError):
-    """A setting was given a value that it does not take: "{field} must be {allowed}, got {value}".
+    """Invalid value of a setting: "{field} must be {allowed}, got {value}".
 
-    Whoever knows the setting by another name, as a command line does, has the error say that: see `message`.
+    A command line, which has other names for the settings, can rename them: see `message`.
 
     Args:
         field: Name of the setting.
-        value: The value.
-        allowed: What the setting takes.
-        got: The value in words, where its `repr` would not tell what is wrong with it.
-        optional: Whether it takes None too.
-        given: Other settings and their values, for which alone that is so.
-        because: Why, if that is not plain.
+        value: The invalid value.
+        allowed: Description of the allowed values.
+        got: Description of the value, if its `repr` does not show what is wrong.
+        optional: Whether None is allowed too.
+        given: Other settings and their values, if the restriction only applies to these.
+        because: Reason, if it is not obvious.
 
     Examples:
         >>> print(SettingError("r", -1, "an int >= 0"))
@@ -62,12 +62,12 @@ class SettingError(ValueError):
         return self.message()
 
     def message(self, name: Callable[[str], str] = str, assignment: str = "=", takes_none: bool = True) -> str:
-        """Returns the error in words.
+        """Returns the error message.
 
         Args:
-            name: Returns what a setting is to be called.
-            assignment: What stands between the name of another setting and its value.
-            takes_none: Whether None can be given at all, as it cannot on a command line.
+            name: Maps the name of a setting to the name shown.
+            assignment: Separator between the name and the value of other settings.
+            takes_none: Whether None can be passed at all; on a command line it cannot.
         """
         allowed = self.allowed + (", or None" if self.optional and takes_none else "")
         conditions = [f"{name(other)}{assignment}{shown(value)}" for other, value in self.given.items()]
@@ -77,7 +77,7 @@ class SettingError(ValueError):
         return f"{name(self.field)} must be {allowed}{condition}{reason}, got {got}"
 
     def renamed(self, name: Callable[[str], str]) -> SettingError:
-        """Returns the same error with all settings called by other names."""
+        """Returns the same error with all settings renamed."""
         given = {name(other): value for other, value in self.given.items()}
         return _rebuild(type(self), {**vars(self), "field": name(self.field), "given": given})
 

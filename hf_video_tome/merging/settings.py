@@ -1,7 +1,7 @@
-"""The settings of token merging: each is written here once, and everything else is derived from it.
+"""Settings of token merging, each defined once.
 
-Config fields, options of the command line, the table of the docs, short names and errors read the metadata of the
-fields of `TokenMergingSettings`. This module needs no torch, so that `--help` is fast.
+Config fields, command line options, the table in the docs, short names and errors are derived from the metadata of the
+fields of `TokenMergingSettings`. This module does not need torch, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def _input_stages() -> Iterable[str]:
 
 
 def names_without_torch(folder: str, registry: str) -> list[str]:
-    """Names of the entries of a registry; of those that come with the package as long as it is not imported.
+    """Returns the names in a registry; before the registry is imported, those of its files.
 
     Args:
-        folder: Package beside this module, in which every file but `registry.py` is one entry, named after it.
+        folder: Package next to this module, in which every file except `registry.py` is an entry of that name.
         registry: Name of the registry.
 
     Returns:
@@ -55,12 +55,12 @@ def names_without_torch(folder: str, registry: str) -> list[str]:
 
 
 def one_of(name: str, allowed: Iterable[str] | Callable[[], Iterable[str]], optional: bool = False) -> Check:
-    """Makes the check of a setting that takes one of a few names.
+    """Returns a check for a setting that takes one of several names.
 
     Args:
         name: Name of the setting.
-        allowed: The names that it takes, or a function that returns them at every check.
-        optional: Whether it takes None too.
+        allowed: The allowed names, or a function that returns them at every check.
+        optional: Whether None is allowed too.
 
     Returns:
         The check.
@@ -80,11 +80,11 @@ def one_of(name: str, allowed: Iterable[str] | Callable[[], Iterable[str]], opti
 
 
 def true_or_false(name: str, none_means: str | None = None) -> Check:
-    """Makes the check of a setting that is on or off.
+    """Returns a check for a setting that is on or off.
 
     Args:
         name: Name of the setting.
-        none_means: What None stands for; None is refused without.
+        none_means: Meaning of None; if not given, None is not allowed.
 
     Returns:
         The check.
@@ -123,12 +123,12 @@ def _check_input_keep(value: Any) -> float | int | None:
 
 
 def is_off(r: float | Sequence[float], input_stage: str | None = None, input_keep: float | int | None = None) -> bool:
-    """Whether nothing is removed, so that no other setting matters.
+    """Returns whether no token is removed, so that no other setting matters.
 
     Args:
-        r: Tokens that each layer removes.
+        r: Number of tokens that each layer removes.
         input_stage: Name of the input stage, or None.
-        input_keep: What it keeps: a share or a count.
+        input_keep: Share or number of tokens that the input stage keeps.
 
     Examples:
         >>> is_off(0), is_off([0, 0]), is_off([0, 8]), is_off(0.1), is_off(0, "random"), is_off(0, "random", 1.0)
@@ -139,11 +139,11 @@ def is_off(r: float | Sequence[float], input_stage: str | None = None, input_kee
 
 
 OFF_FIELDS = {"r": 0, "input": None, "input_keep": None}
-"""Settings that say whether anything merges, in the order of the arguments of `is_off`, with their defaults."""
+"""Settings that decide whether tokens merge, with their defaults, in the order of the arguments of `is_off`."""
 
 
 def are_off(settings: Mapping[str, Any]) -> bool:
-    """Whether settings by name, of which the others are at their defaults, remove nothing: see `is_off`.
+    """Returns whether settings given by name remove no token, with all others at their defaults: see `is_off`.
 
     Examples:
         >>> are_off({"mode": "drop"}), are_off({"r": 0, "input": "random"})
@@ -154,20 +154,20 @@ def are_off(settings: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """What there is to know of a setting besides its type and default.
+    """Metadata of a setting, besides its type and default.
 
     Attributes:
         check: Returns a value in its JSON-safe form, or raises a `SettingError`.
-        help: What it does and which values it takes, for users: one or two sentences; `{names}` stands for those of
-            its registry.
-        registry: Folder and name of the registry whose names it takes.
-        metavar: What the help of a command calls its value; empty for a setting that is on or off.
-        default: The default in words, where the value itself does not say it.
+        help: Effect and allowed values, for users: one or two sentences; `{names}` stands for the names in its
+            registry.
+        registry: Folder and name of the registry with the allowed names.
+        metavar: Placeholder for the value in the help of commands; empty for a setting that is on or off.
+        default: Description of the default, if the value itself is not clear.
         label: Returns a short name for a value; the name of the setting and the value when None.
         is_option: Whether commands have an option for it.
         is_common: Whether all architectures have it.
-        is_saved_resolved: Whether a config that merges is saved with its value even at the default: a later default
-            must not take its place.
+        is_saved_resolved: Whether a config that merges tokens saves the value even at the default, so that a later
+            default does not replace it.
     """
 
     check: Check
@@ -181,12 +181,12 @@ class SettingInfo:
     is_saved_resolved: bool = False
 
     def short_name(self, setting: str, value: Any) -> str:
-        """Returns a value of the setting of that name as tables have it."""
+        """Returns the short name of a value, as used in tables."""
         return f"{setting.replace('_', ' ')} {value}" if self.label is None else self.label(value)
 
     @property
     def description(self) -> str:
-        """The help, with the names that its registry has by now."""
+        """The help, with the current names of its registry."""
         if self.registry is None:
             return self.help
         *first, last = names_without_torch(*self.registry)
@@ -203,10 +203,10 @@ def _label_of_r(r: Any) -> str:
 
 @dataclass(frozen=True)
 class TokenMergingSettings:
-    """All settings of token merging, checked one by one. Never changed: `changed` makes another one.
+    """All settings of token merging, checked individually; immutable, `changed` returns a changed copy.
 
-    A model reads it once per forward call, so that one call cannot mix the settings of two. What each of them does is
-    in `SETTINGS`. From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885.
+    A model reads the object once per forward call, so that a call never mixes two versions. `SETTINGS` describes each
+    setting. From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885.
 
     Raises:
         SettingError: If a value is out of range.
@@ -215,21 +215,21 @@ class TokenMergingSettings:
         >>> TokenMergingSettings(r=150).changed(r=[150, 75]).r
         (150, 75)
         >>> print(SETTINGS["pooling"].description)
-        How a head that averages the tokens counts a merged one: by what is in it (weighted), or as one (mean).
+        How a head that averages tokens weighs a merged token: by its size (weighted), or as one token (mean).
     """
 
     r: int | float | tuple[int | float, ...] = _setting(
         0,
         check_r,
-        "Tokens that each layer removes: a number (150), a share of the tokens up to 0.5 (0.1), or a list with one "
-        "number per layer (8,8,4). 0 merges nothing.",
+        "Tokens to remove per layer: a number (150), a share of the tokens up to 0.5 (0.1), or a list with one number "
+        "per layer (8,8,4). 0 merges nothing.",
         metavar="R",
         label=_label_of_r,
     )
     mode: str = _setting(
         "merge",
         one_of("mode", _modes),
-        "What becomes of redundant tokens: {names}.",
+        "What to do with redundant tokens: {names}.",
         registry=("modes", "MODES"),
         metavar="MODE",
         label=str,
@@ -237,8 +237,8 @@ class TokenMergingSettings:
     schedule: str | float = _setting(
         "constant",
         check_schedule,
-        "How the removal is spread over the layers: constant, decreasing (most in early layers: fastest), increasing, "
-        "or a number from -1 (decreasing) to 1 (increasing).",
+        "How removal is distributed over layers: constant, decreasing (most in early layers: fastest), increasing, or "
+        "a number from -1 (decreasing) to 1 (increasing).",
         metavar="SCHEDULE",
         label=str,
         is_saved_resolved=True,
@@ -246,15 +246,16 @@ class TokenMergingSettings:
     threshold: float | None = _setting(
         None,
         _check_threshold,
-        "Cosine similarity, -1 to 1, under which hybrid, which needs it, drops a token instead of merging it.",
+        "Cosine similarity, -1 to 1, below which the mode hybrid drops a token instead of merging it; required by "
+        "hybrid.",
         metavar="COSINE",
     )
     scope: str | None = _setting(
         None,
         one_of("scope", SCOPES, optional=True),
-        "Which tokens may merge with each other: those of the whole clip (clip), of each frame alone (frame), of each "
-        "frame with one matching shared by all frames (tube), or of each patch position over time with one matching "
-        "shared by all positions (time): whole frames then merge.",
+        "Which tokens may merge with each other: those of the whole clip (clip), of each frame (frame), of each frame "
+        "with one matching shared by all frames (tube), or of each patch position over time with one matching shared "
+        "by all positions (time), so that whole frames merge.",
         "chosen by the architecture",
         metavar="SCOPE",
         label=str,
@@ -263,20 +264,20 @@ class TokenMergingSettings:
     pooling: str = _setting(
         "weighted",
         one_of("pooling", ("weighted", "mean")),
-        "How a head that averages the tokens counts a merged one: by what is in it (weighted), or as one (mean).",
+        "How a head that averages tokens weighs a merged token: by its size (weighted), or as one token (mean).",
         metavar="POOLING",
         is_saved_resolved=True,
     )
     head_aggregation: str = _setting(
         "mean",
         one_of("head_aggregation", ("mean", "concat")),
-        "Compare tokens by their keys averaged over the attention heads (mean) or side by side (concat).",
+        "Compare tokens by their attention keys, averaged over heads (mean) or concatenated (concat).",
         metavar="HOW",
     )
     proportional_attention: bool | None = _setting(
         None,
         true_or_false("proportional_attention", none_means="the architecture's default"),
-        "Let a token that stands for several count as several in the attention.",
+        "Let a merged token count as all the tokens that it stands for in attention.",
         "chosen by the architecture",
         label=lambda value: f"{'' if value else 'no '}proportional attention",
         is_saved_resolved=True,
@@ -284,8 +285,8 @@ class TokenMergingSettings:
     input: str | None = _setting(
         None,
         one_of("input", _input_stages, optional=True),
-        "What enters the first layer, for models in which all tokens of a clip attend to each other: the tubelets "
-        "that an input stage chooses ({names}), or all of them.",
+        "Input stage that chooses which tubelets enter the first layer ({names}), for models in which all tokens of a "
+        "clip attend to each other.",
         "all",
         registry=("input_stages", "INPUT_STAGES"),
         metavar="STAGE",
@@ -293,15 +294,15 @@ class TokenMergingSettings:
     input_keep: float | int | None = _setting(
         None,
         _check_input_keep,
-        "What the input stage keeps: a share of the tubelets (0.5), or how many (784); at least those of one frame.",
+        "Tubelets that the input stage keeps: a share (0.5) or a number (784); at least those of one frame.",
         "two thirds",
         metavar="KEEP",
     )
     position: str = _setting(
         "destination",
         one_of("position", ("destination", "centroid")),
-        "Where a merged token is located, for V-JEPA 2: where the token was that the others were merged into "
-        "(destination), or at the weighted centroid of all of them (centroid).",
+        "Position of a merged token in V-JEPA 2: that of the token that the others were merged into (destination), or "
+        "the weighted centroid of all of them (centroid).",
         "centroid",
         metavar="POSITION",
         is_common=False,
@@ -310,18 +311,18 @@ class TokenMergingSettings:
     restore: bool = _setting(
         False,
         true_or_false("restore"),
-        "Give the full grid of tokens back at the exit of a base model: every token has the state of the one that it "
-        "was merged into, zeros where it was dropped. Classifiers do not read it.",
+        "Return the full grid of tokens from a base model: every token has the state of the token that it was merged "
+        "into, or zeros if it was dropped. Ignored by classifiers.",
         is_option=False,
     )
 
     @property
     def is_off(self) -> bool:
-        """Whether nothing merges, so that the model is the stock model and no other setting matters."""
+        """Whether no token is removed: the model is the stock model, and no other setting matters."""
         return is_off(self.r, self.input, self.input_keep)
 
     def changed(self, **changes: Any) -> TokenMergingSettings:
-        """Returns settings with other values for some of them, each of which is checked by itself."""
+        """Returns a copy with some values replaced; each new value is checked individually."""
         checked = {name: SETTINGS[name].check(value) for name, value in changes.items()}
         frozen: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in checked.items()}
         return replace(self, **frozen)
@@ -333,4 +334,4 @@ class TokenMergingSettings:
 
 
 SETTINGS: Mapping[str, SettingInfo] = {it.name: it.metadata["info"] for it in fields(TokenMergingSettings)}
-"""From the name of each setting to what there is to know of it."""
+"""Metadata of each setting by name."""

@@ -1,4 +1,4 @@
-"""Carries an assignment out: the size-weighted mean of the tokens of each slot, as one kernel where there is one."""
+"""Applies an assignment: computes the size-weighted mean of the tokens of each slot, in one kernel on CPUs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .tokens import is_real
 
 
 def _gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Picks tokens: x (B, S, N, C), index (B, S, n) -> (B, S, n, C)."""
+    """Gathers tokens: x (B, S, N, C), index (B, S, n) -> (B, S, n, C)."""
     return x.gather(2, index.unsqueeze(-1).expand(*index.shape, x.shape[-1]))
 
 
 def merge_sizes(size: Tensor | None, assignment: Assignment, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Sizes after merging, and the weight of each token in its slot.
+    """Computes the sizes after merging, and the weight of each token in its slot.
 
     Args:
-        size: (B, S, N) float, how many original tokens each token stands for; None for all ones.
-        assignment: Where every token goes.
-        dtype: Dtype of the sizes where `size` is None.
+        size: (B, S, N) float, number of original tokens that each token stands for; None for all ones.
+        assignment: Slot of every token.
+        dtype: Dtype of the sizes if `size` is None.
 
     Returns:
-        The sizes (B, S, M) of the slots, and the weights (B, S, N): size / size of the slot, zero where discarded. The
-        weights of each slot sum to one.
+        The sizes (B, S, M) of the slots, and the weights (B, S, N): size / size of the slot, or zero for discarded
+        tokens. The weights of each slot sum to one.
     """
     slot, alive = assignment.slot.clamp_min(0), assignment.slot >= 0
     size = alive.to(dtype) if size is None else size * alive
@@ -36,14 +36,14 @@ def merge_sizes(size: Tensor | None, assignment: Assignment, dtype: torch.dtype)
 
 
 def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
-    """Weighted mean of the tokens of each slot; differentiable in x.
+    """Computes the weighted mean of the tokens of each slot; differentiable in x.
 
-    Sums are taken in float32 or better: in half precision, hundreds of small terms would get lost.
+    Sums use float32 or better: in half precision, hundreds of small terms would be lost.
 
     Args:
         x: (B, S, N, C) float states.
         weight: (B, S, N) float, weights that sum to one in each slot.
-        assignment: Where every token goes.
+        assignment: Slot of every token.
 
     Returns:
         (B, S, M, C) in the dtype of x.
@@ -62,10 +62,10 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
 
 
 class _SumBags(torch.autograd.Function):
-    """`merge_states` as one kernel, which reads every token once and writes every slot once: several times faster.
+    """`merge_states` as one kernel that reads every token and writes every slot once: several times faster.
 
-    PyTorch's own derivative of the kernel has no further one. This one is made of gathering and of the kernel itself,
-    as the function is linear.
+    PyTorch's own backward of the kernel cannot be differentiated again. The function is linear, so this one only needs
+    a gather, and its forward-mode derivative the kernel itself.
     """
 
     generate_vmap_rule = True
@@ -75,7 +75,7 @@ class _SumBags(torch.autograd.Function):
         """Sums x (B, S, N, C) times weight (B, S, N) by slot (B, S, N), -1 for none, to (B, S, num_slots, C)."""
         total = slot[..., 0].numel() * num_slots
         first_slot = torch.arange(0, total, num_slots, device=x.device).view(*slot.shape[:-1], 1)
-        # What is discarded has a bag of its own, behind all others.
+        # Discarded tokens go to an extra bag at the end.
         bags, order = torch.where(slot < 0, total, slot + first_slot).flatten().sort(stable=True)
         offsets = torch.searchsorted(bags, torch.arange(total + 1, device=x.device))
         weights = weight.flatten().index_select(0, order)
@@ -84,26 +84,26 @@ class _SumBags(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keeps what the derivatives need."""
+        """Saves tensors for the derivatives."""
         _, weight, slot, ctx.num_slots = inputs
         ctx.save_for_backward(weight, slot)
         ctx.save_for_forward(weight, slot)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Each token gets the gradient of its slot, times its weight, which is zero where it was discarded."""
+        """Returns the gradient of each token: that of its slot times its weight, which is zero if discarded."""
         weight, slot = ctx.saved_tensors
         index = slot.clamp_min(0).unsqueeze(-1).expand(*slot.shape, gradient.shape[-1])
         return gradient.gather(2, index) * weight.unsqueeze(-1), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        """The function is linear in x."""
+        """Applies the function itself, because it is linear in x."""
         return _SumBags.apply(tangent, *ctx.saved_tensors, ctx.num_slots)
 
 
 def keep_states(x: Tensor, assignment: Assignment) -> Tensor:
-    """States of the owners of the slots, (B, S, N, C) -> (B, S, M, C); zero where slots are empty."""
+    """Returns the states of the slot owners, (B, S, N, C) -> (B, S, M, C); zero for empty slots."""
     states = _gather_tokens(x, assignment.owner)
     if assignment.num_slots is None:
         return states

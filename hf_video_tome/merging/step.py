@@ -1,4 +1,4 @@
-"""What one layer needs to know to merge, and how it decides."""
+"""Merging step of one layer: its inputs and its decision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tokens import Tokens
 
 
 class MergeSettings(NamedTuple):
-    """How tokens are merged, apart from how many.
+    """Settings of a merge, apart from the number of tokens.
 
     Attributes:
         mode: Name of an entry of `MODES`.
@@ -24,9 +24,8 @@ class MergeSettings(NamedTuple):
         scope: "clip", "frame", "tube" or "time".
         head_aggregation: "mean" or "concat" of the heads' keys.
         proportional_attention: Whether log(size) is added to the attention logits.
-        pooling: "weighted" or "mean": whether a mean over the last tokens weighs them by size.
-        position: "destination" or "centroid", where merged tokens are located; of no account where the tokens have no
-            positions.
+        pooling: "weighted" or "mean": whether a mean over the final tokens weighs them by size.
+        position: "destination" or "centroid", where merged tokens are located; unused if tokens have no positions.
     """
 
     mode: str = "merge"
@@ -39,21 +38,21 @@ class MergeSettings(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one layer needs to know: how many tokens to remove, and of what.
+    """Merging step of one layer.
 
-    A layer hands it to its attention, which weighs keys by `attention_size`, asks `decide` and applies the reduction
-    before its output projection. After the residual, the layer asks `complete`.
+    A layer passes it to its attention, which weighs keys by `attention_size`, calls `decide` and applies the reduction
+    before its output projection. After the residual, the layer calls `complete`.
 
     Attributes:
-        r: Tokens to remove from each matched set, capped at what the mode can remove.
-        tokens: The tokens that come into the layer.
-        layout: Layout of the clip's tokens before anything merged.
+        r: Number of tokens to remove from each matched set, capped at the limit of the mode.
+        tokens: The tokens that enter the layer.
+        layout: Token layout of a clip before any merging.
         settings: How to merge.
         layer: Number of the layer, from 0.
         num_layers: Number of layers that can merge.
-        num_kept: Tokens at the start that alone are read of what the layer returns, so that it need not return more;
-            None: all. Nothing merges then.
-        generator: Source of randomness of the random modes; the global one when None.
+        num_kept: Number of tokens at the start if only these are read from the output of the layer; it then returns
+            no others and merges nothing. None for all.
+        generator: Random number generator of the random modes; the global one when None.
     """
 
     r: int
@@ -72,7 +71,7 @@ class Step(NamedTuple):
 
     @property
     def attention_size(self) -> Tensor | None:
-        """(B, N) sizes that keys are weighed by, 0 for padding; None where that adds nothing."""
+        """(B, N) sizes by which keys are weighed, 0 for padding; None if all keys weigh the same."""
         size = self.tokens.size
         if self.settings.proportional_attention or size is None:
             return size
@@ -80,31 +79,31 @@ class Step(NamedTuple):
 
     @property
     def set_sizes(self) -> Tensor | None:
-        """(B, S, n) `attention_size` of the tokens of each matched set."""
+        """`attention_size` split into matched sets, (B, S, n)."""
         return None if self.attention_size is None else self.layout.split(self.attention_size, self.settings.scope)[1]
 
     @property
     def merges_frames(self) -> bool:
-        """Whether frames become fewer, each with all its patches (scope "time"), rather than patches."""
+        """Whether whole frames merge (scope "time") rather than patches within frames."""
         return self.settings.scope == "time"
 
     def grid(self, num_tokens: int) -> tuple[int, int]:
-        """Frames, and patches of each of them, of a sequence of so many tokens: see `TokenLayout.grid`."""
+        """Returns the number of frames, and of patches per frame, of a sequence: see `TokenLayout.grid`."""
         return self.layout.grid(num_tokens, self.settings.scope)
 
     def queries(self, hidden_states: Tensor) -> Tensor:
-        """Returns the states (B, n, C) that queries are needed of: all, or those of the first tokens."""
+        """Returns the states (B, n, C) that need queries: all, or those of the first `num_kept` tokens."""
         return hidden_states if self.num_kept is None else hidden_states[:, : self.num_kept]
 
     def decide(self, keys: Tensor, num_frames: int | None = None) -> Reduction:
-        """Decides by the layer's attention keys which of its tokens merge.
+        """Decides which tokens merge, based on the attention keys of the layer.
 
         Args:
-            keys: (B, H, N, D) float; with `num_frames` (B * num_frames, H, P, D), without prefix tokens.
-            num_frames: Frames of a clip, where each of them was attended to by itself.
+            keys: (B, H, N, D) float; with `num_frames`, (B * num_frames, H, P, D) without prefix tokens.
+            num_frames: Number of frames of a clip, if attention ran separately on each frame.
 
         Returns:
-            The reduction. Of modes that read hidden states, one that removes nothing yet: `complete` decides.
+            The reduction. For modes that read hidden states, it removes nothing yet: `complete` decides.
         """
         if self.r == 0 or self.num_kept is not None:
             return Reduction(self.tokens, self.layout, self.settings.scope, num_kept=self.num_kept)
@@ -117,14 +116,14 @@ class Step(NamedTuple):
         return self.reduce(metric)
 
     def complete(self, hidden_states: Tensor, reduction: Reduction) -> tuple[Tensor, Tokens]:
-        """Merges by modes that read hidden states; of all others it is done by now.
+        """Merges tokens for modes that read hidden states; all other modes have already merged them.
 
         Args:
-            hidden_states: (B, M, C) states after the attention's residual.
-            reduction: What `decide` returned.
+            hidden_states: (B, M, C) states after the residual connection of the attention.
+            reduction: Result of `decide`.
 
         Returns:
-            The states (B, M', C) and the tokens that the layer goes on with.
+            The states (B, M', C) and the tokens for the rest of the layer.
         """
         if reduction.undecided is not None:
             reduction = self.reduce(reduction.undecided, hidden_states)
@@ -132,11 +131,11 @@ class Step(NamedTuple):
         return hidden_states, reduction.tokens
 
     def reduce(self, metric: Tensor, hidden_states: Tensor | None = None) -> Reduction:
-        """Decides which tokens merge, given what they are compared by.
+        """Decides which tokens merge, based on a metric.
 
         Args:
-            metric: Float metric per token in float32 or better: (B, N, D) in the order of the sequence, or (B, S, n,
-                D) where it is taken apart into the matched sets already.
+            metric: Vector per token in float32 or better: (B, N, D) in the order of the sequence, or (B, S, n, D) if
+                already split into matched sets.
             hidden_states: (B, N, C) states, for modes that read them.
 
         Returns:
@@ -151,8 +150,8 @@ class Step(NamedTuple):
         assignment = self.mode.assign(context)
         if context.tokens.length is not None and assignment.num_slots is None:
             raise ValueError(
-                f"token_merging_mode={self.settings.mode!r} must say how many slots each clip of a padded batch has: "
-                "its function does not read tokens.length"
+                f"token_merging_mode={self.settings.mode!r} must set num_slots for each clip of a padded batch: its "
+                "function does not read tokens.length"
             )
         if not self.mode.adaptive:
             removed = context.keys.shape[2] - assignment.owner.shape[-1]
@@ -163,8 +162,8 @@ class Step(NamedTuple):
                 )
         else:
             assignment = assignment.without_empty_slots(
-                "token_merging_mode must be one that removes a number of tokens known beforehand to compile or export "
-                f"a model, got {self.settings.mode!r}, which removes as many as a clip has to spare"
+                "token_merging_mode must be one that removes a fixed number of tokens to compile or export a model, "
+                f"got {self.settings.mode!r}, which removes a number that depends on the clip"
             )
         dtype = torch.promote_types(metric.dtype, torch.float32)
         position = self.settings.position
@@ -181,7 +180,7 @@ class Step(NamedTuple):
         tokens, num_protected, r = self.tokens, self.layout.set_size(scope)[1], self.r
         if self.mode.adaptive:
             [r] = self.mode.removals([r], metric.shape[2], num_protected, self.layout)
-        # Detached rather than under `no_grad`: programs of torch.export that switch gradients off cannot be saved.
+        # Detaches instead of using `no_grad`: torch.export cannot save programs that switch gradients off.
         return Context(
             keys=metric.detach(),
             tokens=Tokens(sets(tokens.size), index=sets(tokens.index), group=sets(tokens.group), length=tokens.length),
@@ -211,14 +210,14 @@ def merge_tokens(
     Args:
         hidden_states: (B, N, C) float.
         metric: As for `Step.reduce`.
-        r: Tokens to remove from each set; capped at what the mode can remove. 0 changes nothing.
-        tokens: The tokens before.
-        layout: Layout of the clip's tokens.
+        r: Number of tokens to remove from each set, capped at the limit of the mode. 0 changes nothing.
+        tokens: The tokens before the merge.
+        layout: Token layout of a clip.
         settings: How to merge.
-        generator: Source of randomness of the random modes; the global one when None.
+        generator: Random number generator of the random modes; the global one when None.
 
     Returns:
-        The states (B, M, C), differentiable in `hidden_states`, and the tokens after.
+        The states (B, M, C), differentiable in `hidden_states`, and the tokens after the merge.
 
     Examples:
         >>> x = torch.randn(2, 17, 8)

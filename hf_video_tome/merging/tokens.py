@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 class Tokens(NamedTuple):
-    """The tokens of one forward call between two layers. Made anew per call and passed along; never changed in place.
+    """Per-call token state, passed from layer to layer and never changed in place.
 
-    In a batch of clips with different numbers of tokens, shorter ones are padded with tokens of size 0. They come last
-    in each matched set, nothing attends to them, and they never merge.
+    If clips of a batch have different numbers of tokens, shorter ones are padded with tokens of size 0. Padding comes
+    last in each matched set, receives no attention and never merges.
 
     Attributes:
-        size: (B, N) float, how many original tokens each token stands for, 0 for padding; None while all are one.
-        source: (B, N0) int64, the position of the token that holds each original token, -1 if dropped; None if no
-            trace was asked for.
-        position: (B, N, A) float, where each token is located on A axes, or (1, N, A) while that is the same for all
-            clips; None for models that have no use for it: most embed positions before the first layer.
-        index: (B, N) int64, where each token started: t * P + p of patch p of P in frame t, -1 for prefix tokens and
-            padding; None where no layer reads it.
-        group: (B, N) int64; only tokens of the same group merge while there are pairs of these. None: all may.
-        length: (B,) int64, tokens of each matched set that are no padding; None while there is none.
+        size: (B, N) float, number of original tokens that each token stands for, 0 for padding; None if all are 1.
+        source: (B, N0) int64, position of the token that holds each original token, -1 if dropped; None if no trace is
+            requested.
+        position: (B, N, A) float, coordinates of each token on A axes, or (1, N, A) if equal for all clips; None for
+            models that embed positions before the first layer, as most do.
+        index: (B, N) int64, original index of each token: t * P + p for patch p of frame t, -1 for prefix tokens and
+            padding; None if no layer reads it.
+        group: (B, N) int64; tokens merge within their group where possible. None if all tokens may merge.
+        length: (B,) int64, number of tokens in each matched set without padding; None if no set is padded.
     """
 
     size: Tensor | None = None
@@ -37,13 +37,13 @@ class Tokens(NamedTuple):
 def initial_tokens(
     batch_size: int, num_tokens: int, device: torch.device, track: bool = False, position: Tensor | None = None
 ) -> Tokens:
-    """Returns the tokens before anything merged, every one in its place.
+    """Returns the token state before any merging.
 
     Args:
-        batch_size: Clips, B.
-        num_tokens: Tokens of the sequence, N0.
-        device: Where the source map is made.
-        track: Whether a trace was asked for.
+        batch_size: Number of clips, B.
+        num_tokens: Number of tokens of the sequence, N0.
+        device: Device of the source map.
+        track: Whether a trace is requested.
         position: (1, N0, A) or (B, N0, A) float positions, for models that need them in every layer.
 
     Examples:
@@ -55,11 +55,11 @@ def initial_tokens(
 
 
 def is_real(length: Tensor, num_tokens: int) -> Tensor:
-    """Whether tokens, or slots, are no padding, which comes last.
+    """Returns a mask of the tokens, or slots, that are not padding, which comes last.
 
     Args:
-        length: (...) int64, tokens of each set that are no padding.
-        num_tokens: Tokens of each set, padding included.
+        length: (...) int64, number of tokens of each set without padding.
+        num_tokens: Number of tokens of each set including padding.
 
     Returns:
         (..., num_tokens) bool.

@@ -1,4 +1,4 @@
-"""What happened to the tokens of a forward call, and the way back to the full grid."""
+"""Trace of the tokens of a forward call, and the map back to the full grid."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .tokens import Tokens
 
 
 class TokenMergingTrace(NamedTuple):
-    """What happened to the tokens of a forward call: O(tokens) memory per layer, never tokens x tokens.
+    """Trace of the tokens of a forward call; it takes O(tokens) memory per layer.
 
-    Entry i of the per-layer tuples belongs to the output of layer i, which is `hidden_states[i]`, and entry 0 to the
-    full grid. With an input stage `hidden_states[0]` has fewer tokens than that.
+    Entry i of the per-layer tuples describes the tokens of `hidden_states[i]`, the output of layer i; entry 0 is the
+    full grid. With an input stage, `hidden_states[0]` has fewer tokens than the grid.
 
     Attributes:
-        layer_sources: L + 1 tensors (B, N0) int64: the position of the token that holds each original token, -1 if
+        layer_sources: L + 1 tensors (B, N0) int64, position of the token that holds each original token, -1 if
             dropped.
-        layer_sizes: L + 1 tensors (B, N_i) float: how many original tokens each token stands for, 0 for padding.
+        layer_sizes: L + 1 tensors (B, N_i) float, number of original tokens that each token stands for, 0 for padding.
 
     Examples:
         >>> trace = TokenMergingTrace((torch.tensor([[0, 1, 0, -1]]),), (torch.tensor([[2.0, 1.0]]),))
@@ -33,22 +33,22 @@ class TokenMergingTrace(NamedTuple):
 
     @property
     def sources(self) -> Tensor:
-        """(B, N0) int64: for each original token the position of the final token that holds it, -1 if dropped."""
+        """(B, N0) int64, position of the final token that holds each original token, -1 if dropped."""
         return self.layer_sources[-1]
 
     @property
     def sizes(self) -> Tensor:
-        """(B, N) float: how many original tokens each final token stands for, 0 for padding."""
+        """(B, N) float, number of original tokens that each final token stands for, 0 for padding."""
         return self.layer_sizes[-1]
 
     @property
     def token_counts(self) -> tuple[int, ...]:
-        """Tokens in the sequence before the first and after each layer, padding included: L + 1 ints."""
+        """Number of tokens before the first layer and after each layer, including padding: L + 1 ints."""
         return tuple(size.shape[1] for size in self.layer_sizes)
 
     @property
     def clip_token_counts(self) -> Tensor:
-        """(B, L + 1) int64: tokens of each clip before the first and after each layer, without padding."""
+        """(B, L + 1) int64, number of tokens of each clip before the first layer and after each layer."""
         return torch.stack([(size > 0).sum(dim=1) for size in self.layer_sizes], dim=1)
 
     def unmerge(self, x: Tensor, fill_value: float = 0.0, layer: int | None = None) -> Tensor:
@@ -56,21 +56,20 @@ class TokenMergingTrace(NamedTuple):
 
         Args:
             x: (B, N_i, ...) values per token of any of the `hidden_states`.
-            fill_value: Value at original tokens that were dropped.
-            layer: Which of the `hidden_states`, from 0 or counted from the end. None: known by its number of tokens,
-                as layers with equally many have the same tokens where there is no padding.
+            fill_value: Value for original tokens that were dropped.
+            layer: Index into the `hidden_states`, may be negative. If None, it is inferred from the number of tokens:
+                without padding, layers with equally many tokens have the same ones.
 
         Returns:
-            (B, N0, ...): every original token gets the value of the token that holds it.
+            (B, N0, ...), for every original token the value of the token that holds it.
 
         Raises:
-            ValueError: If the layer does not have that many tokens, or none has, or those that have differ in theirs,
-                or x is of another number of clips.
+            ValueError: If x has another number of clips than the trace, if no layer or not the given one has that many
+                tokens, or if layers with that many tokens differ.
         """
         if x.shape[0] != self.sources.shape[0]:
             raise ValueError(
-                f"x must be of the {self.sources.shape[0]} clips of the trace, (B, N, ...), got {x.shape[0]} in "
-                "dimension 0"
+                f"x must have the {self.sources.shape[0]} clips of the trace in dimension 0, got {x.shape[0]}"
             )
         return unmerge(x, self.layer_sources[self._find(x.shape[1], layer)], fill_value)
 
@@ -91,7 +90,7 @@ class TokenMergingTrace(NamedTuple):
         for other in found[1:]:
             same = self.layer_sources[other]
             if same is not first and not torch.equal(same, first):
-                raise ValueError(f"layer must say which of the layers {found} x is of, got None")
+                raise ValueError(f"layer must be one of {found}, which all have {num_tokens} tokens, got None")
         return found[0]
 
 
@@ -100,7 +99,7 @@ def unmerge(x: Tensor, source: Tensor, fill_value: float = 0.0) -> Tensor:
 
     Args:
         x: (B, N, ...) values per token.
-        source: (B, N0) int64, position in x of each original token, -1 if it was dropped.
+        source: (B, N0) int64, position in x of each original token, -1 if dropped.
         fill_value: Value where `source` is -1.
 
     Returns:
@@ -116,12 +115,12 @@ def unmerge(x: Tensor, source: Tensor, fill_value: float = 0.0) -> Tensor:
 
 
 def build_trace(tokens: Sequence[Tokens], token_counts: Sequence[int], dtype: torch.dtype) -> TokenMergingTrace:
-    """Gathers the token states of one call into a trace.
+    """Builds a trace from the token states of one call.
 
     Args:
-        tokens: The tracked state before the first and after each layer.
-        token_counts: Tokens of the sequence at each of them.
-        dtype: Dtype of the sizes while all are one.
+        tokens: The tracked states before the first layer and after each layer.
+        token_counts: Number of tokens of each state.
+        dtype: Dtype of sizes that are all 1.
 
     Returns:
         The trace.

@@ -1,4 +1,4 @@
-"""Checks of numbers that may be of any size, and how errors show them."""
+"""Range checks of arbitrary numbers, and short texts of values for errors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _MAX_LENGTH = 80
 
 
 def is_between(value: Any, low: float, high: float) -> bool:
-    """Whether a value is a real number from `low` to `high`, without turning it into a float, which it may not fit.
+    """Returns whether a value is a real number in [low, high], without converting it to float, which may overflow.
 
     Args:
-        value: Any value; booleans are no numbers.
+        value: Any value; booleans do not count as numbers.
         low: The lowest number.
         high: The highest number.
 
     Returns:
-        Whether it is.
+        Whether it is in range.
 
     Examples:
         >>> is_between(0.5, -1, 1), is_between(10**400, -1, 1), is_between("0.5", -1, 1)
@@ -28,13 +28,13 @@ def is_between(value: Any, low: float, high: float) -> bool:
 
 
 def shown(value: object) -> str:
-    """The `repr` of a value, cut where it is long: a file or a caller may give a list of millions.
+    """Returns the `repr` of a value, truncated if long: files and callers may pass lists with millions of entries.
 
     Args:
         value: Any value.
 
     Returns:
-        One short text.
+        A short text.
 
     Examples:
         >>> shown([4, 2]), shown("a" * 1000)
@@ -44,7 +44,7 @@ def shown(value: object) -> str:
     """
     try:
         text = repr(value)
-    except ValueError:  # as Python has it for ints that take long to write
+    except ValueError:  # Python's limit on the length of printed ints
         return f"{_article(value)} of more than {sys.get_int_max_str_digits()} digits"
     return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]}... ({len(text)} characters)"
 

@@ -1,4 +1,4 @@
-"""The registry of architectures: an encoder, its classifier, and what is known of published checkpoints."""
+"""Registry of architectures: an encoder, its classifier, and facts about published checkpoints."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 
 from torch import nn
 
+from ..merging.settings import SETTINGS, TokenMergingSettings
 from .encoder import Encoder, register_encoder, stock_class_of
 from .host import Host, register_host
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An encoder, its classifier, and what is known of published checkpoints.
+    """Encoder, its classifier, and facts about published checkpoints.
 
     Attributes:
         encoder: The base model.
         classifier: The classifier around it.
-        paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty where it has none.
-        video_processor_only: Whether transformers has a video processor for it, which needs torchvision, and no image
-            processor.
+        paper_settings: Settings of "Video, How Do Your Tokens Merge?" for the base size; empty if it has none.
+        video_processor_only: Whether transformers only has a video processor for it, which needs torchvision, but no
+            image processor.
     """
 
     encoder: Encoder
@@ -30,7 +31,7 @@ class Architecture:
 
     @property
     def model_type(self) -> str:
-        """As in transformers."""
+        """Model type, as in transformers."""
         return self.encoder.model_type
 
     @property
@@ -55,7 +56,7 @@ class Architecture:
 
     @property
     def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
-        """From every stock class in the classifier to the one that merges."""
+        """Merging class for each stock class of the classifier."""
         return self.classifier.merging_classes
 
     @property
@@ -70,26 +71,18 @@ class Architecture:
 
 
 def paper_settings(r: int, scope: str, proportional_attention: bool) -> dict[str, Any]:
-    """Settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025): all of them, so that nothing set before is left.
+    """Returns all settings of "Video, How Do Your Tokens Merge?" (CVPRW 2025), to replace any earlier ones.
 
     Args:
         r: The r that the paper calls roughly optimal, at base size.
-        scope: What the paper matches together.
+        scope: The scope used in the paper.
         proportional_attention: Whether the paper uses it for the architecture.
 
     Returns:
         Settings for `set_token_merging`.
     """
-    return {
-        "r": r,
-        "schedule": "constant",
-        "mode": "merge",
-        "threshold": None,
-        "head_aggregation": "mean",
-        "proportional_attention": proportional_attention,
-        "pooling": "mean",
-        "scope": scope,
-    }
+    settings = TokenMergingSettings(r, pooling="mean", scope=scope, proportional_attention=proportional_attention)
+    return {name: settings.get(name) for name, info in SETTINGS.items() if info.is_common}
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
@@ -97,12 +90,12 @@ ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register_architecture(encoder: Encoder, head_class: type[nn.Module], **known: Any) -> Architecture:
-    """Registers an encoder, its classifier, and what is known of published checkpoints.
+    """Registers an encoder, its classifier, and facts about published checkpoints.
 
     Args:
         encoder: The base model.
-        head_class: The classifier that merges tokens; has the name of that of transformers, and the config of the base
-            model.
+        head_class: The classifier that merges tokens; it has the name of the one in transformers, and the config of
+            the base model.
         **known: The other fields of `Architecture`.
 
     Returns:

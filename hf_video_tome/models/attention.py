@@ -1,4 +1,4 @@
-"""Attention with exact proportional weights on every attention implementation of transformers."""
+"""Exact proportional attention for every attention implementation of transformers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .cpu.block_attention import attend_in_blocks, is_faster_in_blocks
 
 
 def takes_mask(implementation: str | None, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether sizes go to an attention implementation as a float mask (B, 1, 1, N), or else as one more channel.
+    """Returns whether an attention implementation gets token sizes as a float mask (B, 1, 1, N) or as extra channels.
 
-    Flash and flex attention take no mask. sdpa does, but on GPUs it leaves its flash kernel then, which takes half
-    precision only.
+    Flash and flex attention do not support masks. sdpa does, but on GPUs a mask rules out its flash kernel, which
+    needs half precision.
 
     Examples:
         >>> takes_mask("sdpa", torch.device("cpu"), torch.bfloat16)
@@ -45,7 +45,7 @@ def attend(
     """Runs an attention implementation of transformers, with log(size) added to the logits of each key.
 
     Args:
-        module: The attention module, as the implementations want it, with its config.
+        module: The attention module, with its config.
         eager_attention_forward: The eager attention of the architecture.
         query: (B, H, N, D) float.
         key: (B, H, N, D) float.
@@ -53,11 +53,11 @@ def attend(
         size: (B, N) float token sizes; None adds nothing, not even a mask.
         scaling: Factor of the logits.
         dropout: Dropout probability of the attention weights in training.
-        implementation: That of the config when None.
-        **kwargs: Passed on to the implementation.
+        implementation: Name of the implementation; that of the config when None.
+        **kwargs: Passed to the implementation.
 
     Returns:
-        The context (B, N, H, D) and the attention weights (B, H, N, N), or None where the implementation has none.
+        The context (B, N, H, D) and the attention weights (B, H, N, N), or None if the implementation has none.
     """
     implementation = attn_implementation(module.config) if implementation is None else implementation
     interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
@@ -84,5 +84,5 @@ def attend(
 
 
 def split_heads(x: Tensor, head_dim: int) -> Tensor:
-    """Takes the heads of queries, keys or values apart: (B, N, H * D) -> (B, H, N, D)."""
+    """Splits queries, keys or values into heads: (B, N, H * D) -> (B, H, N, D)."""
     return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)

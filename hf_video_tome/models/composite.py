@@ -1,4 +1,4 @@
-"""Models whose config holds the config of an encoder, such as dual encoders: settings are handed down to it."""
+"""Models with an encoder config inside their config, such as dual encoders: they pass settings on to it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .encoder import ENCODERS
 from .host import HOSTS, Host
 
 RESTORE = f"{PREFIX}restore"
-"""Follows from what the model reads, and is not saved."""
+"""Not saved: it follows from what the model reads."""
 
 
 class CompositeConfigMixin:
-    """A config that hands its token merging fields down to the config of an encoder, where they are saved.
+    """Config that delegates its token merging fields to the config of an encoder, where they are saved.
 
-    `token_merging_r` of this config is that of the part.
+    `token_merging_r` of this config is that of the encoder config.
     """
 
     encoder_config: ClassVar[str] = "vision_config"
-    """Name of the part."""
+    """Name of the field with the encoder config."""
 
     @property
     def token_merging_config(self) -> TokenMergingConfigMixin:
-        """The config that holds the settings, with token merging fields from now on."""
+        """Encoder config with the token merging fields, added on first access."""
         part: Any = getattr(self, self.encoder_config)
         if not isinstance(part, TokenMergingConfigMixin):
             part = ENCODERS[part.model_type].config_class.from_stock(part)
@@ -55,7 +55,7 @@ class CompositeConfigMixin:
 
     @property
     def token_merging(self) -> TokenMergingSettings:
-        """The settings as one object: those of the part."""
+        """The settings of the encoder config as one object."""
         return self.token_merging_config.token_merging
 
     def update_token_merging(self, **changes: Any) -> None:
@@ -67,7 +67,7 @@ class CompositeConfigMixin:
         return self.token_merging_config.full_names(changes)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Returns the config as it is saved: of the token merging fields of the part those that say something."""
+        """Returns the config as it is saved, without token merging fields at their defaults."""
         output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
         part = output.get(self.encoder_config)
         if part is not None:
@@ -78,14 +78,14 @@ class CompositeConfigMixin:
 
     @classmethod
     def from_stock(cls, config: PreTrainedConfig) -> Any:
-        """Returns a copy of a config of transformers whose part has the token merging fields."""
+        """Returns a copy of a config of transformers with token merging fields added to its encoder config."""
         converted: Any = copy.deepcopy(config)
         converted.__class__ = cls
         _ = converted.token_merging_config
         return converted
 
     def to_stock(self, stock_class: type[PreTrainedConfig]) -> PreTrainedConfig:
-        """Returns a copy of this config whose part has lost the token merging fields."""
+        """Returns a copy of this config without the token merging fields in its encoder config."""
         converted: Any = copy.deepcopy(self)
         part: Any = self.token_merging_config
         stock_part = part.to_stock(ENCODERS[part.model_type].stock_config_class)
@@ -95,14 +95,14 @@ class CompositeConfigMixin:
 
 
 class CompositeModelMixin:
-    """A model around one encoder that merges tokens; by default the encoder gives back the full grid."""
+    """Model around one encoder that merges tokens; by default, the encoder returns the full grid."""
 
     config_class: ClassVar[Any]
     reads: ClassVar[Literal["tokens", "grid"]] = "grid"
-    """What the model reads of its encoder."""
+    """Encoder output that the model reads."""
 
     def __init__(self, config: PreTrainedConfig, **token_merging: Any) -> None:
-        # A copy in any case: the encoder of the caller's config need not restore anything elsewhere.
+        # Always copies: other models with the caller's config may not need the full grid.
         config = self.config_class.from_stock(config)
         config.update_token_merging(**token_merging, **({"restore": True} if self.reads == "grid" else {}))
         super().__init__(config)  # type: ignore[call-arg]
@@ -121,7 +121,7 @@ class CompositeModelMixin:
         return model.get_submodule(next(iter(self._host.encoders)))
 
     def set_token_merging(self, **changes: Any) -> None:
-        """Changes how the encoder merges tokens, at any time and without reloading."""
+        """Changes how the encoder merges tokens, at any time and without reloading it."""
         self.token_merging_encoder.set_token_merging(**changes)
 
     def token_merging(self, **changes: Any) -> AbstractContextManager[None]:
@@ -130,6 +130,6 @@ class CompositeModelMixin:
         return context
 
     def current_token_merging(self, changes: Mapping[str, Any] | None = None) -> TokenMergingSettings:
-        """Returns the settings of a call that is made now."""
+        """Returns the settings that a call would use now."""
         settings: TokenMergingSettings = self.token_merging_encoder.current_token_merging(changes)
         return settings

@@ -1,4 +1,4 @@
-"""Turns stock modules into merging ones and back, in place, and gives them the config that goes with it."""
+"""Converts stock modules to merging ones and back, in place, and replaces their config."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .._compat import OLD_FORWARD, register_recorded_outputs
 
 
 def convert_modules(root: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
-    """Turns modules into those of another class, in place: parameters, hooks and names stay.
+    """Changes the class of modules in place: parameters, hooks and names are kept.
 
-    Hooks of accelerate (offloading) keep the old `forward` of their module; they are given the new one.
+    Offloading hooks of accelerate store the old `forward` of their module; it is replaced by the new one.
 
     Args:
-        root: Where to look, itself included.
-        classes: From the exact class of a module to its new one.
+        root: Module to search, including itself.
+        classes: New class for each exact class of a module.
 
     Raises:
-        ValueError: If the `forward` of a module was replaced in a way that its class has no part in; nothing is
+        ValueError: If the `forward` of a module was replaced by a function that is not from its class. Nothing is
             changed then.
     """
     chosen = [(module, classes[type(module)]) for module in root.modules() if type(module) in classes]
@@ -39,17 +39,17 @@ def convert_modules(root: nn.Module, classes: Mapping[type[nn.Module], type[nn.M
             if getattr(module.__dict__.get(name), "__self__", None) is module:
                 setattr(module, name, MethodType(new_class.forward, module))
         if isinstance(module, PreTrainedModel):
-            # transformers looks up by class what a model can record, and fills that in when a model is built.
+            # transformers stores the outputs that a class can record when it builds a model.
             register_recorded_outputs(module)
 
 
 def replace_config(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
-    """Gives all modules that share a config another one: wrappers, parts of it, and configs that it is part of.
+    """Replaces a config, and the configs inside it, in all modules and configs that share them.
 
     Args:
         model: The model.
-        old: The config that they share.
-        new: Takes its place.
+        old: The shared config.
+        new: Its replacement.
     """
     replaced = {id(old): new}
     for name, part in vars(old).items():

@@ -1,4 +1,4 @@
-"""A limit to what a config alone can ask for: some models compute positions for all tokens when they are built."""
+"""Limit on the size of a config: some models compute position embeddings for all tokens when they are built."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 from ..merging.values import shown
 
 MAX_EMBEDDINGS = 2**27
-"""The most values that the tokens of a clip may have together."""
+"""Largest number of values that the tokens of a clip may have in total."""
 
 
 def check_embeddings(config: Any) -> None:
-    """Refuses a config whose clips have too many tokens for their width.
+    """Checks that the tokens of a clip do not have too many values in total.
 
     Args:
         config: A config of this package.
 
     Raises:
-        ValueError: Naming the sizes and what is allowed.
+        ValueError: If they have more than `MAX_EMBEDDINGS`.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig

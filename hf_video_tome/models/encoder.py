@@ -1,4 +1,4 @@
-"""The registry of encoders: what can merge tokens, wherever it is used."""
+"""Registry of encoders: base models that can merge tokens, alone or inside another model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .mac_count import MacCount
 
 @dataclass(frozen=True)
 class Encoder:
-    """A base model that merges tokens.
+    """Base model that merges tokens.
 
     Attributes:
-        model_class: Base model that merges tokens, of which all classes have the names of the stock ones.
+        model_class: Base model that merges tokens; all its classes have the same names as the stock ones.
         mac_count: Counts the multiply-accumulates of one clip, given a config of `config_class`.
-        weight_conversions: Keys of transformers' checkpoint conversions that the model needs for older checkpoints.
-        stock_attn_implementations: Attention implementations that the stock model can be put back to; None: all.
+        weight_conversions: Keys of the checkpoint conversions of transformers that older checkpoints need.
+        stock_attn_implementations: Attention implementations that the stock model supports; None for all.
     """
 
     model_class: Any
@@ -29,7 +29,7 @@ class Encoder:
 
     @property
     def model_type(self) -> str:
-        """As in transformers."""
+        """Model type, as in transformers."""
         return str(self.config_class.model_type)
 
     @property
@@ -49,13 +49,13 @@ class Encoder:
 
     @property
     def module_classes(self) -> Mapping[type[nn.Module], type[nn.Module]]:
-        """From each stock module class to the one that merges: what base model and pooler are made of."""
+        """Merging class for each stock class of the modules inside base model and pooler."""
         classes: Mapping[type[nn.Module], type[nn.Module]] = self.model_class.module_classes
         return classes
 
     @property
     def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
-        """From every stock class, the base model included, to the one that merges."""
+        """Merging class for each stock class, including the base model."""
         return {**self.module_classes, self.stock_model_class: self.model_class}
 
 
@@ -73,8 +73,8 @@ def register_encoder(encoder: Encoder) -> Encoder:
         The same entry.
 
     Raises:
-        ValueError: If the model type is taken, or a class has not the name of its stock class, by which transformers
-            goes.
+        ValueError: If the model type is taken, or a class and its stock class have different names, which transformers
+            relies on.
     """
     if encoder.model_type in ENCODERS:
         raise ValueError(f"the encoder {encoder.model_type!r} is registered already")
@@ -84,10 +84,10 @@ def register_encoder(encoder: Encoder) -> Encoder:
 
 
 def check_names(merging_classes: Mapping[Any, Any]) -> None:
-    """Checks that classes that merge have the names of those that they stand for, by which transformers goes.
+    """Checks that each merging class has the name of its stock class, which transformers relies on.
 
     Raises:
-        ValueError: If one has not.
+        ValueError: If the names differ.
     """
     for stock_class, merging_class in merging_classes.items():
         if stock_class.__name__ != merging_class.__name__:
@@ -95,10 +95,10 @@ def check_names(merging_classes: Mapping[Any, Any]) -> None:
 
 
 def stock_class_of(merging_class: Any) -> Any:
-    """Returns the class that one that merges stands for: the first of its bases that has its name.
+    """Returns the stock class of a merging class: its first base class with the same name.
 
     Raises:
-        ValueError: If none has.
+        ValueError: If there is none.
     """
     for base in merging_class.__mro__[1:]:
         if base.__name__ == merging_class.__name__:

@@ -1,4 +1,4 @@
-"""An activation as one kernel, with the same result but for rounding."""
+"""Activations as one kernel, with the same result up to rounding."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .untouched import are_untouched
 
 
 def fused_activation(activation: nn.Module) -> Callable[[Tensor], Tensor]:
-    """An activation as one kernel, where transformers spells its formula out in eight.
+    """Returns an activation as one kernel instead of the eight that the formula in transformers takes.
 
     Args:
         activation: The stock module.
 
     Returns:
-        A function that computes the same (1e-12 in float64), or the module itself where it is one kernel already.
+        A function with the same result (up to 1e-12 in float64), or the module itself if it already is one kernel.
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What classifiers around an encoder that merges tokens share."""
+"""Common code of classifiers around an encoder that merges tokens."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .untouched import are_untouched
 
 
 class TokenMergingHeadMixin(TokenMergingModelMixin):
-    """What heads that merge tokens have in common."""
+    """Mixin for heads that merge tokens."""
 
     reads: ClassVar[Literal["prefix", "tokens"]] = "tokens"
-    """What the head reads of its base model: the prefix tokens alone, or all tokens and their sizes."""
+    """Output of the base model that the head reads: only the prefix tokens, or all tokens and their sizes."""
 
     def _make_plan(self, pixel_values: Tensor | None, kwargs: Any, *args: Any, **options: Any) -> Plan:
         plan = super()._make_plan(pixel_values, kwargs, *args, **options)
@@ -27,16 +27,16 @@ class TokenMergingHeadMixin(TokenMergingModelMixin):
         return plan._replace(reads="prefix" if only_prefix else "tokens")
 
     def _may_leave_out_tokens(self, asked: Mapping[str, Any]) -> bool:
-        """Whether the base model may leave everything but the prefix out of its last layer.
+        """Returns whether the last layer of the base model may compute the prefix tokens only.
 
-        Not where there may be gradients, which would be missing instead of zero; nor in training, nor where anything
-        in the base model is hooked or replaced: somebody may be looking at what the layer returns.
+        It may not if gradients are enabled (they would be missing instead of zero), in training, or if anything in the
+        base model is hooked or replaced and may read the output of the layer.
 
         Args:
-            asked: Keyword arguments of the call, which may ask for hidden states, attentions or a trace.
+            asked: Keyword arguments of the call, which may request hidden states, attentions or a trace.
 
         Returns:
-            Whether it makes no difference to anybody.
+            Whether the other tokens are unused.
         """
         head: Any = self
         names = ("output_hidden_states", "output_attentions")
@@ -49,13 +49,13 @@ class TokenMergingHeadMixin(TokenMergingModelMixin):
     def _classify(
         self, pooled: Tensor, outputs: BaseModelOutputWithTokenMerging, labels: Tensor | None, **loss_kwargs: Any
     ) -> ImageClassifierOutput:
-        """Logits and loss as the stock heads compute them.
+        """Computes logits and loss like the stock heads.
 
         Args:
-            pooled: (B, C) what the classifier reads.
-            outputs: What the base model returned.
+            pooled: (B, C) float, input of the classifier.
+            outputs: Output of the base model.
             labels: Labels for the loss, or None.
-            **loss_kwargs: For the loss function.
+            **loss_kwargs: Arguments of the loss function.
 
         Returns:
             The output of transformers, with the trace if there is one.

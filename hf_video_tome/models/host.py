@@ -1,4 +1,4 @@
-"""The registry of hosts: models that are built around an encoder."""
+"""Registry of hosts: models built around an encoder."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .encoder import ENCODERS, Encoder, check_names
 
 @dataclass(frozen=True)
 class Host:
-    """A model that is built around one encoder or more: a classifier, a dual encoder.
+    """Model built around one or more encoders: a classifier or a dual encoder.
 
     Attributes:
         stock_class: The model of transformers.
-        model_class: The model that hands settings and sizes on; has the name of the stock class.
-        config_class: Its config; has the name of the stock class. That of the encoder where they share it.
+        model_class: The model that passes on settings and sizes; it has the name of the stock class.
+        config_class: Its config, with the name of the stock class; the encoder's config if they share it.
         stock_config_class: The config of transformers.
-        encoders: From the paths of its encoders to their model types: `{"videomae": "videomae"}`.
-        auto_classes: Auto classes of transformers that build it, by name.
+        encoders: Model type of each encoder by its path in the model: `{"videomae": "videomae"}`.
+        auto_classes: Names of the Auto classes of transformers that build it.
     """
 
     stock_class: type[nn.Module]
@@ -33,13 +33,13 @@ class Host:
 
     @property
     def reads(self) -> str:
-        """What it reads of an encoder: the "prefix" tokens, the "tokens" and their sizes, or the full "grid"."""
+        """Encoder output that it reads: the "prefix" tokens, the "tokens" and their sizes, or the full "grid"."""
         model_class: Any = self.model_class
         return str(model_class.reads)
 
     @property
     def merging_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
-        """From every stock class in it to the one that merges."""
+        """Merging class for each stock class in the model."""
         classes: dict[type[nn.Module], type[nn.Module]] = {}
         for encoder in self.encoder_entries.values():
             classes |= encoder.merging_classes
@@ -47,16 +47,16 @@ class Host:
 
     @property
     def encoder_entries(self) -> dict[str, Encoder]:
-        """From the paths of its encoders to their entries in the registry."""
+        """Registry entry of each encoder by its path in the model."""
         return {path: ENCODERS[model_type] for path, model_type in self.encoders.items()}
 
 
 HOSTS: dict[type[nn.Module], Host] = {}
-"""All hosts by the class of transformers that they stand for."""
+"""All hosts by stock class."""
 
 
 def register_host(host: Host) -> Host:
-    """Adds a host to the registry; its encoders must be there before.
+    """Adds a host to the registry; its encoders must already be registered.
 
     Args:
         host: The entry.

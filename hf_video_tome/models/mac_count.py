@@ -1,4 +1,4 @@
-"""Exact multiply-accumulates (MACs) of one clip: the common form, and what the architectures count alike."""
+"""Exact multiply-accumulates (MACs) of one clip: result classes, and counts that architectures share."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class LayerMacCount:
     """Multiply-accumulates of one layer.
 
     Attributes:
-        name: Such as "layer 3"; layers count from 0.
-        tokens: Tokens of the sequence that come in.
+        name: Name such as "layer 3", counted from 0.
+        tokens: Number of tokens that enter the layer.
         projections: Linear layers of the attention: queries, keys, values and output.
         attention: Products of queries with keys, and of attention weights with values.
-        matching: Similarities of tokens; 0 where nothing is merged, and with random modes.
-        mlp: Linear layers of the MLP, for the tokens that are left.
+        matching: Similarities of tokens; 0 if no tokens merge, and for random modes.
+        mlp: Linear layers of the MLP, for the remaining tokens.
     """
 
     name: str
@@ -38,7 +38,7 @@ class LayerMacCount:
 
     @property
     def total(self) -> int:
-        """All of the layer."""
+        """Total of the layer."""
         return self.projections + self.attention + self.matching + self.mlp
 
 
@@ -48,8 +48,8 @@ class MacCount:
 
     Attributes:
         embedding: Patch embedding.
-        layers: All layers of the encoder, in their order; those of a temporal encoder behind those of the spatial one.
-        head: What comes after: pooler and classifier.
+        layers: All layers of the encoder in order; those of a temporal encoder come after the spatial ones.
+        head: Pooler and classifier.
 
     Examples:
         >>> layer = LayerMacCount("layer 0", tokens=8, projections=40, attention=30, matching=4, mlp=26)
@@ -63,44 +63,44 @@ class MacCount:
 
     @property
     def projections(self) -> int:
-        """Linear layers of the attention of all layers."""
+        """Linear layers of attention in all layers."""
         return sum(layer.projections for layer in self.layers)
 
     @property
     def attention(self) -> int:
-        """Attention products of all layers."""
+        """Attention products in all layers."""
         return sum(layer.attention for layer in self.layers)
 
     @property
     def matching(self) -> int:
-        """Similarities that the matching of all layers needs."""
+        """Similarities for matching in all layers."""
         return sum(layer.matching for layer in self.layers)
 
     @property
     def mlp(self) -> int:
-        """MLPs of all layers."""
+        """MLPs in all layers."""
         return sum(layer.mlp for layer in self.layers)
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Total of the clip."""
         return self.embedding + sum(layer.total for layer in self.layers) + self.head
 
     def to_dict(self) -> dict[str, int]:
-        """The total and its parts; JSON-safe."""
+        """Returns the total and its parts as a JSON-safe dictionary."""
         parts = ("embedding", "projections", "attention", "matching", "mlp", "head")
         return {"total": self.total, **{part: getattr(self, part) for part in parts}}
 
 
 class MergingLayer(NamedTuple):
-    """What the plan says of one layer that can merge.
+    """Token counts of one layer that can merge.
 
     Attributes:
-        number: Of the layer, from 0.
-        tokens: Tokens of the sequence that come in.
-        projected: Tokens that the output projection of the attention is applied to: those that are left, unless the
-            mode reads hidden states, which come later.
-        left: Tokens of the sequence that are left for the MLP.
+        number: Number of the layer, from 0.
+        tokens: Number of tokens that enter the layer.
+        projected: Number of tokens in the output projection of the attention: the remaining ones, unless the mode
+            reads hidden states and decides later.
+        left: Number of tokens that remain for the MLP.
         matching: MACs of the matching.
     """
 
@@ -112,15 +112,15 @@ class MergingLayer(NamedTuple):
 
 
 def merging_layers(config: TokenMergingConfigMixin, width: int, num_heads: int) -> Iterator[MergingLayer]:
-    """Goes through the layers that can merge.
+    """Iterates over the layers that can merge.
 
     Args:
         config: The config.
-        width: Channels of the keys of all heads together.
-        num_heads: Attention heads.
+        width: Number of channels of all heads.
+        num_heads: Number of attention heads.
 
     Yields:
-        Tokens and matching of each layer.
+        Token counts and matching of each layer.
     """
     plan = config.token_merging_plan()
     channels = width if plan.settings.head_aggregation == "concat" else width // num_heads
@@ -132,7 +132,7 @@ def merging_layers(config: TokenMergingConfigMixin, width: int, num_heads: int) 
 
 
 def _matching(plan: Plan, layer: int, num_tokens: int, removed: int, channels: int, width: int) -> int:
-    """MACs of what a mode compares, for all sets of a clip: found by running it on tensors without content."""
+    """Counts the MACs of a mode for all sets of a clip, by running it on meta tensors."""
     layout, scope = plan.layout, plan.settings.scope
     tokens = torch.empty(1, num_tokens, channels, device="meta")
     metric = layout.split(tokens, scope)[1]
@@ -155,13 +155,13 @@ def _matching(plan: Plan, layer: int, num_tokens: int, removed: int, channels: i
 
 
 def attention_products(queries: int, keys: int, width: int, batch: int = 1) -> int:
-    """MACs of queries with keys and of weights with values, all heads together.
+    """Returns the MACs of queries times keys and weights times values, for all heads.
 
     Args:
-        queries: Number of queries in each of the sequences.
-        keys: Number of keys in each.
-        width: Channels of all heads together.
-        batch: Sequences that are attended to by themselves.
+        queries: Number of queries per sequence.
+        keys: Number of keys per sequence.
+        width: Number of channels of all heads.
+        batch: Number of sequences, each with its own attention.
 
     Examples:
         >>> attention_products(queries=3, keys=5, width=8)
@@ -171,23 +171,23 @@ def attention_products(queries: int, keys: int, width: int, batch: int = 1) -> i
 
 
 def patch_embedding(config: TokenMergingConfigMixin, patch_volume: int, width: int) -> int:
-    """MACs of the patch embedding.
+    """Returns the MACs of the patch embedding.
 
     Args:
-        config: The config, for the number of patches and of channels.
-        patch_volume: Pixels of a patch or tubelet, without channels.
-        width: Channels of a token.
+        config: The config, for the number of patches and channels.
+        patch_volume: Number of pixels of a patch or tubelet, without channels.
+        width: Number of channels of a token.
     """
     layout, clip = config.token_layout, config.clip_shape
     return layout.num_frames * layout.num_patches * clip.channels * patch_volume * width
 
 
 def joint_layers(config: Any, mlp_width: int) -> tuple[LayerMacCount, ...]:
-    """Layers in which all tokens of a clip attend to each other: VideoMAE, ViViT, V-JEPA 2.
+    """Counts layers in which all tokens of a clip attend to each other: VideoMAE, ViViT, V-JEPA 2.
 
     Args:
         config: A config with `hidden_size` and `num_attention_heads`.
-        mlp_width: Channels inside the MLP.
+        mlp_width: Number of channels inside the MLP.
 
     Returns:
         One entry per layer.
@@ -208,7 +208,7 @@ def joint_layers(config: Any, mlp_width: int) -> tuple[LayerMacCount, ...]:
 
 
 def side_product(size: Any) -> int:
-    """Area of a patch: of an int for both sides, or of (height, width).
+    """Returns the area of a patch, given one int for both sides or (height, width).
 
     Examples:
         >>> side_product(16), side_product((16, 32))

@@ -1,4 +1,4 @@
-"""What base models and heads that merge tokens share."""
+"""Common code of base models and heads that merge tokens."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from .scoped_settings import changes_in_scope, scoped_settings
 
 
 class TokenMergingModelMixin:
-    """What heads and base models that merge tokens have in common.
+    """Mixin for base models and heads that merge tokens.
 
-    Models that are built from one config object of this package share its settings, as they share the attention
-    implementation in transformers.
+    Models built from the same config object of this package share its settings, just as models of transformers share
+    the attention implementation.
     """
 
     config: Any
     config_class: ClassVar[Any]
     module_classes: ClassVar[Mapping[type[nn.Module], type[nn.Module]]]
-    """From each stock class that the model is made of to the one that merges."""
+    """Merging class for each stock class in the model."""
     stock_attn_implementation: ClassVar[str | None] = None
-    """What the stock model is built with where its parts refuse attention implementations that ours run on."""
+    """Attention implementation for building the stock model, if it does not support those that ours supports."""
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         changes = {name: kwargs.pop(name) for name in list(kwargs) if name.startswith(PREFIX)}
         config = built_from = self._token_merging_config(config, changes)
         model: Any = self
         if self.stock_attn_implementation is not None:
-            PreTrainedModel.__init__(model, config)  # checks the implementation, or chooses one, for this class
-            built_from = copy.deepcopy(config)  # other models may be running with the config itself
+            PreTrainedModel.__init__(model, config)  # checks or chooses the implementation for this class
+            built_from = copy.deepcopy(config)  # other models may share the config
             set_attn_implementation(built_from, self.stock_attn_implementation)
         super().__init__(built_from, *args, **kwargs)  # type: ignore[call-arg]
         convert_modules(model, self.module_classes)
@@ -49,9 +49,9 @@ class TokenMergingModelMixin:
 
     @classmethod
     def _token_merging_config(cls, config: PreTrainedConfig, changes: dict[str, Any]) -> TokenMergingConfigMixin:
-        """The config that a model is built from: one with the token merging fields, validated.
+        """Returns the config to build a model from, with validated token merging fields.
 
-        The caller's config stays untouched, unless it has the fields already and nothing is to be changed.
+        It is a copy, unless the caller's config already has these fields and none of them changes.
         """
         if not isinstance(config, TokenMergingConfigMixin):
             config = cls.config_class.from_stock(config)
@@ -61,23 +61,23 @@ class TokenMergingModelMixin:
         return config
 
     def set_token_merging(self, **changes: Any) -> None:
-        """Changes how the model merges tokens, at any time and without reloading.
+        """Changes how the model merges tokens, at any time and without reloading it.
 
         Args:
             **changes: Any of `r`, `schedule`, `mode`, `threshold`, `head_aggregation`, `proportional_attention`,
-                `pooling`, `scope`, `input`, `input_keep` and `restore`, and of V-JEPA 2 `position`: see
-                `TokenMergingConfigMixin` and `VJEPA2Config`. What is not named stays as it is. r = 0 is the stock
-                model, but for an input stage.
+                `pooling`, `scope`, `input`, `input_keep` and `restore`; for V-JEPA 2 also `position`. See
+                `TokenMergingConfigMixin` and `VJEPA2Config`. All others keep their values. r = 0 without an input
+                stage is the stock model.
 
         Raises:
-            ValueError: If a name or a value is not allowed; nothing is changed then.
+            ValueError: If a name or a value is not allowed. Nothing is changed then.
         """
         self.config.update_token_merging(**changes)
 
     def token_merging(self, **changes: Any) -> AbstractContextManager[None]:
         """Changes how the model merges tokens for the calls inside a `with` block.
 
-        Only for calls of this thread or async task; settings of a call come before those of the block. See
+        The change applies to calls of this thread or async task only; settings passed to a call take precedence. See
         `hf_video_tome.token_merging`.
 
         Args:
@@ -87,22 +87,22 @@ class TokenMergingModelMixin:
             The context manager.
 
         Raises:
-            ValueError: If a name is unknown or a value is out of range. Whether the values go with each other and
-                with the config is checked when the model is called.
+            ValueError: If a name is unknown or a value is out of range. Whether the values are compatible with each
+                other and with the config is checked when the model is called.
             RuntimeError: If the model is compiled.
         """
         return scoped_settings(self, self.config.full_names(changes))
 
     def current_token_merging(self, changes: Mapping[str, Any] | None = None) -> TokenMergingSettings:
-        """Returns the settings of a call that is made now.
+        """Returns the settings that a call would use now.
 
-        Its own come first, then those of the `with` blocks around it, then the config's.
+        Settings of the call take precedence over those of the surrounding `with` blocks, and these over the config.
 
         Args:
-            changes: Settings of the call: from names of fields of the config to values.
+            changes: Settings of the call: config field names and values.
 
         Returns:
-            The settings, each checked by itself.
+            The settings, each checked individually.
 
         Raises:
             ValueError: If a name is unknown or a value is out of range.
@@ -112,7 +112,7 @@ class TokenMergingModelMixin:
         return self.config.changed_settings(settings, changes) if changes else settings
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        # Not by a hook, which models that exist already would not get from `apply_token_merging`.
+        # Not a hook, which `apply_token_merging` would have to add to existing models.
         model: Any = self
         rename_saved_weights(model, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
@@ -120,15 +120,15 @@ class TokenMergingModelMixin:
     def _make_plan(
         self,
         pixel_values: Tensor | None,
-        kwargs: Any,  # a dict, with the names that transformers gives its keys
+        kwargs: Any,  # a dict, typed as `TransformersKwargs` by callers
         any_size: bool = False,
         any_frames: bool = False,
     ) -> Plan:
-        """Checks the clips of a forward call and decides what each layer does with them.
+        """Checks the clips of a forward call and plans what each layer does.
 
         Args:
             pixel_values: (B, T, C, H, W).
-            kwargs: Keyword arguments of the call; the settings among them are taken out.
+            kwargs: Keyword arguments of the call; settings are removed from it.
             any_size: As for `check_pixel_values`.
             any_frames: As for `check_pixel_values`.
 

@@ -12,12 +12,12 @@ from ..merging.trace import TokenMergingTrace
 
 @dataclass
 class TokenMergingOutputMixin:
-    """What base models that merge tokens return besides the fields of the stock output.
+    """Output fields that base models add when they merge tokens.
 
     Args:
-        token_sizes: (B, N) float, how many original tokens each token of `last_hidden_state` stands for; None while
-            all are one.
-        token_merging: The trace, if `output_token_merging=True` was asked for.
+        token_sizes: (B, N) float, number of original tokens that each token of `last_hidden_state` stands for; None
+            if all are 1.
+        token_merging: The trace, if `output_token_merging=True` was passed.
     """
 
     token_sizes: Tensor | None = None
@@ -27,15 +27,15 @@ class TokenMergingOutputMixin:
 # The first base comes last in the order of the fields.
 @dataclass
 class BaseModelOutputWithTokenMerging(TokenMergingOutputMixin, BaseModelOutputWithPooling):
-    """What a base model returns when it merges tokens."""
+    """Output of a base model when it merges tokens."""
 
 
 @dataclass
 class VideoClassifierOutputWithTokenMerging(ImageClassifierOutput):
-    """What a classifier returns when it merges tokens.
+    """Output of a classifier when it merges tokens.
 
     Args:
-        token_merging: The trace, if `output_token_merging=True` was asked for.
+        token_merging: The trace, if `output_token_merging=True` was passed.
     """
 
     token_merging: TokenMergingTrace | None = None

@@ -1,4 +1,4 @@
-"""Whether clips fit a checkpoint."""
+"""Checks that clips fit a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def check_pixel_values(
     any_frames: bool = False,
     name: str = "pixel_values",
 ) -> None:
-    """Refuses clips that do not fit the checkpoint.
+    """Checks that clips fit the checkpoint.
 
     Args:
         pixel_values: (B, T, C, H, W).
-        config: The model's config, which says what is expected.
-        any_size: Whether other heights and widths are fine, because position embeddings are interpolated.
-        any_frames: Whether other numbers of frames are fine, likewise, from one on.
-        name: What the model calls the clips.
+        config: Config of the model, with the expected shape.
+        any_size: Whether any height and width is allowed, because position embeddings are interpolated.
+        any_frames: Whether any number of frames, at least 1, is allowed.
+        name: Name of the argument with the clips.
 
     Raises:
-        ValueError: Saying what the model expects and what it got.
+        ValueError: If they do not fit; the message has the expected and the actual shape.
     """
     if pixel_values is None:
         raise ValueError(f"{name} must be given: a tensor of shape (batch, frames, channels, height, width)")

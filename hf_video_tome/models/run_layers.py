@@ -1,4 +1,4 @@
-"""Runs the layers of an encoder, handing the tokens of this call from one to the next."""
+"""Runs the layers of an encoder and passes the token state from one to the next."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..merging.trace import TokenMergingTrace, build_trace
 
 
 class TokenRecorder:
-    """Holds the tokens of one forward call between its layers, and remembers them if a trace was asked for.
+    """Token state of one forward call between its layers, recorded if a trace is requested.
 
     Args:
         plan: What each layer removes.
         tokens: The tokens before the input stage.
-        full_tokens: Tokens of the sequence before it.
-        hidden_states: (B, N, C) what enters the first layer, in the order of the sequence.
-        entering: The tokens that do.
+        full_tokens: Number of tokens before the input stage.
+        hidden_states: (B, N, C) float, input of the first layer, in the order of the sequence.
+        entering: The tokens that enter the first layer.
         track: Whether to build a trace.
     """
 
@@ -50,11 +50,11 @@ class TokenRecorder:
 
         Args:
             plan: What each layer removes.
-            embeddings: (B, N, C), with their positions.
+            embeddings: (B, N, C) float, including position embeddings.
             track: Whether to build a trace.
-            position: (1, N, A) float, where the tokens are located, for layers that read it.
-            index: (B, N) int64, where each token started, where these are not all tokens of the clip.
-            pixel_values: (B, T, C, H, W) float, what was embedded.
+            position: (1, N, A) float, coordinates of the tokens, for layers that read them.
+            index: (B, N) int64, index of each token within the clip, if these are not all of its tokens.
+            pixel_values: (B, T, C, H, W) float, the clips.
 
         Returns:
             The recorder, and the embeddings (B, K, C) that enter the first layer.
@@ -64,18 +64,18 @@ class TokenRecorder:
         return cls(plan, tokens, embeddings.shape[1], hidden_states, entering, track), hidden_states
 
     def step(self, layer: int) -> Step:
-        """The step of a layer, counted from 0."""
+        """Returns the step of a layer, counted from 0."""
         return self._plan.step(layer, self._removals[layer], self.tokens)
 
     def append(self, tokens: Tokens, num_tokens: int) -> None:
-        """Takes the tokens after one more layer, and the length of their sequence."""
+        """Records the tokens after the next layer, and their number."""
         self.tokens = tokens
         if self._track:
             self._states.append(tokens)
             self._counts.append(num_tokens)
 
     def trace(self) -> TokenMergingTrace | None:
-        """The trace of all layers so far, or None if none was asked for."""
+        """Returns the trace of all layers so far, or None if none is requested."""
         return build_trace(self._states, self._counts, self._dtype) if self._track else None
 
 
@@ -93,7 +93,7 @@ def run_layers(
 
     Args:
         layers: The layers.
-        embeddings: (B, N, C), with their positions.
+        embeddings: (B, N, C) float, including position embeddings.
         plan: What each layer removes.
         track: Whether to build a trace.
         position: As for `TokenRecorder.start`.
@@ -102,7 +102,7 @@ def run_layers(
         **kwargs: Passed to each layer.
 
     Returns:
-        The last states (B, M, C), the last tokens and the trace (None unless tracked).
+        The final states (B, M, C), the final tokens and the trace (None unless tracked).
     """
     recorder, hidden_states = TokenRecorder.start(plan, embeddings, track, position, index, pixel_values)
     for layer_number, layer in enumerate(layers):

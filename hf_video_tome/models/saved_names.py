@@ -1,8 +1,8 @@
-"""Loads saved weights, under their names in files, into a model that exists.
+"""Loads saved weights into an existing model.
 
-`save_pretrained` writes VideoMAE and ViViT weights under the names of older versions of transformers, and only
-`from_pretrained` knows how to read them. What loads a file into a model by `load_state_dict` would leave those weights
-as they are: `Trainer`, when it resumes or goes back to the best checkpoint.
+`save_pretrained` writes VideoMAE and ViViT weights under the names of older versions of transformers, which only
+`from_pretrained` can read. `load_state_dict` would skip these weights: `Trainer` calls it to resume and to load the
+best checkpoint.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .._compat import saved_renamings
 
 
 def rename_saved_weights(model: PreTrainedModel, state_dict: MutableMapping[str, Tensor], prefix: str = "") -> None:
-    """Gives weights the names that they have in the model, in place, where they have those of a file.
+    """Renames weights from their names in files to those in the model, in place.
 
     Args:
         model: The model.
-        state_dict: From names to weights; other names stay.
-        prefix: What all names of the model begin with, such as `"module."` below a wrapper.
+        state_dict: Weights by name; unknown names are kept.
+        prefix: Prefix of all names of the model, such as `"module."` inside a wrapper.
     """
     known = model.state_dict().keys()
     unknown = [name for name in state_dict if name.startswith(prefix) and name[len(prefix) :] not in known]

@@ -20,11 +20,11 @@ REFUSAL = (
 
 
 class _Scope:
-    """The settings of one `with` block.
+    """Settings of one `with` block.
 
     Args:
-        model: The head or base model that the block is for.
-        changes: From names of fields of its config to values.
+        model: The head or base model of the block.
+        changes: Names of config fields and their values.
     """
 
     def __init__(self, model: Any, changes: Mapping[str, Any]) -> None:
@@ -33,20 +33,20 @@ class _Scope:
         self.ended = False
 
     def covers(self, model: Any) -> bool:
-        """Whether the block goes on, and a head or a base model is the one that it is for, or its other half."""
+        """Returns whether the block is open and applies to a model; a head and its base model count as one."""
         if self.ended:
             return False
         return self.model is model or self.model is model.base_model or self.model.base_model is model
 
 
 class _ThreadScopes(threading.local):
-    """The blocks that a thread is in: torch.compile can read and guard these, unlike a `ContextVar`."""
+    """Open blocks of a thread; torch.compile can read and guard them, unlike a `ContextVar`."""
 
     def __init__(self) -> None:
         self.open: tuple[_Scope, ...] = ()
 
 
-# Without these two, a block could not hold for one thread or task alone.
+# Mutable state that limits a block to one thread or task.
 _SCOPES: ContextVar[tuple[_Scope, ...]] = ContextVar("token_merging_scopes", default=())
 _THREAD = _ThreadScopes()
 
@@ -56,11 +56,11 @@ def _without(scopes: tuple[_Scope, ...], scope: _Scope) -> tuple[_Scope, ...]:
 
 
 def scoped_settings(model: Any, changes: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Gives a model other settings for the calls inside a `with` block: see `hf_video_tome.token_merging`.
+    """Changes the settings of a model for the calls inside a `with` block: see `hf_video_tome.token_merging`.
 
     Args:
         model: A head or base model that can merge tokens.
-        changes: From the names of its config's fields to values.
+        changes: Names of config fields and their new values.
 
     Returns:
         The context manager.
@@ -82,24 +82,24 @@ def _block(scope: _Scope) -> Iterator[None]:
     try:
         yield
     finally:
-        # A generator may be closed in another thread or context than it was started in, where it cannot be taken out.
+        # A generator may be closed in another thread or context, from which the block cannot be removed.
         scope.ended = True
         _SCOPES.set(_without(_SCOPES.get(), scope))
         _THREAD.open = _without(_THREAD.open, scope)
 
 
 def changes_in_scope(model: Any) -> dict[str, Any]:
-    """Returns the settings of the blocks around this call, those of inner blocks in place of those of outer ones.
+    """Returns the settings of the blocks around this call; inner blocks override outer ones.
 
     Args:
         model: The head or base model that is called.
 
     Returns:
-        From names of fields of its config to values.
+        Names of config fields and their values.
 
     Raises:
-        RuntimeError: While torch.compile compiles a model that the thread is in a block for: a graph cannot tell the
-            calls of one task from those of another.
+        RuntimeError: If torch.compile compiles the model inside a block of the same thread: a graph cannot distinguish
+            the calls of different tasks.
     """
     if torch.compiler.is_dynamo_compiling():
         for scope in _THREAD.open:
@@ -111,5 +111,5 @@ def changes_in_scope(model: Any) -> dict[str, Any]:
 
 @torch.compiler.assume_constant_result
 def _refuse() -> None:
-    """Raises while torch.compile traces: an exception that is traced would end up as a graph break, and be lost."""
+    """Raises an error while torch.compile traces, which would turn a traced exception into a graph break."""
     raise RuntimeError(REFUSAL)

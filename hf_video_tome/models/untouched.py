@@ -1,4 +1,4 @@
-"""Whether modules are what they seem: nobody hooked them or replaced a method."""
+"""Checks that modules have no hooks and no replaced methods."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .._compat import has_global_hooks, hooks_of, records_outputs
 
 
 def are_untouched(modules: Iterable[nn.Module]) -> bool:
-    """Whether calling modules is nothing but their own `forward`: no hooks, no replaced method (of accelerate).
+    """Returns whether calling the modules just runs their own `forward`, without hooks or replaced methods.
 
-    The hooks by which transformers records outputs stay for good once outputs were asked for, and do nothing
-    otherwise: they do not count.
+    Hooks with which transformers records outputs do not count: they are never removed, but do nothing unless outputs
+    are requested.
     """
     if has_global_hooks():
         return False

@@ -38,14 +38,14 @@ def save_contact_sheet(
     Small frames are enlarged without smoothing, so that patches keep sharp edges.
 
     Args:
-        path: Where the picture goes; the suffix (.png, .pdf, .svg) picks the format. The folder must exist.
+        path: Output file; the suffix (.png, .pdf, .svg) selects the format. The folder must exist.
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
         traces: Label of each row, such as "r = 38", and what the model returned for `output_token_merging=True` there.
             The number of tokens left is added to the label.
-        geometry: How the tokens lie in the clip.
+        geometry: Geometry of the tokens of the clip.
         title: Line above the pictures, such as the model and what it predicts.
         note: Line below the pictures.
-        max_frames: Frames to show, evenly spaced.
+        max_frames: Largest number of frames to show, evenly spaced.
         sample: Which clip of the traces' batch the frames are.
 
     Returns:
@@ -107,7 +107,7 @@ def save_sheet(
     """Saves a table of pictures, each pixel of them as one pixel of the sheet, or as a square of several.
 
     Args:
-        path: Where the picture goes; the suffix (.png, .pdf, .svg) picks the format. The folder must exist.
+        path: Output file; the suffix (.png, .pdf, .svg) selects the format. The folder must exist.
         rows: Label of each row, broken where too long, and its pictures (columns, H, W, 3) uint8 RGB, all of one size.
         columns: Label of each column.
         title: Lines above the pictures; broken where too long.

@@ -91,7 +91,7 @@ class ClipGeometry(NamedTuple):
 
         Args:
             frames: (T, 3, H, W) frames of the clip.
-            scale: Size of a pixel of the frame in the picture.
+            scale: Size of a frame pixel in the picture.
 
         Returns:
             Pixels of the picture, 1 to 4.
@@ -108,7 +108,7 @@ class ClipGeometry(NamedTuple):
 
         Args:
             frames: (T, 3, H, W) frames of the clip.
-            scale: Size of a pixel of the frame in the picture.
+            scale: Size of a frame pixel in the picture.
 
         Returns:
             Pixels of the picture.
@@ -186,7 +186,7 @@ def merged_tokens_image(
     Args:
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
         trace: What the model returned for `output_token_merging=True`.
-        geometry: How the tokens lie in the clip.
+        geometry: Geometry of the tokens of the clip.
         layer: Index of the hidden states to draw: -1 after the last layer, 0 before the first.
         sample: Which clip of the trace's batch the frames are.
         scale: Size of a pixel of the frame in the picture, for small frames.
@@ -280,7 +280,7 @@ def identity_colours(trace: TokenMergingTrace, geometry: ClipGeometry, *, sample
 
     Args:
         trace: What a model returned for `output_token_merging=True`.
-        geometry: How the tokens lie in the clip.
+        geometry: Geometry of the tokens of the clip.
         sample: Which clip of the trace's batch.
 
     Returns:

@@ -44,10 +44,10 @@ def save_tokens(
             each token, the same in all frames.
         only: Tokens to draw, as positions in the sequence; the rest is dimmed. All when None.
         layer: Index of the hidden states to draw: -1 after the last layer, 0 before the first.
-        outline: Width of the outlines in pixels, at most half of a patch, 0 for none; by its size when None.
-        scale: Size of a pixel of the frame in the picture; chosen when None.
+        outline: Width of outlines in pixels, at most half of a patch, 0 for none; automatic when None.
+        scale: Size of a frame pixel in the picture; automatic when None.
         fps: Frames per second of a film.
-        max_frames: Frames on a sheet, evenly spaced.
+        max_frames: Largest number of frames on a sheet, evenly spaced.
 
     Returns:
         The path.
@@ -112,10 +112,10 @@ def save_layers(
             or a sheet (.png, .pdf, .svg; needs matplotlib). The folder must exist.
         clip: The clip.
         fill: "mean", "pixels" or "distinct", as for `save_tokens`.
-        outline: Width of the outlines in pixels, at most half of a patch, 0 for none; by its size when None.
-        scale: Size of a pixel of the frame in the picture; chosen when None.
+        outline: Width of outlines in pixels, at most half of a patch, 0 for none; automatic when None.
+        scale: Size of a frame pixel in the picture; automatic when None.
         fps: Layers per second of a film.
-        max_frames: Frames of the clip to show, evenly spaced.
+        max_frames: Largest number of frames to show, evenly spaced.
 
     Returns:
         The path.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,9 +26,9 @@ class TracedClip:
     Attributes:
         frames: (T, 3, H, W) uint8 RGB frames as the model saw them (see `model_view`).
         trace: What the model returned for `output_token_merging=True`.
-        geometry: How the tokens lie in the clip.
+        geometry: Geometry of the tokens of the clip.
         sample: Which clip of the trace's batch it is.
-        name: What captions call the model.
+        name: Name of the model in captions.
         settings: The merging settings in words, for captions.
         prediction: What the model answered, in words; empty without a head.
 
@@ -164,42 +163,18 @@ class TracedClip:
         frames_per_slot = self.frames.shape[0] // len(held)
         return int(held.sum()), int(held.any(axis=(1, 2)).sum()) * frames_per_slot
 
-    def draw(
-        self,
-        *,
-        layer: int = -1,
-        fill: str = "mean",
-        only: Collection[int] | None = None,
-        shown: Sequence[int] | None = None,
-        scale: int = 1,
-        outline: int = 1,
-    ) -> np.ndarray:
-        """Draws the tokens; the arguments are those of `merged_tokens_image`.
+    def draw(self, *, layer: int = -1, **options: Any) -> np.ndarray:
+        """Draws the tokens.
 
         Args:
             layer: Index of the hidden states.
-            fill: "mean", "pixels" or "distinct".
-            only: Tokens to draw; all when None.
-            shown: Frames to draw; all when None.
-            scale: Size of a pixel of the frame in the picture.
-            outline: Width of the outlines in pixels of the picture, half of a patch at most; 0 for none.
+            **options: How, as for `merged_tokens_image`: `fill`, `only`, `shown`, `scale` and `outline`.
 
         Returns:
             (T, H * scale, W * scale, 3) uint8 RGB.
         """
-        return merged_tokens_image(
-            self.frames,
-            self.trace,
-            self.geometry,
-            layer=layer,
-            sample=self.sample,
-            scale=scale,
-            outline=outline,
-            fill=fill,
-            only=only,
-            shown=shown,
-            colours=self.colours[layer],
-        )
+        clip, colours = (self.frames, self.trace, self.geometry), self.colours[layer]
+        return merged_tokens_image(*clip, layer=layer, sample=self.sample, colours=colours, **options)
 
 
 def trace_clip(model: Any, frames: torch.Tensor, transform: ClipTransform, *, name: str = "") -> TracedClip:
@@ -209,7 +184,7 @@ def trace_clip(model: Any, frames: torch.Tensor, transform: ClipTransform, *, na
         model: A model that can merge tokens, with or without a head, in eval mode.
         frames: (T, 3, H, W) uint8 RGB frames, as many as the model takes, of any size.
         transform: How frames become the model's input.
-        name: What captions call the model; its model type when empty.
+        name: Name of the model in captions; its model type when empty.
 
     Returns:
         The clip with its trace.

@@ -218,7 +218,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
         (
             "accuracy",
             ["--position", "centroid"],
-            "--position must be left out for videomae (it goes with vjepa2 only)",
+            "--position must be left out for videomae (only vjepa2 supports it)",
         ),
         ("confusion", ["--r", "0"], "--r must be more than 0"),
         ("confusion", ["--task", "verb"], "--task must be one of label, got 'verb'"),
@@ -379,7 +379,7 @@ def test_results_that_are_damaged_or_of_unknown_settings_are_refused(checkpoint,
     modes = "'drop', 'hybrid', 'merge', 'random_drop', 'random_merge'"
     for field, value, message in (
         ("mode", "mine", f"token_merging_mode must be one of {modes}, got 'mine'"),
-        ("newest", 3, "token_merging_newest is no setting of any architecture"),
+        ("newest", 3, "token_merging_newest is not a setting of any architecture"),
     ):
         refused(accuracy, lambda c, f=field, v=value: c["settings"][1]["resolved"].update({f: v}), where + message)
     for words in (accuracy, ["analyze", "confusion"], ["card", str(checkpoint)]):

@@ -477,7 +477,7 @@ def test_the_position_of_merged_tokens_can_be_chosen(
         ("timesformer", "--scope clip", ["--scope must be one of 'frame', 'tube', 'time' for timesformer"]),
         ("videomae", "--pooling max", ["--pooling must be one of 'weighted', 'mean'", "'max'"]),
         ("vjepa2", "--position source", ["--position must be one of 'destination', 'centroid'", "'source'"]),
-        ("videomae", "--position centroid", ["--position must be left out for videomae (it goes with vjepa2 only)"]),
+        ("videomae", "--position centroid", ["--position must be left out for videomae (only vjepa2 supports it)"]),
         ("videomae", "--head-aggregation sum", ["--head-aggregation must be one of 'mean', 'concat'", "'sum'"]),
         ("videomae", "--device abacus", ["--device must be a device of this machine (cpu", "'abacus'"]),
         ("videomae", "--device cuda:99", ["--device must be a device of this machine (cpu", "'cuda:99'"]),

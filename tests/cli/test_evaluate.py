@@ -264,7 +264,7 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
         (["--output", "clip.mp4/x"], "--output clip.mp4/x: "),
         (["--dataset", "imagenet"], "--dataset: name must be one of kinetics400"),
         (["--settings", "nowhere.json"], "nowhere.json"),
-        (["--settings", "unknown.json"], "--settings unknown.json: token_merging_speed is no setting of videomae"),
+        (["--settings", "unknown.json"], "--settings unknown.json: token_merging_speed is not a setting of videomae"),
         (["--settings", "wrong.json"], "--settings wrong.json: token_merging_r must be an int >= 0"),
         (["--reference", "nowhere"], "nowhere is not the output folder of a finished evaluation"),
         (["--retry-failed"], "--retry-failed has no effect without --resume"),

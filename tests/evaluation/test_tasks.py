@@ -123,7 +123,7 @@ def test_numbers_are_taken_where_a_side_has_no_names() -> None:
 @pytest.mark.parametrize("names", [["jump", "run", "sit"], ["class1", "class10", "class2"], ["0", "1", "none"]])
 @pytest.mark.parametrize("outputs", [unnamed(3), {}])
 def test_a_place_that_comes_from_sorting_has_to_be_confirmed(names: list[str], outputs: dict[int, str]) -> None:
-    with pytest.raises(ValueError, match=rf"confirm that the place of a name \('{names[0]}', .*--labels number"):
+    with pytest.raises(ValueError, match=rf"confirm that the index of a name \('{names[0]}', .*--labels number"):
         match_labels(names, TASK, outputs)
     assert match_labels(names, TASK, outputs, by_name=False) is None
 
@@ -163,16 +163,16 @@ def test_default_names_of_outputs_are_names() -> None:
 def test_outputs_that_are_called_by_numbers_are_matched_by_name() -> None:
     digits = {0: "3", 1: "7", 2: "0"}
     assert match_labels(["0", "3"], TASK, digits) == [2, 0]
-    with pytest.raises(ValueError, match=r"1 of the data set's 2 label classes are no outputs .*'1'"):
+    with pytest.raises(ValueError, match=r"has no outputs for 1 of the data set's 2 label classes .*'1'"):
         match_labels(["0", "1"], TASK, digits)
-    with pytest.raises(ValueError, match=r"1 of the data set's 1 label classes are no outputs .*'1'"):
+    with pytest.raises(ValueError, match=r"has no outputs for 1 of the data set's 1 label classes .*'1'"):
         match_labels(["1"], TASK, digits)
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1", "2", "3"], "class '3' is no number of the classifier's 3 outputs, 0 to 2"),
+        (["1", "2", "3"], "class '3' is not the number of one of the classifier's 3 outputs, 0 to 2"),
         (["01", "1"], "classes '01' and '1' are the same number"),
     ],
 )
@@ -201,7 +201,7 @@ def test_the_numbers_of_some_classes_are_not_taken_for_those_of_all() -> None:
 def test_names_are_demanded_where_they_are_to_be_matched() -> None:
     with pytest.raises(ValueError, match="no names for its label classes"):
         match_labels(None, TASK, OUTPUTS, by_name=True)
-    with pytest.raises(ValueError, match="are no outputs of the classifier"):
+    with pytest.raises(ValueError, match="the classifier has no outputs for"):
         match_labels(["a"], TASK, {}, by_name=True)
 
 
@@ -265,7 +265,7 @@ def test_marks_and_symbols_tell_names_apart(names: list[str], outputs: list[str]
     ],
 )
 def test_names_that_differ_by_a_sign_are_never_the_same(name: str, output: str) -> None:
-    with pytest.raises(ValueError, match="1 of the data set's 1 label classes are no outputs"):
+    with pytest.raises(ValueError, match="has no outputs for 1 of the data set's 1 label classes"):
         match_labels([name], Task("label", 0, 2), {0: output, 1: "mute"}, by_name=True)
 
 

@@ -180,7 +180,7 @@ def test_a_mode_that_does_not_heed_padding_is_refused():
 
     try:
         x, tokens = padded([5, 8], 8, seed=0)
-        with pytest.raises(ValueError, match="'heedless' must say how many slots each clip of a padded batch has"):
+        with pytest.raises(ValueError, match="'heedless' must set num_slots for each clip of a padded batch"):
             merge_tokens(x, x, 2, tokens, TokenLayout(0, 1, 8), MergeSettings("heedless"))
     finally:
         del MODES_BY_NAME["heedless"]

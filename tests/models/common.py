@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,13 +21,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, AutoModelForVideoClassification
 
 import hf_video_tome
-from hf_video_tome.configuration import _SAVED_RESOLVED as RESOLVED_WHEN_SAVED
+from hf_video_tome.merging import MODES, SETTINGS
 from hf_video_tome.models import ARCHITECTURES
+from tests.merging import mode_families
 from tests.tiny import BATCH_SIZE, NUM_LABELS, PIXEL_SHAPE
 from tests.toys import ADAPTIVE_MODES, toy_methods
 
 LABELS = torch.tensor([1, 0, 5])
-DETERMINISTIC_MODES = [("merge", None), ("drop", None), ("hybrid", 0.5)]
+
+
+def with_threshold(modes: Sequence[str]) -> list[tuple[str, float | None]]:
+    return [(mode, 0.5 if MODES[mode].needs_threshold else None) for mode in modes]
+
+
+DETERMINISTIC_MODES = with_threshold(mode_families.DETERMINISTIC_MODES)
 WRONG_SHAPES = [
     ((2, 6, 3, 32, 32), "frames=4", "frames=6"),
     ((2, 8, 3, 32, 32), "frames=4", "frames=8"),
@@ -35,7 +43,7 @@ WRONG_SHAPES = [
     ((2, 4, 3, 32, 16), "width=32", "width=16"),
     ((4, 3, 32, 32), "frames=4, channels=3, height=32, width=32", "(4, 3, 32, 32)"),
 ]
-ALL_MODES = [*DETERMINISTIC_MODES, ("random_merge", None), ("random_drop", None)]
+ALL_MODES = with_threshold(mode_families.ALL_MODES)
 
 
 class OperationCounter(TorchDispatchMode):
@@ -250,7 +258,11 @@ class TokenMergingModelTesterMixin:
         stock = json.loads((checkpoint / "config.json").read_text())
         fields = {name: saved.pop(name) for name in list(saved) if name.startswith("token_merging")}
         settings = model.config.token_merging_settings(resolved=True)
-        resolved = {name: fields.pop(f"token_merging_{name}") for name in RESOLVED_WHEN_SAVED if name in settings}
+        resolved = {
+            name: fields.pop(f"token_merging_{name}")
+            for name, info in SETTINGS.items()
+            if info.is_saved_resolved and name in settings
+        }
         assert fields == {"token_merging_r": self.r, "token_merging_mode": "drop"}
         assert resolved == {name: settings[name] for name in resolved}
         assert saved == stock

@@ -117,7 +117,7 @@ def test_masked_inputs_are_refused():
     model = build("videomae", input="random").videomae
     masked = torch.zeros(3, PATCHES * FRAMES, dtype=torch.bool)
     masked[:, ::2] = True
-    with pytest.raises(ValueError, match="does not go with masked inputs"):
+    with pytest.raises(ValueError, match="does not support masked inputs"):
         model(draw_pixels(), bool_masked_pos=masked)
 
 

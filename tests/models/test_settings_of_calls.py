@@ -94,7 +94,7 @@ class TestSettingsOfOneCall:
 
     def test_with_a_wrong_name_are_refused(self, model):
         for part in (model, model.base_model):
-            with pytest.raises(ValueError, match=r"^token_merging_rr is no setting of .*; there are token_merging_r,"):
+            with pytest.raises(ValueError, match=r"^token_merging_rr is not a setting of .*: use token_merging_r,"):
                 part(CLIPS, token_merging_rr=3)
 
     def test_out_of_range_are_refused(self, model):
@@ -187,7 +187,7 @@ class TestSettingsOfABlock:
 
     def test_that_are_wrong_are_refused_before_anything_runs(self):
         model = make_model(r=1)
-        with pytest.raises(ValueError, match="token_merging_speed is no setting"):
+        with pytest.raises(ValueError, match="token_merging_speed is not a setting"):
             model.token_merging(speed=3)
         with pytest.raises(ValueError, match="token_merging_r must be"):
             model.token_merging(r=-1)

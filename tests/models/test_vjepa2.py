@@ -268,10 +268,10 @@ class TestVJEPA2(TokenMergingModelTesterMixin):
 
     def test_other_architectures_refuse_the_setting(self):
         config = hf_video_tome.VideoMAEConfig(**TINY_CONFIGS["videomae"])
-        with pytest.raises(ValueError, match="token_merging_position is no setting of videomae"):
+        with pytest.raises(ValueError, match="token_merging_position is not a setting of videomae"):
             config.update_token_merging(position="centroid")
         assert "position" not in config.token_merging_settings()
-        with pytest.raises(ValueError, match="token_merging_position is no setting of videomae"):
+        with pytest.raises(ValueError, match="token_merging_position is not a setting of videomae"):
             hf_video_tome.VideoMAEForVideoClassification(config, token_merging_position="centroid")
 
 

@@ -156,8 +156,11 @@ def test_prediction_and_settings_are_in_words(clip: TracedClip) -> None:
     assert float(clip.prediction.split("(")[1].split()[0]) / 100 + 5e-4 >= 1 / NUM_LABELS
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
-def test_films_have_a_picture_for_each_frame(clip: TracedClip, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "suffix"), [*((name, ".mp4") for name in sorted(ARCHITECTURES)), ("timesformer", ".gif")]
+)
+def test_films_have_a_picture_for_each_frame(architecture: str, suffix: str, tmp_path: Path) -> None:
+    clip = make_clip(architecture, r=3)
     path = save_tokens(tmp_path / f"tokens{suffix}", clip, scale=6)
     pictures = film(path)
     assert len(pictures) == len(clip.frames)

@@ -32,7 +32,7 @@ from ..common import (
     with_settings,
 )
 from ..imports import IMPORTED
-from ..merging_options import MatchingOptions, ModesOption, parse_setting, parse_settings
+from ..merging_options import MatchingOptions, ModesOption, option_of, parse_setting, parse_settings
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
@@ -56,6 +56,7 @@ Examples:
 SHORT_HELP = "Measure speed and memory against stock transformers."
 NUM_LABELS = 400
 PLOT_NAME = "speed.png"
+
 _TEXT = ("variant",)
 SIZE_FIELDS = (
     "hidden_size",
@@ -88,6 +89,7 @@ class BenchmarkedModel:
 
 @grouped_options
 def command(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -100,22 +102,19 @@ def command(
     *,
     r: Annotated[
         list[str] | None,
-        typer.Option(
-            "--r",
-            "-r",
-            metavar="R",
-            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
-            "layer (8,8,4). Can be given more than once.",
-            show_default="as saved with the checkpoint, or the paper's for an architecture",
+        option_of(
+            "r",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare.",
+            default="as saved with the checkpoint, or the paper's for an architecture",
         ),
     ] = None,
     schedule: Annotated[
         list[str] | None,
-        typer.Option(
-            "--schedule",
-            metavar="SCHEDULE",
+        option_of(
+            "schedule",
             help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
-            show_default="constant",
+            default="constant",
         ),
     ] = None,
     mode: ModesOption = None,
@@ -123,15 +122,13 @@ def command(
     config_option: Annotated[
         list[str] | None,
         typer.Option(
-            "--config-option",
             metavar="NAME=VALUE",
             help="Config field of an architecture, such as num_frames=64 or hidden_size=1024; can be given more than "
             "once.",
         ),
     ] = None,
     dtype: Annotated[
-        list[Dtype] | None,
-        typer.Option("--dtype", help="Data type; can be given more than once.", show_default="float32"),
+        list[Dtype] | None, typer.Option(help="Precision; can be given more than once.", show_default="float32")
     ] = None,
     float32_baseline: Annotated[
         bool, typer.Option("--float32-baseline", help="Also measure the stock model in float32.")
@@ -139,7 +136,6 @@ def command(
     batch_size: Annotated[
         list[int] | None,
         typer.Option(
-            "--batch-size",
             metavar="N",
             min=1,
             help="Number of clips per forward pass; can be given more than once.",
@@ -149,7 +145,6 @@ def command(
     attn_implementation: Annotated[
         list[str] | None,
         typer.Option(
-            "--attn-implementation",
             metavar="NAME",
             help="Attention implementation of the models that merge: sdpa, eager, flex_attention, flash_attention_2; "
             "can be given more than once. Stock models that support it are measured with it too.",
@@ -161,21 +156,19 @@ def command(
         typer.Option("--compile/--no-compile", help="Also measure all variants with torch.compile(fullgraph=True)."),
     ] = False,
     device: Annotated[
-        str,
-        typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if available."),
+        str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if any.")
     ] = "auto",
     threads: Annotated[
-        int | None,
-        typer.Option("--threads", metavar="N", min=1, help="Number of CPU threads.", show_default="torch's default"),
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads.", show_default="as torch chooses")
     ] = None,
-    warmup: Annotated[int, typer.Option("--warmup", metavar="N", min=0, help="Number of untimed rounds.")] = 2,
-    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=2, help="Number of timed rounds.")] = 10,
+    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Rounds that do not count.")] = 2,
+    rounds: Annotated[int, typer.Option(metavar="N", min=2, help="Rounds that count.")] = 10,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure the peak memory of a pass.")] = True,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="Break down the time of a pass: linear layers, attention, merging, ..."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of random weights and clips.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random weights and clips.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot."),
@@ -200,7 +193,7 @@ def command(
     cores = os.cpu_count() or 1
     if threads is not None and threads > cores:
         raise InputError(f"--threads must be at most {cores}, the cores of this machine, got {threads}")
-    dtypes = list(dict.fromkeys(choice.value for choice in dtype or [Dtype.float32]))
+    dtypes = list(dict.fromkeys(dtype or [Dtype.float32]))
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
     subject = _find_model(model, config_option or [])
     common = matching.settings()
@@ -235,28 +228,7 @@ def command(
             **machine(target, memory),
             "inductor_freezing": freezing,
             "command": ("TORCHINDUCTOR_FREEZING=1 " if freezing else "")
-            + _command_line(
-                subject.name,
-                {
-                    "--import": [*IMPORTED],
-                    "--r": r,
-                    "--schedule": schedule,
-                    "--mode": mode,
-                    **{f"--{name.replace('_', '-')}": value for name, value in common.items()},
-                    "--config-option": config_option,
-                    "--dtype": [choice.value for choice in dtype or []],
-                    "--float32-baseline": float32_baseline,
-                    "--batch-size": batch_size,
-                    "--attn-implementation": attn_implementation,
-                    "--compile": compiled,
-                    "--device": target.type,
-                    "--threads": threads,
-                    "--warmup": warmup,
-                    "--rounds": rounds,
-                    "--no-memory": not memory,
-                    "--profile": profile,
-                },
-            ),
+            + _command_line(context, {"model": subject.name, "device": target.type, "imports": [*IMPORTED]}),
         }
         stock = _build(model, subject, seed, config_option or [])
         with (
@@ -319,7 +291,7 @@ def _find_model(name: str, config_options: Sequence[str]) -> BenchmarkedModel:
         except ValueError:
             fields[field] = value
     errors = (ValueError, TypeError, AttributeError, StrictDataclassError)
-    with input_errors(*errors, rewrite=lambda text: f"--config-option: {text}"), quiet_transformers():
+    with input_errors(*errors, at="--config-option"), quiet_transformers():
         config = architecture.config_class(**fields)
         check_embeddings(config)
     if config.num_merging_layers < 1:
@@ -422,17 +394,18 @@ def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in dict.fromkeys(shown) if hasattr(config, name)}
 
 
-def _command_line(name: str, options: Mapping[str, Any]) -> str:
-    """Returns the command line without options for local folders."""
-    words = ["hf-video-tome", "benchmark", name]
-    for option, value in options.items():
-        if value is None or value is False:
+def _command_line(context: typer.Context, changes: Mapping[str, Any]) -> str:
+    """Returns the command again, without what only concerns this machine's folders."""
+    words = ["hf-video-tome", "benchmark", changes["model"]]
+    for option in context.command.params:
+        name, value = str(option.name), {**context.params, **changes}.get(str(option.name))
+        if name in ("model", "seed", "output", "overwrite", "as_json") or value is None:
             continue
-        if value is True:
-            words.append(option)
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            words += [option, str(one)]
+        if isinstance(value, bool):
+            words += [] if value == option.default else (option.opts if value else option.secondary_opts)
+        else:
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                words += [option.opts[0], str(one)]
     return shlex.join(words)
 
 

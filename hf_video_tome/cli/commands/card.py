@@ -49,23 +49,17 @@ class CardOptions:
     evaluation: Annotated[
         list[Path] | None,
         typer.Option(
-            "--evaluation",
             metavar="FOLDER",
             help="Output folder of hf-video-tome evaluate for this checkpoint; can be given more than once.",
         ),
     ] = None
     benchmark: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--benchmark",
-            metavar="FOLDER",
-            help="Output folder of hf-video-tome benchmark; can be given more than once.",
-        ),
+        typer.Option(metavar="FOLDER", help="Output folder of hf-video-tome benchmark; can be given more than once."),
     ] = None
     base_model: Annotated[
         str | None,
         typer.Option(
-            "--base-model",
             metavar="ID",
             help="Origin of the weights of a folder: a model id on the Hub.",
             show_default="MODEL, if it is a model id",
@@ -73,11 +67,7 @@ class CardOptions:
     ] = None
     repo_id: Annotated[
         str | None,
-        typer.Option(
-            "--repo-id",
-            metavar="ID",
-            help="Repository of the checkpoint on the Hub, for the title and the snippets of the card.",
-        ),
+        typer.Option(metavar="ID", help="Where it will be on the Hub, for the title and the snippets of the card."),
     ] = None
 
 
@@ -87,8 +77,7 @@ def command(
     *,
     contents: CardOptions,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the card to this file.", show_default="printed"),
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="printed")
     ] = None,
     remote_code: Annotated[
         bool, typer.Option("--remote-code", help="Explain how to use the code beside the weights.")
@@ -105,7 +94,7 @@ def command(
         check_output_file(output)
     _, card = make_card(model, settings, contents, remote_code=remote_code)
     if output is not None:
-        with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
+        with input_errors(OSError, at=f"--output {output}"):
             card.save(output)
     if as_json:
         write_json(

@@ -49,15 +49,13 @@ def command(
     merging: MergingOptions,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
-    top_k: Annotated[
-        int, typer.Option("--top-k", metavar="N", min=1, help="Number of labels to print per file and task.")
-    ] = 5,
+    top_k: Annotated[int, typer.Option(metavar="N", min=1, help="Labels to print for each file and task.")] = 5,
     sampling: FrameOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Runs the command; see `HELP`."""
     sampling.check()
-    classifier = load_classifier(model, merging.settings(), dtype.value, device, "--model")
+    classifier = load_classifier(model, merging.settings(), dtype, device, "--model")
     decided = decisions(classifier, dtype, sampling)
     if not as_json:
         print_decisions(decided)
@@ -104,8 +102,8 @@ def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, to
         with torch.inference_mode():
             logits = model(pixel_values).logits[0].cpu()
     except torch.OutOfMemoryError as error:
-        raise InputError(f"{file}: {classifier.device} has not enough memory for this clip: {error}") from error
-    with input_errors(ValueError, rewrite=lambda text: f"{file}: {text}"):
+        raise InputError(f"{file}: {classifier.device} has too little memory for this clip: {error}") from error
+    with input_errors(ValueError, at=file):
         found = predict_labels(logits, model.config, top_k)
     return [label for labels in found.values() for label in labels]
 
@@ -124,7 +122,7 @@ def decisions(classifier: Classifier, dtype: Dtype, sampling: FrameOptions) -> d
         "location": classifier.location,
         "architecture": model.config.model_type,
         "labels": model.config.num_labels,
-        "dtype": dtype.value,
+        "dtype": dtype,
         "device": str(classifier.device),
         "token_merging": merging_summary(model),
         "num_tokens": model.config.token_layout.num_tokens,

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +45,6 @@ def command(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels",
             metavar="[TASK=]FILE",
             help="Label names: .txt (one per line), .csv (id and name) or .json (a list, or an object from names to "
             "indices or from indices to names). With several tasks, one file for each, as in verb=FILE, or one for "
@@ -54,7 +54,6 @@ def command(
     label_groups: Annotated[
         str | None,
         typer.Option(
-            "--label-groups",
             metavar="TASK=N,...",
             help="Tasks of the classifier and their numbers of labels, in the order of its outputs; none for a single "
             "task.",
@@ -63,28 +62,17 @@ def command(
     ] = None,
     num_frames: Annotated[
         int | None,
-        typer.Option(
-            "--num-frames",
-            metavar="N",
-            min=1,
-            help="Number of frames in a clip.",
-            show_default="as in the file, else 16",
-        ),
+        typer.Option(metavar="N", min=1, help="Frames of a clip.", show_default="as the file says, else 16"),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            "--image-size",
-            metavar="PIXELS",
-            min=1,
-            help="Height and width of a frame.",
-            show_default="as in the file, else 224",
+            metavar="PIXELS", min=1, help="Height and width of a frame.", show_default="as the file says, else 224"
         ),
     ] = None,
     num_attention_heads: Annotated[
         int | None,
         typer.Option(
-            "--num-attention-heads",
             metavar="N",
             min=1,
             help="Number of attention heads, which cannot be read from the weights.",
@@ -94,7 +82,6 @@ def command(
     key: Annotated[
         str | None,
         typer.Option(
-            "--key",
             metavar="NAME",
             help="Entry of the file with the weights, such as model_ema.",
             show_default="model_state, model, module or state_dict",
@@ -115,7 +102,7 @@ def command(
     sizes = None if label_groups is None else parse_label_groups(label_groups)
     with input_errors(ConversionError, OSError, options=_OPTIONS):
         checkpoint = load_original_checkpoint(original, key)
-    with input_errors(ConversionError, rewrite=lambda text: f"{original}: {text}", options=_OPTIONS):
+    with input_errors(ConversionError, at=original, options=_OPTIONS):
         converted = convert_original_state_dict(
             architecture,
             checkpoint.state_dict,
@@ -372,10 +359,6 @@ def _collapse(names: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _runs(numbers: Sequence[int]) -> str:
     """Formats numbers as runs: "0-3,5"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    # Inside a run a number and its position differ by the same.
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,16 +81,12 @@ def command(
     clips: Annotated[
         int,
         typer.Option(
-            "--clips",
-            metavar="N",
-            min=1,
-            help="Number of test clips to classify; multiples of 120 contain each action equally often.",
+            metavar="N", min=1, help="Test clips to classify; multiples of 120 hold each action equally often."
         ),
     ] = 360,
     r: Annotated[
         str,
         typer.Option(
-            "--r",
             metavar="R,R,...",
             help="Number of tokens to remove per layer: comma-separated numbers (24) or shares (0.1) to compare.",
         ),
@@ -99,7 +94,6 @@ def command(
     threads: Annotated[
         int,
         typer.Option(
-            "--threads",
             metavar="N",
             min=1,
             help="Number of CPU threads. One is stable even on a busy machine; such a small model gains little by "
@@ -117,12 +111,12 @@ def command(
 def _run(output: Path, clips: int, values: list[int | float], as_json: bool) -> None:
     from ...benchmark.timing import ProcessorTime, busy_warning
 
-    with input_errors(OSError, rewrite=lambda text: f"--output {output}: {text}"):
+    with input_errors(OSError, at=f"--output {output}"):
         (output / "clips").mkdir(parents=True, exist_ok=True)
     # Set when loading, as a user would do; later values are set with `set_token_merging`.
     classifier = load_classifier(None, {"r": values[-1]})
     for value in values:
-        with input_errors(ValueError, rewrite=lambda text: f"--r: {text}"):
+        with input_errors(ValueError, at="--r"):
             classifier.model.set_token_merging(r=value)
 
     with progress_bar(f"writing and decoding {clips} video files", clips) as advance:
@@ -184,44 +178,41 @@ def measure(
     import torch
 
     from ...api import token_counts
+    from ...benchmark.timing import interleave, ratio, stopwatch
     from ...evaluation import check_finite
     from ...metrics.standard_errors import share_with_error
 
-    batches = [torch.stack(list(clips[first : first + BATCH_SIZE])) for first in range(0, len(clips), BATCH_SIZE)]
+    batches = torch.stack(list(clips)).split(BATCH_SIZE)
     full = [batch for batch in batches if len(batch) == len(batches[0])]
-    # With few batches, they are repeated for timing only.
-    rounds = batches + [full[index % len(full)] for index in range(MIN_TIMED_BATCHES - len(batches))]
-    logits: dict[int, list[torch.Tensor]] = {index: [] for index in range(len(values))}
-    seconds: dict[int, list[float]] = {index: [] for index in range(len(values))}
+    # Few clips make few batches: then they go round again, for the timing only.
+    rounds = [*batches, *(full[index % len(full)] for index in range(MIN_TIMED_BATCHES - len(batches)))]
+    logits: list[list[torch.Tensor]] = [[] for _ in values]
 
-    def forward(index: int, batch: torch.Tensor) -> torch.Tensor:
-        model.set_token_merging(r=values[index])
-        return model(batch).logits
+    def passes(r: int | float, answers: list[torch.Tensor]) -> Callable[[], Callable[[], object]]:
+        turns = iter((batches[0], *rounds))  # the first to warm up
 
+        def prepare() -> Callable[[], object]:
+            model.set_token_merging(r=r)
+            batch = next(turns)
+            return lambda: answers.append(model(batch).logits)
+
+        return prepare
+
+    runs = [passes(value, answers) for value, answers in zip(values, logits, strict=True)]
     with torch.inference_mode():
-        for index in range(len(values)):  # warm-up
-            forward(index, batches[0])
-        for number, batch in enumerate(rounds):
-            for turn in range(len(values)):
-                index = (number + turn) % len(values)
-                began = time.perf_counter()
-                answer = forward(index, batch)
-                elapsed = time.perf_counter() - began
-                if number < len(batches):
-                    logits[index].append(answer)
-                if len(batch) == len(batches[0]):
-                    seconds[index].append(elapsed)
-                advance()
+        interleave(runs, 1, stopwatch())
+        times = interleave(runs, len(rounds), stopwatch(), advance)
+    timed = [[one for one, batch in zip(own, rounds, strict=True) if len(batch) == len(batches[0])] for own in times]
 
     target = torch.tensor(labels)
-    answers = [torch.cat(logits[index]) for index in range(len(values))]
+    answers = [torch.cat(found[1 : 1 + len(batches)]) for found in logits]
     for answer in answers:
         check_finite(answer)
     variants = []
-    for index, value in enumerate(values):
+    for value, answer, seconds in zip(values, answers, timed, strict=True):
         model.set_token_merging(r=value)
         counts = token_counts(model)
-        predicted = answers[index].argmax(-1)
+        predicted = answer.argmax(-1)
         accuracy, standard_error = share_with_error((predicted == target).numpy())
         variants.append(
             Variant(
@@ -230,12 +221,10 @@ def measure(
                 removed=1 - counts[-1] / counts[0],
                 accuracy=accuracy,
                 standard_error=standard_error,
-                nll=torch.nn.functional.cross_entropy(answers[index].float(), target).item(),
+                nll=torch.nn.functional.cross_entropy(answer.float(), target).item(),
                 agreement=(predicted == answers[0].argmax(-1)).double().mean().item(),
-                clips_per_second=len(batches[0]) / statistics.median(seconds[index]),
-                speedup=statistics.median(
-                    base / merged for base, merged in zip(seconds[0], seconds[index], strict=True)
-                ),
+                clips_per_second=len(batches[0]) / statistics.median(seconds),
+                speedup=ratio(timed[0], seconds).median,
             )
         )
     return variants
@@ -319,7 +308,6 @@ def _conditions(classifier: Classifier, clips: int) -> dict[str, Any]:
     import transformers
 
     config = classifier.model.config
-    tokens = config.token_layout.num_tokens
     return {
         "model": classifier.name,
         "location": classifier.location,
@@ -331,7 +319,7 @@ def _conditions(classifier: Classifier, clips: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "caption": CAPTION.format(tokens=tokens, width=config.hidden_size),
+        "caption": CAPTION.format(tokens=config.token_layout.num_tokens, width=config.hidden_size),
     }
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,12 +24,13 @@ from ..evaluation import (
     report_failures,
     run_evaluation,
 )
-from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, parse_setting
+from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, option_of, parse_setting
 from ..option_groups import grouped_options
 from ..printing import print_line, print_paragraph, print_table, write_json
 
 if TYPE_CHECKING:
     from ...evaluation import EvaluationResults
+    from ...evaluation.results import TaskResults
 
 
 HELP = """Evaluate a checkpoint on a dataset, with several settings in one pass.
@@ -47,19 +47,6 @@ Examples:
   hf-video-tome evaluate google/vivit-b-16x2-kinetics400 --dataset kinetics400 --data-dir /data/k400 --preset paper
 """
 SHORT_HELP = "Evaluate a checkpoint on a dataset."
-
-
-class Preset(Enum):
-    """Values of `--preset`."""
-
-    paper = "paper"
-
-
-class ShortVideos(Enum):
-    """Values of `--short-videos`."""
-
-    pad = "pad"
-    refuse = "refuse"
 
 
 DatasetOption = Annotated[
@@ -81,13 +68,10 @@ def command(
     data: DataOptions,
     r: Annotated[
         list[str] | None,
-        typer.Option(
-            "--r",
-            "-r",
-            metavar="R",
-            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
-            "layer (8,8,4). Can be given more than once; the others are compared with the first.",
-            show_default="as saved with the checkpoint, else 0",
+        option_of(
+            "r",
+            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
+            "(8,8,4). Give it more than once to compare; the first is what the others are compared with.",
         ),
     ] = None,
     mode: ModeOption = None,
@@ -102,60 +86,40 @@ def command(
         ),
     ] = None,
     preset: Annotated[
-        Preset | None,
-        typer.Option("--preset", help="All rows of the paper's table for this architecture, instead of --r."),
+        Literal["paper"] | None,
+        typer.Option(help="All lines of the paper's table for this architecture, in place of --r."),
     ] = None,
     protocol: Annotated[
         Protocol | None,
         typer.Option(
-            "--protocol",
-            help="Usual sampling for the architecture and dataset: one view (single), many views (full), or as in the "
-            "paper (paper).",
+            help="Usual sampling for the architecture and data set: one view (single), many views (full), or as in "
+            "the paper.",
             show_default="single; paper with --preset paper",
         ),
     ] = None,
     sampling: ClipOptions,
-    clips: Annotated[
+    num_clips: Annotated[
         int | None,
-        typer.Option(
-            "--num-clips",
-            metavar="N",
-            min=1,
-            help="Number of clips per video, averaged.",
-            show_default="by --protocol",
-        ),
+        typer.Option(metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"),
     ] = None,
-    crops: Annotated[
+    num_crops: Annotated[
         int | None,
-        typer.Option(
-            "--num-crops",
-            metavar="1|3",
-            min=1,
-            max=3,
-            help="Number of crops per clip, averaged.",
-            show_default="by --protocol",
-        ),
+        typer.Option(metavar="1|3", min=1, max=3, help="Crops of each clip, averaged.", show_default="by --protocol"),
     ] = None,
     target_fps: Annotated[
         float | None,
         typer.Option(
-            "--target-fps",
             metavar="FPS",
             help="Resample frames to this rate by their time stamps; for variable frame rates.",
             show_default="stored frames",
         ),
     ] = None,
     short_videos: Annotated[
-        ShortVideos,
-        typer.Option(
-            "--short-videos",
-            help="For a video with too few frames, repeat its last frame (pad) or count it as unreadable (refuse).",
-        ),
-    ] = ShortVideos.pad,
+        Literal["pad", "refuse"],
+        typer.Option(help="A video with too few frames repeats its last one (pad) or counts as unreadable."),
+    ] = "pad",
     videos: PassOptions,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of random sampling and of the random modes.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random sampling and of the random modes.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -174,7 +138,6 @@ def command(
     reference: Annotated[
         Path | None,
         typer.Option(
-            "--reference",
             metavar="FOLDER",
             help="Output folder of an earlier evaluation of the same videos, to compare with.",
             show_default="the first setting",
@@ -194,7 +157,7 @@ def command(
         if preset is not None:
             from ...evaluation.paper import paper_table_settings
 
-            with input_errors(ValueError, rewrite=lambda text: f"--preset {preset.value}: {text}"):
+            with input_errors(ValueError, at=f"--preset {preset}"):
                 return paper_table_settings(classifier.model.config.model_type)
         if settings_file is not None:
             return _read_settings(settings_file, classifier)
@@ -203,16 +166,16 @@ def command(
     request = EvaluationRequest(
         model=model,
         dataset=dataset,
-        **data.request(),
+        data=data,
         settings=settings,
-        protocol=protocol or (Protocol.paper if preset is Preset.paper else Protocol.single),
+        protocol=protocol or ("paper" if preset else "single"),
         sampling={
-            **sampling.sampling(),
-            "num_clips": clips,
-            "num_crops": crops,
+            **asdict(sampling),
+            "num_clips": num_clips,
+            "num_crops": num_crops,
             "target_fps": target_fps,
         },
-        pad=short_videos is ShortVideos.pad,
+        pad=short_videos == "pad",
         **asdict(videos),
         seed=seed,
         output=output,
@@ -238,7 +201,7 @@ def command(
 def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
     """Reads the settings of a file, by their Python names."""
     config: Any = classifier.model.config
-    with input_errors(OSError, ValueError, rewrite=lambda text: f"--settings: {text}"):
+    with input_errors(OSError, ValueError, at="--settings"):
         content = read_json(path)
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         raise InputError(
@@ -246,7 +209,7 @@ def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
         )
     for entry in content:
         candidate = type(config).from_stock(config)
-        with input_errors(ValueError, rewrite=lambda text: f"--settings {path}: {text}"):
+        with input_errors(ValueError, at=f"--settings {path}"):
             candidate.update_token_merging(**entry)
     return content
 
@@ -270,26 +233,22 @@ def _print_table(results: EvaluationResults, timing: Mapping[str, Any]) -> None:
     rows = []
     for name, setting, rate in zip(names, results.settings, timing["clips_per_second"], strict=True):
         counts, difference = setting.token_counts, setting.top_1_difference
-        last = next(reversed(setting.tasks), None)
-        # Values for all tasks are in the row of the last one, their combination.
-        for task in setting.tasks or [None]:
-            measured = None if task is None else setting.tasks[task]
-            first = task is None or task == next(iter(setting.tasks))
-            cells = [name if first else "", f"{counts[0]} → {counts[-1]}" if counts and first else ""]
-            cells += [task or ""] if several else []
-            cells += [
-                "" if measured is None else _percent(measured.top_1.value, measured.top_1.standard_error),
-                "" if measured is None else _percent(measured.top_5.value),
-                "" if measured is None else f"{measured.nll:.3f}",
-            ]
-            final = task == last
-            if compared:
-                cells.append(_percent(setting.agreement.value) if setting.agreement and final else "")
-                cells.append(
-                    _percent(difference.value, difference.standard_error, "+") if difference and final else ""
-                )
-            cells.append(f"{rate:.1f}" if rate is not None and final else "")
-            rows.append(cells)
+        tasks: Mapping[str, TaskResults | None] = setting.tasks or {"": None}
+        for number, (task, measured) in enumerate(tasks.items(), start=1):
+            # What concerns all tasks stands in the line of the last, which is all of them together.
+            first, last = number == 1, number == len(tasks)
+            cells = {
+                "settings": name if first else "",
+                "tokens": f"{counts[0]} → {counts[-1]}" if counts and first else "",
+                "task": task,
+                "top-1 %": _percent(measured.top_1.value, measured.top_1.standard_error) if measured else "",
+                "top-5": _percent(measured.top_5.value) if measured else "",
+                "NLL": f"{measured.nll:.3f}" if measured else "",
+                "agree": _percent(setting.agreement.value) if setting.agreement and last else "",
+                "change": _percent(difference.value, difference.standard_error, "+") if difference and last else "",
+                "clips/s": f"{rate:.1f}" if rate is not None and last else "",
+            }
+            rows.append([cells[column] for column in columns])
     title = f"{run.get('model', '')} on {run.get('dataset', '')}"
     print_table(columns, rows, text=("settings", "task"), title=title)
 

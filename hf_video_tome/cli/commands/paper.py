@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +11,11 @@ import typer
 
 from ..common import InputError, JsonOption, find_checkpoint, input_errors
 from ..evaluation import (
+    DataOptions,
     EvaluationRequest,
-    Labels,
     LabelsOption,
     OverwriteOption,
     PassOptions,
-    Protocol,
     ResumeOption,
     finish,
     output_folder,
@@ -47,20 +46,17 @@ DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100")
 @grouped_options
 def command(
     *,
-    kinetics400: Annotated[
-        str | None, typer.Option("--kinetics400", metavar="FOLDER", help="Folder of Kinetics-400.")
-    ] = None,
+    kinetics400: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where Kinetics-400 lies.")] = None,
     something_something_v2: Annotated[
         str | None,
         typer.Option("--something-something-v2", "--ssv2", metavar="FOLDER", help="Folder of Something-Something v2."),
     ] = None,
     epic_kitchens_100: Annotated[
-        str | None, typer.Option("--epic-kitchens-100", metavar="FOLDER", help="Folder of EPIC-KITCHENS-100.")
+        str | None, typer.Option(metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            "--checkpoint",
             metavar="DATASET=MODEL",
             help="Checkpoint to evaluate on a dataset, instead of all from the Hub; can be given more than once.",
         ),
@@ -68,9 +64,7 @@ def command(
     architecture: Annotated[
         list[str] | None,
         typer.Option(
-            "--architecture",
-            metavar="NAME",
-            help="Only use the Hub's checkpoints of this architecture; can be given more than once.",
+            metavar="NAME", help="Only this architecture of the Hub's checkpoints; can be given more than once."
         ),
     ] = None,
     labels: LabelsOption = None,
@@ -122,12 +116,9 @@ def command(
         if destination in destinations[:number]:
             raise InputError(f"two evaluations would be written to {destination}: give each checkpoint once")
 
-    def name_option(dataset: str) -> Callable[[str], str]:
-        return lambda text: f"--{dataset}: {text}"
-
     for dataset, folder, model in jobs:
         find_checkpoint(model)
-        with input_errors(ValueError, OSError, rewrite=name_option(dataset)):
+        with input_errors(ValueError, OSError, at=f"--{dataset}"):
             load(dataset, DATASET_ENTRIES[dataset].evaluation_split, folder, streaming=True)
 
     def settings(classifier: Classifier) -> list[dict[str, Any]]:
@@ -139,11 +130,10 @@ def command(
         request = EvaluationRequest(
             model=model,
             dataset=dataset,
-            data_dir=folder,
+            data=DataOptions(data_dir=folder, labels=labels),
             settings=settings,
-            protocol=Protocol.paper,
+            protocol="paper",
             output=destination,
-            by_name=(labels or Labels.auto).by_name,
             **asdict(videos),
             resume=resume,
             overwrite=overwrite,

@@ -53,11 +53,10 @@ def command(
         ),
     ] = False,
     push_to_hub: Annotated[
-        str | None,
-        typer.Option("--push-to-hub", metavar="ID", help="Upload the folder to this repository on the Hub."),
+        str | None, typer.Option(metavar="ID", help="Upload what is saved to this repository of the Hub.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Create a new repository as private.")] = False,
-    revision: Annotated[str | None, typer.Option("--revision", metavar="BRANCH", help="Branch to commit to.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Branch to commit to.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint in FOLDER.")] = False,
     merging: MergingOptions,
@@ -82,7 +81,7 @@ def command(
         contents = replace(contents, repo_id=push_to_hub)
     _check_folder(folder, find_checkpoint(model), overwrite)
     classifier, card = make_card(model, merging.settings(), contents, remote_code=remote_code)
-    with quiet_transformers(), input_errors(OSError, ValueError, rewrite=lambda text: f"{folder}: {text}"):
+    with quiet_transformers(), input_errors(OSError, ValueError, at=folder):
         processor = classifier.location if classifier.transform_source == SAVED_TRANSFORM else None
         files = save_checkpoint(classifier.model, folder, processor=processor, card=card, remote_code=remote_code)
         for name in PROCESSOR_FILES if processor is None else ():

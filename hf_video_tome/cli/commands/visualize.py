@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,14 +47,6 @@ Examples:
 SHORT_HELP = "Draw merged and dropped tokens on a clip."
 
 
-class Fill(Enum):
-    """Values of `--fill`."""
-
-    mean = "mean"
-    pixels = "pixels"
-    distinct = "distinct"
-
-
 MAX_SCALE = 32
 """Largest enlargement: enough for small clips; more would only fill memory."""
 
@@ -82,17 +73,15 @@ def command(
         ),
     ] = None,
     fill: Annotated[
-        Fill,
+        Literal["mean", "pixels", "distinct"],
         typer.Option(
-            "--fill",
-            help="Fill tokens with the mean colour of their pixels (mean), the original frames (pixels), or one "
-            "distinct colour per token, the same in all frames (distinct).",
+            help="What is inside a token: the mean colour of its pixels (mean), the frames as they are (pixels), or a "
+            "colour of its own, the same in all frames (distinct)."
         ),
-    ] = Fill.mean,
+    ] = "mean",
     layer: Annotated[
         int | None,
         typer.Option(
-            "--layer",
             metavar="N",
             min=0,
             help="Draw the tokens after this layer; 0 means before the first one.",
@@ -104,23 +93,17 @@ def command(
     ] = False,
     token: Annotated[
         list[int] | None,
-        typer.Option(
-            "--token", metavar="INDEX", help="Draw only this token, the rest dimmed; can be given more than once."
-        ),
+        typer.Option(metavar="INDEX", help="Draw this token alone, the rest dimmed; may be given several times."),
     ] = None,
     largest: Annotated[
         int | None,
         typer.Option(
-            "--largest",
-            metavar="N",
-            min=1,
-            help="Draw only the N largest tokens; per frame, if no token spans several frames.",
+            metavar="N", min=1, help="Draw the N largest tokens alone; of each frame, where none lies in several."
         ),
     ] = None,
     at: Annotated[
         list[str] | None,
         typer.Option(
-            "--at",
             metavar="FRAME,X,Y",
             help="Draw only the token at this pixel: frame of the clip, column and row of the frame as seen by the "
             "model, all from 0; can be given more than once.",
@@ -129,7 +112,6 @@ def command(
     outline: Annotated[
         int | None,
         typer.Option(
-            "--outline",
             metavar="PIXELS",
             min=0,
             help="Width of the outlines, at most half of a patch; 0 for none.",
@@ -139,18 +121,12 @@ def command(
     scale: Annotated[
         int | None,
         typer.Option(
-            "--scale",
-            metavar="N",
-            min=1,
-            max=MAX_SCALE,
-            help="Enlarge frames by this factor.",
-            show_default="by the size of a frame",
+            metavar="N", min=1, max=MAX_SCALE, help="Enlarge frames N times.", show_default="by the size of a frame"
         ),
     ] = None,
     fps: Annotated[
         float | None,
         typer.Option(
-            "--fps",
             metavar="RATE",
             min=0.1,
             max=60,
@@ -161,7 +137,6 @@ def command(
     frames: Annotated[
         int | None,
         typer.Option(
-            "--frames",
             metavar="N",
             min=1,
             help="Number of frames on a sheet, or in each picture of --per-layer.",
@@ -180,7 +155,7 @@ def command(
     is_sheet = _check_output(target)
     _check_options(per_layer, layer, bool(token) or largest is not None or bool(at), is_sheet, fps, frames)
     pixels = [_parse_pixel(text) for text in at or ()]
-    classifier = load_classifier(model, merging.settings(), dtype.value, device, "--model")
+    classifier = load_classifier(model, merging.settings(), dtype, device, "--model")
     decided = decisions(classifier, dtype, sampling)
     num_layers = len(decided["token_counts"]) - 1
     if layer is not None and layer > num_layers:
@@ -195,18 +170,18 @@ def command(
     from ...visualization import save_layers, save_tokens, trace_clip
 
     loaded = sampling.read(classifier, file)
-    with input_errors(ValueError, torch.OutOfMemoryError, rewrite=lambda text: f"{file}: {text}"):
+    with input_errors(ValueError, torch.OutOfMemoryError, at=file):
         clip = trace_clip(classifier.model, loaded, classifier.transform, name=Path(classifier.name).name)
     drawn = clip.num_layers if layer is None else layer
     with input_errors(ValueError, options=_OPTIONS):
         only = _choose(clip, drawn, token or [], largest, pixels)
         chosen = [_extent(clip, number, drawn) for number in only or ()]
-        size: dict[str, Any] = {"fill": fill.value, "outline": outline, "scale": scale}
+        size: dict[str, Any] = {"fill": fill, "outline": outline, "scale": scale}
         size |= {} if fps is None else {"fps": fps}
         size |= {} if frames is None else {"max_frames": frames}
         if not per_layer:
             size |= {"only": only, "layer": drawn}
-        with input_errors(OSError, rewrite=lambda text: f"--output {target}: {text}"):
+        with input_errors(OSError, at=f"--output {target}"):
             (save_layers if per_layer else save_tokens)(target, clip, **size)
 
     summary = {"prediction": clip.prediction, "layer": None if per_layer else drawn, "tokens": chosen}

@@ -1,6 +1,6 @@
-"""What enters the first layer: one file per input stage, each a pure function and its entry in the registry."""
+"""What enters the first layer: one file per input stage, a pure function that registers itself under its name."""
 
-from .random import random
+from .random import random as random
 from .registry import INPUT_STAGES, InputContext, InputStage, keep_tokens, register_input_stage
 
-__all__ = ["INPUT_STAGES", "InputContext", "InputStage", "keep_tokens", "random", "register_input_stage"]
+__all__ = ["INPUT_STAGES", "InputContext", "InputStage", "keep_tokens", "register_input_stage"]

@@ -1,4 +1,4 @@
-"""The registry of input stages: an input stage decides which tubelets of a clip enter the first layer."""
+"""Registry of input stages: an input stage decides which tubelets of a clip enter the first layer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..layout import TokenLayout
 
 
 class InputContext(NamedTuple):
-    """All that an input stage may look at.
+    """Inputs of an input stage.
 
     Attributes:
-        embeddings: (B, N, C) float, without gradient, the patch tokens, positions included, frame by frame.
+        embeddings: (B, N, C) float, without gradient, patch tokens with position embeddings, frame by frame.
         pixel_values: (B, T, C, H, W) float, without gradient, normalised clips; None if only embeddings are known.
-        layout: Layout of the clip's tokens.
-        keep: Tokens to keep of each clip, without prefix tokens.
-        generator: Source of randomness, or None for the global one.
+        layout: Token layout of a clip.
+        keep: Number of tokens to keep per clip, without prefix tokens.
+        generator: Random number generator, or None for the global one.
     """
 
     embeddings: Tensor
@@ -31,7 +31,7 @@ class InputContext(NamedTuple):
 
 
 InputStage = Callable[[InputContext], Assignment]
-"""Decides on (B, 1, N) patch tokens, of which the owners that it names enter the first layer."""
+"""Returns an assignment of (B, 1, N) patch tokens; the slot owners enter the first layer."""
 
 INPUT_STAGES: dict[str, InputStage] = {}
 """All input stages by name."""
@@ -41,7 +41,7 @@ def register_input_stage(name: str) -> Callable[[InputStage], InputStage]:
     """Registers a function `(InputContext) -> Assignment` as a value of `token_merging_input`.
 
     Args:
-        name: The value that selects it.
+        name: The value that selects the function.
 
     Returns:
         The decorator, which returns the function unchanged.
@@ -60,14 +60,14 @@ def register_input_stage(name: str) -> Callable[[InputStage], InputStage]:
 
 
 def keep_tokens(kept: Tensor, num_tokens: int) -> Assignment:
-    """Builds the assignment that keeps some tokens as they are, with sizes of one, and drops the others.
+    """Builds the assignment that keeps some tokens unchanged, with size 1, and drops all others.
 
     Args:
-        kept: (B, K) int64, positions of the tokens that are kept, in ascending order.
-        num_tokens: Tokens of each clip.
+        kept: (B, K) int64, positions of the tokens to keep, in ascending order.
+        num_tokens: Number of tokens per clip.
 
     Returns:
-        The assignment, of one set per clip.
+        The assignment, with one set per clip.
 
     Examples:
         >>> keep_tokens(torch.tensor([[0, 2]]), 4).slot.tolist()

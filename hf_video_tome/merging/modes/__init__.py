@@ -1,23 +1,10 @@
-"""What to do with redundant tokens: one file per mode, each a pure function and its entry in the registry."""
+"""What becomes of redundant tokens: one file per mode, a pure function that registers itself under its name."""
 
-from .drop import drop
-from .hybrid import hybrid
-from .merge import merge
-from .random_drop import random_drop
-from .random_merge import random_merge
+from .drop import drop as drop
+from .hybrid import hybrid as hybrid
+from .merge import merge as merge
+from .random_drop import random_drop as random_drop
+from .random_merge import random_merge as random_merge
 from .registry import MODES, READABLE, Context, Mode, Removals, half_at_most, register_mode
 
-__all__ = [
-    "MODES",
-    "READABLE",
-    "Context",
-    "Mode",
-    "Removals",
-    "drop",
-    "half_at_most",
-    "hybrid",
-    "merge",
-    "random_drop",
-    "random_merge",
-    "register_mode",
-]
+__all__ = ["MODES", "READABLE", "Context", "Mode", "Removals", "half_at_most", "register_mode"]

@@ -1,4 +1,4 @@
-"""`drop`: the most redundant tokens are left out."""
+"""`drop`: discards the most redundant tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .registry import Context, register_mode
 
 @register_mode("drop")
 def drop(context: Context) -> Assignment:
-    """Discards the sources of the r most similar pairs; destinations stay as they are, sizes stay one.
+    """Discards the sources of the r most similar pairs; destinations and sizes are unchanged.
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """

@@ -1,4 +1,4 @@
-"""`hybrid`: pairs that are alike are averaged, pairs that are not lose their destination."""
+"""`hybrid`: averages similar pairs, and discards the destination of dissimilar ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .registry import Context, register_mode
 
 @register_mode("hybrid", needs_threshold=True)
 def hybrid(context: Context) -> Assignment:
-    """Merges, but first discards each destination that any of its pairs reaches with a score below the threshold.
+    """Merges the r most similar pairs, but first discards destinations of pairs with a score below the threshold.
 
-    The sources of such a destination take its place. The paper's thresholds: 0.8 for VideoMAE, 0.4 for ViViT.
+    The sources of such a destination replace it. The paper's thresholds are 0.8 for VideoMAE and 0.4 for ViViT.
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """

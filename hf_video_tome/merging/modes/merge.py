@@ -1,4 +1,4 @@
-"""`merge`: each source is averaged into the token that it resembles most."""
+"""`merge`: averages each source into the most similar token."""
 
 from __future__ import annotations
 

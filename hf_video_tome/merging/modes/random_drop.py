@@ -1,4 +1,4 @@
-"""`random_drop`: the control for `drop`, with random tokens."""
+"""`random_drop`: discards random tokens, the control for `drop`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .registry import Context, register_mode
 
 @register_mode("random_drop")
 def random_drop(context: Context) -> Assignment:
-    """Discards r random tokens of those at even positions.
+    """Discards r random tokens at even positions.
 
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """

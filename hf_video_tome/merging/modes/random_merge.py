@@ -1,4 +1,4 @@
-"""`random_merge`: the control for `merge`, with random pairs."""
+"""`random_merge`: merges random pairs, the control for `merge`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry of modes: a mode decides which tokens of a set are removed and what becomes of them."""
+"""Registry of modes: a mode decides which tokens of a matched set to remove, and how."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ..schedule import removals_per_layer
 from ..tokens import Tokens
 
 READABLE = ("keys", "hidden_states", "index")
-"""What a mode can read of each token, apart from sizes and groups."""
+"""Per-token inputs of a mode, apart from sizes and groups."""
 
 Removals = Callable[[Sequence[int], int, int, TokenLayout], list[int]]
 """`(requested, num_tokens, num_protected, layout) -> removed`, for every layer: see `half_at_most`."""
 
 
 class Context(NamedTuple):
-    """All that a mode may look at, taken apart into S matched sets per clip.
+    """Inputs of a mode, split into S matched sets per clip.
 
     Attributes:
-        keys: (B, S, N, D) float, without gradient, keys of the layer's self-attention with their heads aggregated.
-        tokens: Sizes (B, S, N), indices (B, S, N) and groups (B, S, N), each or None, and the lengths (B,).
+        keys: (B, S, N, D) float, without gradient, keys of the layer's self-attention, aggregated over heads.
+        tokens: Sizes, indices and groups, each (B, S, N) or None, and lengths (B,) or None.
         hidden_states: (B, S, N, C) float, without gradient, states after the attention; None unless the mode reads
             them.
-        layout: Layout of the clip's tokens before anything merged.
+        layout: Token layout of a clip before any merging.
         layer: Number of the layer, from 0.
         num_layers: Number of layers that can merge.
-        r: Tokens to remove from each set, capped already: exactly so many, or of adaptive modes at most.
-        num_protected: Tokens at the start of each set that must be kept as they are.
-        shared: Whether one assignment (B, 1, ...) is to serve all S sets of a clip.
-        threshold: The mode's threshold, or None.
-        generator: Source of randomness, or None for the global one.
+        r: Number of tokens to remove from each set, already capped: the exact number, or the most for adaptive modes.
+        num_protected: Number of tokens at the start of each set that must be kept unchanged.
+        shared: Whether all S sets of a clip share one assignment (B, 1, ...).
+        threshold: Threshold of the mode, or None.
+        generator: Random number generator, or None for the global one.
     """
 
     keys: Tensor
@@ -52,14 +52,14 @@ class Context(NamedTuple):
     generator: torch.Generator | None = None
 
     def cosine_matching(self, threshold: Tensor | float | None = None) -> Matching:
-        """Returns the `cosine_matching` of the keys, above a threshold where there is one."""
+        """Returns the `cosine_matching` of the keys, with an optional threshold on the scores."""
         length, group = self.tokens.length, self.tokens.group
         return cosine_matching(
             self.keys, self.r, self.num_protected, self.shared, length=length, group=group, threshold=threshold
         )
 
     def random_matching(self) -> Matching:
-        """Returns the `random_matching` of as many tokens."""
+        """Returns a `random_matching` with as many pairs."""
         length, group = self.tokens.length, self.tokens.group
         return random_matching(
             self.keys, self.r, self.num_protected, self.shared, self.generator, length=length, group=group
@@ -67,15 +67,15 @@ class Context(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """One entry of the registry.
+    """Registered mode.
 
     Attributes:
         name: The value of `token_merging_mode` that selects it.
-        assign: The pure function that decides.
-        reads: What it looks at: some of `READABLE`.
-        removals: How many tokens each layer removes of those that it is asked to remove.
-        needs_threshold: Whether `token_merging_threshold` must be given.
-        adaptive: Whether the number of tokens that it removes depends on the clip.
+        assign: The pure function that assigns tokens to slots.
+        reads: Its inputs, a subset of `READABLE`.
+        removals: Caps the number of tokens that each layer is asked to remove.
+        needs_threshold: Whether `token_merging_threshold` is required.
+        adaptive: Whether the number of removed tokens depends on the clip.
     """
 
     name: str
@@ -91,13 +91,13 @@ MODES: dict[str, Mode] = {}
 
 
 def half_at_most(requested: Sequence[int], num_tokens: int, num_protected: int, layout: TokenLayout) -> list[int]:
-    """Tokens that each layer removes by matching tokens at even with tokens at odd positions: at most half of them.
+    """Returns the number of tokens that each layer removes by bipartite matching: at most half of its tokens.
 
     Args:
-        requested: Tokens that each layer is asked to remove from each matched set.
-        num_tokens: Tokens of a set before the first layer, protected ones included.
-        num_protected: Tokens that are never merged away (such as CLS).
-        layout: Layout of the clip's tokens.
+        requested: Number of tokens that each layer is asked to remove from each matched set.
+        num_tokens: Number of tokens of a set before the first layer, including protected ones.
+        num_protected: Number of tokens that never merge (such as CLS).
+        layout: Token layout of a clip.
 
     Returns:
         One int per layer.
@@ -116,18 +116,18 @@ def register_mode(
     """Registers a function `(Context) -> Assignment` as a value of `token_merging_mode`.
 
     Args:
-        name: The value that selects it.
-        reads: What it looks at of each token: "keys", "hidden_states", "index". Modes that read hidden states decide
-            after the attention's residual, all others before its output projection, where there is less to compute.
-        removals: How many tokens each layer removes of those that it is asked to remove.
-        needs_threshold: Whether it cannot run without a threshold.
-        adaptive: Whether the number of tokens that it removes depends on the clip: its assignments have `num_slots`.
+        name: The value that selects the function.
+        reads: Its per-token inputs: "keys", "hidden_states", "index". Modes that read hidden states decide after the
+            residual connection of the attention; all others before its output projection, which is cheaper.
+        removals: Caps the number of tokens that each layer is asked to remove.
+        needs_threshold: Whether a threshold is required.
+        adaptive: Whether the number of removed tokens depends on the clip; its assignments then have `num_slots`.
 
     Returns:
         The decorator, which returns the function unchanged.
 
     Raises:
-        ValueError: If the name is taken by another function, or it reads what there is not.
+        ValueError: If the name is taken by another function, or `reads` has an unknown entry.
 
     Examples:
         >>> from hf_video_tome.merging import assign_pairs, bipartite_soft_matching

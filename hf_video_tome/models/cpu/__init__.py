@@ -1,1 +1,1 @@
-"""What makes models faster on CPUs and changes nothing else: each file is one such part, behind one switch."""
+"""CPU kernels, which make models faster and change nothing else: one file each, behind one switch."""

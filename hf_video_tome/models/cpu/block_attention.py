@@ -1,8 +1,8 @@
 """Attention in blocks of queries, for half precision on CPUs.
 
-The fused attention of PyTorch computes in float32 on CPUs that multiply bfloat16 matrices but have no matrix units
-(AMX): it takes as long in bfloat16 as in float32, and longer than all linear layers together. Matrix products and a
-softmax over blocks of logits that stay in the cache took less than half of that time (see `docs/fast-path.md`).
+On CPUs with bfloat16 instructions but no matrix units (AMX), the fused attention of PyTorch computes in float32: it is
+as slow in bfloat16 as in float32, and slower than all linear layers together. Matrix products and a softmax over
+blocks of logits that fit in the cache take less than half of that time (see `docs/fast-path.md`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ..._compat import multiplies_bfloat16_without_amx
 from .switch import ENABLED
 
 BLOCK_BYTES = 2 << 20
-"""Logits that are held at a time. From 1 to 4 MiB were equally fast; they should stay in the second-level caches."""
+"""Size of a block of logits, which should fit in the L2 cache. 1 to 4 MiB were equally fast."""
 
 
 MULTIPLIES_BFLOAT16_WITHOUT_AMX = multiplies_bfloat16_without_amx()
-"""Whether this machine's is such a CPU. Compilers can read it, but not ask."""
+"""Whether this machine has such a CPU; a constant, because compilers cannot trace the query."""
 
 
 def is_faster_in_blocks(query: Tensor, training: bool) -> bool:
-    """Whether these queries should be attended with in blocks rather than by the fused kernel.
+    """Returns whether attention in blocks is faster than the fused kernel for these queries.
 
-    Not where there may be gradients, whose graph would hold all blocks, and not while exporting: programs are for
-    other machines, too. Training has no blocks even without gradients: checkpointed layers run again with them, and
-    must compute the same.
+    Blocks are not used with gradients, because the graph would keep all of them, nor for export, because programs also
+    run on other machines. Training never uses blocks: checkpointed layers run with and without gradients, and must
+    compute the same.
     """
     return (
         ENABLED
@@ -43,7 +43,7 @@ def is_faster_in_blocks(query: Tensor, training: bool) -> bool:
 def attend_in_blocks(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float, block_bytes: int = BLOCK_BYTES
 ) -> Tensor:
-    """Attention of which only a few logits exist at any time.
+    """Computes attention in blocks of queries, so that only a few logits are in memory at a time.
 
     Args:
         query: (B, H, N, D) float.
@@ -51,7 +51,7 @@ def attend_in_blocks(
         value: (B, H, M, D) float.
         bias: (B, 1, 1, M) float, added to the logits of each key, or None.
         scaling: Factor of the logits.
-        block_bytes: Bytes of logits in one block; at least one row is.
+        block_bytes: Size of a block of logits in bytes; a block has at least one row.
 
     Returns:
         The context (B, N, H, D).
@@ -61,7 +61,7 @@ def attend_in_blocks(
         >>> attend_in_blocks(query, key, value, None, scaling=8**-0.5).shape
         torch.Size([2, 50, 3, 8])
     """
-    if torch.compiler.is_compiling():  # which would unroll all blocks into its graph
+    if torch.compiler.is_compiling():  # avoids unrolling all blocks into the graph
         return _attend_in_blocks(query, key, value, bias, scaling, block_bytes)
     return _attend(query, key, value, bias, scaling, block_bytes)
 
@@ -91,7 +91,7 @@ def _rows_per_block(query: Tensor, key: Tensor, block_bytes: int) -> int:
 
 
 def _empty_context(query: Tensor, key: Tensor, block_bytes: int) -> Tensor:
-    """(B, N, H, D), as it lies in memory after attention in blocks: head by head for short sequences."""
+    """Returns an empty context (B, N, H, D) with the memory layout of `_attend`: head by head for short sequences."""
     batch_size, num_heads, num_queries, head_dim = query.shape
     if _rows_per_block(query, key, block_bytes) >= 2 * num_queries:
         return query.new_empty(batch_size, num_heads, num_queries, head_dim).transpose(1, 2)
@@ -101,21 +101,21 @@ def _empty_context(query: Tensor, key: Tensor, block_bytes: int) -> Tensor:
 def _attend_by_heads(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float, num_heads: int, context: Tensor
 ) -> None:
-    """The same for short sequences, into `context`: all queries of some heads are one block."""
+    """Computes attention for short sequences into `context`: each block has all queries of several heads."""
     query_heads, key_heads, value_heads = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), value.flatten(0, 1)
     head_bias = None if bias is None else bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)
     context_heads = context.transpose(1, 2).flatten(0, 1)
     nothing = query.new_zeros(())
     for start in range(0, query_heads.shape[0], num_heads):
         heads = slice(start, start + num_heads)
-        # Scaled and added to inside the product, which is more exact, too: it happens before the logits are rounded.
+        # Scale and bias are fused into the product, which is also more exact: they apply before rounding.
         added, times = (nothing, 0) if head_bias is None else (head_bias[heads], 1)
         logits = torch.baddbmm(added, query_heads[heads], key_heads[heads], beta=times, alpha=scaling)
         torch.bmm(logits.softmax(dim=-1), value_heads[heads], out=context_heads[heads])
 
 
 _attend_in_blocks = torch.library.custom_op("hf_video_tome::attend_in_blocks", _attend, mutates_args=())
-"""One operator for graphs of `torch.compile`."""
+"""Attention in blocks as one operator in graphs of `torch.compile`."""
 
 
 @_attend_in_blocks.register_fake

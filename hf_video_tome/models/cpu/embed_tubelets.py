@@ -11,16 +11,16 @@ from .switch import ENABLED
 
 
 def embed_tubelets(projection: nn.Module, pixel_values: Tensor) -> Tensor:
-    """Patch embeddings, as a matrix product where that is faster than the convolution that it equals.
+    """Computes patch embeddings, with a matrix product if that is faster than the equivalent convolution.
 
-    On CPUs a 3D convolution in bfloat16 may take ten times as long as the product; in float32 it is faster.
+    On CPUs, a 3D convolution in bfloat16 can take ten times as long as the product; in float32 it is faster.
 
     Args:
-        projection: The stock convolution, of which kernel and stride are one tubelet.
+        projection: The stock convolution, with a kernel and stride of one tubelet.
         pixel_values: (B, T, C, H, W) float.
 
     Returns:
-        (B, T' * H' * W', D), row by row, frame by frame.
+        (B, T' * H' * W', D), frame by frame and row by row.
 
     Examples:
         >>> projection = nn.Conv3d(3, 16, kernel_size=(2, 8, 8), stride=(2, 8, 8))
@@ -43,14 +43,14 @@ def embed_tubelets(projection: nn.Module, pixel_values: Tensor) -> Tensor:
 
 
 def _tubelets_by_matrix(weight: Tensor, bias: Tensor | None, pixel_values: Tensor) -> Tensor:
-    """The convolution (D, C, t, h, w) over whole tubelets of (B, T, C, H, W), as a matrix product."""
+    """Computes the convolution (D, C, t, h, w) over whole tubelets of (B, T, C, H, W) as a matrix product."""
     frames, height, width = weight.shape[2:]
-    # What does not fill a tubelet is left out, as by the convolution.
+    # Partial tubelets are ignored, as in the convolution.
     slots, rows, columns = (
         size // side for size, side in zip(pixel_values[0, :, 0].shape, (frames, height, width), strict=True)
     )
     pixels = pixel_values[:, : slots * frames, :, : rows * height, : columns * width]
     tubelets = pixels.unflatten(4, (columns, width)).unflatten(3, (rows, height)).unflatten(1, (slots, frames))
-    # (B, slots, t, C, rows, h, columns, w): frames before channels, which copies longer stretches.
+    # (B, slots, t, C, rows, h, columns, w): frames before channels, so that copies are longer.
     matrix = tubelets.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(4).flatten(1, 3)
     return linear(matrix, weight.transpose(1, 2).flatten(1), bias)

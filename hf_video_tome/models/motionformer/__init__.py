@@ -1,6 +1,6 @@
-"""Motionformer (https://arxiv.org/abs/2106.05392): trajectory attention, merging inside frames, CLS head.
+"""Motionformer (https://arxiv.org/abs/2106.05392): trajectory attention, merging within frames, CLS head.
 
-transformers has no Motionformer: `plain` has one, in the place of the stock model.
+transformers has no Motionformer; `plain` takes the role of the stock model.
 """
 
 from ..architecture import paper_settings, register_architecture

@@ -13,12 +13,12 @@ from . import plain
 
 @strict
 class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
-    """The plain `MotionformerConfig` and the token merging fields of `TokenMergingConfigMixin`.
+    """The plain `MotionformerConfig` with the token merging fields of `TokenMergingConfigMixin`.
 
-    Every token attends to each frame by itself, so tokens are matched inside each frame and r counts per frame. By
-    default one matching serves all frames of a clip ("tube"). The paper matches each frame alone ("frame", r = 18).
-    With "time" whole frames merge and r counts frames. Proportional attention is on, in the attention to the frames,
-    with "time" in that to the trajectories.
+    Tokens attend to each frame separately, so they are matched within frames and r counts tokens per frame. By
+    default, all frames of a clip share one matching ("tube"); the paper matches each frame separately ("frame",
+    r = 18). With "time", whole frames merge and r counts frames. Proportional attention is on, in the attention to
+    frames, or with "time" in the attention to trajectories.
 
     Examples:
         >>> MotionformerConfig(token_merging_r=18).token_layout.num_tokens
@@ -29,16 +29,16 @@ class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
     default_proportional_attention: ClassVar[bool] = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # Before the fields of token merging are checked, for which these sizes must make sense.
+        # First, because the checks of the token merging fields need valid sizes.
         self.validate_architecture()
         super().__post_init__(**kwargs)
 
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
-        """Trajectories need to know of every token which frame it is in, and frames of equal length."""
+        """Scopes that keep every token in its frame and all frames equally long, as trajectories need."""
         return ("frame", "tube", "time")
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
-        """CLS, then the tokens frame by frame."""
+        """Returns the token layout: CLS, then the patches frame by frame."""
         num_slots, rows, columns = self.tubelet_grid(clip)
         return TokenLayout(1, num_slots, rows * columns)

@@ -7,7 +7,7 @@ from .configuration_motionformer import MotionformerConfig
 
 
 def mac_count_motionformer(config: MotionformerConfig) -> MacCount:
-    """Counts one clip: see `hf_video_tome.mac_count`."""
+    """Counts the MACs of one clip: see `hf_video_tome.mac_count`."""
     width = config.hidden_size
     pre_logits = width**2 if config.use_pre_logits else 0
     return MacCount(
@@ -18,9 +18,9 @@ def mac_count_motionformer(config: MotionformerConfig) -> MacCount:
 
 
 def _layers(config: MotionformerConfig) -> list[LayerMacCount]:
-    """Trajectory attention: every token attends to each frame, then to what it saw of each frame."""
+    """Counts layers with trajectory attention: tokens attend to each frame, then to their own trajectory."""
     width, heads, plan = config.hidden_size, config.num_attention_heads, config.token_merging_plan()
-    # Linear layers of the patches in the attention over time: queries, keys and, in the paper's form, values.
+    # Linear layers of patches in temporal attention: queries, keys and, in the paper's version, values.
     num_temporal = 2 if config.use_original_trajectory_values else 3
     layers = []
     for layer in merging_layers(config, width, heads):
@@ -28,7 +28,7 @@ def _layers(config: MotionformerConfig) -> list[LayerMacCount]:
         patches = frames * places
         over_space = attention_products(1, layer.tokens, width)  # of CLS
         over_space += attention_products(patches, places, width, batch=frames)
-        # Keys are never made: each head multiplies its queries with whole points of the trajectory.
+        # Keys are not computed: each head multiplies its queries with whole points of the trajectory.
         over_time = patches * frames * heads * width
         over_time += patches * frames * (width if config.use_original_trajectory_values else heads * width)
         layers.append(

@@ -20,12 +20,12 @@ from .plain import modeling_motionformer as stock
 
 
 class MotionformerAttention(stock.MotionformerAttention):
-    """Trajectory attention that weighs keys by token size and hands out its keys."""
+    """Trajectory attention that weighs keys by token size and decides which tokens merge."""
 
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
-        """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
+        """Returns (output (B, N, C), weights); with a step, (output (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states, **kwargs)
         query, key, value = self.project(hidden_states)
@@ -37,7 +37,7 @@ class MotionformerAttention(stock.MotionformerAttention):
         sizes = step.set_sizes
         patch_size = frame_size = None
         if sizes is not None and step.merges_frames:
-            # All tokens of a frame have the same size, which only counts against other frames.
+            # All tokens of a frame have the same size, which only matters relative to other frames.
             frame_size = sizes[:, 0]
         elif sizes is not None:
             patch_size = sizes.flatten(0, 1)
@@ -49,7 +49,7 @@ class MotionformerAttention(stock.MotionformerAttention):
     def attend_merged(
         self, query: Tensor, key: Tensor, value: Tensor, size: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """Runs the attention implementation, with the sizes of the keys (B, M) for proportional attention, or None."""
+        """Runs the attention implementation, with key sizes (B, M) for proportional attention, or None."""
         return attend(
             self,
             stock.eager_attention_forward,
@@ -69,7 +69,7 @@ class MotionformerLayer(stock.MotionformerLayer):
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Tokens]:
-        """Returns the states (B, M, C), and the tokens where a step came in."""
+        """Returns the states (B, M, C); with a step, also the tokens."""
         if step is None:
             return super().forward(hidden_states, **kwargs)
         attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step, **kwargs)
@@ -85,7 +85,7 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
-    """The plain `MotionformerModel` that merges tokens when its config says so.
+    """The plain `MotionformerModel` that merges tokens as set in its config.
 
     Args:
         config: A Motionformer config, with token merging fields or without.
@@ -108,13 +108,13 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
         Args:
             pixel_values: (B, T, C, H, W) float, normalised.
             interpolate_pos_encoding: As for the plain model.
-            output_token_merging: Whether to return the trace of the merging.
-            plan: What each layer does; as the settings say when None.
+            output_token_merging: Whether to return the token merging trace.
+            plan: What each layer does; made from the settings when None.
             **kwargs: As for the plain model, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of the plain model; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
-            `token_merging` come with it.
+            The output of the plain model; if tokens merge, `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` are included.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint.
@@ -144,7 +144,7 @@ class MotionformerModel(TokenMergingModelMixin, stock.MotionformerModel):
 
 
 class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.MotionformerForVideoClassification):
-    """The plain `MotionformerForVideoClassification` that merges tokens when its config says so.
+    """The plain `MotionformerForVideoClassification` that merges tokens as set in its config.
 
     Args:
         config: A Motionformer config, with token merging fields or without.
@@ -179,11 +179,11 @@ class MotionformerForVideoClassification(TokenMergingHeadMixin, stock.Motionform
             pixel_values: (B, T, C, H, W) float, normalised.
             labels: For the loss, as for the plain model: (B,) int64, or (B, G) with `label_groups` in the config.
             interpolate_pos_encoding: As for the plain model.
-            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            output_token_merging: Whether to return the token merging trace as `token_merging`.
             **kwargs: As for the plain model, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of the plain model, with `token_merging` where it was asked for.
+            The output of the plain model, with `token_merging` if requested.
 
         Raises:
             ValueError: If clips or labels do not fit the checkpoint.

@@ -1,4 +1,4 @@
-"""TimeSformer (https://arxiv.org/abs/2102.05095): divided space-time attention, merging inside frames, CLS head."""
+"""TimeSformer (https://arxiv.org/abs/2102.05095): divided space-time attention, merging within frames, CLS head."""
 
 from ..architecture import paper_settings, register_architecture
 from ..encoder import Encoder

@@ -15,12 +15,12 @@ from ...merging.settings import TokenMergingSettings
 
 @strict
 class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig):
-    """`transformers.TimesformerConfig` and the token merging fields of `TokenMergingConfigMixin`.
+    """`transformers.TimesformerConfig` with the token merging fields of `TokenMergingConfigMixin`.
 
-    Space and time are attended to in turn, so tokens are matched inside each frame and r counts per frame. By default
-    one matching serves all frames of a clip ("tube"): temporal attention then still pairs what shows the same place.
-    The paper matches each frame alone ("frame", r = 18). With "time" whole frames merge and r counts frames.
-    Proportional attention is on, in the spatial attention, with "time" in the temporal one.
+    Attention alternates between time and space, so tokens are matched within frames and r counts tokens per frame. By
+    default, all frames of a clip share one matching ("tube"): temporal attention then still connects the same patch
+    positions. The paper matches each frame separately ("frame", r = 18). With "time", whole frames merge and r counts
+    frames. Proportional attention is on, in spatial attention, or with "time" in temporal attention.
 
     Examples:
         >>> TimesformerConfig(token_merging_r=18).token_layout.num_tokens
@@ -32,24 +32,24 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
 
     @property
     def output_attentions(self) -> bool | None:
-        """Whether attention weights are returned; unless the attention is eager already, they are computed eagerly."""
+        """Whether to return attention weights; they are always computed eagerly."""
         return self._output_attentions
 
     @output_attentions.setter
     def output_attentions(self, value: bool | None) -> None:
-        # Not refused, as transformers does: the stock model is always eager, and takes it at any time.
+        # transformers would raise an error unless attention is eager, as it always is in the stock model.
         self._output_attentions = value
 
     def validate_output_attentions(self) -> None:
-        """Part of `@strict`-powered validation: attention weights can be had with every attention implementation."""
+        """Part of `@strict`-powered validation: every attention implementation can return attention weights."""
 
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
-        """Matching all tokens of a clip would break the grid that attention over time runs on."""
+        """Scopes that keep the grid that temporal attention needs."""
         return ("frame", "tube", "time")
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
-        """CLS, then the tokens place by place, all frames of a place together."""
+        """Returns the token layout: CLS, then the patches by position, all frames of a position together."""
         num_frames, rows, columns = self.tubelet_grid(clip)
         return TokenLayout(1, num_frames, rows * columns, patch_major=True)
 
@@ -62,6 +62,6 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
                 "token_merging_r",
                 settings.get("r"),
                 f"0 for attention_type={self.attention_type!r}",
-                because="tokens are merged with 'divided_space_time' only",
+                because="only 'divided_space_time' can merge tokens",
             )
         return requested

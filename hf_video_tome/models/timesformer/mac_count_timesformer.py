@@ -7,9 +7,9 @@ from .configuration_timesformer import TimesformerConfig
 
 
 def mac_count_timesformer(config: TimesformerConfig) -> MacCount:
-    """Counts one clip: see `hf_video_tome.mac_count`."""
+    """Counts the MACs of one clip: see `hf_video_tome.mac_count`."""
     width = config.hidden_size
-    # With "space_only" transformers classifies every frame by itself.
+    # With "space_only", transformers classifies each frame separately.
     num_answers = config.num_frames if config.attention_type == "space_only" else 1
     return MacCount(
         embedding=patch_embedding(config, side_product(config.patch_size), width),
@@ -19,14 +19,14 @@ def mac_count_timesformer(config: TimesformerConfig) -> MacCount:
 
 
 def _divided_layers(config: TimesformerConfig) -> tuple[LayerMacCount, ...]:
-    """Attention over time inside each place, then over space inside each frame, with a copy of CLS for each."""
+    """Counts layers with temporal attention per patch position, then spatial attention per frame with a CLS copy."""
     width, plan = config.hidden_size, config.token_merging_plan()
     layers = []
     for layer in merging_layers(config, width, config.num_attention_heads):
         frames, places = plan.layout.grid(layer.tokens, plan.settings.scope)
         over_time = attention_products(frames, frames, width, batch=places)
         over_space = attention_products(1 + places, 1 + places, width, batch=frames)
-        # Queries, keys, values and output; what comes of attention over time goes through one more linear layer.
+        # Queries, keys, values and output; temporal attention has an additional linear layer.
         projections = (5 * frames * places + 4 * frames * (1 + places)) * width**2
         layers.append(
             LayerMacCount(
@@ -42,7 +42,7 @@ def _divided_layers(config: TimesformerConfig) -> tuple[LayerMacCount, ...]:
 
 
 def _joint_layers(config: TimesformerConfig) -> tuple[LayerMacCount, ...]:
-    """Attention to all tokens at once, or to the tokens of each frame with a CLS token of its own; none can merge."""
+    """Counts layers that cannot merge: attention to all tokens, or within each frame with its own CLS token."""
     width, layout = config.hidden_size, config.token_layout
     joint = config.attention_type == "joint_space_time"
     batch, tokens = (1, layout.num_tokens) if joint else (layout.num_frames, 1 + layout.num_patches)

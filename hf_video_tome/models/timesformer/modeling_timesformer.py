@@ -31,7 +31,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The stock attention of TimeSformer as attention implementations have it: (B, H, N, D) -> (B, N, H, D)."""
+    """Computes the stock attention of TimeSformer as an attention implementation: (B, H, N, D) -> (B, N, H, D)."""
     weights = (query @ key.transpose(-2, -1)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -40,7 +40,7 @@ def eager_attention_forward(
 
 
 class TimesformerSelfAttention(stock.TimesformerSelfAttention):
-    """Self-attention that runs on any attention implementation, weighs keys by token size and hands out its keys."""
+    """Self-attention that runs on any attention implementation, weighs keys by token size and returns its keys."""
 
     def forward(
         self,
@@ -49,16 +49,16 @@ class TimesformerSelfAttention(stock.TimesformerSelfAttention):
         implementation: str | None = None,
         size: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Attends.
+        """Attends to all tokens.
 
         Args:
             hidden_states: (B, N, C).
-            output_attentions: Whether to return the weights; they are computed eagerly then.
+            output_attentions: Whether to return the weights, which are then computed eagerly.
             implementation: Attention implementation; the stock computation when None.
             size: (B, N) float token sizes for proportional attention, or None.
 
         Returns:
-            The context (B, N, C), the weights (B, H, N, N) if asked for, and with an implementation the keys (B, H, N,
+            The context (B, N, C), the weights (B, H, N, N) if requested, and with an implementation the keys (B, H, N,
             D).
         """
         if implementation is None:
@@ -81,10 +81,10 @@ class TimesformerSelfAttention(stock.TimesformerSelfAttention):
 
 
 class TimeSformerAttention(stock.TimeSformerAttention):
-    """Attention and its output projection, handing weights and keys through."""
+    """Attention and its output projection, which passes on weights and keys."""
 
     def forward(self, hidden_states: Tensor, output_attentions: bool = False, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Returns the output (B, N, C) and whatever the self-attention returns with it."""
+        """Returns the output (B, N, C) and the other results of the self-attention."""
         context, *others = self.attention(hidden_states, output_attentions, **kwargs)
         return (self.output(context), *others)
 
@@ -101,13 +101,13 @@ class TimesformerLayer(stock.TimesformerLayer):
         """Attends over time, then over space, merges, and applies the MLP.
 
         Args:
-            hidden_states: (B, 1 + P * T, C): CLS, then the patch tokens, all frames of a place together.
+            hidden_states: (B, 1 + P * T, C), CLS, then the patches, all frames of a patch position together.
             output_attentions: Whether to return the spatial attention weights.
             step: How to merge, or None.
 
         Returns:
-            The states (B, 1 + P' * T, C), with scope "time" (B, 1 + P * T', C), the tokens where a step came in, and
-            the weights if asked for.
+            The states (B, 1 + P' * T, C), or with scope "time" (B, 1 + P * T', C); with a step, also the tokens; and
+            the weights if requested.
         """
         implementation = attn_implementation(self.config) or "eager"
         if step is None and implementation == "eager":
@@ -130,7 +130,7 @@ class TimesformerLayer(stock.TimesformerLayer):
             else:
                 spatial_size = self._spatial_size(step)
 
-        # Time: every place by itself, (B * P, T, C).
+        # Time: each patch position separately, (B * P, T, C).
         temporal = patches.unflatten(1, (num_patches, num_frames)).flatten(0, 1)
         temporal_output = self.temporal_attention(
             self.temporal_layernorm(temporal),
@@ -139,7 +139,7 @@ class TimesformerLayer(stock.TimesformerLayer):
         )[0]
         patches = patches + self.temporal_dense(self.drop_path(temporal_output).view_as(patches))
 
-        # Space: every frame by itself with a copy of CLS, (B * T, 1 + P, C).
+        # Space: each frame separately with a copy of CLS, (B * T, 1 + P, C).
         frames = patches.unflatten(1, (num_patches, num_frames)).transpose(1, 2)
         spatial = torch.cat((cls_token.unsqueeze(1).expand(-1, num_frames, -1, -1), frames), dim=2).flatten(0, 1)
         spatial_output, *others = self.attention(
@@ -147,7 +147,7 @@ class TimesformerLayer(stock.TimesformerLayer):
         )
         keys = others.pop()
         residual = self.drop_path(spatial_output).unflatten(0, (-1, num_frames))
-        # CLS gets the mean over all frames: a merged one counts as many times as there are frames in it.
+        # CLS gets the mean over frames, in which a merged frame counts as all the frames that it stands for.
         frame_size = None if temporal_size is None else temporal_size[:, 0]
         cls_residual = mean_pool(residual[:, :, 0], frame_size).unsqueeze(1)
         patch_residual = residual[:, :, 1:].transpose(1, 2).flatten(1, 2)
@@ -155,7 +155,7 @@ class TimesformerLayer(stock.TimesformerLayer):
 
         if step is None:
             return (self._feed_forward(hidden_states), *others)
-        # The keys of the CLS copies are left out: CLS takes no part in the matching.
+        # Without the keys of the CLS copies: CLS is not matched.
         reduction = step.decide(keys[:, :, 1:], num_frames)
         hidden_states, tokens = step.complete(reduction.apply(hidden_states), reduction)
         return (self._feed_forward(hidden_states), tokens, *others)
@@ -165,7 +165,7 @@ class TimesformerLayer(stock.TimesformerLayer):
         return hidden_states + self.drop_path(layer_output)
 
     def _spatial_size(self, step: Step) -> Tensor | None:
-        """Sizes of the tokens of each frame behind those of its CLS copy: (B * T, 1 + P)."""
+        """Returns the sizes of the CLS copy and the tokens of each frame: (B * T, 1 + P)."""
         sizes = step.set_sizes
         return None if sizes is None else nn.functional.pad(sizes, (1, 0), value=1.0).flatten(0, 1)
 
@@ -178,18 +178,18 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class _FusedAttentionMixin:
-    """The stock model knows eager attention only; ours runs on every implementation of transformers."""
+    """Mixin that enables every attention implementation; the stock model only has eager attention."""
 
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # transformers remembers on the class whether it can switch; asked of the stock class first, it would inherit "no".
+    # transformers caches on the class whether it can switch; ours would inherit False from the stock class.
     _can_set_attn_implementation_cached_value = True
 
 
 class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.TimesformerModel):
-    """`transformers.TimesformerModel` with fused attention, which merges tokens when its config says so.
+    """`transformers.TimesformerModel` with fused attention that merges tokens as set in its config.
 
     Args:
         config: A TimeSformer config, of transformers or of this package.
@@ -213,16 +213,16 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
 
         Args:
             pixel_values: (B, T, C, H, W) float, normalised.
-            output_attentions: Whether to return the spatial attention weights (computed eagerly then).
+            output_attentions: Whether to return the spatial attention weights (which are then computed eagerly).
             output_hidden_states: Whether to return the states of all layers.
             return_dict: Whether to return an output object rather than a tuple.
-            output_token_merging: Whether to return the trace of the merging.
-            plan: What each layer does; as the settings say when None.
+            output_token_merging: Whether to return the token merging trace.
+            plan: What each layer does; made from the settings when None.
             **kwargs: As for `transformers.TimesformerModel`, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
-            `token_merging` come with it.
+            The output of transformers; if tokens merge, `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` are included.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint.
@@ -230,7 +230,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
         config = self.config
         divided = config.attention_type == "divided_space_time"
         plan = self._make_plan(pixel_values, kwargs) if plan is None else plan
-        # Eager attention is that of transformers, and so is all else then: r = 0 is the stock model to the last bit.
+        # With eager attention, the stock forward runs unchanged: r = 0 is bit-identical to the stock model.
         shortens = plan.reads == "prefix" and divided and attn_implementation(config) not in (None, "eager")
         if not plan.merges and not output_token_merging and not shortens:
             return super().forward(pixel_values, output_attentions, output_hidden_states, return_dict, **kwargs)
@@ -265,7 +265,7 @@ class TimesformerModel(_FusedAttentionMixin, TokenMergingModelMixin, stock.Times
 class TimesformerForVideoClassification(
     _FusedAttentionMixin, TokenMergingHeadMixin, stock.TimesformerForVideoClassification
 ):
-    """`transformers.TimesformerForVideoClassification` with fused attention; merges tokens when its config says so.
+    """`transformers.TimesformerForVideoClassification` with fused attention that merges tokens as set in its config.
 
     Args:
         config: A TimeSformer config, of transformers or of this package.
@@ -300,15 +300,15 @@ class TimesformerForVideoClassification(
         Args:
             pixel_values: (B, T, C, H, W) float, normalised.
             labels: (B,) int64 class indices, for the loss.
-            output_attentions: Whether to return the spatial attention weights (computed eagerly then).
+            output_attentions: Whether to return the spatial attention weights (which are then computed eagerly).
             output_hidden_states: Whether to return the states of all layers.
             return_dict: Whether to return an output object rather than a tuple.
-            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            output_token_merging: Whether to return the token merging trace as `token_merging`.
             **kwargs: As for `transformers.TimesformerForVideoClassification`, and `token_merging_*` settings of this
                 call.
 
         Returns:
-            The output of transformers, with `token_merging` where it was asked for.
+            The output of transformers, with `token_merging` if requested.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint.
@@ -320,6 +320,6 @@ class TimesformerForVideoClassification(
         }
         plan = self._make_plan(pixel_values, kwargs | asked)
         outputs = self.timesformer(pixel_values, return_dict=True, plan=plan, **asked)
-        # The stock head gives no further arguments to its loss.
+        # The stock head passes no further arguments to its loss.
         output = self._classify(outputs.last_hidden_state[:, 0], outputs, labels)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

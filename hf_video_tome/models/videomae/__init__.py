@@ -1,4 +1,4 @@
-"""VideoMAE (https://arxiv.org/abs/2203.12602): all tokens of a clip are one set, mean-pooled head."""
+"""VideoMAE (https://arxiv.org/abs/2203.12602): one matched set per clip, mean-pooled head."""
 
 from ..architecture import paper_settings, register_architecture
 from ..encoder import Encoder

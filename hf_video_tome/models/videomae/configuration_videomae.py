@@ -12,11 +12,10 @@ from ...merging.scopes import SCOPES
 
 
 class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
-    """`transformers.VideoMAEConfig` and the token merging fields of `TokenMergingConfigMixin`.
+    """`transformers.VideoMAEConfig` with the token merging fields of `TokenMergingConfigMixin`.
 
-    All tokens of a clip are matched together, and proportional attention is off, as the paper found best for models
-    that were pre-trained as masked autoencoders. Paper: r = 150 at base size, where it needs 2.46 times fewer
-    operations.
+    All tokens of a clip are matched together. Proportional attention is off, which the paper found best for models
+    pre-trained as masked autoencoders. The paper uses r = 150 at base size, which needs 2.46 times fewer operations.
 
     Examples:
         >>> VideoMAEConfig(token_merging_r=150).token_layout.num_tokens
@@ -28,16 +27,16 @@ class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
 
     @property
     def supported_token_merging_scopes(self) -> tuple[str, ...]:
-        """Without mean pooling the head reads token 0, which takes no part in the matching: then only "clip"."""
+        """All scopes; without mean pooling only "clip", because the head then reads token 0, which is not matched."""
         return SCOPES if self.use_mean_pooling else ("clip",)
 
     @property
     def supports_input_stage(self) -> bool:
-        """Without mean pooling the head reads token 0, whatever it shows."""
+        """Whether the head uses mean pooling; otherwise it reads token 0, which must be kept."""
         return bool(self.use_mean_pooling)
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
-        """Tokens lie frame by frame. Without mean pooling the head reads token 0, which is then protected."""
+        """Returns the token layout: patches frame by frame; without mean pooling, token 0 is protected."""
         num_slots, rows, columns = self.tubelet_grid(clip)
         if self.use_mean_pooling:
             return TokenLayout(0, num_slots, rows * columns)

@@ -7,9 +7,9 @@ from .configuration_videomae import VideoMAEConfig
 
 
 def mac_count_videomae(config: VideoMAEConfig) -> MacCount:
-    """Counts one clip: see `hf_video_tome.mac_count`."""
+    """Counts the MACs of one clip: see `hf_video_tome.mac_count`."""
     width = config.hidden_size
-    # Without mean pooling the layout has one patch in the place of a CLS token: it is embedded like all others.
+    # Without mean pooling, the layout treats the first patch as a prefix token, but it is embedded like all others.
     first_patch = config.token_layout.num_prefix_tokens
     volume = config.tubelet_size * side_product(config.patch_size)
     return MacCount(

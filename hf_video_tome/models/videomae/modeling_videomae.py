@@ -22,12 +22,12 @@ from .configuration_videomae import VideoMAEConfig
 
 
 class VideoMAESelfAttention(stock.VideoMAESelfAttention):
-    """Self-attention that weighs keys by token size and hands out its keys."""
+    """Self-attention that weighs keys by token size and decides which tokens merge."""
 
     def forward(
         self, hidden_states: Tensor, step: Step | None = None
     ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
-        """Returns (context (B, N, C), weights); with a step (context (B, M, C), weights, reduction)."""
+        """Returns (context (B, N, C), weights); with a step, (context (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states)
         keys = split_heads(self.key(hidden_states), self.attention_head_size)
@@ -48,12 +48,12 @@ class VideoMAESelfAttention(stock.VideoMAESelfAttention):
 
 
 class VideoMAEAttention(stock.VideoMAEAttention):
-    """Attention and its output projection; tokens merge between the two, where there is least to compute."""
+    """Attention and its output projection; tokens merge between the two, which is cheapest."""
 
     def forward(
         self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Tensor | None, Reduction]:
-        """Returns the output (B, N, C); with a step (output (B, M, C), weights, reduction)."""
+        """Returns the output (B, N, C); with a step, (output (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states, **kwargs)
         context, weights, reduction = self.attention(hidden_states, step=step)
@@ -66,7 +66,7 @@ class VideoMAELayer(stock.VideoMAELayer):
     def forward(
         self, hidden_states: Tensor, step: Step | None = None, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Tokens]:
-        """Returns the states (B, M, C), and the tokens where a step came in."""
+        """Returns the states (B, M, C); with a step, also the tokens."""
         if step is None:
             return super().forward(hidden_states, **kwargs)
         attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step)
@@ -84,7 +84,7 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
-    """`transformers.VideoMAEModel` that merges tokens when its config says so.
+    """`transformers.VideoMAEModel` that merges tokens as set in its config.
 
     Args:
         config: A VideoMAE config, of transformers or of this package.
@@ -106,14 +106,14 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
 
         Args:
             pixel_values: (B, T, C, H, W) float, normalised.
-            bool_masked_pos: (B, N) bool, patches to leave out.
-            output_token_merging: Whether to return the trace of the merging.
-            plan: What each layer does; as the settings say when None.
+            bool_masked_pos: (B, N) bool, patches to mask.
+            output_token_merging: Whether to return the token merging trace.
+            plan: What each layer does; made from the settings when None.
             **kwargs: As for `transformers.VideoMAEModel`, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
-            `token_merging` come with it.
+            The output of transformers; if tokens merge, `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` are included.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint.
@@ -149,7 +149,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
 
 
 class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVideoClassification):
-    """`transformers.VideoMAEForVideoClassification` that merges tokens when its config says so.
+    """`transformers.VideoMAEForVideoClassification` that merges tokens as set in its config.
 
     Args:
         config: A VideoMAE config, of transformers or of this package.
@@ -180,12 +180,12 @@ class VideoMAEForVideoClassification(TokenMergingHeadMixin, stock.VideoMAEForVid
         Args:
             pixel_values: (B, T, C, H, W) float, normalised.
             labels: (B,) int64 class indices, for the loss.
-            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            output_token_merging: Whether to return the token merging trace as `token_merging`.
             **kwargs: As for `transformers.VideoMAEForVideoClassification`, and `token_merging_*` settings of this
                 call.
 
         Returns:
-            The output of transformers, with `token_merging` where it was asked for.
+            The output of transformers, with `token_merging` if requested.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint.

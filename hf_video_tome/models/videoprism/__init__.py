@@ -1,4 +1,4 @@
-"""VideoPrism (https://arxiv.org/abs/2402.13217): spatial, then temporal encoder, merging in the spatial one."""
+"""VideoPrism (https://arxiv.org/abs/2402.13217): spatial and temporal encoder, merging in the spatial encoder."""
 
 from ..architecture import register_architecture
 from ..encoder import Encoder

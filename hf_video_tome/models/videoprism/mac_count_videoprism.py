@@ -9,7 +9,7 @@ from .configuration_videoprism import VideoPrismVisionConfig
 
 
 def mac_count_videoprism(config: VideoPrismVisionConfig) -> MacCount:
-    """Counts one clip: see `hf_video_tome.mac_count`."""
+    """Counts the MACs of one clip: see `hf_video_tome.mac_count`."""
     width, frames = config.hidden_size, config.token_layout.num_frames
     layers, left = [], config.token_layout.num_tokens
     for layer in merging_layers(config, width, config.num_attention_heads):

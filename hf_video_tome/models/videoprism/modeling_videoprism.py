@@ -31,22 +31,22 @@ from .configuration_videoprism import VideoPrismVisionConfig
 def size_arguments(
     module: nn.Module, size: Tensor | None, num_queries: int, dtype: torch.dtype, remedy: str
 ) -> dict[str, Tensor]:
-    """Arguments by which an attention implementation adds log(size) to the logits of each key, after the soft-cap.
+    """Returns the arguments with which an attention implementation adds log(size) to the logits after the soft-cap.
 
-    Flash attention takes no bias, and one in a channel of queries and keys would be soft-capped with the logits.
+    Flash attention does not support a bias, and the soft-cap would also apply to a bias in extra channels.
 
     Args:
-        module: Attention module, whose config names the implementation.
+        module: Attention module; its config names the implementation.
         size: (B, N) float token sizes; None adds nothing.
         num_queries: Number of queries.
         dtype: Dtype of the queries.
-        remedy: What works with every implementation, for the error.
+        remedy: Alternative that works with every implementation, for the error.
 
     Returns:
         Keyword arguments of the implementation.
 
     Raises:
-        ValueError: If the implementation would leave the sizes out.
+        ValueError: If the implementation does not support sizes.
     """
     if size is None:
         return {}
@@ -56,21 +56,21 @@ def size_arguments(
     if implementation == "eager":
         return {"attention_mask": bias}
     if implementation == "flex_attention":
-        # Not as a mask: transformers' way of reading float masks crashes on CPUs (torch 2.13).
+        # Not a mask: float masks of transformers crash on CPUs (torch 2.13).
         return {"position_bias": bias.expand(-1, config.num_attention_heads, num_queries, -1)}
     raise ValueError(
-        f"attn_implementation must be 'eager' or 'flex_attention' to weigh merged tokens by their size, which "
-        f"VideoPrism's soft-cap leaves to these two, got {implementation!r}; {remedy}"
+        f"attn_implementation must be 'eager' or 'flex_attention' to weigh merged tokens by their size (VideoPrism's "
+        f"soft-cap rules out all others), got {implementation!r}; {remedy}"
     )
 
 
 def frames_to_clips(x: Tensor, num_frames: int) -> Tensor:
-    """Puts the frames of each clip behind each other: (B * T, P, ...) -> (B, T * P, ...)."""
+    """Joins the frames of each clip: (B * T, P, ...) -> (B, T * P, ...)."""
     return x.unflatten(0, (-1, num_frames)).flatten(1, 2)
 
 
 def clips_to_frames(x: Tensor, num_frames: int) -> Tensor:
-    """Takes the frames of each clip apart: (B, T * P, ...) -> (B * T, P, ...)."""
+    """Splits each clip into frames: (B, T * P, ...) -> (B * T, P, ...)."""
     return x.unflatten(1, (num_frames, -1)).flatten(0, 1)
 
 
@@ -78,11 +78,11 @@ def clips_to_frames(x: Tensor, num_frames: int) -> Tensor:
 class VideoPrismModelOutputWithTokenMerging(
     TokenMergingOutputMixin, stock.BaseModelOutputWithSpatialAndTemporalStates
 ):
-    """What the base model returns when it merges tokens."""
+    """Output of the base model when it merges tokens."""
 
 
 class VideoPrismAttention(stock.VideoPrismAttention):
-    """Self-attention that weighs keys by token size and hands out its keys."""
+    """Self-attention that weighs keys by token size and decides which tokens merge."""
 
     def forward(
         self,
@@ -91,17 +91,17 @@ class VideoPrismAttention(stock.VideoPrismAttention):
         step: Step | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
-        """Attends inside frames or places.
+        """Attends within frames or patch positions.
 
         Args:
             hidden_states: (B * T, P, C) in the spatial encoder, (B * P, T, C) in the temporal one.
-            attention_mask: As for the stock module; not with merging.
+            attention_mask: As for the stock module; must be None if tokens merge.
             step: How to merge, or None.
-            **kwargs: Passed on to the attention implementation.
+            **kwargs: Passed to the attention implementation.
 
         Returns:
-            The output, like `hidden_states`, and the weights; with a step also the reduction, which is still to be
-            applied to the tokens of whole clips.
+            The output, shaped like `hidden_states`, and the weights; with a step, also the reduction, which the caller
+            applies to the tokens of whole clips.
         """
         if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
@@ -144,12 +144,12 @@ class VideoPrismLayer(stock.VideoPrismLayer):
 
         Args:
             hidden_states: (B * T, P, C) in the spatial encoder, (B * P, T, C) in the temporal one.
-            attention_mask: As for the stock module; not with merging.
+            attention_mask: As for the stock module; must be None if tokens merge.
             step: How to merge, or None.
-            **kwargs: Passed on to the attention.
+            **kwargs: Passed to the attention.
 
         Returns:
-            The states, (B * T, P', C) with merging, and the tokens where a step came in.
+            The states, (B * T, P', C) if tokens merge; with a step, also the tokens.
         """
         if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
@@ -170,7 +170,7 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel):
-    """`transformers.VideoPrismVisionModel` that merges tokens when its config says so.
+    """`transformers.VideoPrismVisionModel` that merges tokens as set in its config.
 
     Args:
         config: A VideoPrism vision config, of transformers or of this package.
@@ -194,13 +194,13 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
             pixel_values_videos: (B, T, C, H, W) float, from 0 to 1.
             interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
                 of other sizes and numbers of frames fit.
-            output_token_merging: Whether to return the trace of the merging.
-            plan: What each layer does; as the settings say when None.
+            output_token_merging: Whether to return the token merging trace.
+            plan: What each layer does; made from the settings when None.
             **kwargs: As for `transformers.VideoPrismVisionModel`, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of transformers; with merging its `last_hidden_state` is (B, T * P', C), and `token_sizes` and
-            `token_merging` come with it. `hidden_states` are those of transformers: entry i <= spatial layers is
+            The output of transformers; if tokens merge, `last_hidden_state` is (B, T * P', C), and `token_sizes` and
+            `token_merging` are included. `hidden_states` are those of transformers: entry i <= spatial layers is
             (B * T, P'_i, C), later ones are (B * P', T, C), and the last is `last_hidden_state`.
 
         Raises:
@@ -233,7 +233,7 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
             spatial_states, tokens = layer(spatial_states, step=recorder.step(index), **kwargs)
             recorder.append(tokens, num_frames * spatial_states.shape[1])
 
-        # Each place has one token per frame, whose sizes say how much space it covers: they have no say over time.
+        # Sizes only count patches within a frame, so temporal attention ignores them.
         temporal_states = self.temporal_embeddings(
             self.layernorm1(spatial_states), pixel_values_videos.shape, interpolate_pos_encoding
         )
@@ -251,9 +251,9 @@ class VideoPrismVisionModel(TokenMergingModelMixin, stock.VideoPrismVisionModel)
 
 
 class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismForVideoClassification):
-    """`transformers.VideoPrismForVideoClassification` that merges tokens when its config says so.
+    """`transformers.VideoPrismForVideoClassification` that merges tokens as set in its config.
 
-    Its logits are (B, num_labels) like those of all classifiers here, where the stock ones are (B, 1, num_labels).
+    Its logits are (B, num_labels) like those of all classifiers here; those of the stock model are (B, 1, num_labels).
 
     Args:
         config: A VideoPrism vision config, of transformers or of this package.
@@ -289,12 +289,12 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
             labels: (B,) int64 class indices, for the loss.
             interpolate_pos_encoding: Whether to interpolate the position embeddings, in space and time, so that clips
                 of other sizes and numbers of frames fit.
-            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            output_token_merging: Whether to return the token merging trace as `token_merging`.
             **kwargs: As for `transformers.VideoPrismForVideoClassification`, and `token_merging_*` settings of this
                 call.
 
         Returns:
-            The output of transformers, with `token_merging` where it was asked for; `logits` are (B, num_labels).
+            The output of transformers, with `token_merging` if requested; `logits` are (B, num_labels).
 
         Raises:
             ValueError: If the clips do not fit the checkpoint, or the attention implementation cannot weigh merged
@@ -313,6 +313,6 @@ class VideoPrismForVideoClassification(TokenMergingHeadMixin, stock.VideoPrismFo
         tokens = outputs.last_hidden_state
         size = plan.pooling_weights(getattr(outputs, "token_sizes", None))
         arguments = size_arguments(self.head, size, 1, tokens.dtype, "or set token_merging_pooling='mean'")
-        # One query pools. Without its dimension the logits are what losses and pipelines expect.
+        # Removes the dimension of the single pooling query, as losses and pipelines expect.
         pooled = self.head_layernorm(self.head(tokens, **arguments, **kwargs)[0]).squeeze(1)
         return self._classify(pooled, outputs, labels, **kwargs)

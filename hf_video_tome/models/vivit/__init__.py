@@ -1,4 +1,4 @@
-"""ViViT, the joint space-time variant (https://arxiv.org/abs/2103.15691): all tokens are one set, CLS head."""
+"""ViViT with joint space-time attention (https://arxiv.org/abs/2103.15691): one matched set per clip, CLS head."""
 
 from ..architecture import paper_settings, register_architecture
 from ..encoder import Encoder

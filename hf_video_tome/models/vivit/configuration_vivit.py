@@ -11,10 +11,10 @@ from ...merging.layout import TokenLayout
 
 
 class VivitConfig(TokenMergingConfigMixin, transformers.VivitConfig):
-    """`transformers.VivitConfig` and the token merging fields of `TokenMergingConfigMixin`.
+    """`transformers.VivitConfig` with the token merging fields of `TokenMergingConfigMixin`.
 
-    All tokens of a clip are matched together; the CLS token is never merged. Proportional attention is on. Paper: r =
-    300 at base size and 32 frames, where it needs 2.55 times fewer operations.
+    All tokens of a clip are matched together, except for CLS, which never merges. Proportional attention is on. The
+    paper uses r = 300 at base size and 32 frames, which needs 2.55 times fewer operations.
 
     Examples:
         >>> VivitConfig(token_merging_r=300).token_layout.num_tokens
@@ -25,6 +25,6 @@ class VivitConfig(TokenMergingConfigMixin, transformers.VivitConfig):
     default_proportional_attention: ClassVar[bool] = True
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
-        """CLS, then the tokens frame by frame."""
+        """Returns the token layout: CLS, then the patches frame by frame."""
         num_slots, rows, columns = self.tubelet_grid(clip)
         return TokenLayout(1, num_slots, rows * columns)

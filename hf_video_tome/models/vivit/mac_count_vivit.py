@@ -9,7 +9,7 @@ from .configuration_vivit import VivitConfig
 
 
 def mac_count_vivit(config: VivitConfig) -> MacCount:
-    """Counts one clip: see `hf_video_tome.mac_count`."""
+    """Counts the MACs of one clip: see `hf_video_tome.mac_count`."""
     return MacCount(
         embedding=patch_embedding(config, prod(config.tubelet_size), config.hidden_size),
         layers=joint_layers(config, config.intermediate_size),

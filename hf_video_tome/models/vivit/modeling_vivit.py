@@ -23,7 +23,7 @@ from .configuration_vivit import VivitConfig
 
 
 class VivitAttention(stock.VivitAttention):
-    """Self-attention that weighs keys by token size and hands out its keys."""
+    """Self-attention that weighs keys by token size and decides which tokens merge."""
 
     def forward(
         self,
@@ -32,7 +32,7 @@ class VivitAttention(stock.VivitAttention):
         step: Step | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
-        """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
+        """Returns (output (B, N, C), weights); with a step, (output (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
         queries = split_heads(self.q_proj(step.queries(hidden_states)), self.head_dim)
@@ -54,7 +54,7 @@ class VivitAttention(stock.VivitAttention):
 
 
 class VivitTubeletEmbeddings(stock.VivitTubeletEmbeddings):
-    """Embeddings of tubelets, in the fastest form where tokens are to be merged."""
+    """Tubelet embeddings, with a faster implementation if tokens merge."""
 
     def forward(self, pixel_values: Tensor, merges_tokens: bool = False) -> Tensor:
         """Returns (B, N, C)."""
@@ -64,12 +64,12 @@ class VivitTubeletEmbeddings(stock.VivitTubeletEmbeddings):
 
 
 class VivitEmbeddings(stock.VivitEmbeddings):
-    """CLS and tubelets with their positions; tells the embeddings of tubelets whether tokens are to be merged."""
+    """CLS and tubelet embeddings with position embeddings; tells the tubelet embeddings whether tokens merge."""
 
     def forward(
         self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, merges_tokens: bool = False
     ) -> Tensor:
-        """Returns CLS and the tubelets (B, 1 + N, C) of clips (B, T, C, H, W)."""
+        """Returns CLS and tubelets (B, 1 + N, C) for clips (B, T, C, H, W)."""
         if not merges_tokens:
             return super().forward(pixel_values, interpolate_pos_encoding)
         patches = self.patch_embeddings(pixel_values, **_merges_tokens(self.patch_embeddings))
@@ -82,7 +82,7 @@ class VivitEmbeddings(stock.VivitEmbeddings):
 
 
 class VivitMLP(stock.VivitMLP):
-    """MLP, with its activation as one kernel where tokens are to be merged."""
+    """MLP, with a fused activation if tokens merge."""
 
     def forward(self, hidden_states: Tensor, merges_tokens: bool = False) -> Tensor:
         """Returns (B, N, C)."""
@@ -92,7 +92,7 @@ class VivitMLP(stock.VivitMLP):
 
 
 def _merges_tokens(module: nn.Module) -> dict[str, bool]:
-    """Tells one of the modules above that tokens are to be merged; what took its place is not told."""
+    """Returns the argument that tells a module above that tokens merge; replaced modules do not get it."""
     return {"merges_tokens": True} if isinstance(module, (VivitTubeletEmbeddings, VivitEmbeddings, VivitMLP)) else {}
 
 
@@ -106,7 +106,7 @@ class VivitLayer(stock.VivitLayer):
         step: Step | None = None,
         **kwargs: Any,
     ) -> Tensor | tuple[Tensor, Tokens]:
-        """Returns the states (B, M, C), and the tokens where a step came in."""
+        """Returns the states (B, M, C); with a step, also the tokens."""
         if step is None:
             return super().forward(hidden_states, attention_mask, **kwargs)
         attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step, **kwargs)
@@ -126,7 +126,7 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class VivitModel(TokenMergingModelMixin, stock.VivitModel):
-    """`transformers.VivitModel` that merges tokens when its config says so.
+    """`transformers.VivitModel` that merges tokens as set in its config.
 
     Args:
         config: A ViViT config, of transformers or of this package.
@@ -151,14 +151,14 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         Args:
             pixel_values: (B, T, C, H, W) float, normalised.
             interpolate_pos_encoding: As for `transformers.VivitModel`.
-            attention_mask: As for `transformers.VivitModel`; not with merging.
-            output_token_merging: Whether to return the trace of the merging.
-            plan: What each layer does; as the settings say when None.
+            attention_mask: As for `transformers.VivitModel`; must be None if tokens merge.
+            output_token_merging: Whether to return the token merging trace.
+            plan: What each layer does; made from the settings when None.
             **kwargs: As for `transformers.VivitModel`, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
-            `token_merging` come with it.
+            The output of transformers; if tokens merge, `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` are included.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint, or an attention mask is given together with merging.
@@ -169,7 +169,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         if not plan.merges and not output_token_merging:
             return super().forward(pixel_values, interpolate_pos_encoding, attention_mask, **kwargs)
         if attention_mask is not None:
-            raise ValueError("attention_mask must be None when tokens are merged: merged tokens have no place in it")
+            raise ValueError("attention_mask must be None when tokens are merged: it refers to unmerged tokens")
         return self._forward_merging(pixel_values, interpolate_pos_encoding, plan, output_token_merging, **kwargs)
 
     @capture_outputs(tie_last_hidden_states=False)
@@ -195,7 +195,7 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
 
 
 class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClassification):
-    """`transformers.VivitForVideoClassification` that merges tokens when its config says so.
+    """`transformers.VivitForVideoClassification` that merges tokens as set in its config.
 
     Args:
         config: A ViViT config, of transformers or of this package.
@@ -230,11 +230,11 @@ class VivitForVideoClassification(TokenMergingHeadMixin, stock.VivitForVideoClas
             pixel_values: (B, T, C, H, W) float, normalised.
             labels: (B,) int64 class indices, for the loss.
             interpolate_pos_encoding: As for `transformers.VivitForVideoClassification`.
-            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            output_token_merging: Whether to return the token merging trace as `token_merging`.
             **kwargs: As for `transformers.VivitForVideoClassification`, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of transformers, with `token_merging` where it was asked for.
+            The output of transformers, with `token_merging` if requested.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint.

@@ -1,4 +1,4 @@
-"""V-JEPA 2 (https://arxiv.org/abs/2506.09985): all tokens are one set, rotary positions, attentive pooler."""
+"""V-JEPA 2 (https://arxiv.org/abs/2506.09985): one matched set per clip, rotary positions, attentive pooler."""
 
 from ..architecture import register_architecture
 from ..encoder import Encoder

@@ -11,21 +11,20 @@ from ...merging.layout import TokenLayout
 
 
 class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
-    """`transformers.VJEPA2Config` and the token merging fields of `TokenMergingConfigMixin`, and one more.
+    """`transformers.VJEPA2Config` with the token merging fields of `TokenMergingConfigMixin`, and a further one.
 
-    All tokens of a clip are matched together; there is no CLS token. Each layer turns queries and keys by the place
-    (t, h, w) of their token, so merged tokens need a place.
+    All tokens of a clip are matched together; there is no CLS token. Each layer rotates queries and keys by the
+    position (t, h, w) of their token, so merged tokens need a position.
 
-    Proportional attention is off, as for VideoMAE: the encoder was pre-trained on clips most of whose tokens were left
-    out. The attentive pooler, which was trained on all of them, weighs tokens by size with
-    `token_merging_pooling="weighted"`.
+    Proportional attention is off, as for VideoMAE: the encoder was pre-trained on masked clips. The attentive pooler,
+    which was trained on all tokens, weighs them by size with `token_merging_pooling="weighted"`.
 
-    The paper of the settings does not cover V-JEPA 2. r = 390 removes about as much, at large size and 64 frames, as
-    its settings for the other architectures, and needs 3.08 times fewer operations.
+    The token merging paper does not cover V-JEPA 2. At large size and 64 frames, r = 390 removes about as many tokens
+    as the paper's settings for the other architectures, and needs 3.08 times fewer operations.
 
     Attributes:
-        token_merging_position: Where a merged token lies: in the middle of all that it stands for ("centroid",
-            default), or where the token lay that the others were merged into ("destination").
+        token_merging_position: Position of a merged token: the centroid of the tokens that it stands for ("centroid",
+            default), or that of the token that the others were merged into ("destination").
 
     Examples:
         >>> VJEPA2Config(frames_per_clip=16, token_merging_r=100).token_layout.num_tokens
@@ -36,18 +35,18 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
 
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = False
-    # Of the clips that the checkpoint was trained on; it takes other numbers of frames, too.
+    # Shape of the training clips; other numbers of frames are allowed.
     clip_fields: ClassVar[tuple[str, str, str]] = ("frames_per_clip", "in_chans", "crop_size")
-    # The pipeline of transformers asks for it.
+    # The pipeline of transformers reads `num_frames`.
     attribute_map: ClassVar[dict[str, str]] = {"num_frames": "frames_per_clip"}
 
     def tubelet_grid(self, clip: ClipShape) -> tuple[int, int, int]:
-        """A clip too short for one tubelet is repeated by the embeddings, once for each frame of a tubelet."""
+        """Returns the number of tokens per axis; the embeddings repeat frames of clips shorter than a tubelet."""
         if clip.frames < self.tubelet_size:
             clip = clip._replace(frames=clip.frames * self.tubelet_size)
         return super().tubelet_grid(clip)
 
     def layout_of(self, clip: ClipShape) -> TokenLayout:
-        """The tokens, frame by frame."""
+        """Returns the token layout: patches frame by frame."""
         num_slots, rows, columns = self.tubelet_grid(clip)
         return TokenLayout(0, num_slots, rows * columns)

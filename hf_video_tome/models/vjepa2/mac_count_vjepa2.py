@@ -1,4 +1,4 @@
-"""Multiply-accumulates of V-JEPA 2 with its attentive pooler; the predictor takes no part in classification."""
+"""Multiply-accumulates of V-JEPA 2 with its attentive pooler; classification does not use the predictor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ POOLER_MLP_RATIO = 4
 
 
 def mac_count_vjepa2(config: VJEPA2Config) -> MacCount:
-    """Counts one clip: see `hf_video_tome.mac_count`."""
+    """Counts the MACs of one clip: see `hf_video_tome.mac_count`."""
     width = config.hidden_size
     layers = joint_layers(config, int(width * config.mlp_ratio))
     tokens = token_counts_of_config(config)[-1]
-    mlp = 2 * POOLER_MLP_RATIO * width**2  # of one token
+    mlp = 2 * POOLER_MLP_RATIO * width**2  # per token
     self_attention = tokens * (4 * width**2 + mlp) + attention_products(tokens, tokens, width)
     # One query; its context is not projected.
     cross_attention = width**2 + 2 * tokens * width**2 + attention_products(1, tokens, width) + mlp

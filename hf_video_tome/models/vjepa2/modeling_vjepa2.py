@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-# The eager attention of V-JEPA 2 ignores its mask; this one is the same but for that.
+# The eager attention of V-JEPA 2 ignores its mask; this one is the same with a mask.
 from transformers.models.vivit.modeling_vivit import eager_attention_forward
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
@@ -29,11 +29,11 @@ from .rotary import grid_positions, rotary_tables, rotate
 
 @dataclass
 class VJEPA2ModelOutputWithTokenMerging(TokenMergingOutputMixin, stock.VJEPA2WithMaskedInputModelOutput):
-    """What the base model returns when it merges tokens."""
+    """Output of the base model when it merges tokens."""
 
 
 class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
-    """Self-attention of tokens that lie anywhere, which weighs keys by token size and hands out its keys."""
+    """Self-attention for tokens at any position that weighs keys by token size and decides which tokens merge."""
 
     def forward(
         self,
@@ -41,15 +41,15 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
         position_mask: Tensor | None = None,
         step: Step | None = None,
     ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Reduction]:
-        """Returns (output (B, N, C), weights); with a step (output (B, M, C), weights, reduction)."""
+        """Returns (output (B, N, C), weights); with a step, (output (B, M, C), weights, reduction)."""
         if step is None:
             return super().forward(hidden_states, position_mask)
         queries = split_heads(self.query(hidden_states), self.attention_head_size)
         keys = split_heads(self.key(hidden_states), self.attention_head_size)
         values = split_heads(self.value(hidden_states), self.attention_head_size)
         position = step.tokens.position
-        assert position is not None  # the encoder starts with those of the grid
-        # The axes share the head's channels evenly, so one table serves all three.
+        assert position is not None  # set by the encoder
+        # The axes split the channels of a head evenly, so one table works for all three.
         cosine, sine = rotary_tables(position, self.d_dim, queries.dtype)
         context, weights = attend(
             self,
@@ -61,7 +61,7 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
             scaling=self.scaling,
             dropout=self.dropout_prob,
         )
-        reduction = step.decide(keys)  # the keys that are not turned
+        reduction = step.decide(keys)  # keys before rotation
         return self.proj(reduction.apply(context.flatten(2))), weights, reduction
 
 
@@ -75,7 +75,7 @@ class VJEPA2Layer(stock.VJEPA2Layer):
         step: Step | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tokens]:
-        """Returns the states (B, M, C), and the tokens where a step came in, else the attention weights."""
+        """Returns the states (B, M, C) and, with a step, the tokens, otherwise the attention weights."""
         if step is None:
             return super().forward(hidden_states, position_mask, **kwargs)
         attention_output, _, reduction = self.attention(self.norm1(hidden_states), step=step)
@@ -113,7 +113,7 @@ class VJEPA2PoolerSelfAttention(stock.VJEPA2PoolerSelfAttention):
 
 
 class VJEPA2PoolerCrossAttention(stock.VJEPA2PoolerCrossAttention):
-    """Attention of the pooling query that can weigh keys by token size."""
+    """Cross-attention of the pooling query that can weigh keys by token size."""
 
     def forward(
         self, queries: Tensor, keys: Tensor, values: Tensor, attention_mask: Tensor | None = None
@@ -148,7 +148,7 @@ class VJEPA2AttentivePooler(stock.VJEPA2AttentivePooler):
     """Attentive pooler that can weigh tokens by their size."""
 
     def forward(self, hidden_state: Tensor, size: Tensor | None = None) -> Tensor:
-        """Returns (B, C), from the states (B, N, C) and the token sizes (B, N), or None for all ones."""
+        """Returns (B, C) from the states (B, N, C) and the token sizes (B, N), None for all ones."""
         if size is None:
             return super().forward(hidden_state)
         for layer in self.self_attention_layers:
@@ -167,7 +167,7 @@ MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
-    """`transformers.VJEPA2Model` that merges tokens when its config says so.
+    """`transformers.VJEPA2Model` that merges tokens as set in its config.
 
     Args:
         config: A V-JEPA 2 config, of transformers or of this package.
@@ -192,20 +192,20 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
 
         Args:
             pixel_values_videos: (B, T, C, H, W) float, normalised, of any number of frames.
-            context_mask: As for `transformers.VJEPA2Model`; not with merging.
-            target_mask: As for `transformers.VJEPA2Model`; not with merging.
-            skip_predictor: Whether to leave the predictor out. With merging it must be: it reads all tokens in their
-                places.
-            output_token_merging: Whether to return the trace of the merging.
-            plan: What each layer does; as the settings say when None.
+            context_mask: As for `transformers.VJEPA2Model`; must be None if tokens merge.
+            target_mask: As for `transformers.VJEPA2Model`; must be None if tokens merge.
+            skip_predictor: Whether to skip the predictor; must be True if tokens merge, because the predictor needs
+                all tokens at their original positions.
+            output_token_merging: Whether to return the token merging trace.
+            plan: What each layer does; made from the settings when None.
             **kwargs: As for `transformers.VJEPA2Model`, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of transformers; with merging its `last_hidden_state` is (B, M, C), and `token_sizes` and
-            `token_merging` come with it.
+            The output of transformers; if tokens merge, `last_hidden_state` is (B, M, C), and `token_sizes` and
+            `token_merging` are included.
 
         Raises:
-            ValueError: If the clips do not fit the checkpoint, or masks or the predictor are asked for together with
+            ValueError: If the clips do not fit the checkpoint, or masks or the predictor are requested together with
                 merging or a trace.
         """
         if plan is None:
@@ -214,13 +214,13 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
             return super().forward(pixel_values_videos, context_mask, target_mask, skip_predictor, **kwargs)
         if context_mask is not None or target_mask is not None:
             raise ValueError(
-                "context_mask and target_mask must be None when tokens are merged or traced: merged tokens have no "
-                "place in them"
+                "context_mask and target_mask must be None when tokens are merged or traced: they refer to unmerged "
+                "tokens"
             )
         if not skip_predictor:
             raise ValueError(
-                "skip_predictor must be True when tokens are merged or traced: the predictor reads all tokens in "
-                "their places, got False"
+                "skip_predictor must be True when tokens are merged or traced (the predictor needs all tokens), got "
+                "False"
             )
         return self._forward_merging(pixel_values_videos, plan, output_token_merging, **kwargs)
 
@@ -254,7 +254,7 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
         )
 
     def _embed(self, pixel_values_videos: Tensor) -> Tensor:
-        """Tubelets (B, N, C) of clips (B, T, C, H, W)."""
+        """Embeds clips (B, T, C, H, W) as tubelets (B, N, C)."""
         embeddings = self.encoder.embeddings
         patches = embeddings.patch_embeddings
         plain = type(embeddings) is stock.VJEPA2Embeddings and type(patches) is stock.VJEPA2PatchEmbeddings3D
@@ -269,7 +269,7 @@ class VJEPA2Model(TokenMergingModelMixin, stock.VJEPA2Model):
 
 
 class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoClassification):
-    """`transformers.VJEPA2ForVideoClassification` that merges tokens when its config says so.
+    """`transformers.VJEPA2ForVideoClassification` that merges tokens as set in its config.
 
     Args:
         config: A V-JEPA 2 config, of transformers or of this package.
@@ -304,11 +304,11 @@ class VJEPA2ForVideoClassification(TokenMergingHeadMixin, stock.VJEPA2ForVideoCl
         Args:
             pixel_values_videos: (B, T, C, H, W) float, normalised, of any number of frames.
             labels: (B,) int64 class indices, for the loss.
-            output_token_merging: Whether to return the trace of the merging as `token_merging`.
+            output_token_merging: Whether to return the token merging trace as `token_merging`.
             **kwargs: As for `transformers.VJEPA2ForVideoClassification`, and `token_merging_*` settings of this call.
 
         Returns:
-            The output of transformers, with `token_merging` where it was asked for.
+            The output of transformers, with `token_merging` if requested.
 
         Raises:
             ValueError: If the clips do not fit the checkpoint.

@@ -1,4 +1,4 @@
-"""Rotary positions of V-JEPA 2 for tokens that lie anywhere, not only on the grid."""
+"""Rotary position embeddings of V-JEPA 2 for tokens at any position, not only on the grid."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def grid_positions(num_frames: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Positions of the tokens of a clip that was not merged.
+    """Returns the positions of the tokens of an unmerged clip.
 
     Args:
-        num_frames: Tubelet slots along time.
-        rows: Patches along the height.
-        columns: Patches along the width.
+        num_frames: Number of tubelets along time.
+        rows: Number of patches along the height.
+        columns: Number of patches along the width.
         dtype: Float dtype of the positions.
-        device: Where they are made.
+        device: Device of the positions.
 
     Returns:
-        (1, num_frames * rows * columns, 3): (t, h, w) of each token.
+        (1, num_frames * rows * columns, 3), (t, h, w) of each token.
 
     Examples:
         >>> grid_positions(2, 1, 2, torch.float32, torch.device("cpu"))[0].tolist()
@@ -29,13 +29,14 @@ def grid_positions(num_frames: int, rows: int, columns: int, dtype: torch.dtype,
 
 
 def rotary_tables(position: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What queries and keys of tokens at these positions are turned by.
+    """Returns the cosines and sines for rotating queries and keys of tokens at the given positions.
 
-    At whole positions it is what the stock layers compute, bit for bit, rounding to the dtype of the queries included.
+    At integer positions, they are bit-identical to those of the stock layers, including rounding to the dtype of the
+    queries.
 
     Args:
         position: (B or 1, N, 3) float, (t, h, w) of each token.
-        dim: Channels of a head that each axis turns.
+        dim: Number of channels of a head that each axis rotates.
         dtype: Dtype of the queries.
 
     Returns:
@@ -45,18 +46,18 @@ def rotary_tables(position: Tensor, dim: int, dtype: torch.dtype) -> tuple[Tenso
     omega /= dim / 2.0
     omega = 1.0 / 10000**omega
     angle = position.to(dtype).unsqueeze(-1) * omega
-    # Repeated as a whole while channels are turned in neighbouring pairs: so it is in the checkpoints.
+    # Repeats the table as a whole although neighbouring channels are rotated in pairs: the checkpoints expect it.
     angle = angle.repeat(1, 1, 1, 2).flatten(-2).unsqueeze(1)
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns neighbouring pairs of the first channels of each head; the others stay.
+    """Rotates neighbouring pairs of the first channels of each head; the others are unchanged.
 
     Args:
         x: (B, H, N, D) float queries or keys.
         cosine: (B or 1, 1, N, D') float, D' <= D.
-        sine: Likewise.
+        sine: (B or 1, 1, N, D') float.
 
     Returns:
         (B, H, N, D).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,21 +19,14 @@ from ...common import (
     make_folder,
     print_busy,
     read_benchmark,
-    read_evaluation,
     require_packages,
     with_settings,
 )
-from ...evaluation import ClipOptions, DataOptions
-from ...merging_options import MatchingOptions, ModesOption, parse_setting
+from ...merging_options import MatchingOptions, ModesOption, option_of, parse_setting
 from ...option_groups import grouped_options
 from ...printing import progress_bar
-from .inputs import (
-    choose_device,
-    evaluated,
-    load_evaluated,
-    make_request,
-)
-from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .inputs import choose_device, load_evaluated, take_results
+from .options import DatasetOption, EvaluatedDataOptions, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
 
 HELP = """Plot accuracy against r up to the limit, and against speed, for each schedule and mode.
@@ -58,33 +50,28 @@ def command(
     model: OptionalModelArgument = None,
     *,
     dataset: DatasetOption = None,
-    data: DataOptions,
-    evaluation: EvaluationOption = None,
+    data: EvaluatedDataOptions,
     r: Annotated[
         list[str] | None,
-        typer.Option(
-            "--r",
-            "-r",
-            metavar="R",
-            help="Number of tokens to remove per layer: a number (150) or a share (0.1); can be given more than once.",
-            show_default="6.25, 12.5, 25 and 50 % of a matched set",
+        option_of(
+            "r",
+            help="Tokens that each layer removes, a number (150) or a share (0.1); can be given more than once.",
+            default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
         ),
     ] = None,
     mode: ModesOption = None,
     schedule: Annotated[
         list[str] | None,
-        typer.Option(
-            "--schedule",
-            metavar="SCHEDULE",
+        option_of(
+            "schedule",
             help="constant, decreasing, increasing or a number from -1 to 1; can be given more than once.",
-            show_default="constant, decreasing and increasing",
+            default="constant, decreasing and increasing",
         ),
     ] = None,
     matching: MatchingOptions,
     benchmark: Annotated[
         Path | None,
         typer.Option(
-            "--benchmark",
             metavar="FILE",
             help="results.json of a benchmark of the same model and settings, for the speed-ups.",
         ),
@@ -92,17 +79,8 @@ def command(
     rounds: Annotated[
         int | None,
         typer.Option(
-            "--rounds",
-            metavar="N",
-            min=0,
-            help="Number of timed rounds per setting; 0 for none.",
-            show_default=str(ROUNDS),
+            metavar="N", min=0, help="How often each setting is timed; 0 for not at all.", show_default=str(ROUNDS)
         ),
-    ] = None,
-    sampling: ClipOptions,
-    dtype: Annotated[
-        Dtype | None,
-        typer.Option("--dtype", help="Data type of the model.", show_default="float32, or that of --evaluation"),
     ] = None,
     run: EvaluationRunOptions,
     files: OutputOptions,
@@ -114,11 +92,9 @@ def command(
     from ....analysis.files import conditions_of_run
     from ....analysis.speed import measure_speed_ups, speed_ups_of
 
-    common = matching.settings()
+    common, evaluation = matching.settings(), data.evaluation
     if evaluation is not None and (r or mode or schedule or common):
-        raise InputError("--evaluation has its own settings: --r, --mode, --schedule and the like have no effect")
-    if evaluation is not None and dtype is not None:
-        raise InputError("--dtype and --evaluation exclude each other")
+        raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
     if benchmark is not None and rounds:
         raise InputError("--benchmark and --rounds exclude each other")
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
@@ -137,7 +113,7 @@ def command(
         nonlocal taken
         if measured is not None:
             configs = [with_settings(config, changes) for changes in settings]
-            with input_errors(ValueError, rewrite=lambda text: f"--benchmark {benchmark}: {text}"):
+            with input_errors(ValueError, at=f"--benchmark {benchmark}"):
                 taken = speed_ups_of(measured, configs, own)
 
     def grid(classifier: Classifier) -> list[dict[str, Any]]:
@@ -145,43 +121,21 @@ def command(
         with_settings(config, common)
         with input_errors(ValueError, options=("r",)):
             found = setting_grid(config, values, modes, schedules, common)
-        take_speed_ups(config, found, chosen_dtype.value)  # fails before the evaluation rather than after it
+        take_speed_ups(config, found, run.dtype or Dtype.float32)  # rather now than after all of the evaluation
         return found
 
-    chosen_dtype = dtype or Dtype.float32
-    target = files.folder("accuracy", model, evaluation)
-    request = make_request(
-        model,
-        dataset,
-        data,
-        sampling,
-        run,
-        chosen_dtype,
-        evaluation,
-        settings=grid,
-        output=target / "evaluation",
-        overwrite=files.overwrite,
-    )
-    results, failed = {}, False
-    if evaluation is not None:
-        results = read_evaluation(evaluation)
-        with input_errors(ValueError, rewrite=lambda text: f"--evaluation {evaluation}: {text}"):
+    def check(results: dict[str, Any]) -> None:
+        with input_errors(ValueError, at=f"--evaluation {evaluation}"):
             accuracy_curves(results)
-    files.check(target, "accuracy", run.resume)
+
+    target, results, failed = take_results("accuracy", model, dataset, data, run, files, settings=grid, check=check)
     classifier: Classifier | None = None
-    if request is not None:
-        done = evaluated(request, files.as_json)
-        if done is None:
-            return
-        results, failed = done
-    elif model is not None:
+    if evaluation is not None and model is not None:
         classifier = load_evaluated(model, results, choose_device(run.device))
         resolved = [setting["resolved"] for setting in results["settings"]]
         if measured is not None or rounds != 0:
-            for number, settings in enumerate(resolved):  # for example, a mode not registered here
-                where = f"--evaluation {evaluation}: settings[{number}]"
-                with _errors_in(where):
-                    loading.with_settings(classifier.model.config, settings)
+            for number, settings in enumerate(resolved):  # a mode, say, that nobody has registered here
+                _check_settings(classifier, settings, f"--evaluation {evaluation}: settings[{number}]")
         take_speed_ups(classifier.model.config, resolved, results["run"]["dtype"])
     speed_ups, conditions_of_speed = taken or (None, None)
     num_rounds = ROUNDS if rounds is None else rounds
@@ -235,9 +189,10 @@ def command(
         raise typer.Exit(2)
 
 
-def _errors_in(where: str) -> AbstractContextManager[None]:
-    """Converts errors in the settings of a file, which keep their Python names."""
-    return input_errors(SettingError, loading.SettingsError, rewrite=lambda text: f"{where}: {text}", options=None)
+def _check_settings(classifier: Classifier, settings: Mapping[str, Any], where: str) -> None:
+    """Refuses settings of a file, which have the names that they have there."""
+    with input_errors(SettingError, loading.SettingsError, at=where, options=None):
+        loading.with_settings(classifier.model.config, settings)
 
 
 def _one_r(text: str) -> int | float:

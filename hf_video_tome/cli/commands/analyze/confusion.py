@@ -10,19 +10,15 @@ import typer
 from ....describe import distinct_names
 from ...common import (
     Classifier,
-    Dtype,
-    DtypeOption,
     InputError,
     input_errors,
     make_folder,
-    read_evaluation,
     require_packages,
 )
-from ...evaluation import ClipOptions, DataOptions
 from ...merging_options import MergingOptions
 from ...option_groups import grouped_options
-from .inputs import evaluated, load_evaluated, make_request, merging_of
-from .options import DatasetOption, EvaluationOption, EvaluationRunOptions, OptionalModelArgument
+from .inputs import load_evaluated, merging_of, take_results
+from .options import DatasetOption, EvaluatedDataOptions, EvaluationRunOptions, OptionalModelArgument
 from .results import OutputOptions, title_of, write_results
 
 HELP = """Compare confusion matrices without and with merging.
@@ -42,31 +38,24 @@ def command(
     model: OptionalModelArgument = None,
     *,
     dataset: DatasetOption = None,
-    data: DataOptions,
-    evaluation: EvaluationOption = None,
+    data: EvaluatedDataOptions,
     before: Annotated[
-        int, typer.Option("--before", metavar="N", min=0, help="Index of the evaluation's setting to compare with.")
+        int, typer.Option(metavar="N", min=0, help="Number of the evaluation's setting to compare with.")
     ] = 0,
     after: Annotated[
         int | None,
-        typer.Option("--after", metavar="N", min=0, help="Index of the setting to compare.", show_default="the last"),
+        typer.Option(metavar="N", min=0, help="Number of the setting that is compared.", show_default="the last"),
     ] = None,
     merging: MergingOptions,
     task: Annotated[
         str | None,
-        typer.Option(
-            "--task", metavar="NAME", help="Task of the classifier, such as verb or noun.", show_default="the first"
-        ),
+        typer.Option(metavar="NAME", help="Task of the classifier, such as verb or noun.", show_default="the first"),
     ] = None,
-    classes: Annotated[int, typer.Option("--classes", metavar="N", min=1, help="Number of classes to draw.")] = 20,
+    classes: Annotated[int, typer.Option(metavar="N", min=1, help="Classes to draw.")] = 20,
     select: Annotated[
         str,
-        typer.Option(
-            "--select", metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."
-        ),
+        typer.Option(metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."),
     ] = "changed",
-    sampling: ClipOptions,
-    dtype: DtypeOption = Dtype.float32,
     run: EvaluationRunOptions,
     files: OutputOptions,
 ) -> None:
@@ -79,7 +68,7 @@ def command(
 
     if select not in SELECTIONS:
         raise InputError(f"--select must be one of {', '.join(SELECTIONS)}, got {select!r}")
-    settings = merging.settings()
+    settings, evaluation = merging.settings(), data.evaluation
     if evaluation is not None and settings:
         raise InputError("--evaluation has its own settings: choose two of them with --before and --after")
     if evaluation is None and (before, after) != (0, None):
@@ -90,45 +79,27 @@ def command(
         config: Any = classifier.model.config
         return [config.unmerged_settings, merging_of(settings, classifier)[0]]
 
-    target = files.folder("confusion", model, evaluation)
-    request = make_request(
-        model,
-        dataset,
-        data,
-        sampling,
-        run,
-        dtype,
-        evaluation,
-        settings=compared,
-        output=target / "evaluation",
-        overwrite=files.overwrite,
+    def choose(results: Mapping[str, Any]) -> tuple[int, str]:
+        chosen = _choose_settings(before, after, len(results["settings"]))
+        return chosen, _choose_task(task, list(results["run"]["tasks"]))
+
+    target, results, failed = take_results(
+        "confusion", model, dataset, data, run, files, settings=compared, check=choose
     )
-    results, failed = {}, False
-    if evaluation is not None:
-        results = read_evaluation(evaluation)
-        _choose_settings(before, after, len(results["settings"]))
-        _choose_task(task, list(results["run"]["tasks"]))
-    files.check(target, "confusion", run.resume)
-    if request is not None:
-        done = evaluated(request, files.as_json)
-        if done is None:
-            return
-        results, failed = done
     evaluated_run = results["run"]
-    after = _choose_settings(before, after, len(results["settings"]))
-    chosen_task = _choose_task(task, list(evaluated_run["tasks"]))
+    compared_with, chosen_task = choose(results)
     names = _class_names(model, results, chosen_task)
     with input_errors(ValueError, OSError):
         rows = read_predictions(evaluation or target / "evaluation", [chosen_task])
-        change = compare_confusions(rows, before, after, evaluated_run["tasks"][chosen_task], chosen_task)
+        change = compare_confusions(rows, before, compared_with, evaluated_run["tasks"][chosen_task], chosen_task)
     drawn = choose_classes(change, classes, select)
-    headings = distinct_names([results["settings"][number]["changes"] for number in (before, after)])
+    headings = distinct_names([results["settings"][number]["changes"] for number in (before, compared_with)])
     make_folder(target)
     conditions = {
         **conditions_of_run(evaluated_run),
         "task": chosen_task,
         "before": results["settings"][before]["resolved"],
-        "after": results["settings"][after]["resolved"],
+        "after": results["settings"][compared_with]["resolved"],
     }
     summary = change.summary()
     picture = draw_confusion(

@@ -20,14 +20,13 @@ from ...common import (
     input_errors,
     load_classifier,
     option_name,
+    read_evaluation,
     with_settings,
 )
 from ...evaluation import (
     SHOWN_FAILURES,
-    ClipOptions,
     DataOptions,
     EvaluationRequest,
-    Protocol,
     choose_sampling,
     find_dataset,
     finish,
@@ -36,7 +35,8 @@ from ...evaluation import (
     run_evaluation,
 )
 from ...printing import one_line, print_error, print_note, progress_bar
-from .options import RunOptions
+from .options import EvaluatedDataOptions, EvaluationRunOptions, RunOptions
+from .results import OutputOptions
 
 if TYPE_CHECKING:
     from ....analysis import Clips
@@ -55,31 +55,29 @@ class AnalysisInputs:
     clips: Clips
     tasks: Sequence[Task]
     settings: dict[str, Any]
-    dataset: str
-    split: str
+    request: EvaluationRequest
     sampling: dict[str, Any]
-    dtype: str
-    batch_size: int
 
-    def conditions(self, seed: int) -> dict[str, Any]:
-        """Returns the conditions of the analysis, JSON-safe and without paths."""
+    def conditions(self) -> dict[str, Any]:
+        """Under which numbers were made, JSON-safe and without paths."""
         from ....analysis.files import model_name
 
         config: Any = self.classifier.model.config
+        dataset, split = find_dataset(self.request)
         return {
             "model": model_name(self.classifier.name),
             "model_type": config.model_type,
-            "dataset": self.dataset,
-            "split": self.split,
+            "dataset": dataset,
+            "split": split,
             "num_clips": len(self.clips),
             "unreadable": len(self.clips.failures),
             "sampling": self.sampling,
             "transform": self.classifier.transform.to_dict(),
             "resolved": with_settings(config, self.settings).token_merging_settings(resolved=True),
-            "batch_size": self.batch_size,
-            "dtype": self.dtype,
+            "batch_size": self.request.batch_size,
+            "dtype": self.request.dtype,
             "device": self.classifier.device.type,
-            "seed": seed,
+            "seed": self.request.seed,
         }
 
     def name(self, clip: int) -> str:
@@ -107,34 +105,17 @@ class AnalysisInputs:
 
 
 def make_request(
-    model: str | None,
-    dataset: str | None,
-    data: DataOptions,
-    sampling: ClipOptions,
-    run: RunOptions,
-    dtype: Dtype,
-    evaluation: Path | None = None,
-    *,
-    settings: Callable[[Classifier], list[dict[str, Any]]] = lambda classifier: [{}],
-    output: Path | None = None,
-    overwrite: bool = False,
-) -> EvaluationRequest | None:
-    """Builds a request from the options, checked as far as possible without loading anything.
+    model: str | None, dataset: str | None, data: DataOptions, run: RunOptions, hint: str = "", **others: Any
+) -> EvaluationRequest:
+    """Returns the options as a request, checked as far as they can be without loading anything.
 
     Args:
         model: Value of `MODEL`.
         dataset: Value of `--dataset`.
-        data: Options for the videos.
-        sampling: Options for the sampling.
-        run: Options for running the model.
-        dtype: Data type of the model.
-        evaluation: Value of `--evaluation`.
-        settings: Function that returns the settings to evaluate.
-        output: Output folder of the evaluation; None for an analysis that only needs clips.
-        overwrite: Whether to delete an existing evaluation.
-
-    Returns:
-        The request; None if a finished evaluation is used.
+        data: Videos of it.
+        run: Which frames of these, and how they go through the model.
+        hint: What could be given in place of a data set.
+        **others: Further fields of the request.
 
     Raises:
         InputError: If required options are missing or invalid.
@@ -143,31 +124,13 @@ def make_request(
         find_checkpoint(model)
     if run.device is not None:
         check_device(run.device)
-    others = asdict(run)
-    if evaluation is not None:
-        chosen = {"dataset": dataset, **asdict(sampling), **asdict(data)}
-        chosen |= {name: others[name] for name in ("limit", "resume")}
-        for name, value in chosen.items():
-            if value:
-                raise InputError(f"{option_name(name)} and --evaluation exclude each other")
-        return None
     if model is None:
         raise InputError("MODEL must be given, or --evaluation with the folder of a finished evaluation")
     if dataset is None:
-        raise InputError("--dataset must be given" + (", or --evaluation" if output is not None else ""))
-    request = EvaluationRequest(
-        model=model,
-        dataset=dataset,
-        **data.request(),
-        settings=settings,
-        protocol=Protocol.single,
-        sampling=sampling.sampling(),
-        dtype=dtype,
-        output=output,
-        overwrite=overwrite,
-        needs_labels=output is not None,
-        **others,
-    )
+        raise InputError(f"--dataset must be given{hint}")
+    fields = {**asdict(run), "dtype": run.dtype or Dtype.float32}
+    sampling = {name: fields.pop(name) for name in ("strategy", "sampling_rate")}
+    request = EvaluationRequest(model=model, dataset=dataset, data=data, sampling=sampling, **{**fields, **others})
     find_dataset(request)
     return request
 
@@ -186,25 +149,74 @@ def load_evaluated(model: str, results: Mapping[str, Any], device: str = "cpu") 
     from ....hub import check_evaluation
 
     classifier = load_classifier(model, {}, results["run"]["dtype"], device)
-    with input_errors(ValueError, rewrite=lambda text: f"MODEL {model}: {text}"):
+    with input_errors(ValueError, at=f"MODEL {model}"):
         check_evaluation(results, classifier.model)
     return classifier
 
 
-def evaluated(request: EvaluationRequest, quiet: bool) -> tuple[dict[str, Any], bool] | None:
-    """Runs an evaluation; returns its results and whether videos are unreadable (None outside the main process)."""
-    finished = run_evaluation(request, quiet=quiet)
-    if not finished.processes.is_main:
-        finish(finished.processes, False)
-        return None
-    report_failures(finished.results, finished.folder)
+def take_results(
+    kind: str,
+    model: str | None,
+    dataset: str | None,
+    data: EvaluatedDataOptions,
+    run: EvaluationRunOptions,
+    files: OutputOptions,
+    *,
+    settings: Callable[[Classifier], list[dict[str, Any]]],
+    check: Callable[[dict[str, Any]], object],
+) -> tuple[Path, dict[str, Any], bool]:
+    """Runs an evaluation, or reads a finished one; ends the command in helping processes.
+
+    Args:
+        kind: Kind of the analysis.
+        model: MODEL.
+        dataset: Value of `--dataset`.
+        data: Videos of it, or the finished evaluation.
+        run: Which frames of these, and how they go through the model.
+        files: Where the analysis goes.
+        settings: What to evaluate.
+        check: Raises an `InputError` if the results of a finished evaluation are none for the analysis.
+
+    Returns:
+        The output folder of the analysis, the results, and whether videos could not be read.
+
+    Raises:
+        InputError: If it is not clear what to run, or it cannot be.
+    """
+    target, evaluation = files.folder(kind, model, data.evaluation), data.evaluation
+    if evaluation is not None:
+        kept = ("evaluation", "batch_size", "workers", "device", "seed")  # which it leaves open
+        for name, value in {"dataset": dataset, **asdict(run), **asdict(data)}.items():
+            if value and name not in kept:
+                raise InputError(f"{option_name(name)} and --evaluation exclude each other")
+        results = read_evaluation(evaluation)
+        check(results)
+        files.check(target, kind)
+        return target, results, False
+    request = make_request(
+        model,
+        dataset,
+        data,
+        run,
+        ", or --evaluation",
+        settings=settings,
+        output=target / "evaluation",
+        overwrite=files.overwrite,
+        needs_labels=True,
+    )
+    files.check(target, kind, run.resume)
+    finished = run_evaluation(request, quiet=files.as_json)
+    if finished.processes.is_main:
+        report_failures(finished.results, finished.folder)
     finish(finished.processes, False)
-    # As if read from a file: JSON has no tuples, and only string keys.
-    return json.loads(json.dumps(finished.results.to_dict())), bool(finished.results.failures)
+    if not finished.processes.is_main:
+        raise typer.Exit
+    # As it is read from a file: JSON has no tuples and no other keys than strings.
+    return target, json.loads(json.dumps(finished.results.to_dict())), bool(finished.results.failures)
 
 
 def load(
-    request: EvaluationRequest | None,
+    request: EvaluationRequest,
     choose: Callable[[Examples], Examples],
     given: Mapping[str, Any],
     check: Callable[[TokenMergingConfigMixin], object] = lambda config: None,
@@ -220,22 +232,21 @@ def load(
     from ....analysis import load_clips
     from ....evaluation import classifier_tasks
 
-    assert request is not None  # this analysis has no --evaluation
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("this analysis runs in one process: start it without torchrun or accelerate launch")
     name, split = find_dataset(request)
-    classifier = load_classifier(request.model, {}, request.dtype.value, choose_device(request.device))
+    classifier = load_classifier(request.model, {}, request.dtype, choose_device(request.device))
     config: Any = classifier.model.config
     settings, changed = merging_of(given, classifier)
     with input_errors(ValueError, options=("r", "share", "region")):
         check(changed)
     sampling = choose_sampling(request, name, classifier)
-    with input_errors(ValueError, OSError, ImportError, rewrite=lambda text: f"--dataset {name}: {text}"):
+    with input_errors(ValueError, OSError, ImportError, at=f"--dataset {name}"):
         examples = choose(load_examples(request, name, split, classifier))
     batches = -(-len(examples) // request.batch_size)
     with (
         progress_bar(f"decoding {len(examples)} clips", batches) as advance,
-        input_errors(ValueError, rewrite=lambda text: f"--dataset {name}: {text}"),
+        input_errors(ValueError, at=f"--dataset {name}"),
     ):
         clips = load_clips(
             examples,
@@ -246,17 +257,7 @@ def load(
             seed=request.seed,
             on_progress=advance,
         )
-    return AnalysisInputs(
-        classifier,
-        clips,
-        classifier_tasks(config),
-        settings,
-        name,
-        split,
-        sampling.to_dict(),
-        request.dtype.value,
-        request.batch_size,
-    )
+    return AnalysisInputs(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
 
 
 def choose_device(name: str | None) -> str:

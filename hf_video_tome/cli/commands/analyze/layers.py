@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ....describe import describe_settings
-from ...common import Dtype, DtypeOption, ModelArgument, input_errors, make_folder, require_packages
-from ...evaluation import ClipOptions, DataOptions
+from ...common import ModelArgument, input_errors, make_folder, require_packages
+from ...evaluation import DataOptions
 from ...merging_options import MergingOptions
 from ...option_groups import grouped_options
 from ...printing import progress_bar
@@ -36,13 +36,10 @@ def command(
     dataset: DatasetOption = None,
     data: DataOptions,
     clips: Annotated[
-        int,
-        typer.Option("--clips", metavar="N", min=1, help="Number of clips, evenly spaced over the dataset."),
+        int, typer.Option(metavar="N", min=1, help="Clips to look at, spread evenly over the data set.")
     ] = 48,
     examples: ExamplesOption = 1,
     merging: MergingOptions,
-    sampling: ClipOptions,
-    dtype: DtypeOption = Dtype.float32,
     run: RunOptions,
     files: OutputOptions,
 ) -> None:
@@ -52,7 +49,7 @@ def command(
     from ....visualization import ClipGeometry
 
     given = merging.settings()
-    request = make_request(model, dataset, data, sampling, run, dtype)
+    request = make_request(model, dataset, data, run)
     target = files.folder("layers", model)
     files.check(target, "layers")
     loaded = load(request, lambda found: found.spread(clips), given)
@@ -73,7 +70,7 @@ def command(
             on_progress=advance,
         )
     make_folder(target)
-    conditions = loaded.conditions(run.seed)
+    conditions = loaded.conditions()
     merged = describe_settings(conditions["resolved"])
     pictures = [
         draw_layers(

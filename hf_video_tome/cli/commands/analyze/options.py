@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ...evaluation import BatchSizeOption, DeviceChoice, LimitOption, WorkersOption
+from ...common import Dtype
+from ...evaluation import BatchSizeOption, ClipOptions, DataOptions, DeviceChoice, LimitOption, WorkersOption
 
 OptionalModelArgument = Annotated[
     str | None,
@@ -28,31 +29,41 @@ DatasetOption = Annotated[
         show_default=False,
     ),
 ]
-EvaluationOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--evaluation",
-        metavar="FOLDER",
-        help="Output folder of a finished `hf-video-tome evaluate` to use instead of running one.",
-    ),
-]
-ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Number of clips to draw.")]
+ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Clips to draw.")]
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Options for running the model, with the fields of an `EvaluationRequest`."""
+class EvaluatedDataOptions(DataOptions):
+    """Videos of a data set, or a finished evaluation of them."""
 
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Output folder of a finished `hf-video-tome evaluate` to take in place of running one.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RunOptions(ClipOptions):
+    """How clips are taken and go through the model; all but those of `ClipOptions` are fields of a `Request`."""
+
+    dtype: Annotated[Dtype | None, typer.Option(help="Precision that the model runs in.")] = Dtype.float32
     batch_size: BatchSizeOption = 8
     workers: WorkersOption = 0
     device: DeviceChoice = None
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of all random numbers.")] = 0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of everything that is drawn at random.")] = 0
 
 
 @dataclass(frozen=True)
 class EvaluationRunOptions(RunOptions):
     """Options for running the model in analyses that evaluate a dataset, which takes longer."""
 
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
+    ] = None
     workers: WorkersOption = 2
     limit: LimitOption = None
     resume: Annotated[bool, typer.Option("--resume", help="Resume the evaluation in the output folder.")] = False

@@ -67,7 +67,7 @@ def write_results(
     from ....analysis.files import write_json as write_json_file
 
     everything = {"analysis": kind, "conditions": {**conditions, "versions": versions()}, **content}
-    with input_errors(OSError, rewrite=lambda text: f"--output {folder}: {text}"):
+    with input_errors(OSError, at=f"--output {folder}"):
         files = [write_csv(folder / f"{kind}.csv", rows), write_json_file(folder / f"{kind}.json", everything)]
     if as_json:
         write_json({"output": str(folder), **everything})

@@ -9,15 +9,13 @@ import typer
 
 from ....describe import describe_settings
 from ...common import (
-    Dtype,
-    DtypeOption,
     InputError,
     ModelArgument,
     input_errors,
     make_folder,
     require_packages,
 )
-from ...evaluation import ClipOptions, DataOptions
+from ...evaluation import DataOptions
 from ...merging_options import MergingOptions
 from ...option_groups import grouped_options
 from ...printing import print_note, progress_bar
@@ -48,28 +46,22 @@ def command(
     dataset: DatasetOption = None,
     data: DataOptions,
     classes: Annotated[
-        int,
-        typer.Option(
-            "--classes", metavar="N", min=1, help="Number of classes, evenly spaced over those of the dataset."
-        ),
+        int, typer.Option(metavar="N", min=1, help="Classes to take, spread over those of the data set.")
     ] = 30,
-    per_class: Annotated[int, typer.Option("--per-class", metavar="N", min=2, help="Number of clips per class.")] = 4,
+    per_class: Annotated[int, typer.Option(metavar="N", min=2, help="Clips to take of each of them.")] = 4,
     region: Annotated[
         str,
         typer.Option(
-            "--region",
             metavar="REGION",
             help="Region to replace: tubelets at random positions (tubelets), the last time steps (time), or the "
             "right side of all frames (space).",
         ),
     ] = "tubelets",
     share: Annotated[
-        float, typer.Option("--share", metavar="SHARE", help="Share of the clip to replace, between 0 and 1.")
+        float, typer.Option(metavar="SHARE", help="Share of the clip that is replaced, between 0 and 1.")
     ] = 0.5,
     examples: ExamplesOption = 2,
     merging: MergingOptions,
-    sampling: ClipOptions,
-    dtype: DtypeOption = Dtype.float32,
     run: RunOptions,
     files: OutputOptions,
 ) -> None:
@@ -85,7 +77,7 @@ def command(
     if not 0 < share < 1:
         raise InputError(f"--share must be between 0 and 1, both excluded, got {share:g}")
     given = merging.settings()
-    request = make_request(model, dataset, data, sampling, run, dtype)
+    request = make_request(model, dataset, data, run)
     target = files.folder("splice", model)
     files.check(target, "splice")
     loaded = load(
@@ -95,7 +87,7 @@ def command(
         lambda config: check_splicing(config, region, share),
     )
     conditions = {
-        **loaded.conditions(run.seed),
+        **loaded.conditions(),
         "region": region,
         "share": share,
         "classes": classes,

@@ -1,4 +1,4 @@
-"""Motionformer as transformers would have it: nothing here knows of token merging, or of this package."""
+"""Motionformer in the style of transformers, independent of token merging and of this package."""
 
 from .configuration_motionformer import MotionformerConfig
 from .modeling_motionformer import MotionformerForVideoClassification, MotionformerModel, MotionformerPreTrainedModel

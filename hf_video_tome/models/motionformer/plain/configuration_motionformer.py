@@ -11,33 +11,32 @@ class MotionformerConfig(PreTrainedConfig):
     r"""Configuration of a Motionformer model.
 
     From "Keeping Your Eye on the Ball: Trajectory Attention in Video Transformers" (NeurIPS 2021),
-    https://arxiv.org/abs/2106.05392. The defaults are those of the base model for 16 frames of 224 x 224 pixels, which
-    are 8 x 14 x 14 tubelets.
+    https://arxiv.org/abs/2106.05392. The defaults yield the base model for 16 frames of 224 x 224 pixels, or 8 x 14 x
+    14 tubelets.
 
     Attributes:
         image_size: Height and width of the frames in pixels: one int for both, or (height, width).
-        num_frames: Frames of a clip.
-        tubelet_size: Frames of a tubelet; it divides `num_frames`.
+        num_frames: Number of frames of a clip.
+        tubelet_size: Number of frames of a tubelet; must divide `num_frames`.
         patch_size: Height and width of a tubelet in pixels: one int for both, or (height, width).
-        num_channels: Channels of a frame.
+        num_channels: Number of channels of a frame.
         hidden_size: Width of the tokens.
-        num_hidden_layers: Layers.
-        num_attention_heads: Attention heads of a layer; it divides `hidden_size`.
-        intermediate_size: Width of the MLP inside a layer.
+        num_hidden_layers: Number of layers.
+        num_attention_heads: Number of attention heads per layer; must divide `hidden_size`.
+        intermediate_size: Width of the MLP.
         hidden_act: Activation of the MLP.
-        hidden_dropout_prob: Dropout on the embeddings and on what attention and MLP add to the tokens.
-        attention_probs_dropout_prob: Dropout on the attention weights, spatial and temporal.
-        classifier_dropout_prob: Dropout on what the classifier reads.
-        drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 in the first.
-        initializer_range: Standard deviation of the normal distributions that fresh weights are drawn from.
+        hidden_dropout_prob: Dropout probability of the embeddings and of the outputs of attention and MLP.
+        attention_probs_dropout_prob: Dropout probability of the attention weights, spatial and temporal.
+        classifier_dropout_prob: Dropout probability of the classifier input.
+        drop_path_rate: Stochastic depth rate of the last layer; increases linearly from 0 in the first layer.
+        initializer_range: Standard deviation of the normal distribution for initialising weights.
         layer_norm_eps: Epsilon of the layer norms.
         qkv_bias: Whether queries, keys and values have a bias.
-        use_original_trajectory_values: Whether temporal attention averages the trajectory itself, as the released
-            checkpoints do, or a linear projection of it, as the paper has it.
-        use_pre_logits: Whether a linear layer and tanh come before the classifier.
-        label_groups: Tasks of a head that answers several at once, from their names to the first of their outputs and
-            the one after the last. `{"verb": [0, 97], "noun": [97, 397]}` are those of EPIC-KITCHENS-100. None is one
-            task.
+        use_original_trajectory_values: Whether temporal attention averages the trajectory itself, as in the released
+            checkpoints, or a linear projection of it, as in the paper.
+        use_pre_logits: Whether to add a linear layer and tanh before the classifier.
+        label_groups: Tasks of a multi-task head: half-open ranges of outputs by name. EPIC-KITCHENS-100 has
+            `{"verb": [0, 97], "noun": [97, 397]}`. None for a single task.
 
     Examples:
         >>> config = MotionformerConfig(num_labels=397, label_groups={"verb": [0, 97], "noun": [97, 397]})
@@ -94,7 +93,7 @@ class MotionformerConfig(PreTrainedConfig):
         if self.label_groups is not None:
             ranges = sorted(self.label_groups.values())
             edges = [0, *(limits[-1] for limits in ranges if limits)]
-            # Whether they fit `num_labels` is checked by the head: a checkpoint's may be replaced one by one.
+            # The head checks whether they fit `num_labels`: both may be replaced one after the other.
             ascending = len(edges) > 1 and edges == sorted(set(edges))
             if not ascending or ranges != [list(limits) for limits in pairwise(edges)]:
                 raise ValueError(

@@ -2,8 +2,8 @@
 
 From "Keeping Your Eye on the Ball: Trajectory Attention in Video Transformers" (NeurIPS 2021).
 
-Shapes: B clips, T frames (temporal positions of the tubelets), P patches of each frame, N = T * P patch tokens behind
-one CLS token, H heads of width D, C = H * D.
+Shapes: B clips, T frames (tubelets along time), P patches per frame, N = T * P patch tokens after one CLS token, H
+heads of width D, C = H * D.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 class MotionformerPatchEmbeddings(nn.Module):
-    """Turns clips into one token per tubelet, frame by frame and row by row."""
+    """Patch embeddings: one token per tubelet, frame by frame and row by row."""
 
     def __init__(self, config: MotionformerConfig) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class MotionformerPatchEmbeddings(nn.Module):
 
 
 class MotionformerEmbeddings(nn.Module):
-    """Patch embeddings behind a CLS token, and positions: the sum of one in space and one in time."""
+    """CLS token and patch embeddings, plus the sum of spatial and temporal position embeddings."""
 
     def __init__(self, config: MotionformerConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class MotionformerEmbeddings(nn.Module):
             )
 
     def interpolate_pos_encoding(self, rows: int, columns: int) -> Tensor:
-        """The positions of the patches of a frame (1, rows * columns, C), resized where the grid is another one."""
+        """Returns the position embeddings of the patches of a frame (1, rows * columns, C), interpolated if needed."""
         positions = self.position_embeddings[:, 1:]
         if (rows, columns) == self.grid:
             return positions
@@ -100,10 +100,10 @@ class MotionformerEmbeddings(nn.Module):
 
         Args:
             pixel_values: (B, frames, channels, height, width) float.
-            interpolate_pos_encoding: Whether frames may have another size than those that the model was trained on.
+            interpolate_pos_encoding: Whether to interpolate the position embeddings for other frame sizes.
 
         Returns:
-            (B, 1 + N, C): CLS, then the patches frame by frame.
+            (B, 1 + N, C), CLS, then the patches frame by frame.
 
         Raises:
             ValueError: If the clips do not fit the config.
@@ -128,7 +128,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention that returns its weights: (B, H, N, D) -> (B, N, H, D), (B, H, N, M)."""
+    """Computes attention and its weights: (B, H, N, D) -> (B, N, H, D), (B, H, N, M)."""
     weights = (query @ key.transpose(-2, -1)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -138,18 +138,17 @@ def eager_attention_forward(
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last dimension, in float32 or better."""
+    """Computes a softmax over the last dimension, in float32 or better."""
     return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(logits.dtype)
 
 
 class MotionformerTemporalAttention(nn.Module):
-    """Attention of each patch token to its own trajectory: what it saw of each frame.
+    """Attention of each patch token to its own trajectory: its spatial attention output for each frame.
 
-    A trajectory has T points and there is one for each of N tokens, so keys of them are T times as large as the tokens
-    and their projection would be the costliest part of the layer. It is not needed: a logit is q . (W y) for a
-    trajectory point y, which is (W^T q) . y, and there are T times fewer queries to project. The bias of the keys adds
-    the same to all logits of a query, which the softmax does not see; so there is none. In the same way values are
-    averaged first and then projected.
+    Each of N tokens has a trajectory of T points, so projecting these to keys would be the most expensive part of the
+    layer. It is not needed: for a trajectory point y, the logit q . (W y) equals (W^T q) . y, and there are T times
+    fewer queries to project. A key bias would add a constant to all logits of a query, which softmax ignores, so there
+    is none. Likewise, values are averaged before they are projected.
     """
 
     def __init__(self, config: MotionformerConfig) -> None:
@@ -158,7 +157,7 @@ class MotionformerTemporalAttention(nn.Module):
         self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        # No `nn.Linear`: they are not applied as one, so that adapters and quantisation must not take them for one.
+        # Not `nn.Linear`, because adapters and quantisation expect these to be applied as such.
         self.key_weight = nn.Parameter(torch.zeros(config.hidden_size, config.hidden_size))
         self.value_weight: nn.Parameter | None = None
         self.value_bias: nn.Parameter | None = None
@@ -168,17 +167,17 @@ class MotionformerTemporalAttention(nn.Module):
                 self.value_bias = nn.Parameter(torch.zeros(config.hidden_size))
 
     def forward(self, trajectories: Tensor, frame_size: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Attends.
+        """Attends to the trajectories.
 
         Args:
-            trajectories: (B, T, N, C), entry [:, t, n] is what token n saw of frame t.
-            frame_size: (B, T) float, how many frames each of them counts for, 0 for padding; one each if None.
+            trajectories: (B, T, N, C), entry [:, t, n] is the attention output of token n for frame t.
+            frame_size: (B, T) float, number of frames that each frame stands for, 0 for padding; None for all ones.
 
         Returns:
             The context (B, N, C) and the attention weights (B, N, H, T).
         """
         num_frames, heads = trajectories.shape[1], (self.num_attention_heads, -1)
-        # The query is what a token saw of its own frame: the diagonal, (B, P, C, T).
+        # The query is the output of a token for its own frame: the diagonal, (B, P, C, T).
         own = trajectories.unflatten(2, (num_frames, -1)).diagonal(dim1=1, dim2=2)
         query = self.q_proj(own.permute(0, 3, 1, 2).flatten(1, 2)).unflatten(-1, heads) * self.scaling
         query = torch.einsum("bnhd,hdc->bnhc", query, self.key_weight.unflatten(0, heads))
@@ -199,11 +198,11 @@ class MotionformerTemporalAttention(nn.Module):
 class MotionformerAttention(nn.Module):
     """Trajectory attention.
 
-    Every patch token attends to the patches of each frame by itself, which gives one vector per frame: its trajectory.
-    Then it attends to the points of that trajectory. CLS attends to all tokens as usual.
+    Every patch token attends to the patches of each frame separately, which yields one vector per frame: its
+    trajectory. It then attends to the points of that trajectory. CLS attends to all tokens as usual.
 
-    Frames are folded into the batch for the first step. So it runs on every attention implementation, and fused
-    kernels never hold the weights of all tokens to all tokens. (On a CPU sdpa has none for dropout, and holds them.)
+    The first step folds frames into the batch, so it runs on every attention implementation, and fused kernels never
+    store the N x N attention weights. (On CPUs, sdpa has no fused kernel with dropout and does store them.)
     """
 
     def __init__(self, config: MotionformerConfig) -> None:
@@ -219,23 +218,23 @@ class MotionformerAttention(nn.Module):
 
     @property
     def num_frames(self) -> int:
-        """Temporal positions of the tokens, T."""
+        """Number of tubelets along time, T."""
         return self.config.num_frames // self.config.tubelet_size
 
     def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of all tokens, each (B, H, 1 + N, D), for (B, 1 + N, C)."""
+        """Computes queries, keys and values of all tokens: (B, 1 + N, C) -> three times (B, H, 1 + N, D)."""
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_attention_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
     def fold_frames(self, query: Tensor, key: Tensor, value: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of all patch tokens for each frame, and the keys and values of its patches.
+        """Folds frames into the batch: queries of all patch tokens, keys and values of the patches of each frame.
 
         Args:
             query: (B, H, 1 + N, D).
             key: (B, H, 1 + N, D).
             value: (B, H, 1 + N, D).
-            num_frames: Frames that the patches are of, T.
+            num_frames: Number of frames, T.
 
         Returns:
             (B * T, H, N, D), (B * T, H, P, D) and (B * T, H, P, D).
@@ -245,7 +244,7 @@ class MotionformerAttention(nn.Module):
         return query, key, value
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Runs the attention implementation: (B, H, N, D) -> (B, N, H, D), and weights where it has them."""
+        """Runs the attention implementation: (B, H, N, D) -> (B, N, H, D), and weights if it returns them."""
         return ALL_ATTENTION_FUNCTIONS.get_interface(attn_implementation(self.config), eager_attention_forward)(
             self,
             query,
@@ -267,19 +266,19 @@ class MotionformerAttention(nn.Module):
         frame_size: Tensor | None = None,
         merge: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attends to the trajectories, and puts CLS and patches together again.
+        """Attends to the trajectories and joins CLS and patches.
 
         Args:
-            cls_context: (B, 1, H, D), what CLS saw.
+            cls_context: (B, 1, H, D), attention output of CLS.
             cls_weights: (B, H, 1, 1 + N), or None.
-            frames: (B * T, N, H, D), what each token saw of each frame.
+            frames: (B * T, N, H, D), attention output of each token for each frame.
             frame_weights: (B * T, H, N, P), or None.
             frame_size: As for `MotionformerTemporalAttention`.
-            merge: Applied to the context (B, 1 + N, C) before it is projected.
+            merge: Function applied to the context (B, 1 + N, C) before the output projection.
 
         Returns:
-            The output (B, 1 + N, C) and the weights (B, H, 1 + N, 1 + N), or None. Those of the patches are the
-            product of both steps: the share of token i in frame t, times that of frame t.
+            The output (B, 1 + N, C) and the weights (B, H, 1 + N, 1 + N), or None. Weights of patches are the product
+            of both steps: the weight of token i within frame t times the weight of frame t.
         """
         batch_size = cls_context.shape[0]
         trajectories = frames.flatten(2).unflatten(0, (batch_size, -1))
@@ -294,7 +293,7 @@ class MotionformerAttention(nn.Module):
         return output, torch.cat((cls_weights, weights), dim=2)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Returns the output (B, 1 + N, C), and the weights (B, H, 1 + N, 1 + N) with eager attention."""
+        """Returns the output (B, 1 + N, C) and, with eager attention, the weights (B, H, 1 + N, 1 + N)."""
         query, key, value = self.project(hidden_states)
         cls_attention = self.attend(query[:, :, :1], key, value, **kwargs)
         frame_attention = self.attend(*self.fold_frames(query, key, value, self.num_frames), **kwargs)
@@ -316,14 +315,14 @@ class MotionformerMLP(nn.Module):
 
 
 class MotionformerDropPath(nn.Module):
-    """Stochastic depth: leaves out, for some clips of a batch, what a block adds to the tokens."""
+    """Stochastic depth: drops the residual branch for random clips of a batch."""
 
     def __init__(self, drop_prob: float) -> None:
         super().__init__()
         self.drop_prob = drop_prob
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Returns the states, scaled so that their mean stays."""
+        """Returns the states, scaled to keep their mean."""
         if self.drop_prob == 0.0 or not self.training:
             return hidden_states
         keep_prob = 1 - self.drop_prob
@@ -332,7 +331,7 @@ class MotionformerDropPath(nn.Module):
 
 
 class MotionformerLayer(GradientCheckpointingLayer):
-    """Transformer layer with the norms in front."""
+    """Pre-norm transformer layer."""
 
     def __init__(self, config: MotionformerConfig, layer_index: int) -> None:
         super().__init__()
@@ -351,13 +350,13 @@ class MotionformerLayer(GradientCheckpointingLayer):
         return self.feed_forward(hidden_states)
 
     def feed_forward(self, hidden_states: Tensor) -> Tensor:
-        """The second half of the layer: norm, MLP and residual."""
+        """Applies norm, MLP and residual connection: the second half of the layer."""
         layer_output = self.mlp(self.layernorm_after(hidden_states))
         return hidden_states + self.drop_path(self.dropout(layer_output))
 
 
 class MotionformerPreTrainedModel(PreTrainedModel):
-    """Initialisation of weights, and what the models can do."""
+    """Base class with weight initialisation and the features that the models support."""
 
     config: Any
     config_class: ClassVar[Any] = MotionformerConfig
@@ -422,13 +421,13 @@ class MotionformerModel(MotionformerPreTrainedModel):
 
         Args:
             pixel_values: (B, frames, channels, height, width) float, normalised.
-            interpolate_pos_encoding: Whether frames may have another size than the config says; positions are
-                interpolated then.
+            interpolate_pos_encoding: Whether to interpolate the position embeddings for frame sizes other than that of
+                the config.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and arguments of the attention
                 implementation.
 
         Returns:
-            `last_hidden_state` is (B, 1 + N, C), with CLS in front.
+            The output, with a `last_hidden_state` (B, 1 + N, C) that starts with CLS.
 
         Raises:
             ValueError: If the clips do not fit the config.
@@ -452,17 +451,16 @@ class MotionformerPreLogits(nn.Module):
 
 
 def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any) -> Tensor:
-    """Sum of the cross entropies of the tasks of a head that answers several.
+    """Computes the sum of the cross entropies of all tasks of a multi-task head.
 
-    A task without a label in the batch adds nothing.
+    A task without labels in the batch adds nothing.
 
     Args:
-        labels: (B, G) int64, for each of the G label groups the class inside the group (-100 for unknown), in the
-            order of the outputs.
+        labels: (B, G) int64, class within each of the G label groups (-100 for unknown), in the order of the outputs.
         logits: (B, num_labels) float.
         config: A config with `label_groups`.
-        **kwargs: `num_items_in_batch` as of other losses of transformers: labels in all batches of a step, G of each
-            clip.
+        **kwargs: `num_items_in_batch` as in other losses of transformers: the number of labels in all batches of a
+            step, G per clip.
 
     Returns:
         The loss, ().
@@ -480,8 +478,8 @@ def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any
     num_items = kwargs.get("num_items_in_batch")
     labels = labels.to(logits.device)
     unknown = labels == -100
-    # The mean over no label is NaN, which would take the other tasks with it. Where no task has a label it stays NaN,
-    # as for one task.
+    # The mean over no labels is NaN and would make the sum NaN. If no task has labels, the result is NaN, as for a
+    # single task.
     left_out = unknown.all(dim=0) & ~unknown.all()
     losses = [
         nn.functional.cross_entropy(
@@ -489,14 +487,14 @@ def label_groups_loss(labels: Tensor, logits: Tensor, config: Any, **kwargs: Any
         ).masked_fill(skip, 0.0)
         for group, label, skip in zip(logits.split(sizes, dim=1), labels.unbind(1), left_out.unbind(), strict=True)
     ]
-    # The trainer counts labels, G of each clip.
+    # The trainer counts labels, G per clip.
     return torch.stack(losses).sum() / (1 if num_items is None else num_items / len(sizes))
 
 
 class MotionformerForVideoClassification(MotionformerPreTrainedModel):
     """Motionformer with a classifier that reads CLS.
 
-    With `label_groups` in the config it answers several tasks at once.
+    With `label_groups` in the config, it is a multi-task classifier.
 
     Args:
         config: The config.
@@ -526,7 +524,7 @@ class MotionformerForVideoClassification(MotionformerPreTrainedModel):
 
     @property
     def loss_function(self) -> Callable[..., Tensor]:
-        """The loss of labels: one that was set, else that of several tasks or of one, as the config says now."""
+        """The loss function: the one that was set, else that of the tasks in the current config."""
         if "_loss_function" not in self.__dict__ and self.config.label_groups is not None:
             return label_groups_loss
         return super().loss_function
@@ -536,7 +534,7 @@ class MotionformerForVideoClassification(MotionformerPreTrainedModel):
         self._loss_function = value
 
     def pool(self, hidden_states: Tensor) -> Tensor:
-        """What the classifier reads, (B, C), of the last states (B, 1 + N, C)."""
+        """Returns the classifier input (B, C) from the final states (B, 1 + N, C)."""
         pooled = hidden_states[:, 0]
         return self.dropout(pooled if self.pre_logits is None else self.pre_logits(pooled))
 
@@ -552,14 +550,14 @@ class MotionformerForVideoClassification(MotionformerPreTrainedModel):
 
         Args:
             pixel_values: (B, frames, channels, height, width) float, normalised.
-            labels: For the loss: (B,) int64 class indices, or with `label_groups` in the config (B, G), for each group
-                the class inside the group. The loss of groups is the sum of their cross entropies.
-            interpolate_pos_encoding: Whether frames may have another size than the config says; positions are
-                interpolated then.
+            labels: (B,) int64 class indices for the loss, or with `label_groups` in the config (B, G), the class in
+                each group. The loss of groups is the sum of their cross entropies.
+            interpolate_pos_encoding: Whether to interpolate the position embeddings for frame sizes other than that of
+                the config.
             **kwargs: As for `MotionformerModel`.
 
         Returns:
-            `logits` is (B, num_labels), before the softmax.
+            The output, with `logits` (B, num_labels) before the softmax.
 
         Raises:
             ValueError: If clips or labels do not fit the config.
