@@ -231,7 +231,7 @@ class Factor:
     """Setting with two values to compare.
 
     Attributes:
-        title: What it is called in tables.
+        title: Name in tables.
         field: Field of `Setting`.
         changed: The value whose effect is reported.
         base: The value that it is compared with.
@@ -275,7 +275,7 @@ class Outcome:
     Attributes:
         subject: The architecture.
         variant: Name of the variant.
-        settings: What was run; the unmerged model first.
+        settings: The evaluated settings, the unmerged model first.
         scores: By measure, (settings, clips): accuracies in percent (each 0 or 100) and "nll" in nats.
         top: (settings, clips) predicted actions.
     """
@@ -356,8 +356,8 @@ def read_outcome(subject: Subject, variant: str, settings: list[Setting], num_cl
             row = json.loads(line)
             if "error" in row:
                 raise ValueError(f"{row['video_id']} could not be read: {row['error']}")
-            place = row["setting"], row["position"]
-            top[place], label[place], nll[place] = row["label_top"][0], row["label"], row["label_nll"]
+            key = row["setting"], row["position"]
+            top[key], label[key], nll[key] = row["label_top"][0], row["label"], row["label_nll"]
     verb, noun = (top // len(NOUNS) == label // len(NOUNS)), (top % len(NOUNS) == label % len(NOUNS))
     scores = {"action": 100.0 * (verb & noun), "verb": 100.0 * verb, "noun": 100.0 * noun, "nll": nll}
     return Outcome(subject, variant, settings, scores, top)
@@ -446,7 +446,7 @@ def over_grid(outcome: Outcome, factor: Factor, pooling: str | None = None) -> t
 
     Args:
         outcome: The results.
-        factor: What is changed.
+        factor: The factor to change.
         pooling: If given, only settings with this pooling.
 
     Returns:
@@ -745,7 +745,7 @@ HARDER_CHANGES: tuple[tuple[str, Change], ...] = (
     MODE_CHANGES[1],
     *((factor.title, factor_change(factor)) for factor in FACTORS),
 )
-"""What is asked on every harder variant."""
+"""Questions for every harder variant."""
 
 
 def harder_verdicts(study: Study, ledger: Ledger) -> list[tuple[str, dict[str, list[str]]]]:
@@ -786,9 +786,9 @@ def render(study: Study, ledger: Ledger, folder: str) -> str:
     """Writes the page.
 
     Args:
-        study: What was measured.
+        study: The measured outcomes.
         ledger: Collects the comparisons, and knows how many there were when the page was written before.
-        folder: Where tables and pictures lie, seen from the page.
+        folder: Folder of tables and plots, relative to the page.
 
     Returns:
         Markdown.
@@ -1299,7 +1299,7 @@ def draw_schedules(study: Study, path: Path) -> None:
         axis.set_xlabel("work, % of the unmerged model's")
     set_nll_axis(axes[0, 0])
     labels = [f"{mode}, {schedule}" for mode in ("merge", "drop") for schedule in SCHEDULES]
-    # Legends fill columns first; the schedules shall lie below each other.
+    # Legends fill columns first; schedules should be below each other.
     order = [0, 3, 1, 4, 2, 5]
     add_legend(figure, [axes[0, 0].containers[place] for place in order], [labels[place] for place in order])
     save(figure, path)
@@ -1369,7 +1369,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--output",
         type=Path,
         default=Path("docs/results"),
-        help="folder for pictures and tables; the page is beside it",
+        help="folder for plots and tables, beside the page",
     )
     parser.add_argument("--scratch", type=Path, default=scratch, help="folder for clips and predictions, to resume")
     parser.add_argument("--clips", type=int, default=480, help="standard test clips; a multiple of 120 is balanced")

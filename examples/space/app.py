@@ -53,7 +53,7 @@ SAMPLE_CLIPS = (7, 0, 8, 5, 2, 13, 4, 6)  # each another motion
 FILM_FPS = 6
 SECONDS_OF_TIMING = 4.0
 MIN_ROUNDS, MAX_ROUNDS = 3, 15
-STEADY = 1.25  # quartiles of the ratios that are further apart tell more of the machine than of the model
+STEADY = 1.25  # a wider range between quartiles reflects the machine rather than the model
 SMALL_WIDTH, SMALL_BATCH = 256, 8  # a clip alone of a tiny model would measure little but overhead
 NUM_LABELS = 5  # of each task
 MAX_MEGABYTES = 100
@@ -395,7 +395,7 @@ def build(folder: str | os.PathLike[str]) -> gr.Blocks:
                     merged = gr.Label(label="With merging", show_heading=False, elem_id="merged")
                 film = gr.Video(
                     label="What the model sees, and the tokens that are left",
-                    show_label=False,  # it would lie on the titles inside the film
+                    show_label=False,  # it would cover the titles inside the film
                     autoplay=True,
                     loop=True,
                     interactive=False,
@@ -409,7 +409,7 @@ def build(folder: str | os.PathLike[str]) -> gr.Blocks:
             "fn": classify,
             "inputs": inputs,
             "outputs": outputs,
-            "concurrency_limit": 1,  # of timings that run beside each other none is right
+            "concurrency_limit": 1,  # concurrent timings would disturb each other
             "concurrency_id": "model",
         }
         button.click(**arguments, api_name="classify")

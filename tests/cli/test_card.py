@@ -87,7 +87,7 @@ def test_the_hub_id_of_a_saved_checkpoint_is_in_its_card(tmp_path, capsys):
         (["--repo-id", "a/b/c"], ["--repo-id: ", "a/b/c"]),
         (["--push-to-hub", "a/b/c"], ["--push-to-hub: ", "'namespace/repo_name': 'a/b/c'."]),
         (["--push-to-hub", "me/x.git"], ["--push-to-hub: ", "me/x.git"]),
-        (["--repo-id", "me/a", "--push-to-hub", "me/b"], ["--repo-id me/a must be", "--push-to-hub, me/b"]),
+        (["--repo-id", "me/a", "--push-to-hub", "me/b"], ["--repo-id must be", "--push-to-hub, me/b", "got me/a"]),
     ],
 )
 def test_an_id_that_the_hub_cannot_have_is_refused_before_anything_is_saved(options, parts, tmp_path, capsys):

@@ -298,7 +298,7 @@ def test_weights_that_are_larger_than_their_storage_are_refused(
 ) -> None:
     content = {"model": {**single(videomae_weights()), **change}}
     file = save(tmp_path / "weights.pth", content, _use_new_zipfile_serialization=new_format)
-    check_refused(capsys, ["convert", "videomae", file, tmp_path / "out"], message or "nothing is known about 9")
+    check_refused(capsys, ["convert", "videomae", file, tmp_path / "out"], message or "9 of its weights are unknown")
 
 
 def test_a_file_that_unpacks_to_more_than_it_is_is_refused(
@@ -416,7 +416,7 @@ def test_unknown_weights_fail_unless_they_are_to_be_ignored(
     file = save(tmp_path / "file.pth", single(timesformer_weights()) | {"blocks.0.attn.gate": torch.zeros(1)})
     arguments = ["convert", "timesformer", file, tmp_path / "out"]
     check_refused(
-        capsys, arguments, "nothing is known about 1 of its weights (blocks.0.attn.gate)", "--ignore-unknown"
+        capsys, arguments, "1 of its weights are unknown (blocks.0.attn.gate)", "--ignore-unknown"
     )
     assert not (tmp_path / "out").exists()
     report = run_json(capsys, [*arguments, "--ignore-unknown"])

@@ -363,7 +363,7 @@ def test_a_changed_digit_in_finished_predictions_is_refused(run, tmp_path: Path)
         run("after", settings=[{}], reference=tmp_path / "before")
     (tmp_path / "before" / "results.json").unlink()  # as the error advises, and as older versions left it
     path.write_bytes(sound[: len(sound) // 2])
-    with pytest.raises(ValueError, match=r"predictions\.jsonl is damaged: its last line was cut off"):
+    with pytest.raises(ValueError, match=r"predictions\.jsonl is damaged: its last line is incomplete"):
         run("after", settings=[{}], reference=tmp_path / "before")
     path.write_bytes(sound)
     assert run("after", settings=[{}], reference=tmp_path / "before").settings[0].agreement.value == 1

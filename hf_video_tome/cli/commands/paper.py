@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...evaluation import EvaluationResults
     from ..common import Classifier
 
-HELP = """Reproduce the table of "Video, How Do Your Tokens Merge?" (CVPRW 2025) beside its published numbers.
+HELP = """Reproduce the table of "Video, How Do Your Tokens Merge?" (CVPRW 2025) alongside its published numbers.
 
 Evaluate every checkpoint on every given dataset, with all rows of the table in one pass, one view each. Give
 checkpoints that are not on the Hub (ViViT on Something-Something, all on EPIC-KITCHENS) with --checkpoint.
