@@ -112,7 +112,7 @@ GOOD = np.zeros((2, 8, 8, 3), np.uint8)
         ([["a.png"]], ValueError, r"a frame must be a PIL image, .*, got 'a\.png'"),
         ([GOOD, GOOD[0]], ValueError, r"a clip must be a list of frames, .*got a ndarray of shape \(8, 8, 3\)"),
         ([GOOD[0], GOOD[0, :4]], ValueError, r"must have one shape, got \(4, 8, 3\) and \(8, 8, 3\)"),
-        ([GOOD, GOOD[:1]], ValueError, r"equally many frames, .* got \(1, 3, 32, 32\) and \(2, 3, 32, 32\)"),
+        ([GOOD, GOOD[:1]], ValueError, r"the same number of frames .* got \(1, 3, 32, 32\) and \(2, 3, 32, 32\)"),
         (GOOD.astype(np.float32), TypeError, "must hold uint8 values, 0 to 255, got float32"),
         (torch.zeros(2, 3, 8, 8), TypeError, r"must hold uint8 values, 0 to 255, got torch\.float32"),
         (GOOD[..., :1], ValueError, r"must have the shape \(H, W, 3\) or \(3, H, W\), got \(8, 8, 1\)"),

@@ -42,7 +42,7 @@ _OWN_OPTIONS = {
     "annotations": "use the option --annotations",
     "streaming": "rows are always streamed here",
 }
-_SAMPLING_OPTIONS = ("num_frames", "sampling_rate", "strategy", "num_clips", "num_crops")
+_SAMPLING_OPTIONS = ("num_frames", "sampling_rate", "strategy", "num_clips", "num_crops", "target_fps")
 _BY_NAME: dict[str, bool | None] = {"auto": None, "name": True, "number": False}
 _PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
 SECONDS_BETWEEN_LINES = 30.0

@@ -195,7 +195,7 @@ def test_differences_are_paired(transform) -> None:
 
 @pytest.mark.parametrize(("region", "scope"), [("time", "frame"), ("time", "tube"), ("space", "time")])
 def test_a_region_that_nothing_can_merge_across_is_refused(region: str, scope: str, transform) -> None:
-    with pytest.raises(ValueError, match=f"region must be another than '{region}'"):
+    with pytest.raises(ValueError, match="region must be another with scope="):
         study(make_model(), transform, make_clips(4), settings={"r": 1, "scope": scope}, region=region)
 
 

@@ -88,8 +88,8 @@ class TestEveryJointModel:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "above", "threshold": 0.5, "r": 5}, "removes as many as"),
-        ({"input": "long"}, "keeps as many tokens as"),
+        ({"mode": "above", "threshold": 0.5, "r": 5}, "removes a number that depends on the clip"),
+        ({"input": "long"}, "keeps a number of tokens that depends on the clip"),
     ],
 )
 def test_what_depends_on_content_is_not_compiled(settings, message):

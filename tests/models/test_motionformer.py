@@ -445,7 +445,7 @@ class TestOriginalCheckpoints:
         [
             (lambda w: w.pop("temp_embed"), "has no temp_embed"),
             (lambda w: w.pop("blocks.1.norm2.bias"), r"missing: blocks\.1\.norm2\.bias"),
-            (lambda w: w.update(pos_embed=w["pos_embed"][:, 1:]), "pos_embed has 15 places"),
+            (lambda w: w.update(pos_embed=w["pos_embed"][:, 1:]), "pos_embed has 15 patch positions"),
             (lambda w: w.update(temp_embed=w["temp_embed"][0]), "temp_embed must have the shape"),
             (lambda w: w.update(cls_token=w["cls_token"][..., 1:]), r"cls_token .* must have the shape \(1, 1, 24\)"),
         ],

@@ -209,7 +209,7 @@ def _read_settings(path: Path, classifier: Classifier) -> list[dict[str, Any]]:
         )
     for entry in content:
         candidate = type(config).from_stock(config)
-        with input_errors(ValueError, at=f"--settings {path}"):
+        with input_errors(ValueError, at=f"--settings {path}", options=None):
             candidate.update_token_merging(**entry)
     return content
 
