@@ -33,7 +33,7 @@ def mac_count_videoprism(config: VideoPrismVisionConfig) -> MacCount:
 def _layer(
     config: VideoPrismVisionConfig, name: str, sequences: int, length: int, left: int, matching: int = 0
 ) -> LayerMacCount:
-    """A layer that attends inside each of several sequences, frames or places."""
+    """Counts a layer with separate attention in several sequences: frames or patch positions."""
     width, tokens = config.hidden_size, sequences * length
     return LayerMacCount(
         name=name,
