@@ -415,9 +415,7 @@ def test_unknown_weights_fail_unless_they_are_to_be_ignored(
 ) -> None:
     file = save(tmp_path / "file.pth", single(timesformer_weights()) | {"blocks.0.attn.gate": torch.zeros(1)})
     arguments = ["convert", "timesformer", file, tmp_path / "out"]
-    check_refused(
-        capsys, arguments, "1 of its weights are unknown (blocks.0.attn.gate)", "--ignore-unknown"
-    )
+    check_refused(capsys, arguments, "1 of its weights are unknown (blocks.0.attn.gate)", "--ignore-unknown")
     assert not (tmp_path / "out").exists()
     report = run_json(capsys, [*arguments, "--ignore-unknown"])
     assert report["unused"] == {"blocks.0.attn.gate": "the model has no place for it"}
