@@ -92,8 +92,8 @@ class Setting:
         mode: Mode of token merging.
         threshold: That of the hybrid mode.
         schedule: One of `SCHEDULES`.
-        scope: Which tokens are matched.
-        pooling: Of mean-pooled heads (VideoMAE).
+        scope: Scope of the matching.
+        pooling: Pooling of mean-pooled heads (VideoMAE).
         proportional: Whether attention is proportional to size.
     """
 

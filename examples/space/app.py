@@ -348,7 +348,7 @@ def build(folder: str | os.PathLike[str]) -> gr.Blocks:
     """Builds the page.
 
     Args:
-        folder: Where the sample clips go, which must stay while the page is served.
+        folder: Folder for the sample clips, needed while the page is served.
 
     Returns:
         The page, to be launched.

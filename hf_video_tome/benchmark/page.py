@@ -28,7 +28,7 @@ def describe_ratio(value: Ratio | None) -> str:
 
 
 def columns(results: BenchmarkResults) -> list[str]:
-    """Names of the columns of the tables: those of what was measured."""
+    """Returns the column names of the tables, depending on what was measured."""
     absent = {"vs fp32": not _beside_float32(results), "peak MiB": not _has_memory(results)}
     return ["variant", "tokens", *(name for name in _CELLS if not absent.get(name))]
 

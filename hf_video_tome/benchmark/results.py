@@ -279,7 +279,7 @@ class BenchmarkResults:
 
 
 def _fields(kind: type[MeasuredVariant | Variant], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What an entry says of the fields of a dataclass; older files lack some."""
+    """Returns the dataclass fields that an entry has; older files lack some."""
     return {field.name: entry[field.name] for field in fields(kind) if field.name in entry}
 
 

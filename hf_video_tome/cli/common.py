@@ -73,8 +73,8 @@ class FrameOptions:
     strategy: Annotated[
         Strategy,
         typer.Option(
-            help="Which frames make the clip: spread over the whole video (uniform), or a run of frames in its middle "
-            "(center) or from its first frame on (start)."
+            help="Sample frames evenly over the whole video (uniform), or consecutive frames from its middle (center) "
+            "or its start (start)."
         ),
     ] = "uniform"
     sampling_rate: Annotated[
@@ -88,14 +88,12 @@ class FrameOptions:
     ] = None
 
     def check(self) -> None:
-        """Refuses a distance between frames where the strategy decides it."""
+        """Rejects a sampling rate if the strategy determines it."""
         if self.sampling_rate is not None and self.strategy == "uniform":
-            raise InputError(
-                "--sampling-rate has no effect with --strategy uniform; it goes with --strategy center or start"
-            )
+            raise InputError("--sampling-rate has no effect with --strategy uniform; use --strategy center or start")
 
     def to_dict(self) -> dict[str, Any]:
-        """What was chosen, JSON-safe."""
+        """Returns the chosen options, JSON-safe."""
         rate = None if self.strategy == "uniform" else self.sampling_rate or 1
         return {"strategy": self.strategy, "sampling_rate": rate}
 
@@ -117,7 +115,7 @@ class FrameOptions:
         from ..data.video.types import VideoDecodingError
 
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", file):
-            raise InputError(f"{file}: is a URL, while videos are read from files: download it first")
+            raise InputError(f"{file}: is a URL, but videos must be local files: download it first")
         sampling = ClipSampling(classifier.model.config.clip_shape.frames, self.sampling_rate or 1, self.strategy)
         with (
             input_errors(OSError, MemoryError, at=file),

@@ -44,19 +44,15 @@ _OWN_OPTIONS = {
 }
 _SAMPLING_OPTIONS = ("num_frames", "sampling_rate", "strategy", "num_clips", "num_crops", "target_fps")
 _BY_NAME: dict[str, bool | None] = {"auto": None, "name": True, "number": False}
-_PLACES = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
+_SPANS = {"center": "in the middle", "start": "from the first frame on", "random": "anywhere"}
 SECONDS_BETWEEN_LINES = 30.0
 
 
 # --- options
 Protocol = Literal["single", "full", "paper"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
-WorkersOption = Annotated[
-    int, typer.Option("--workers", metavar="N", min=0, help="Processes that decode ahead of the model.")
-]
-BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", metavar="N", min=1, help="Videos that go through the model together.")
-]
+WorkersOption = Annotated[int, typer.Option("--workers", metavar="N", min=0, help="Number of decoding processes.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Number of videos per batch.")]
 DeviceChoice = Annotated[
     str | None,
     typer.Option(
@@ -90,9 +86,10 @@ class DataOptions:
     """Options for the videos of a dataset; whether `--dataset` is required depends on the command."""
 
     # As they were typed: a `Path` would take a slash out of a URL.
-    data_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the data set lies.")] = None
+    data_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of the dataset.")] = None
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Split of the data set.", show_default="the one to evaluate on")
+        str | None,
+        typer.Option(metavar="NAME", help="Split of the dataset.", show_default="the usual split for evaluation"),
     ] = None
     annotations: Annotated[
         str | None, typer.Option(metavar="FILE", help="Annotation file.", show_default="the usual one in --data-dir")
@@ -107,7 +104,7 @@ class DataOptions:
     labels: LabelsOption = None
 
     def loader_options(self) -> dict[str, Any]:
-        """Returns the options of the data set's loader.
+        """Returns the options of the dataset's loader.
 
         Raises:
             InputError: If a loader option is invalid.
@@ -122,13 +119,11 @@ class ClipOptions:
 
     strategy: Annotated[
         Literal["uniform", "center", "start", "random"] | None,
-        typer.Option(help="Which frames make a clip.", show_default="by the protocol"),
+        typer.Option(help="How to sample the frames of a clip.", show_default="by the protocol"),
     ] = None
     sampling_rate: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", min=1, help="Distance between two frames of a clip.", show_default="by the protocol"
-        ),
+        typer.Option(metavar="N", min=1, help="Distance between two sampled frames.", show_default="by the protocol"),
     ] = None
 
 
@@ -141,7 +136,7 @@ class PassOptions:
     workers: WorkersOption = 2
     dtype: DtypeOption = Dtype.float32
     mixed_precision: Annotated[
-        MixedPrecision | None, typer.Option(help="Autocast.", show_default="as accelerate launch says, else no")
+        MixedPrecision | None, typer.Option(help="Autocast.", show_default="that of accelerate launch, else no")
     ] = None
     device: DeviceChoice = None
 
@@ -175,7 +170,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class FinishedEvaluation:
-    """FinishedEvaluation evaluation.
+    """Finished evaluation with its results and timing.
 
     Attributes:
         results: Results of the evaluation.
@@ -343,7 +338,7 @@ def choose_sampling(request: EvaluationRequest, dataset: str, classifier: Classi
         # The options replace everything that a preset depends on the architecture for.
         with input_errors(ValueError, TypeError, options=_SAMPLING_OPTIONS):
             return ClipSampling(**{"num_frames": config.num_frames, **given})
-    hint = "; say it with --strategy uniform, or --strategy and --sampling-rate"
+    hint = "; use --strategy uniform, or --strategy and --sampling-rate"
     with input_errors(ValueError, rewrite=lambda text: f"--protocol {request.protocol}: {text}{hint}"):
         # One view of the many: at the rate of training, which the paper's differs from for VideoMAE.
         single = request.protocol == "single"
@@ -363,7 +358,7 @@ def load_examples(request: EvaluationRequest, name: str, split: str, classifier:
     from ..evaluation import classifier_tasks, read_examples
 
     if "[" in split:
-        raise ValueError(f"--split must be a whole split, got {split!r}; --limit takes a part of it")
+        raise ValueError(f"--split must be a whole split, got {split!r}; use --limit for a part of it")
     data = request.data
     config: Any = classifier.model.config
     try:
@@ -371,7 +366,7 @@ def load_examples(request: EvaluationRequest, name: str, split: str, classifier:
     except RuntimeError as error:  # datasets keeps a number there
         if "shared memory" not in str(error):
             raise
-        raise ValueError(f"no shared memory can be had, of which /dev/shm must have some: {error}") from error
+        raise ValueError(f"/dev/shm must have free shared memory: {error}") from error
     by_name = _BY_NAME[data.labels or "auto"]
     examples = read_examples(rows, classifier_tasks(config), config.id2label, by_name)
     return examples.spread(request.limit)
@@ -394,7 +389,7 @@ def _print_decided(
     spacing = (
         "one from each of as many segments"
         if sampling.strategy == "uniform"
-        else f"{sampling.sampling_rate} apart, {_PLACES[sampling.strategy]}"
+        else f"{sampling.sampling_rate} apart, {_SPANS[sampling.strategy]}"
     )
     rate = "" if sampling.target_fps is None else f" at {sampling.target_fps:g} frames per second"
     views = f"{sampling.num_clips} x {sampling.num_crops} view{'s' if sampling.num_views > 1 else ''}"

@@ -41,7 +41,7 @@ def option_of(name: str, help: str | None = None, default: str | None = None) ->
 
     Args:
         name: Name of the setting.
-        help: What it says in place of the description of the setting.
+        help: Help text; None uses the description of the setting.
         default: The default in words, in place of that of the setting.
     """
     info, option = SETTINGS[name], option_name(name)

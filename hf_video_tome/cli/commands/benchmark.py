@@ -104,8 +104,8 @@ def command(
         list[str] | None,
         option_of(
             "r",
-            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
-            "(8,8,4). Give it more than once to compare.",
+            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
+            "layer (8,8,4). Can be given more than once.",
             default="as saved with the checkpoint, or the paper's for an architecture",
         ),
     ] = None,
@@ -128,7 +128,7 @@ def command(
         ),
     ] = None,
     dtype: Annotated[
-        list[Dtype] | None, typer.Option(help="Precision; can be given more than once.", show_default="float32")
+        list[Dtype] | None, typer.Option(help="Data type; can be given more than once.", show_default="float32")
     ] = None,
     float32_baseline: Annotated[
         bool, typer.Option("--float32-baseline", help="Also measure the stock model in float32.")
@@ -156,19 +156,19 @@ def command(
         typer.Option("--compile/--no-compile", help="Also measure all variants with torch.compile(fullgraph=True)."),
     ] = False,
     device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if any.")
+        str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU if available.")
     ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads.", show_default="as torch chooses")
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads.", show_default="torch's default")
     ] = None,
-    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Rounds that do not count.")] = 2,
-    rounds: Annotated[int, typer.Option(metavar="N", min=2, help="Rounds that count.")] = 10,
+    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Number of untimed rounds.")] = 2,
+    rounds: Annotated[int, typer.Option(metavar="N", min=2, help="Number of timed rounds.")] = 10,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure the peak memory of a pass.")] = True,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="Break down the time of a pass: linear layers, attention, merging, ..."),
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random weights and clips.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of random weights and clips.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results.json and a plot."),
@@ -395,7 +395,7 @@ def _sizes(config: Any, options: Sequence[str]) -> dict[str, Any]:
 
 
 def _command_line(context: typer.Context, changes: Mapping[str, Any]) -> str:
-    """Returns the command again, without what only concerns this machine's folders."""
+    """Returns the command line without options for local folders."""
     words = ["hf-video-tome", "benchmark", changes["model"]]
     for option in context.command.params:
         name, value = str(option.name), {**context.params, **changes}.get(str(option.name))

@@ -67,7 +67,9 @@ class CardOptions:
     ] = None
     repo_id: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Where it will be on the Hub, for the title and the snippets of the card."),
+        typer.Option(
+            metavar="ID", help="Repository of the checkpoint on the Hub, for the title and the snippets of the card."
+        ),
     ] = None
 
 
@@ -77,7 +79,8 @@ def command(
     *,
     contents: CardOptions,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="printed")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the card to this file.", show_default="printed"),
     ] = None,
     remote_code: Annotated[
         bool, typer.Option("--remote-code", help="Explain how to use the code beside the weights.")

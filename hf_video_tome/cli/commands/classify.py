@@ -49,7 +49,7 @@ def command(
     merging: MergingOptions,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "cpu",
-    top_k: Annotated[int, typer.Option(metavar="N", min=1, help="Labels to print for each file and task.")] = 5,
+    top_k: Annotated[int, typer.Option(metavar="N", min=1, help="Number of labels to print per file and task.")] = 5,
     sampling: FrameOptions,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,7 +102,7 @@ def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, to
         with torch.inference_mode():
             logits = model(pixel_values).logits[0].cpu()
     except torch.OutOfMemoryError as error:
-        raise InputError(f"{file}: {classifier.device} has too little memory for this clip: {error}") from error
+        raise InputError(f"{file}: {classifier.device} has not enough memory for this clip: {error}") from error
     with input_errors(ValueError, at=file):
         found = predict_labels(logits, model.config, top_k)
     return [label for labels in found.values() for label in labels]

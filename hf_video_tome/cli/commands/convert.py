@@ -62,12 +62,12 @@ def command(
     ] = None,
     num_frames: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Frames of a clip.", show_default="as the file says, else 16"),
+        typer.Option(metavar="N", min=1, help="Number of frames in a clip.", show_default="as in the file, else 16"),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            metavar="PIXELS", min=1, help="Height and width of a frame.", show_default="as the file says, else 224"
+            metavar="PIXELS", min=1, help="Height and width of a frame.", show_default="as in the file, else 224"
         ),
     ] = None,
     num_attention_heads: Annotated[

@@ -81,7 +81,9 @@ def command(
     clips: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="Test clips to classify; multiples of 120 hold each action equally often."
+            metavar="N",
+            min=1,
+            help="Number of test clips to classify; multiples of 120 contain each action equally often.",
         ),
     ] = 360,
     r: Annotated[

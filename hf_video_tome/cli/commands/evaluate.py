@@ -70,8 +70,8 @@ def command(
         list[str] | None,
         option_of(
             "r",
-            help="Tokens that each layer removes: a number (150), a share (0.1), or a list with one number per layer "
-            "(8,8,4). Give it more than once to compare; the first is what the others are compared with.",
+            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
+            "layer (8,8,4). Can be given more than once; the others are compared with the first.",
         ),
     ] = None,
     mode: ModeOption = None,
@@ -87,24 +87,26 @@ def command(
     ] = None,
     preset: Annotated[
         Literal["paper"] | None,
-        typer.Option(help="All lines of the paper's table for this architecture, in place of --r."),
+        typer.Option(help="All rows of the paper's table for this architecture, instead of --r."),
     ] = None,
     protocol: Annotated[
         Protocol | None,
         typer.Option(
-            help="Usual sampling for the architecture and data set: one view (single), many views (full), or as in "
-            "the paper.",
+            help="Usual sampling for the architecture and dataset: one view (single), many views (full), or as in the "
+            "paper (paper).",
             show_default="single; paper with --preset paper",
         ),
     ] = None,
     sampling: ClipOptions,
     num_clips: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Clips of each video, averaged.", show_default="by --protocol"),
+        typer.Option(metavar="N", min=1, help="Number of clips per video, averaged.", show_default="by --protocol"),
     ] = None,
     num_crops: Annotated[
         int | None,
-        typer.Option(metavar="1|3", min=1, max=3, help="Crops of each clip, averaged.", show_default="by --protocol"),
+        typer.Option(
+            metavar="1|3", min=1, max=3, help="Number of crops per clip, averaged.", show_default="by --protocol"
+        ),
     ] = None,
     target_fps: Annotated[
         float | None,
@@ -116,10 +118,14 @@ def command(
     ] = None,
     short_videos: Annotated[
         Literal["pad", "refuse"],
-        typer.Option(help="A video with too few frames repeats its last one (pad) or counts as unreadable."),
+        typer.Option(
+            help="For a video with too few frames, repeat its last frame (pad) or count it as unreadable (refuse)."
+        ),
     ] = "pad",
     videos: PassOptions,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of random sampling and of the random modes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of random sampling and of the random modes.")
+    ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(

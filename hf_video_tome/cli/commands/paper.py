@@ -46,13 +46,13 @@ DATASETS = ("kinetics400", "something-something-v2", "epic-kitchens-100")
 @grouped_options
 def command(
     *,
-    kinetics400: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where Kinetics-400 lies.")] = None,
+    kinetics400: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of Kinetics-400.")] = None,
     something_something_v2: Annotated[
         str | None,
         typer.Option("--something-something-v2", "--ssv2", metavar="FOLDER", help="Folder of Something-Something v2."),
     ] = None,
     epic_kitchens_100: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where EPIC-KITCHENS-100 lies.")
+        str | None, typer.Option(metavar="FOLDER", help="Folder of EPIC-KITCHENS-100.")
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
@@ -64,7 +64,7 @@ def command(
     architecture: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Only this architecture of the Hub's checkpoints; can be given more than once."
+            metavar="NAME", help="Only use the Hub's checkpoints of this architecture; can be given more than once."
         ),
     ] = None,
     labels: LabelsOption = None,

@@ -53,9 +53,9 @@ def command(
         ),
     ] = False,
     push_to_hub: Annotated[
-        str | None, typer.Option(metavar="ID", help="Upload what is saved to this repository of the Hub.")
+        str | None, typer.Option(metavar="ID", help="Upload the folder to this repository on the Hub.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a new repository as private.")] = False,
     revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Branch to commit to.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint in FOLDER.")] = False,

@@ -75,8 +75,8 @@ def command(
     fill: Annotated[
         Literal["mean", "pixels", "distinct"],
         typer.Option(
-            help="What is inside a token: the mean colour of its pixels (mean), the frames as they are (pixels), or a "
-            "colour of its own, the same in all frames (distinct)."
+            help="Fill tokens with the mean colour of their pixels (mean), the original frames (pixels), or one "
+            "distinct colour per token, the same in all frames (distinct)."
         ),
     ] = "mean",
     layer: Annotated[
@@ -93,12 +93,12 @@ def command(
     ] = False,
     token: Annotated[
         list[int] | None,
-        typer.Option(metavar="INDEX", help="Draw this token alone, the rest dimmed; may be given several times."),
+        typer.Option(metavar="INDEX", help="Draw only this token, the rest dimmed; can be given more than once."),
     ] = None,
     largest: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Draw the N largest tokens alone; of each frame, where none lies in several."
+            metavar="N", min=1, help="Draw only the N largest tokens; per frame, if no token spans several frames."
         ),
     ] = None,
     at: Annotated[
@@ -121,7 +121,11 @@ def command(
     scale: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=MAX_SCALE, help="Enlarge frames N times.", show_default="by the size of a frame"
+            metavar="N",
+            min=1,
+            max=MAX_SCALE,
+            help="Enlarge frames by this factor.",
+            show_default="by the size of a frame",
         ),
     ] = None,
     fps: Annotated[

@@ -55,8 +55,8 @@ def command(
         list[str] | None,
         option_of(
             "r",
-            help="Tokens that each layer removes, a number (150) or a share (0.1); can be given more than once.",
-            default="6.25, 12.5, 25 and 50 % of the tokens that are matched together",
+            help="Number of tokens to remove per layer: a number (150) or a share (0.1); can be given more than once.",
+            default="6.25, 12.5, 25 and 50 % of a matched set",
         ),
     ] = None,
     mode: ModesOption = None,
@@ -79,7 +79,7 @@ def command(
     rounds: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="How often each setting is timed; 0 for not at all.", show_default=str(ROUNDS)
+            metavar="N", min=0, help="Number of timed rounds per setting; 0 for none.", show_default=str(ROUNDS)
         ),
     ] = None,
     run: EvaluationRunOptions,
@@ -94,7 +94,7 @@ def command(
 
     common, evaluation = matching.settings(), data.evaluation
     if evaluation is not None and (r or mode or schedule or common):
-        raise InputError("the settings are those of --evaluation: --r, --mode, --schedule and the like go without it")
+        raise InputError("--evaluation has its own settings: --r, --mode, --schedule and the like have no effect")
     if benchmark is not None and rounds:
         raise InputError("--benchmark and --rounds exclude each other")
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
@@ -190,7 +190,7 @@ def command(
 
 
 def _check_settings(classifier: Classifier, settings: Mapping[str, Any], where: str) -> None:
-    """Refuses settings of a file, which have the names that they have there."""
+    """Checks the settings of a file; errors keep their Python names."""
     with input_errors(SettingError, loading.SettingsError, at=where, options=None):
         loading.with_settings(classifier.model.config, settings)
 

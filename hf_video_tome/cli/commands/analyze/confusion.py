@@ -40,18 +40,18 @@ def command(
     dataset: DatasetOption = None,
     data: EvaluatedDataOptions,
     before: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Number of the evaluation's setting to compare with.")
+        int, typer.Option(metavar="N", min=0, help="Index of the evaluation's setting to compare with.")
     ] = 0,
     after: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Number of the setting that is compared.", show_default="the last"),
+        typer.Option(metavar="N", min=0, help="Index of the setting to compare.", show_default="the last"),
     ] = None,
     merging: MergingOptions,
     task: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Task of the classifier, such as verb or noun.", show_default="the first"),
     ] = None,
-    classes: Annotated[int, typer.Option(metavar="N", min=1, help="Classes to draw.")] = 20,
+    classes: Annotated[int, typer.Option(metavar="N", min=1, help="Number of classes to draw.")] = 20,
     select: Annotated[
         str,
         typer.Option(metavar="WHICH", help="Draw the classes with the most changes (changed), or the first (first)."),

@@ -59,7 +59,7 @@ class AnalysisInputs:
     sampling: dict[str, Any]
 
     def conditions(self) -> dict[str, Any]:
-        """Under which numbers were made, JSON-safe and without paths."""
+        """Returns the conditions of the analysis, JSON-safe and without paths."""
         from ....analysis.files import model_name
 
         config: Any = self.classifier.model.config
@@ -107,14 +107,14 @@ class AnalysisInputs:
 def make_request(
     model: str | None, dataset: str | None, data: DataOptions, run: RunOptions, hint: str = "", **others: Any
 ) -> EvaluationRequest:
-    """Returns the options as a request, checked as far as they can be without loading anything.
+    """Builds a request from the options, checked as far as possible without loading anything.
 
     Args:
         model: Value of `MODEL`.
         dataset: Value of `--dataset`.
-        data: Videos of it.
-        run: Which frames of these, and how they go through the model.
-        hint: What could be given in place of a data set.
+        data: Options for the videos.
+        run: Options for sampling and running the model.
+        hint: Hint at an alternative to a dataset.
         **others: Further fields of the request.
 
     Raises:
@@ -165,23 +165,23 @@ def take_results(
     settings: Callable[[Classifier], list[dict[str, Any]]],
     check: Callable[[dict[str, Any]], object],
 ) -> tuple[Path, dict[str, Any], bool]:
-    """Runs an evaluation, or reads a finished one; ends the command in helping processes.
+    """Runs an evaluation, or reads a finished one; ends the command in all processes but the main one.
 
     Args:
         kind: Kind of the analysis.
-        model: MODEL.
+        model: Value of `MODEL`.
         dataset: Value of `--dataset`.
-        data: Videos of it, or the finished evaluation.
-        run: Which frames of these, and how they go through the model.
-        files: Where the analysis goes.
-        settings: What to evaluate.
-        check: Raises an `InputError` if the results of a finished evaluation are none for the analysis.
+        data: Options for the videos, or for the finished evaluation.
+        run: Options for sampling and running the model.
+        files: Options for the output.
+        settings: Function that returns the settings to evaluate.
+        check: Function that raises an `InputError` if a finished evaluation cannot be analysed.
 
     Returns:
-        The output folder of the analysis, the results, and whether videos could not be read.
+        The output folder of the analysis, the results, and whether videos are unreadable.
 
     Raises:
-        InputError: If it is not clear what to run, or it cannot be.
+        InputError: If required options are missing or invalid.
     """
     target, evaluation = files.folder(kind, model, data.evaluation), data.evaluation
     if evaluation is not None:

@@ -36,7 +36,7 @@ def command(
     dataset: DatasetOption = None,
     data: DataOptions,
     clips: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Clips to look at, spread evenly over the data set.")
+        int, typer.Option(metavar="N", min=1, help="Number of clips, evenly spaced over the dataset.")
     ] = 48,
     examples: ExamplesOption = 1,
     merging: MergingOptions,

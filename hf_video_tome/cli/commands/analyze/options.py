@@ -29,31 +29,31 @@ DatasetOption = Annotated[
         show_default=False,
     ),
 ]
-ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Clips to draw.")]
+ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help="Number of clips to draw.")]
 
 
 @dataclass(frozen=True)
 class EvaluatedDataOptions(DataOptions):
-    """Videos of a data set, or a finished evaluation of them."""
+    """Options for a dataset, or for a finished evaluation."""
 
     evaluation: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Output folder of a finished `hf-video-tome evaluate` to take in place of running one.",
+            help="Output folder of a finished `hf-video-tome evaluate` to use instead of running one.",
         ),
     ] = None
 
 
 @dataclass(frozen=True)
 class RunOptions(ClipOptions):
-    """How clips are taken and go through the model; all but those of `ClipOptions` are fields of a `Request`."""
+    """Options for sampling and running the model; those not in `ClipOptions` are fields of `EvaluationRequest`."""
 
-    dtype: Annotated[Dtype | None, typer.Option(help="Precision that the model runs in.")] = Dtype.float32
+    dtype: Annotated[Dtype | None, typer.Option(help="Data type of the model.")] = Dtype.float32
     batch_size: BatchSizeOption = 8
     workers: WorkersOption = 0
     device: DeviceChoice = None
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of everything that is drawn at random.")] = 0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of all random numbers.")] = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class EvaluationRunOptions(RunOptions):
 
     dtype: Annotated[
         Dtype | None,
-        typer.Option(help="Precision that the model runs in.", show_default="float32, or of --evaluation"),
+        typer.Option(help="Data type of the model.", show_default="float32, or that of --evaluation"),
     ] = None
     workers: WorkersOption = 2
     limit: LimitOption = None

@@ -46,9 +46,9 @@ def command(
     dataset: DatasetOption = None,
     data: DataOptions,
     classes: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Classes to take, spread over those of the data set.")
+        int, typer.Option(metavar="N", min=1, help="Number of classes, evenly spaced over those of the dataset.")
     ] = 30,
-    per_class: Annotated[int, typer.Option(metavar="N", min=2, help="Clips to take of each of them.")] = 4,
+    per_class: Annotated[int, typer.Option(metavar="N", min=2, help="Number of clips per class.")] = 4,
     region: Annotated[
         str,
         typer.Option(
@@ -58,7 +58,7 @@ def command(
         ),
     ] = "tubelets",
     share: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the clip that is replaced, between 0 and 1.")
+        float, typer.Option(metavar="SHARE", help="Share of the clip to replace, between 0 and 1.")
     ] = 0.5,
     examples: ExamplesOption = 2,
     merging: MergingOptions,
