@@ -96,9 +96,9 @@ def test_what_depends_on_content_is_not_compiled(settings, message):
     torch._dynamo.reset()
     with toy_methods():
         model = build("videomae", layers=1, **settings)
-        with pytest.raises(Exception, match=f"{message} a clip"):
+        with pytest.raises(Exception, match=message):
             torch.export.export(model, (draw_pixels(),), strict=False)
-        with pytest.raises(Exception, match=f"{message} a clip"):
+        with pytest.raises(Exception, match=message):
             torch.compile(model, fullgraph=True, backend="eager")(draw_pixels())
 
 
