@@ -328,7 +328,11 @@ def test_a_head_in_a_sequence_is_one_head() -> None:
             r"patch_embed\.proj\.weight must have the shape \(width, channels, frames",
         ),
         ("timesformer", lambda w: w.pop("pos_embed"), "has no pos_embed"),
-        ("timesformer", lambda w: w.update(pos_embed=torch.ones(1, 6, WIDTH)), "5 places, which make no square"),
+        (
+            "timesformer",
+            lambda w: w.update(pos_embed=torch.ones(1, 6, WIDTH)),
+            "5 patch positions, which do not form a square grid",
+        ),
         ("timesformer", lambda w: w.update(time_embed=torch.ones(FRAMES, WIDTH)), "time_embed must have the shape"),
         (
             "timesformer",
