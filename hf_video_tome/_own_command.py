@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import dropwhile
-from pathlib import PurePath
+from pathlib import Path
 
 
 def is_own_command() -> bool:
@@ -18,7 +18,10 @@ def is_own_command() -> bool:
         >>> is_own_command()
         False
     """
-    words = list(dropwhile(lambda word: word[:1] == "-" and word not in ("-m", "-c"), sys.orig_argv[1:]))
+    # Code, modules and programs begin with -c, -m and -, glued to their names or not; all else with a dash are flags.
+    words = list(dropwhile(lambda word: len(word) > 1 and word[0] == "-" and word[1] not in "mc", sys.orig_argv[1:]))
     if words[:1] == ["-m"]:
         return words[1:2] == ["hf_video_tome"]
-    return bool(words) and PurePath(words[0]).name in ("hf-video-tome", "hf-video-tome.exe")
+    if not words or Path(words[0]).is_dir():  # a checkout may be called as the command is
+        return False
+    return Path(words[0]).name in ("hf-video-tome", "hf-video-tome.exe")

@@ -323,7 +323,7 @@ def print_busy(share: float | None) -> None:
 
 # --- checkpoints
 def find_checkpoint(name: str | None, argument: str = "MODEL") -> str:
-    """Calls `hf_video_tome.checkpoints.find_checkpoint`; errors name the command's argument.
+    """Calls `hf_video_tome.loading.find_checkpoint`; errors name the command's argument.
 
     Args:
         name: Name of the checkpoint; None for the default one.
@@ -346,7 +346,7 @@ def load_classifier(
     device: str = "cpu",
     argument: str = "MODEL",
 ) -> Classifier:
-    """Calls `hf_video_tome.checkpoints.load_classifier`; prints notes, and errors name the command's arguments.
+    """Calls `hf_video_tome.loading.load_classifier`; prints notes, and errors name the command's arguments.
 
     Args:
         name: Name of the checkpoint; None for the default one.

@@ -135,7 +135,7 @@ class ClipProcessor(BaseImageProcessor):
                 raise TypeError(f"{name} got {setting}={value!r}; it knows {', '.join(PROCESSOR_SETTINGS)}")
         transform = ClipTransform.from_dict({**_given(vars(self)), **_given(settings)}, name)
         chosen = None if do_sample_frames is False else num_frames
-        clips = [transform(frames.to(device or frames.device)) for frames in _clips(images, chosen)]
+        clips = [transform(frames if device is None else frames.to(device)) for frames in _clips(images, chosen)]
         shapes = sorted({tuple(clip.shape) for clip in clips})
         if len(shapes) > 1:
             raise ValueError(

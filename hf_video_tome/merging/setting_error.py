@@ -83,4 +83,8 @@ class SettingError(ValueError):
 
 
 def _rebuild(kind: type[SettingError], fields: dict[str, Any]) -> SettingError:
-    return kind(**fields)
+    notes = fields.get("__notes__", ())
+    error = kind(**{name: value for name, value in fields.items() if name != "__notes__"})
+    for note in notes:
+        error.add_note(note)
+    return error

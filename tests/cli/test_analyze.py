@@ -161,7 +161,7 @@ def test_earlier_results_are_not_lost(checkpoint, readable, tmp_path, capsys) ->
         (["accuracy", "--evaluation", "nowhere", "--rounds", "3"], "--rounds needs MODEL"),
         (["accuracy", "--evaluation", "nowhere", "--benchmark", "x"], "--benchmark needs MODEL"),
         (["accuracy", *DIGITS, "--benchmark", "x", "--rounds", "3"], "--benchmark and --rounds exclude each other"),
-        (["accuracy", "--evaluation", "nowhere", "--r", "3"], "the settings are those of --evaluation"),
+        (["accuracy", "--evaluation", "nowhere", "--r", "3"], "--evaluation has its own settings"),
         (["confusion", "--evaluation", "nowhere", "--mode", "drop"], "choose two of them with --before and --after"),
         (
             ["confusion", "videomae-moving-digits", "--dataset", "x", "--before", "1"],

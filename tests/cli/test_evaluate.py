@@ -258,7 +258,7 @@ def test_moving_digits_is_made_on_demand(tmp_path, monkeypatch, capsys) -> None:
         (["--data-dir", "nowhere"], "nowhere"),
         (["--split", "weekend"], "weekend"),
         (["--split", "train"], "train"),
-        (["--split", "test[:5]"], "--limit takes a part of it"),
+        (["--split", "test[:5]"], "use --limit for a part of it"),
         (["--data-option", "streaming=1"], "rows are always streamed here"),
         (["--data-option", "split=val"], "--split"),
         (["--output", "clip.mp4/x"], "--output clip.mp4/x: "),

@@ -76,3 +76,6 @@ class TestErrors:
     def test_survive_the_way_from_a_worker(self, copied) -> None:
         assert vars(copied(self.ERROR)) == vars(self.ERROR)
         assert str(copied(self.ERROR)) == str(self.ERROR)
+        noted = copied(self.ERROR)
+        noted.add_note("in process 1")
+        assert copied(noted).__notes__ == noted.renamed(str.upper).__notes__ == ["in process 1"]
