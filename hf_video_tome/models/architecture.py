@@ -81,7 +81,9 @@ def paper_settings(r: int, scope: str, proportional_attention: bool) -> dict[str
     Returns:
         Settings for `set_token_merging`.
     """
-    settings = TokenMergingSettings(r, pooling="mean", scope=scope, proportional_attention=proportional_attention)
+    settings = TokenMergingSettings().changed(
+        r=r, pooling="mean", scope=scope, proportional_attention=proportional_attention
+    )
     return {name: settings.get(name) for name, info in SETTINGS.items() if info.is_common}
 
 
