@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedConfig
 
+from .merging.input_stages import INPUT_STAGES
 from .merging.layout import TokenLayout
-from .merging.modes import MODES
+from .merging.modes import MODES, Mode
 from .merging.plan import Plan
 from .merging.schedule import MAX_LAYERS, requested_removals, tokens_of_share
 from .merging.scopes import SCOPES
@@ -149,6 +150,8 @@ class TokenMergingConfigMixin:
     """Token merging fields of the architecture, with the metadata of each."""
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
+    default_token_merging_segments: ClassVar[int | None] = None
+    """Number of segments for modes that have a default of their own; None for that of the mode."""
     clip_fields: ClassVar[tuple[str, str, str]] = ("num_frames", "num_channels", "image_size")
     """Fields of the stock config with the frames, channels and image size of a clip."""
 
@@ -241,14 +244,17 @@ class TokenMergingConfigMixin:
         return ClipShape(*sizes_of(self, frames), *sizes_of(self, channels), *sizes_of(self, pixels, 2))
 
     @property
-    def tubelet_shape(self) -> tuple[int, ...]:
+    def tubelet_shape(self) -> tuple[int, int, int]:
         """Frames, height and width of the tubelet that becomes one token."""
         tubelet = getattr(self, "tubelet_size", None)
-        if tubelet is None:
-            return (1, *sizes_of(self, "patch_size", 2))
+        frames = 1
         if isinstance(tubelet, int):
-            return (*sizes_of(self, "tubelet_size"), *sizes_of(self, "patch_size", 2))
-        return sizes_of(self, "tubelet_size", 3)
+            [frames] = sizes_of(self, "tubelet_size")
+        elif tubelet is not None:
+            frames, height, width = sizes_of(self, "tubelet_size", 3)
+            return frames, height, width
+        height, width = sizes_of(self, "patch_size", 2)
+        return frames, height, width
 
     def tubelet_grid(self, clip: ClipShape) -> tuple[int, int, int]:
         """Returns the number of tokens of a clip along time, height and width.
@@ -281,16 +287,20 @@ class TokenMergingConfigMixin:
         """
         settings = self.token_merging if settings is None else settings
         self.tubelet_grid(self.clip_shape)
-        if MODES[settings.mode].needs_threshold and settings.threshold is None:
-            raise SettingError(
-                f"{PREFIX}threshold", None, "a number in [-1, 1]", given={f"{PREFIX}mode": settings.mode}
-            )
+        mode = MODES[settings.mode]
+        self._check_mode(mode, settings)
         if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
             raise SettingError(f"{PREFIX}scope", settings.scope, f"one of {allowed} for {self.model_type}")
         if settings.is_off:
             return self._requested_removals(self.token_layout, settings)
-        if MODES[settings.mode].adaptive and (settings.scope or self.default_token_merging_scope) == "frame":
+        scope = self._scope(settings)
+        if mode.scopes is not None and (scope not in mode.scopes or scope not in self.supported_token_merging_scopes):
+            allowed = " or ".join(map(repr, mode.scopes))
+            because = "" if scope in self.supported_token_merging_scopes else f"{self.model_type} does not support it"
+            given = {f"{PREFIX}mode": mode.name}
+            raise SettingError(f"{PREFIX}scope", settings.scope, allowed, given=given, because=because or None)
+        if mode.adaptive and scope == "frame":
             raise SettingError(
                 f"{PREFIX}scope",
                 "frame",
@@ -298,8 +308,36 @@ class TokenMergingConfigMixin:
                 given={f"{PREFIX}mode": settings.mode},
                 because="frames must stay equally long",
             )
+        if settings.segments is not None and scope in ("frame", "tube"):
+            because = "a frame has no runs of time"
+            raise SettingError(
+                f"{PREFIX}segments", settings.segments, "None", given={f"{PREFIX}scope": scope}, because=because
+            )
         self._check_input_stage(settings)
         return self._requested_removals(self.token_layout, settings)
+
+    def _check_mode(self, mode: Mode, settings: TokenMergingSettings) -> None:
+        """Checks the settings that depend on the mode."""
+        given = {"mode": mode.name}
+        try:
+            inputs = mode.inputs(mode.complete_options(settings.mode_options))
+            if mode.needs_threshold and settings.threshold is None:
+                raise SettingError("threshold", None, "a number in [-1, 1]", given=given)
+            if mode.needs_thresholds:
+                count = 0 if settings.thresholds is None else len(settings.thresholds)
+                if count != self.num_merging_layers:
+                    allowed = f"a list of {self.num_merging_layers} cosine similarities, one per layer"
+                    got = None if settings.thresholds is None else f"{count} of them"
+                    raise SettingError("thresholds", settings.thresholds, allowed, got, given=given)
+            if self.default_token_merging_scope != "clip" and {"attention", "mlp"}.intersection(inputs):
+                because = "it needs layers in which all tokens attend to each other"
+                raise SettingError("mode", mode.name, f"another for {self.model_type}", because=because)
+            if settings.average != "mean" and not mode.averages:
+                raise SettingError("average", settings.average, "'mean'", given=given, because="it averages nothing")
+            if settings.segments is not None and "segments" not in inputs:
+                raise SettingError("segments", settings.segments, "None", given=given)
+        except SettingError as error:
+            raise error.renamed(_full_name) from None
 
     def _check_input_stage(self, settings: TokenMergingSettings) -> None:
         if settings.input is None:
@@ -312,7 +350,7 @@ class TokenMergingConfigMixin:
                 because="an input stage needs layers in which all tokens attend to each other, and a head that reads "
                 "any of them",
             )
-        scope = settings.scope or self.default_token_merging_scope
+        scope = self._scope(settings)
         if scope != "clip":
             raise SettingError(
                 f"{PREFIX}scope",
@@ -321,6 +359,29 @@ class TokenMergingConfigMixin:
                 given={f"{PREFIX}input": settings.input},
                 because="the tokens that an input stage keeps form no grid",
             )
+        if settings.input_threshold is None:
+            return
+        given = {f"{PREFIX}input": settings.input, f"{PREFIX}input_keep": settings.input_keep}
+        if not INPUT_STAGES[settings.input].takes_threshold:
+            given.pop(f"{PREFIX}input_keep")
+            raise SettingError(f"{PREFIX}input_threshold", settings.input_threshold, "None", given=given)
+        if settings.input_keep is not None:
+            given.pop(f"{PREFIX}input")
+            raise SettingError(
+                f"{PREFIX}input_threshold",
+                settings.input_threshold,
+                "None",
+                given=given,
+                because="either a number or a threshold decides",
+            )
+
+    def _scope(self, settings: TokenMergingSettings) -> str:
+        """Returns the scope: that of the settings, of the architecture, or the first that the mode supports."""
+        if settings.scope is not None:
+            return settings.scope
+        scopes = MODES[settings.mode].scopes
+        default = self.default_token_merging_scope
+        return default if scopes is None or default in scopes else scopes[0]
 
     @property
     def supports_input_stage(self) -> bool:
@@ -332,6 +393,8 @@ class TokenMergingConfigMixin:
         num_tokens = layout.num_frames * layout.num_patches
         if settings.input is None:
             return None
+        if settings.input_threshold is not None:
+            return num_tokens
         keep = DEFAULT_INPUT_KEEP if settings.input_keep is None else settings.input_keep
         if isinstance(keep, float):
             kept = max(tokens_of_share(keep, num_tokens), layout.num_patches)
@@ -345,13 +408,19 @@ class TokenMergingConfigMixin:
 
     def _requested_removals(self, layout: TokenLayout, settings: TokenMergingSettings) -> list[int]:
         """Returns the number of tokens that each layer is asked to remove from each matched set."""
-        set_tokens, num_protected = layout.set_size(settings.scope or self.default_token_merging_scope)
+        set_tokens, num_protected = layout.set_size(self._scope(settings))
         kept = self._kept_at_input(layout, settings)
         if kept is not None:
             set_tokens = kept + layout.num_prefix_tokens
         try:
+            mode = MODES[settings.mode]
             return requested_removals(
-                settings.get("r"), settings.schedule, self.num_merging_layers, set_tokens - num_protected
+                settings.get("r"),
+                settings.schedule,
+                self.num_merging_layers,
+                set_tokens - num_protected,
+                max_share=mode.max_share,
+                single_layer=mode.single_layer,
             )
         except SettingError as error:
             raise error.renamed(_full_name) from None
@@ -382,6 +451,9 @@ class TokenMergingConfigMixin:
             head_aggregation=settings.head_aggregation,
             pooling=settings.pooling,
             position=settings.position,
+            average=settings.average,
+            thresholds=settings.thresholds,
+            options=settings.mode_options or {},
             **self._architecture_choices(settings),
         )
         kept = self._kept_at_input(layout, settings)
@@ -391,14 +463,18 @@ class TokenMergingConfigMixin:
             how,
             input_stage=settings.input if kept is not None else None,
             input_keep=kept,
+            input_threshold=settings.input_threshold,
+            tubelet_shape=self.tubelet_shape,
             reads="grid" if settings.restore else "tokens",
         )
 
     def _architecture_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
         """Returns the architecture's choices for settings that are None."""
-        proportional = settings.proportional_attention
+        proportional, segments = settings.proportional_attention, settings.segments
+        has_own = MODES[settings.mode].default_segments is not None
         return {
-            "scope": settings.scope or self.default_token_merging_scope,
+            "scope": self._scope(settings),
+            "segments": self.default_token_merging_segments if has_own and segments is None else segments,
             "proportional_attention": self.default_proportional_attention if proportional is None else proportional,
         }
 

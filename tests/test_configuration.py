@@ -30,6 +30,11 @@ DEFAULTS: dict[str, Any] = {
     "input": None,
     "input_keep": None,
     "restore": False,
+    "thresholds": None,
+    "mode_options": None,
+    "average": "mean",
+    "segments": None,
+    "input_threshold": None,
 }
 
 RESOLVED_WHEN_MERGING: dict[str, Any] = {
@@ -52,10 +57,15 @@ ACCEPTED: dict[str, list[Any]] = {
     "input": [None, "random"],
     "input_keep": [None, 0.5, 1.0, 16, 10**6],
     "restore": [True, False],
+    "thresholds": [None, [0.5], [0.9, -1.0, 1.0]],
+    "mode_options": [None],
+    "average": ["mean", "norm_preserving", "owner"],
+    "segments": [None, 1, 4],
+    "input_threshold": [None, 0.0, 0.1, 3.5],
 }
 
 REFUSED: dict[str, list[Any]] = {
-    "r": [-1, 0.0, -0.2, 0.51, 1.5, math.nan, math.inf, True, None, "8", [1, -1], [1, 0.51], [True], ["1"], {"r": 1}],
+    "r": [-1, 0.0, -0.2, 1.0, 1.5, math.nan, math.inf, True, None, "8", [1, -1], [1, 1.5], [True], ["1"], {"r": 1}],
     "schedule": ["linear", "", 1.01, -2, math.nan, True, None, [0.5]],
     "mode": ["merging", "", "MERGE", None, 1, ["merge"]],
     "threshold": [1.01, -1.01, math.nan, math.inf, True, "0.8", [0.8]],
@@ -66,11 +76,16 @@ REFUSED: dict[str, list[Any]] = {
     "input": ["RANDOM", "", True, 1],
     "input_keep": [0, 1, -3, 0.0, 1.5, math.nan, True, "0.5", [0.5]],
     "restore": [None, 0, 1, "true"],
+    "thresholds": [0.5, [], [1.1], ["0.5"], [None], "0.5", [True]],
+    "mode_options": [1, "a", ["a"], {1: 2}, {"a": math.nan}, {"a": {3}}],
+    "average": ["median", None, 1],
+    "segments": [0, -1, 0.5, "2", True, [2]],
+    "input_threshold": [-0.1, math.nan, math.inf, "0.1", True, [0.1]],
 }
 
 # Something of what is allowed, which the message has to say
 ALLOWED: dict[str, list[str]] = {
-    "r": ["int >= 0", "(0, 0.5]", "list"],
+    "r": ["int >= 0", "(0, 1)", "list"],
     "schedule": ["constant", "decreasing", "increasing", "[-1, 1]"],
     "mode": ["merge", "drop", "hybrid", "random_merge", "random_drop"],
     "threshold": ["[-1, 1]", "None"],
@@ -81,6 +96,11 @@ ALLOWED: dict[str, list[str]] = {
     "input": ["random", "None"],
     "input_keep": ["share in (0, 1.0]", "number of tokens >= 2", "None"],
     "restore": ["True", "False"],
+    "thresholds": ["list", "[-1, 1]", "one per layer", "None"],
+    "mode_options": ["dictionary", "JSON-safe", "None"],
+    "average": ["mean", "norm_preserving", "owner"],
+    "segments": ["int >= 1", "None"],
+    "input_threshold": [">= 0", "normalised pixels", "None"],
 }
 
 ACCEPTED_CASES = [(name, value) for name, values in ACCEPTED.items() for value in values]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..merging.attention_statistics import AttentionStatistics
 from ..merging.matching import aggregate_heads
 from ..merging.reduction import Reduction
 from ..merging.step import Step
@@ -19,7 +20,9 @@ class _RecordingStep(Step):
 
     recorded: list[Tensor]
 
-    def decide(self, keys: Tensor, num_frames: int | None = None) -> Reduction:
+    def decide(
+        self, keys: Tensor, num_frames: int | None = None, attention: AttentionStatistics | None = None
+    ) -> Reduction:
         metric = aggregate_heads(keys, self.settings.head_aggregation)
         if num_frames is not None:
             # Keys per frame without prefix tokens: restores the order of the sequence, with zeros for the prefix.

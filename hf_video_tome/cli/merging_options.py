@@ -73,12 +73,17 @@ def parse_setting(name: str, text: str, option: str | None = None) -> Any:
         >>> parse_setting("r", "150"), parse_setting("r", "8,8,4"), parse_setting("schedule", "decreasing")
         (150, [8, 8, 4], 'decreasing')
     """
-    parts = [_number_or_text(part) for part in text.split(",")]
+    parse = SETTINGS[name].parse or _numbers_or_text
     try:
-        return SETTINGS[name].check(parts if len(parts) > 1 else parts[0])
+        return SETTINGS[name].check(parse(text))
     except SettingError as error:
         error.got = shown(text)
         raise InputError(error.message(lambda field: option or option_name(field), " ", takes_none=False)) from None
+
+
+def _numbers_or_text(text: str) -> Any:
+    parts = [_number_or_text(part) for part in text.split(",")]
+    return parts if len(parts) > 1 else parts[0]
 
 
 def _number_or_text(text: str) -> int | float | str:

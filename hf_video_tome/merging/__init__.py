@@ -11,6 +11,7 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .assignment import Assignment, assign_pairs
+    from .attention_statistics import AttentionStatistics
     from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
     from .layout import TokenLayout
     from .matching import (
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
         random_matching,
         random_scores,
     )
-    from .modes import MODES, Context, Mode, half_at_most, register_mode
+    from .modes import MODES, Context, Mode, ModeOption, SetShape, all_but, half_at_most, register_mode
     from .plan import Plan
     from .pooling import mean_pool
     from .proportional import append_size_channel, log_size, size_bias
@@ -58,14 +59,17 @@ __all__ = [
     "SCOPES",
     "SETTINGS",
     "Assignment",
+    "AttentionStatistics",
     "Check",
     "Context",
     "InputContext",
     "Matching",
     "MergeSettings",
     "Mode",
+    "ModeOption",
     "Plan",
     "Reduction",
+    "SetShape",
     "SettingError",
     "SettingInfo",
     "Step",
@@ -74,6 +78,7 @@ __all__ = [
     "TokenMergingTrace",
     "Tokens",
     "aggregate_heads",
+    "all_but",
     "append_size_channel",
     "are_off",
     "assign_pairs",

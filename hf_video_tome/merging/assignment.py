@@ -6,12 +6,13 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .matching import Matching
 from .tokens import is_real
 
-Content = Literal["mean", "owner"]
-"""Content of a slot: the size-weighted mean of its tokens, or its owner alone."""
+Content = Literal["mean", "norm_preserving", "owner"]
+"""Content of a slot: the size-weighted mean of its tokens, that mean with the norm of the longest, or its owner."""
 
 Sizes = Literal["summed", "owner"]
 """Size of a slot: the sum of the sizes of its tokens, or the size of its owner alone."""
@@ -28,6 +29,7 @@ class Assignment(NamedTuple):
         sizes: Size of a slot.
         num_slots: (B, S) int64, number of filled slots of each set if it varies; the slots after them are empty. None
             if all M are filled.
+        importance: (B, S, N) float > 0, by which the sizes are multiplied for a mean; None for all ones.
 
     S is 1 if all sets of a clip share one assignment (scopes "tube" and "time").
     """
@@ -38,12 +40,16 @@ class Assignment(NamedTuple):
     content: Content = "mean"
     sizes: Sizes = "summed"
     num_slots: Tensor | None = None
+    importance: Tensor | None = None
 
     def expand_sets(self, num_sets: int) -> Assignment:
         """Returns the assignment expanded to `num_sets` sets, without copying."""
         shape = (-1, num_sets, -1)
         return self._replace(
-            slot=self.slot.expand(shape), owner=self.owner.expand(shape), moved=self.moved.expand(shape)
+            slot=self.slot.expand(shape),
+            owner=self.owner.expand(shape),
+            moved=self.moved.expand(shape),
+            importance=None if self.importance is None else self.importance.expand(shape),
         )
 
     def behind(self, num_prefix_tokens: int) -> Assignment:
@@ -57,6 +63,7 @@ class Assignment(NamedTuple):
             owner=torch.cat((prefix, self.owner + num_prefix_tokens), dim=-1),
             moved=self.moved + num_prefix_tokens,
             num_slots=None if self.num_slots is None else self.num_slots + num_prefix_tokens,
+            importance=None if self.importance is None else pad(self.importance, (num_prefix_tokens, 0), value=1.0),
         )
 
     def without_empty_slots(self, refusal: str) -> Assignment:

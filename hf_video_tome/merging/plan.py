@@ -24,7 +24,10 @@ class Plan(NamedTuple):
         layout: Token layout of a clip.
         settings: How to merge.
         input_stage: Name of the input stage, or None.
-        input_keep: Number of patch tokens per clip that enter the first layer; None for all.
+        input_keep: Number of patch tokens per clip that enter the first layer (with a threshold, the most); None for
+            all.
+        input_threshold: Change above which the input stage keeps a tubelet, or None for a fixed number.
+        tubelet_shape: Frames, height and width of a tubelet.
         reads: What is read from the output of the last layer: all tokens, only the prefix, or the full grid, in which
             every original token has the state of the token that it was merged into.
     """
@@ -35,6 +38,8 @@ class Plan(NamedTuple):
     input_stage: str | None = None
     input_keep: int | None = None
     reads: Literal["tokens", "prefix", "grid"] = "tokens"
+    input_threshold: float | None = None
+    tubelet_shape: tuple[int, int, int] = (1, 1, 1)
 
     @property
     def mode(self) -> Mode:
@@ -56,9 +61,10 @@ class Plan(NamedTuple):
         set_tokens, num_protected = self.layout.set_size(scope)
         if scope == "clip":
             set_tokens = self.entering_tokens if num_tokens is None else num_tokens
+        shape = self.settings.shape_of(set_tokens, num_protected, self.layout)
         if self.mode.adaptive:  # earlier layers may have kept all tokens
-            return [self.mode.removals([r], set_tokens, num_protected, self.layout)[0] for r in self.requested]
-        return self.mode.removals(self.requested, set_tokens, num_protected, self.layout)
+            return [self.mode.removals([r], shape)[0] for r in self.requested]
+        return self.mode.removals(self.requested, shape)
 
     @property
     def entering_tokens(self) -> int:
@@ -110,12 +116,15 @@ class Plan(NamedTuple):
                 f"token_merging_scope={self.settings.scope!r} needs all {layout.num_tokens} tokens of the clip, "
                 f"got {num_tokens}; use 'clip' for masked inputs and other sizes"
             )
-        if "index" not in self.mode.reads:
-            index = None
-        elif index is None:
+        inputs = self.settings.inputs
+        if index is None:
             index = layout.token_index(device).expand(batch_size, -1)
+        segments, group = self.settings.num_segments, None
+        if segments is not None and "segments" in inputs:
+            group = index // layout.num_patches * segments // layout.num_frames
         track = track or self.reads == "grid"
-        return initial_tokens(batch_size, num_tokens, device, track, position)._replace(index=index)
+        tokens = initial_tokens(batch_size, num_tokens, device, track, position)
+        return tokens._replace(index=index if "index" in inputs else None, group=group)
 
     def enter(
         self, hidden_states: Tensor, tokens: Tokens, pixel_values: Tensor | None = None
@@ -147,8 +156,10 @@ class Plan(NamedTuple):
             pixel_values=None if pixel_values is None else pixel_values.detach(),
             layout=layout,
             keep=self.input_keep,
+            threshold=self.input_threshold,
+            tubelet_shape=self.tubelet_shape,
         )
-        assignment = INPUT_STAGES[self.input_stage](context)
+        assignment = INPUT_STAGES[self.input_stage].assign(context)
         if assignment.num_slots is None and assignment.owner.shape[-1] != self.input_keep:
             raise ValueError(
                 f"token_merging_input={self.input_stage!r} must keep exactly {self.input_keep} tokens, or set "

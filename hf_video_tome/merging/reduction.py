@@ -9,14 +9,16 @@ from torch import Tensor
 
 from .assignment import Assignment
 from .layout import TokenLayout
-from .slot_means import keep_states, merge_sizes, merge_states
+from .modes import Context
+from .slot_means import keep_states, merge_sizes, merge_states, merge_states_with_norm
 from .tokens import Tokens, is_real
 
 
 class Reduction(NamedTuple):
     """A decided merge; apply it to any per-token tensor.
 
-    A mean is linear, so it can be applied before or after a linear layer; before is cheaper.
+    A mean is linear, so it can be applied before or after a linear layer; before is cheaper. A mean that preserves
+    norms is not: it is applied to the states after the residual connection.
 
     Attributes:
         tokens: The tokens after the merge.
@@ -26,7 +28,7 @@ class Reduction(NamedTuple):
         weight: (B, S, n) or (B, 1, n) float, like the assignment, share of each token in its slot; None if slots hold
             their owners.
         num_kept: Number of tokens at the start to keep if nothing else is read; None for all.
-        undecided: The metric, float, if the decision has to wait for hidden states.
+        undecided: The inputs of the mode so far, if the decision has to wait for hidden states.
     """
 
     tokens: Tokens
@@ -35,7 +37,7 @@ class Reduction(NamedTuple):
     assignment: Assignment | None = None
     weight: Tensor | None = None
     num_kept: int | None = None
-    undecided: Tensor | None = None
+    undecided: Context | None = None
 
     def apply(self, x: Tensor) -> Tensor:
         """Merges a float tensor with one entry per token, (B, N, C) -> (B, M, C); differentiable in x."""
@@ -44,7 +46,8 @@ class Reduction(NamedTuple):
         if self.assignment is None:
             return x
         num_sets = self.layout.num_sets(self.scope)
-        if self.assignment.owner.shape[1] < num_sets and self.layout.has_aligned_sets(self.scope):
+        is_linear = self.assignment.content != "norm_preserving"
+        if is_linear and self.assignment.owner.shape[1] < num_sets and self.layout.has_aligned_sets(self.scope):
             kept, rows = self.layout.split_aligned(x, self.scope)
             return self.layout.join_aligned(kept, _merge_sets(rows, self.weight, self.assignment), self.scope)
         prefix, sets = self.layout.split(x, self.scope)
@@ -55,7 +58,11 @@ class Reduction(NamedTuple):
 
 def _merge_sets(x: Tensor, weight: Tensor | None, assignment: Assignment) -> Tensor:
     """Applies an assignment: (B, S, N, C) -> (B, S, M, C)."""
-    return keep_states(x, assignment) if weight is None else merge_states(x, weight, assignment)
+    if weight is None:
+        return keep_states(x, assignment)
+    if assignment.content == "norm_preserving":
+        return merge_states_with_norm(x, weight, assignment)
+    return merge_states(x, weight, assignment)
 
 
 def reduce_tokens(
@@ -86,7 +93,7 @@ def reduce_tokens(
         size = size[:, : assignment.owner.shape[1]]
     slot_size: Tensor | None = None
     weight: Tensor | None = None
-    if assignment.content == "mean" or assignment.sizes == "summed":
+    if assignment.content != "owner" or assignment.sizes == "summed":
         slot_size, weight = merge_sizes(size, assignment, dtype)
         if assignment.content == "owner":
             weight = None
@@ -113,7 +120,9 @@ def reduce_tokens(
     reduction = Reduction(after, layout, scope, assignment, weight)
     if tokens.position is None:
         return reduction
-    mover = reduction if position == "centroid" else reduction._replace(weight=None)
+    # The positions are averaged even if the states keep their norm.
+    plain = reduction._replace(assignment=assignment._replace(content="mean"))
+    mover = plain if position == "centroid" else plain._replace(weight=None)
     moved = mover.apply(tokens.position.expand(batch_size, -1, -1))
     return reduction._replace(tokens=after._replace(position=moved))
 

@@ -15,7 +15,7 @@ SCHEDULE_INFLECTIONS = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
 """Inflection of each named schedule."""
 
 MAX_SHARE = 0.5
-"""Largest share of its tokens that a layer can remove: bipartite matching pairs each token at most once."""
+"""Largest share of its tokens that a layer can remove by bipartite matching, which pairs each token at most once."""
 
 MAX_R = 2**53
 """Largest number of tokens allowed for r; up to here, the arithmetic of the schedules is exact."""
@@ -24,11 +24,12 @@ MAX_LAYERS = 1024
 """Largest number of layers of a schedule: far more than any model has, and few enough for a list."""
 
 
-def check_r(r: Any) -> int | float | list[int | float]:
+def check_r(r: Any, max_share: float | None = MAX_SHARE) -> int | float | list[int | float]:
     """Checks the number of tokens to remove per layer and returns it in its JSON-safe form.
 
     Args:
-        r: An int from 0 to `MAX_R`, a share of the initial tokens in (0, 0.5], or a sequence of these, one per layer.
+        r: An int from 0 to `MAX_R`, a share of the initial tokens, or a sequence of these, one per layer.
+        max_share: Largest share that the mode can remove; any share below 1 when None.
 
     Returns:
         The same value as a plain int, float or list of these.
@@ -47,11 +48,12 @@ def check_r(r: Any) -> int | float | list[int | float]:
         if _is_count(r):
             return operator.index(r)  # see `_plain_float`
     elif isinstance(r, numbers.Real):
-        if _is_share(r):
+        if _is_share(r, max_share):
             return _plain_float(r)
-    elif entries is r and all(_is_count(x) or _is_share(x) for x in r):
+    elif entries is r and all(_is_count(x) or _is_share(x, max_share) for x in r):
         return [operator.index(x) if isinstance(x, numbers.Integral) else _plain_float(x) for x in r]
-    allowed = f"an int >= 0, a share in (0, {MAX_SHARE}], or a list of these, one per layer"
+    shares = "(0, 1)" if max_share is None else f"(0, {max_share}]"
+    allowed = f"an int >= 0, a share in {shares}, or a list of these, one per layer"
     if any(isinstance(x, numbers.Integral) and is_between(x, MAX_R + 1, inf) for x in entries):
         allowed += f", no int above {MAX_R}"
     raise SettingError("r", r, allowed)
@@ -61,8 +63,9 @@ def _is_count(value: object) -> bool:
     return isinstance(value, numbers.Integral) and is_between(value, 0, MAX_R)
 
 
-def _is_share(value: object) -> bool:
-    return not isinstance(value, numbers.Integral) and is_between(value, 0, MAX_SHARE) and value != 0
+def _is_share(value: object, max_share: float | None) -> bool:
+    high = 1 if max_share is None else max_share
+    return not isinstance(value, numbers.Integral) and is_between(value, 0, high) and value not in (0, 1)
 
 
 def _plain_float(value: Any) -> float:
@@ -109,27 +112,35 @@ def tokens_of_share(share: float, num_tokens: int) -> int:
 
 
 def requested_removals(
-    r: int | float | Sequence[int | float], schedule: str | float, num_layers: int, num_tokens: int
+    r: int | float | Sequence[int | float],
+    schedule: str | float,
+    num_layers: int,
+    num_tokens: int,
+    *,
+    max_share: float = MAX_SHARE,
+    single_layer: bool = False,
 ) -> list[int]:
-    """Returns the number of tokens that each layer is asked to remove, before capping at half of its tokens.
+    """Returns the number of tokens that each layer is asked to remove, before capping at the limit of the mode.
 
     With inflection f, layer l of L removes int(lo + (hi - lo) / (L - 1) * l) tokens, where lo = int(r * (1 - f)) and
     hi = 2r - lo: f = 0 is constant, f = -1 falls from 2r to 0, f = +1 rises from 0 to 2r. All schedules remove about
     r * L tokens in total.
 
     Args:
-        r: Number of tokens to remove per layer: an int, a share of `num_tokens` in (0, 0.5] (rounded down), or a list
-            of these, one per layer (padded with zeros).
+        r: Number of tokens to remove per layer: an int, a share of `num_tokens` (rounded down), or a list of these,
+            one per layer (padded with zeros).
         schedule: "constant", "decreasing", "increasing", or an inflection in [-1, 1].
         num_layers: Number of layers L.
         num_tokens: Number of unprotected tokens in a matched set before the first layer.
+        max_share: Largest share allowed.
+        single_layer: Whether an int or a share is removed by layer 0 alone.
 
     Returns:
         A list of `num_layers` ints.
 
     Raises:
-        SettingError: If `r` or `schedule` is out of range, a list has more entries than there are layers, or a list is
-            combined with a schedule other than "constant".
+        SettingError: If `r` or `schedule` is out of range, a list has more entries than there are layers, or a list or
+            a single layer is combined with a schedule other than "constant".
         ValueError: If there are more than `MAX_LAYERS` layers.
 
     Examples:
@@ -138,7 +149,7 @@ def requested_removals(
     """
     if num_layers > MAX_LAYERS:
         raise ValueError(f"at most {MAX_LAYERS} layers can merge tokens, got {shown(num_layers)}")
-    checked = check_r(r)
+    checked = check_r(r, max_share)
     inflection = check_schedule(schedule)
     if isinstance(inflection, str):
         inflection = SCHEDULE_INFLECTIONS[inflection]
@@ -155,6 +166,11 @@ def requested_removals(
             )
         return [_count(x, num_tokens) for x in checked] + [0] * (num_layers - len(checked))
     count = _count(checked, num_tokens)
+    if single_layer:
+        if inflection != 0 and count:
+            because = "the mode removes all tokens at one layer"
+            raise SettingError("schedule", schedule, "'constant'", because=because)
+        return [count, *[0] * (num_layers - 1)][:num_layers]
     if num_layers == 1:
         return [count]
     low = int(count * (1 - inflection))

@@ -6,15 +6,18 @@ fields of `TokenMergingSettings`. This module does not need torch, so that `--he
 
 from __future__ import annotations
 
+import copy
+import json
 import numbers
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .schedule import MAX_R, check_r, check_schedule
+from .schedule import MAX_LAYERS, MAX_R, check_r, check_schedule
 from .scopes import SCOPES
 from .setting_error import SettingError
 from .values import is_between
@@ -122,6 +125,69 @@ def _check_input_keep(value: Any) -> float | int | None:
     raise SettingError("input_keep", value, f"a share in (0, 1.0] or a number of tokens >= 2{hint}", optional=True)
 
 
+def _check_thresholds(value: Any) -> list[float] | None:
+    if value is None:
+        return None
+    allowed = "a list of cosine similarities in [-1, 1], one per layer"
+    entries = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if 1 <= len(entries) <= MAX_LAYERS and all(is_between(entry, -1, 1) for entry in entries):
+        return [entry.__float__() for entry in entries]
+    raise SettingError("thresholds", value, allowed, optional=True)
+
+
+def _check_segments(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, numbers.Integral) and is_between(value, 1, MAX_R):
+        return operator.index(value)
+    raise SettingError("segments", value, "an int >= 1", optional=True)
+
+
+def _check_input_threshold(value: Any) -> float | None:
+    if value is None:
+        return None
+    if is_between(value, 0, sys.float_info.max):
+        return value.__float__()
+    raise SettingError("input_threshold", value, "a number >= 0, in normalised pixels", optional=True)
+
+
+def _check_mode_options(value: Any) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        try:
+            checked = json.loads(json.dumps(dict(value), allow_nan=False))
+        except (TypeError, ValueError):
+            pass
+        else:
+            return checked or None
+    raise SettingError(
+        "mode_options", value, "a dictionary of options of the mode, with JSON-safe values", optional=True
+    )
+
+
+def parse_mode_options(text: str) -> Any:
+    """Parses options as typed: a JSON object, or `name=value` separated by commas.
+
+    Examples:
+        >>> parse_mode_options("centres=kkz,iterations=5"), parse_mode_options('{"window": 1}')
+        ({'centres': 'kkz', 'iterations': 5}, {'window': 1})
+    """
+    if text.lstrip().startswith("{"):
+        return _json_or_text(text)
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(equals for _, equals, _ in pairs):
+        return text
+    return {name.strip(): _json_or_text(value.strip()) for name, _, value in pairs}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def is_off(r: float | Sequence[float], input_stage: str | None = None, input_keep: float | int | None = None) -> bool:
     """Returns whether no token is removed, so that no other setting matters.
 
@@ -164,6 +230,7 @@ class SettingInfo:
         metavar: Placeholder for the value in the help of commands; empty for a setting that is on or off.
         default: Description of the default, if the value itself is not clear.
         label: Returns a short name for a value; the name of the setting and the value when None.
+        parse: Parses a value typed on a command line; numbers, words and lists are understood without it.
         is_option: Whether commands have an option for it.
         is_common: Whether all architectures have it.
         is_saved_resolved: Whether a config that merges tokens saves the value even at the default, so that a later
@@ -176,6 +243,7 @@ class SettingInfo:
     metavar: str = ""
     default: str | None = None
     label: Callable[[Any], str] | None = None
+    parse: Callable[[str], Any] | None = None
     is_option: bool = True
     is_common: bool = True
     is_saved_resolved: bool = False
@@ -195,6 +263,11 @@ class SettingInfo:
 
 def _setting(default: Any, check: Check, help: str, default_in_words: str | None = None, **info: Any) -> Any:
     return field(default=default, metadata={"info": SettingInfo(check, help, default=default_in_words, **info)})
+
+
+def _label_of_options(options: Any) -> str:
+    pairs = options.items() if isinstance(options, Mapping) else ()
+    return ", ".join(f"{name} {value}" for name, value in pairs) or "no options"
 
 
 def _label_of_r(r: Any) -> str:
@@ -220,9 +293,9 @@ class TokenMergingSettings:
 
     r: int | float | tuple[int | float, ...] = _setting(
         0,
-        check_r,
-        "Tokens to remove per layer: a number (150), a share of the tokens up to 0.5 (0.1), or a list with one number "
-        "per layer (8,8,4). 0 merges nothing.",
+        partial(check_r, max_share=None),  # the mode has the last word
+        "Tokens to remove per layer: a number (150), a share of the tokens (0.1; at most 0.5 for modes that merge "
+        "pairs), or a list with one number per layer (8,8,4). 0 merges nothing.",
         metavar="R",
         label=_label_of_r,
     )
@@ -249,6 +322,36 @@ class TokenMergingSettings:
         "Cosine similarity, -1 to 1, below which the mode hybrid drops a token instead of merging it; required by "
         "hybrid.",
         metavar="COSINE",
+    )
+    thresholds: tuple[float, ...] | None = _setting(
+        None,
+        _check_thresholds,
+        "Thresholds of the mode dymu, one per layer, calibrated on unlabelled clips; r is then the most that a layer "
+        "removes.",
+        metavar="COSINES",
+    )
+    mode_options: Mapping[str, Any] | None = _setting(
+        None,
+        _check_mode_options,
+        "Options of the mode, as name=value separated by commas or as JSON.",
+        "those of the mode",
+        metavar="OPTIONS",
+        label=_label_of_options,
+        parse=parse_mode_options,
+    )
+    average: str = _setting(
+        "mean",
+        one_of("average", ("mean", "norm_preserving", "owner")),
+        "Content of a merged token: the mean of its tokens (mean), that mean with the norm of the longest of them "
+        "(norm_preserving), or the token that the others were merged into (owner).",
+        metavar="CONTENT",
+    )
+    segments: int | None = _setting(
+        None,
+        _check_segments,
+        "Number of equal runs of time within which tokens merge, as long as there are pairs.",
+        "chosen by the mode",
+        metavar="SEGMENTS",
     )
     scope: str | None = _setting(
         None,
@@ -298,6 +401,12 @@ class TokenMergingSettings:
         "two thirds",
         metavar="KEEP",
     )
+    input_threshold: float | None = _setting(
+        None,
+        _check_input_threshold,
+        "Change, in normalised pixels, above which the input stage keeps a tubelet, in place of a fixed number.",
+        metavar="CHANGE",
+    )
     position: str = _setting(
         "destination",
         one_of("position", ("destination", "centroid")),
@@ -330,6 +439,8 @@ class TokenMergingSettings:
     def get(self, name: str) -> Any:
         """Returns the value of a setting in its JSON-safe form."""
         value = getattr(self, name)
+        if isinstance(value, Mapping):
+            return copy.deepcopy(value)
         return list(value) if isinstance(value, tuple) else value
 
 

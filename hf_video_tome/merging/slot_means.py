@@ -26,13 +26,20 @@ def merge_sizes(size: Tensor | None, assignment: Assignment, dtype: torch.dtype)
         dtype: Dtype of the sizes if `size` is None.
 
     Returns:
-        The sizes (B, S, M) of the slots, and the weights (B, S, N): size / size of the slot, or zero for discarded
-        tokens. The weights of each slot sum to one.
+        The sizes (B, S, M) of the slots, and the weights (B, S, N): size times importance, divided by its sum over the
+        slot, or zero for discarded tokens. The weights of each slot sum to one.
     """
     slot, alive = assignment.slot.clamp_min(0), assignment.slot >= 0
     size = alive.to(dtype) if size is None else size * alive
-    slot_size = size.new_zeros(assignment.owner.shape).scatter_add(-1, slot, size)
-    return slot_size, size / slot_size.gather(-1, slot)
+    slot_size = _sum_of_slots(size, assignment)
+    if assignment.importance is None:
+        return slot_size, size / slot_size.gather(-1, slot)
+    share = size * assignment.importance.to(dtype)
+    return slot_size, share / _sum_of_slots(share, assignment).gather(-1, slot)
+
+
+def _sum_of_slots(x: Tensor, assignment: Assignment) -> Tensor:
+    return x.new_zeros(assignment.owner.shape).scatter_add(-1, assignment.slot.clamp_min(0), x)
 
 
 def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
@@ -100,6 +107,32 @@ class _SumBags(torch.autograd.Function):
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         """Applies the function itself, because it is linear in x."""
         return _SumBags.apply(tangent, *ctx.saved_tensors, ctx.num_slots)
+
+
+def merge_states_with_norm(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
+    """Computes the weighted mean of the tokens of each slot, scaled to the norm of the longest of them.
+
+    A token that is alone in its slot is unchanged; if the mean is zero, the slot holds its owner. From "Token Fusion:
+    Bridging the Gap between Token Pruning and Token Merging" (WACV 2024), https://arxiv.org/abs/2312.01026, as
+    described there (MLERP): not compared with its authors' code.
+
+    Args:
+        x: (B, S, N, C) float states.
+        weight: (B, S, N) float, weights that sum to one in each slot.
+        assignment: Slot of every token.
+
+    Returns:
+        (B, S, M, C) in the dtype of x, differentiable in x.
+    """
+    mean, owner = merge_states(x, weight, assignment), keep_states(x, assignment)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    alive, slot = assignment.slot >= 0, assignment.slot.clamp_min(0)
+    norm = x.to(dtype).norm(dim=-1) * alive
+    longest = norm.new_zeros(assignment.owner.shape).scatter_reduce(-1, slot, norm, "amax")
+    mean_norm = mean.to(dtype).norm(dim=-1)
+    is_mean = (_sum_of_slots(alive.to(dtype), assignment) > 1) & (mean_norm > 0)
+    scale = longest / mean_norm.where(is_mean, 1.0)
+    return torch.where(is_mean.unsqueeze(-1), (mean.to(dtype) * scale.unsqueeze(-1)).to(x.dtype), owner)
 
 
 def keep_states(x: Tensor, assignment: Assignment) -> Tensor:

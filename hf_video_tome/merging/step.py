@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from .assignment import Assignment, Content
+from .attention_statistics import AttentionStatistics
+from .each_clip import assign_each_clip
 from .layout import TokenLayout
 from .matching import aggregate_heads
-from .modes import MODES, Context, Mode
+from .modes import MODES, Context, Mode, SetShape
 from .reduction import Reduction, reduce_tokens
 from .scopes import SHARED_SCOPES
 from .tokens import Tokens
@@ -26,6 +30,10 @@ class MergeSettings(NamedTuple):
         proportional_attention: Whether log(size) is added to the attention logits.
         pooling: "weighted" or "mean": whether a mean over the final tokens weighs them by size.
         position: "destination" or "centroid", where merged tokens are located; unused if tokens have no positions.
+        average: "mean", "norm_preserving" or "owner", content of the slots of modes that average.
+        thresholds: Thresholds of the mode, one per layer, or None.
+        segments: Number of runs of time within which tokens merge, or None.
+        options: Options of the mode; those not given have their defaults.
     """
 
     mode: str = "merge"
@@ -35,6 +43,38 @@ class MergeSettings(NamedTuple):
     proportional_attention: bool = True
     pooling: str = "weighted"
     position: str = "destination"
+    average: str = "mean"
+    thresholds: tuple[float, ...] | None = None
+    segments: int | None = None
+    options: Mapping[str, Any] = {}
+
+    @property
+    def num_segments(self) -> int | None:
+        """Number of runs of time within which tokens merge; the default of the mode if none is set."""
+        return MODES[self.mode].default_segments if self.segments is None else self.segments
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Inputs that the mode reads: see `READABLE`."""
+        mode = MODES[self.mode]
+        return mode.inputs(mode.complete_options(self.options))
+
+    @property
+    def decides_late(self) -> bool:
+        """Whether tokens merge after the residual connection of the attention, not before its output projection."""
+        late = {"hidden_states", "mlp"}.intersection(self.inputs)
+        return bool(late) or (self.average == "norm_preserving" and MODES[self.mode].averages)
+
+    def shape_of(self, num_tokens: int, num_protected: int, layout: TokenLayout) -> SetShape:
+        """Returns the shape of a matched set, for the number of tokens that a mode removes.
+
+        Args:
+            num_tokens: Number of tokens of a set, including protected ones.
+            num_protected: Number of tokens that never merge.
+            layout: Token layout of a clip before any merging.
+        """
+        options = MODES[self.mode].complete_options(self.options)
+        return SetShape(num_tokens, num_protected, layout, self.scope, options, self.num_segments)
 
 
 class Step(NamedTuple):
@@ -95,15 +135,19 @@ class Step(NamedTuple):
         """Returns the states (B, n, C) that need queries: all, or those of the first `num_kept` tokens."""
         return hidden_states if self.num_kept is None else hidden_states[:, : self.num_kept]
 
-    def decide(self, keys: Tensor, num_frames: int | None = None) -> Reduction:
+    def decide(
+        self, keys: Tensor, num_frames: int | None = None, attention: AttentionStatistics | None = None
+    ) -> Reduction:
         """Decides which tokens merge, based on the attention keys of the layer.
 
         Args:
             keys: (B, H, N, D) float; with `num_frames`, (B * num_frames, H, P, D) without prefix tokens.
             num_frames: Number of frames of a clip, if attention ran separately on each frame.
+            attention: Statistics of the attention, if all tokens of a clip attend to each other.
 
         Returns:
-            The reduction. For modes that read hidden states, it removes nothing yet: `complete` decides.
+            The reduction. If the decision needs the states after the residual connection, it removes nothing yet:
+            `complete` decides.
         """
         if self.r == 0 or self.num_kept is not None:
             return Reduction(self.tokens, self.layout, self.settings.scope, num_kept=self.num_kept)
@@ -111,22 +155,26 @@ class Step(NamedTuple):
         if num_frames is not None:
             metric = metric.unflatten(0, (-1, num_frames))
             metric = metric.transpose(1, 2) if self.merges_frames else metric
-        if "hidden_states" in self.mode.reads:
-            return Reduction(self.tokens, self.layout, self.settings.scope, undecided=metric)
-        return self.reduce(metric)
+        context = self.context(metric, attention)
+        if self.settings.decides_late:
+            return Reduction(self.tokens, self.layout, self.settings.scope, undecided=context)
+        return self._reduce(context)
 
-    def complete(self, hidden_states: Tensor, reduction: Reduction) -> tuple[Tensor, Tokens]:
-        """Merges tokens for modes that read hidden states; all other modes have already merged them.
+    def complete(
+        self, hidden_states: Tensor, reduction: Reduction, mlp: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tokens]:
+        """Merges tokens if the decision needs the states after the residual connection; else, they have merged before.
 
         Args:
             hidden_states: (B, M, C) states after the residual connection of the attention.
             reduction: Result of `decide`.
+            mlp: The normalisation and MLP of the layer without its residual connection, (B, N, C) -> (B, N, C).
 
         Returns:
             The states (B, M', C) and the tokens for the rest of the layer.
         """
         if reduction.undecided is not None:
-            reduction = self.reduce(reduction.undecided, hidden_states)
+            reduction = self._reduce(self.with_states(reduction.undecided, hidden_states, mlp))
             hidden_states = reduction.apply(hidden_states)
         return hidden_states, reduction.tokens
 
@@ -144,33 +192,65 @@ class Step(NamedTuple):
         Raises:
             ValueError: If the model is compiled or exported and the mode is adaptive.
         """
-        context = self._context(metric, hidden_states)
+        return self._reduce(self.with_states(self.context(metric), hidden_states))
+
+    def _reduce(self, context: Context) -> Reduction:
         if self.r == 0 or context.keys.shape[2] - context.num_protected < 2:
             return Reduction(self.tokens, self.layout, self.settings.scope)
-        assignment = self.mode.assign(context)
-        if context.tokens.length is not None and assignment.num_slots is None:
-            raise ValueError(
-                f"token_merging_mode={self.settings.mode!r} must set num_slots for each clip of a padded batch: its "
-                "function does not read tokens.length"
-            )
-        if not self.mode.adaptive:
-            removed = context.keys.shape[2] - assignment.owner.shape[-1]
-            if removed != context.r or (assignment.num_slots is not None and context.tokens.length is None):
-                raise ValueError(
-                    f"token_merging_mode={self.settings.mode!r} must remove exactly {context.r} tokens of each set, "
-                    f"unless it is registered as adaptive, got {removed}"
-                )
+        if context.tokens.length is not None and not self.mode.handles_padding:
+            assignment = assign_each_clip(self.mode, context, self.settings.scope)
         else:
+            assignment = self.mode.assign(context)
+            self._check(assignment, context)
+        if self.mode.adaptive:
             assignment = assignment.without_empty_slots(
                 "token_merging_mode must be one that removes a fixed number of tokens to compile or export a model, "
                 f"got {self.settings.mode!r}, which removes a number that depends on the clip"
             )
-        dtype = torch.promote_types(metric.dtype, torch.float32)
+        if self.mode.averages and assignment.content == "mean":
+            assignment = assignment._replace(content=cast(Content, self.settings.average))
+        dtype = torch.promote_types(context.keys.dtype, torch.float32)
         position = self.settings.position
         return reduce_tokens(assignment, self.tokens, self.layout, self.settings.scope, dtype, position)
 
-    def _context(self, metric: Tensor, hidden_states: Tensor | None) -> Context:
-        scope = self.settings.scope
+    def _check(self, assignment: Assignment, context: Context) -> None:
+        """Checks the number of slots that the function of a mode returned."""
+        mode, is_padded = self.settings.mode, context.tokens.length is not None
+        if is_padded and assignment.num_slots is None:
+            raise ValueError(
+                f"token_merging_mode={mode!r} must set num_slots for each clip of a padded batch: it is registered "
+                "with handles_padding"
+            )
+        removed = context.keys.shape[2] - assignment.owner.shape[-1]
+        if not self.mode.adaptive and (removed != context.r or (assignment.num_slots is not None and not is_padded)):
+            raise ValueError(
+                f"token_merging_mode={mode!r} must remove exactly {context.r} tokens of each set, unless it is "
+                f"registered as adaptive, got {removed}"
+            )
+
+    def with_states(
+        self, context: Context, hidden_states: Tensor | None, mlp: Callable[[Tensor], Tensor] | None = None
+    ) -> Context:
+        """Adds hidden states and MLP to the inputs of the mode.
+
+        Args:
+            context: Result of `context`.
+            hidden_states: (B, N, C) states after the residual connection; ignored by modes that do not read them.
+            mlp: As for `complete`.
+        """
+        if hidden_states is None or "hidden_states" not in self.settings.inputs:
+            return context._replace(mlp=mlp)
+        states = self.layout.split(hidden_states.detach(), self.settings.scope)[1]
+        return context._replace(hidden_states=states, mlp=mlp)
+
+    def context(self, metric: Tensor, attention: AttentionStatistics | None = None) -> Context:
+        """Returns the inputs of the mode, apart from hidden states and MLP.
+
+        Args:
+            metric: As for `reduce`.
+            attention: As for `decide`.
+        """
+        scope, settings = self.settings.scope, self.settings
 
         def sets(x: Tensor | None) -> Tensor | None:
             return None if x is None else self.layout.split(x, scope)[1]
@@ -179,20 +259,22 @@ class Step(NamedTuple):
             _, metric = self.layout.split(metric, scope)
         tokens, num_protected, r = self.tokens, self.layout.set_size(scope)[1], self.r
         if self.mode.adaptive:
-            [r] = self.mode.removals([r], metric.shape[2], num_protected, self.layout)
+            [r] = self.mode.removals([r], settings.shape_of(metric.shape[2], num_protected, self.layout))
         # Detaches instead of using `no_grad`: torch.export cannot save programs that switch gradients off.
         return Context(
             keys=metric.detach(),
             tokens=Tokens(sets(tokens.size), index=sets(tokens.index), group=sets(tokens.group), length=tokens.length),
             layout=self.layout,
             r=r,
-            hidden_states=sets(None if hidden_states is None else hidden_states.detach()),
             layer=self.layer,
             num_layers=self.num_layers,
             num_protected=num_protected,
             shared=scope in SHARED_SCOPES,
-            threshold=self.settings.threshold,
+            threshold=settings.threshold if settings.thresholds is None else settings.thresholds[self.layer],
             generator=self.generator,
+            options=self.mode.complete_options(settings.options),
+            segments=settings.num_segments,
+            attention=attention,
         )
 
 
@@ -228,7 +310,7 @@ def merge_tokens(
     """
     num_tokens = layout.split(metric, settings.scope)[1].shape[2] if metric.ndim == 3 else metric.shape[2]
     num_protected = layout.set_size(settings.scope)[1]
-    [r] = MODES[settings.mode].removals([r], num_tokens, num_protected, layout)
+    [r] = MODES[settings.mode].removals([r], settings.shape_of(num_tokens, num_protected, layout))
     step = Step(r, tokens, layout, settings, generator=generator)
-    reduction = step.reduce(metric, hidden_states if "hidden_states" in step.mode.reads else None)
+    reduction = step.reduce(metric, hidden_states)
     return reduction.apply(hidden_states), reduction.tokens

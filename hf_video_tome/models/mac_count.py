@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..configuration import TokenMergingConfigMixin
-from ..merging.modes import Context
+from ..merging.attention_statistics import AttentionStatistics
 from ..merging.plan import Plan
-from ..merging.scopes import SHARED_SCOPES
+from ..merging.step import Step
 from ..merging.tokens import Tokens
 
 
@@ -25,7 +26,7 @@ class LayerMacCount:
         tokens: Number of tokens that enter the layer.
         projections: Linear layers of the attention: queries, keys, values and output.
         attention: Products of queries with keys, and of attention weights with values.
-        matching: Similarities of tokens; 0 if no tokens merge, and for random modes.
+        matching: Products that the mode computes to decide; 0 if no tokens merge, and for random modes.
         mlp: Linear layers of the MLP, for the remaining tokens.
     """
 
@@ -73,7 +74,7 @@ class MacCount:
 
     @property
     def matching(self) -> int:
-        """Similarities for matching in all layers."""
+        """Products for matching in all layers."""
         return sum(layer.matching for layer in self.layers)
 
     @property
@@ -111,44 +112,45 @@ class MergingLayer(NamedTuple):
     matching: int
 
 
-def merging_layers(config: TokenMergingConfigMixin, width: int, num_heads: int) -> Iterator[MergingLayer]:
+def merging_layers(
+    config: TokenMergingConfigMixin, width: int, num_heads: int, mlp_width: int
+) -> Iterator[MergingLayer]:
     """Iterates over the layers that can merge.
 
     Args:
         config: The config.
         width: Number of channels of all heads.
         num_heads: Number of attention heads.
+        mlp_width: Number of channels inside the MLP.
 
     Yields:
         Token counts and matching of each layer.
     """
     plan = config.token_merging_plan()
-    channels = width if plan.settings.head_aggregation == "concat" else width // num_heads
     counts = plan.token_counts()
-    decides_late = "hidden_states" in plan.mode.reads
+    decides_late = plan.settings.decides_late
     for index, (removed, tokens, left) in enumerate(zip(plan.removals(), counts[:-1], counts[1:], strict=True)):
-        matching = _matching(plan, index, tokens, removed, channels, width) if removed else 0
+        matching = _matching(plan, index, tokens, removed, width, num_heads, mlp_width) if removed else 0
         yield MergingLayer(index, tokens, tokens if decides_late else left, left, matching)
 
 
-def _matching(plan: Plan, layer: int, num_tokens: int, removed: int, channels: int, width: int) -> int:
+def _matching(
+    plan: Plan, layer: int, num_tokens: int, removed: int, width: int, num_heads: int, mlp_width: int
+) -> int:
     """Counts the MACs of a mode for all sets of a clip, by running it on meta tensors."""
-    layout, scope = plan.layout, plan.settings.scope
-    tokens = torch.empty(1, num_tokens, channels, device="meta")
-    metric = layout.split(tokens, scope)[1]
-    index = layout.split(torch.empty(1, num_tokens, dtype=torch.int64, device="meta"), scope)[1]
-    context = Context(
-        keys=metric,
-        tokens=Tokens(index=index if "index" in plan.mode.reads else None),
-        layout=layout,
-        r=removed,
-        hidden_states=layout.split(torch.empty(1, num_tokens, width, device="meta"), scope)[1],
-        layer=layer,
-        num_layers=len(plan.requested),
-        num_protected=layout.set_size(scope)[1],
-        shared=scope in SHARED_SCOPES,
-        threshold=plan.settings.threshold,
-    )
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    def mlp(x: Tensor) -> Tensor:
+        return x @ empty(width, mlp_width) @ empty(mlp_width, width)
+
+    channels = width if plan.settings.head_aggregation == "concat" else width // num_heads
+    heads = empty(1, num_heads, num_tokens, width // num_heads)
+    tokens = Tokens(index=empty(1, num_tokens, dtype=torch.int64))
+    step = Step(removed, tokens, plan.layout, plan.settings, layer, len(plan.requested))
+    context = step.context(empty(1, num_tokens, channels), AttentionStatistics(heads, heads, 1.0))
+    context = step.with_states(context, empty(1, num_tokens, width), mlp)
     with FlopCounterMode(display=False) as counter:
         plan.mode.assign(context)
     return counter.get_total_flops() // 2
@@ -203,7 +205,7 @@ def joint_layers(config: Any, mlp_width: int) -> tuple[LayerMacCount, ...]:
             matching=layer.matching,
             mlp=2 * layer.left * width * mlp_width,
         )
-        for layer in merging_layers(config, width, config.num_attention_heads)
+        for layer in merging_layers(config, width, config.num_attention_heads, mlp_width)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hf_video_tome.merging import MODES, Assignment, Context, TokenLayout, Tokens
+from hf_video_tome.merging import MODES, Assignment, Context, Mode, TokenLayout, Tokens, half_at_most
 
 # Tokens less alike than the threshold: a mode that ever discards tokens discards some of them.
 _KEYS = torch.eye(12).view(1, 1, 12, 12)
@@ -21,6 +21,7 @@ def assign(mode: str, *, seed: int = 0, threshold: float | None = _THRESHOLD) ->
         r=_R,
         threshold=threshold,
         generator=torch.Generator().manual_seed(seed),
+        options=MODES[mode].complete_options(None),
     )
     return MODES[mode].assign(context)
 
@@ -30,8 +31,14 @@ def _merges(mode: str) -> bool:
     return assignment.content == "mean" and bool((assignment.slot >= 0).all())
 
 
-# Of adaptive modes, the number of tokens depends on the clip.
-ALL_MODES = tuple(name for name, mode in MODES.items() if not mode.adaptive)
+def _removes_r_everywhere(mode: Mode) -> bool:
+    """Any number up to half, at every layer, in every scope, from keys and states alone."""
+    special = mode.adaptive or mode.single_layer or mode.scopes is not None or mode.removals is not half_at_most
+    return not special and not {"attention", "mlp"}.intersection(mode.inputs(mode.complete_options(None)))
+
+
+# All others are in tests/models/methods.py.
+ALL_MODES = tuple(name for name, mode in MODES.items() if _removes_r_everywhere(mode))
 # All tokens go on, in means.
 MERGING_MODES = tuple(name for name in ALL_MODES if _merges(name))
 # What goes on goes on as it was.

@@ -172,12 +172,35 @@ def test_an_adaptive_mode_is_asked_in_every_layer():
         assert plan.token_counts() == [32] * 9
 
 
-def test_a_mode_that_does_not_heed_padding_is_refused():
-    @register_mode("heedless")
-    def heedless(context):
-        scores = context.keys[..., ::2, :] @ context.keys[..., 1::2, :].transpose(-1, -2)
-        return assign_pairs(bipartite_soft_matching(scores, context.r))
+def heedless(context):
+    scores = context.keys[..., ::2, :] @ context.keys[..., 1::2, :].transpose(-1, -2)
+    return assign_pairs(bipartite_soft_matching(scores, context.r))
 
+
+@pytest.mark.parametrize("lengths", [[5, 8], [8, 3, 2], [7, 7], [1, 8]])
+def test_a_mode_that_does_not_heed_padding_gets_each_clip_alone(lengths):
+    register_mode("heedless")(heedless)
+    try:
+        x, tokens = padded(lengths, 8, seed=0)
+        merged, after = merge_tokens(x, x, 3, tokens, TokenLayout(0, 1, 8), MergeSettings("heedless"))
+        for i, n in enumerate(lengths):
+            own = Tokens(tokens.size[i : i + 1, :n], tokens.source[i : i + 1, :n])
+            alone, own = merge_tokens(
+                x[i : i + 1, :n], x[i : i + 1, :n], 3, own, TokenLayout(0, 1, n), MergeSettings("heedless")
+            )
+            count = int(after.length[i])
+            assert count == alone.shape[1]
+            assert torch.equal(merged[i, :count], alone[0])
+            assert torch.equal(after.size[i, :count], own.size[0])
+            assert torch.equal(after.source[i, :n], own.source[0])
+            assert not after.size[i, count:].any()
+            assert not merged[i, count:].any()
+    finally:
+        del MODES_BY_NAME["heedless"]
+
+
+def test_a_mode_that_only_says_that_it_heeds_padding_is_refused():
+    register_mode("heedless", handles_padding=True)(heedless)
     try:
         x, tokens = padded([5, 8], 8, seed=0)
         with pytest.raises(ValueError, match="'heedless' must set num_slots for each clip of a padded batch"):

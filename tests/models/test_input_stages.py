@@ -125,10 +125,10 @@ def test_masked_inputs_are_refused():
 def test_kept_tokens_are_random_and_in_order(seed):
     torch.manual_seed(seed)
     context = InputContext(torch.zeros(4, 32, 2), None, TokenLayout(0, 2, 16), 20)
-    owner = INPUT_STAGES["random"](context).owner[:, 0]
+    owner = INPUT_STAGES["random"].assign(context).owner[:, 0]
     assert torch.equal(owner, owner.sort(dim=-1).values)
     assert len({tuple(row) for row in owner.tolist()}) == 4
-    again = INPUT_STAGES["random"](context._replace(generator=torch.Generator().manual_seed(seed))).owner
+    again = INPUT_STAGES["random"].assign(context._replace(generator=torch.Generator().manual_seed(seed))).owner
     assert torch.equal(
-        again, INPUT_STAGES["random"](context._replace(generator=torch.Generator().manual_seed(seed))).owner
+        again, INPUT_STAGES["random"].assign(context._replace(generator=torch.Generator().manual_seed(seed))).owner
     )

@@ -319,9 +319,9 @@ class TestOnePlanIsMadeOfOneObject:
         expected = model.config.token_merging_plan()
         real = configuration.requested_removals
 
-        def interrupted(*args):
+        def interrupted(*args, **kwargs):
             monkeypatch.undo()
-            requested = real(*args)
+            requested = real(*args, **kwargs)
             model.set_token_merging(r=0, mode="drop", head_aggregation="concat")
             return requested
 

@@ -19,8 +19,10 @@ class InputContext(NamedTuple):
         embeddings: (B, N, C) float, without gradient, patch tokens with position embeddings, frame by frame.
         pixel_values: (B, T, C, H, W) float, without gradient, normalised clips; None if only embeddings are known.
         layout: Token layout of a clip.
-        keep: Number of tokens to keep per clip, without prefix tokens.
+        keep: Number of tokens to keep per clip, without prefix tokens; with a threshold, the most.
         generator: Random number generator, or None for the global one.
+        threshold: Change above which tubelets are kept, in normalised pixels; None for a fixed number.
+        tubelet_shape: Frames, height and width of a tubelet.
     """
 
     embeddings: Tensor
@@ -28,20 +30,37 @@ class InputContext(NamedTuple):
     layout: TokenLayout
     keep: int
     generator: torch.Generator | None = None
+    threshold: float | None = None
+    tubelet_shape: tuple[int, int, int] = (1, 1, 1)
 
 
-InputStage = Callable[[InputContext], Assignment]
-"""Returns an assignment of (B, 1, N) patch tokens; the slot owners enter the first layer."""
+class InputStage(NamedTuple):
+    """Registered input stage.
+
+    Attributes:
+        name: The value of `token_merging_input` that selects it.
+        assign: Returns an assignment of (B, 1, N) patch tokens; the slot owners enter the first layer.
+        takes_threshold: Whether it supports `token_merging_input_threshold`.
+    """
+
+    name: str
+    assign: Callable[[InputContext], Assignment]
+    takes_threshold: bool
+
 
 INPUT_STAGES: dict[str, InputStage] = {}
 """All input stages by name."""
 
 
-def register_input_stage(name: str) -> Callable[[InputStage], InputStage]:
+Function = Callable[[InputContext], Assignment]
+
+
+def register_input_stage(name: str, *, takes_threshold: bool = False) -> Callable[[Function], Function]:
     """Registers a function `(InputContext) -> Assignment` as a value of `token_merging_input`.
 
     Args:
         name: The value that selects the function.
+        takes_threshold: Whether it supports a threshold; its assignments then have `num_slots`.
 
     Returns:
         The decorator, which returns the function unchanged.
@@ -50,10 +69,10 @@ def register_input_stage(name: str) -> Callable[[InputStage], InputStage]:
         ValueError: If the name is taken by another function.
     """
 
-    def decorator(function: InputStage) -> InputStage:
-        if INPUT_STAGES.get(name, function) is not function:
+    def decorator(function: Function) -> Function:
+        if name in INPUT_STAGES and INPUT_STAGES[name].assign is not function:
             raise ValueError(f"the input stage {name!r} is registered already")
-        INPUT_STAGES[name] = function
+        INPUT_STAGES[name] = InputStage(name, function, takes_threshold)
         return function
 
     return decorator

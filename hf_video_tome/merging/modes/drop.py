@@ -6,7 +6,7 @@ from ..assignment import Assignment, assign_pairs
 from .registry import Context, register_mode
 
 
-@register_mode("drop")
+@register_mode("drop", reads=("keys", "segments"), handles_padding=True, averages=False)
 def drop(context: Context) -> Assignment:
     """Discards the sources of the r most similar pairs; destinations and sizes are unchanged.
 

@@ -8,7 +8,7 @@ from ..assignment import Assignment, assign_pairs
 from .registry import Context, register_mode
 
 
-@register_mode("hybrid", needs_threshold=True)
+@register_mode("hybrid", reads=("keys", "segments"), handles_padding=True, needs_threshold=True)
 def hybrid(context: Context) -> Assignment:
     """Merges the r most similar pairs, but first discards destinations of pairs with a score below the threshold.
 

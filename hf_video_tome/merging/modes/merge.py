@@ -6,7 +6,7 @@ from ..assignment import Assignment, assign_pairs
 from .registry import Context, register_mode
 
 
-@register_mode("merge")
+@register_mode("merge", reads=("keys", "segments"), handles_padding=True)
 def merge(context: Context) -> Assignment:
     """Merges the r most similar pairs; slots hold size-weighted means.
 

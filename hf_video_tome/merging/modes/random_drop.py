@@ -6,7 +6,7 @@ from ..assignment import Assignment, assign_pairs
 from .registry import Context, register_mode
 
 
-@register_mode("random_drop")
+@register_mode("random_drop", reads=("keys", "segments"), handles_padding=True, averages=False)
 def random_drop(context: Context) -> Assignment:
     """Discards r random tokens at even positions.
 

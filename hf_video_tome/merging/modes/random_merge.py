@@ -6,7 +6,7 @@ from ..assignment import Assignment, assign_pairs
 from .registry import Context, register_mode
 
 
-@register_mode("random_merge")
+@register_mode("random_merge", reads=("keys", "segments"), handles_padding=True)
 def random_merge(context: Context) -> Assignment:
     """Merges r random pairs.
 

@@ -23,7 +23,7 @@ def _layers(config: MotionformerConfig) -> list[LayerMacCount]:
     # Linear layers of patches in temporal attention: queries, keys and, in the paper's version, values.
     num_temporal = 2 if config.use_original_trajectory_values else 3
     layers = []
-    for layer in merging_layers(config, width, heads):
+    for layer in merging_layers(config, width, heads, config.intermediate_size):
         frames, places = plan.layout.grid(layer.tokens, plan.settings.scope)
         patches = frames * places
         over_space = attention_products(1, layer.tokens, width)  # of CLS

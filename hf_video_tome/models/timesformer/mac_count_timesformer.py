@@ -22,7 +22,7 @@ def _divided_layers(config: TimesformerConfig) -> tuple[LayerMacCount, ...]:
     """Counts layers with temporal attention per patch position, then spatial attention per frame with a CLS copy."""
     width, plan = config.hidden_size, config.token_merging_plan()
     layers = []
-    for layer in merging_layers(config, width, config.num_attention_heads):
+    for layer in merging_layers(config, width, config.num_attention_heads, config.intermediate_size):
         frames, places = plan.layout.grid(layer.tokens, plan.settings.scope)
         over_time = attention_products(frames, frames, width, batch=places)
         over_space = attention_products(1 + places, 1 + places, width, batch=frames)

@@ -8,6 +8,7 @@ from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 from transformers.models.videomae import modeling_videomae as stock
 
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
+from ...merging.attention_statistics import AttentionStatistics
 from ...merging.plan import Plan
 from ...merging.pooling import mean_pool
 from ...merging.reduction import Reduction
@@ -43,7 +44,8 @@ class VideoMAESelfAttention(stock.VideoMAESelfAttention):
             scaling=self.scaling,
             dropout=self.dropout_prob,
         )
-        reduction = step.decide(keys)
+        attention = AttentionStatistics(queries, keys, self.scaling, step.attention_size)
+        reduction = step.decide(keys, attention=attention)
         return reduction.apply(context.flatten(2)), weights, reduction
 
 
@@ -71,9 +73,13 @@ class VideoMAELayer(stock.VideoMAELayer):
             return super().forward(hidden_states, **kwargs)
         attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step)
         hidden_states = attention_output + reduction.apply(hidden_states)
-        hidden_states, tokens = step.complete(hidden_states, reduction)
+        hidden_states, tokens = step.complete(hidden_states, reduction, self._mlp)
         layer_output = self.intermediate(self.layernorm_after(hidden_states))
         return self.output(layer_output, hidden_states), tokens
+
+    def _mlp(self, hidden_states: Tensor) -> Tensor:
+        """Returns the output of the MLP without the residual connection, for modes that read it."""
+        return self.output.dense(self.intermediate(self.layernorm_after(hidden_states)))
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {

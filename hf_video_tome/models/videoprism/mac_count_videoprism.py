@@ -12,7 +12,7 @@ def mac_count_videoprism(config: VideoPrismVisionConfig) -> MacCount:
     """Counts the MACs of one clip: see `hf_video_tome.mac_count`."""
     width, frames = config.hidden_size, config.token_layout.num_frames
     layers, left = [], config.token_layout.num_tokens
-    for layer in merging_layers(config, width, config.num_attention_heads):
+    for layer in merging_layers(config, width, config.num_attention_heads, config.intermediate_size):
         left = layer.left
         places = layer.tokens // frames
         layers.append(_layer(config, f"spatial layer {layer.number}", frames, places, left, layer.matching))

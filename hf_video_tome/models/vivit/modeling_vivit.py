@@ -8,6 +8,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.models.vivit import modeling_vivit as stock
 
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
+from ...merging.attention_statistics import AttentionStatistics
 from ...merging.plan import Plan
 from ...merging.reduction import Reduction
 from ...merging.step import Step
@@ -49,7 +50,8 @@ class VivitAttention(stock.VivitAttention):
             dropout=self.attention_dropout,
             **kwargs,
         )
-        reduction = step.decide(keys)
+        attention = AttentionStatistics(queries, keys, self.scaling, step.attention_size)
+        reduction = step.decide(keys, attention=attention)
         return self.o_proj(reduction.apply(context.flatten(2))), weights, reduction
 
 
@@ -111,9 +113,12 @@ class VivitLayer(stock.VivitLayer):
             return super().forward(hidden_states, attention_mask, **kwargs)
         attention_output, _, reduction = self.attention(self.layernorm_before(hidden_states), step=step, **kwargs)
         hidden_states = self.dropout(attention_output) + reduction.apply(hidden_states)
-        hidden_states, tokens = step.complete(hidden_states, reduction)
-        layer_output = self.dropout(self.mlp(self.layernorm_after(hidden_states), **_merges_tokens(self.mlp)))
-        return layer_output + hidden_states, tokens
+        hidden_states, tokens = step.complete(hidden_states, reduction, self._mlp)
+        return self.dropout(self._mlp(hidden_states)) + hidden_states, tokens
+
+    def _mlp(self, hidden_states: Tensor) -> Tensor:
+        """Returns the output of the MLP without the residual connection."""
+        return self.mlp(self.layernorm_after(hidden_states), **_merges_tokens(self.mlp))
 
 
 MODULE_CLASSES: dict[type[nn.Module], type[nn.Module]] = {

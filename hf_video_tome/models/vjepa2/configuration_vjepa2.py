@@ -34,6 +34,7 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     token_merging_position: str = setting("centroid")
 
     default_token_merging_scope: ClassVar[str] = "clip"
+    default_token_merging_segments: ClassVar[int | None] = 8
     default_proportional_attention: ClassVar[bool] = False
     # Shape of the training clips; other numbers of frames are allowed.
     clip_fields: ClassVar[tuple[str, str, str]] = ("frames_per_clip", "in_chans", "crop_size")

@@ -12,6 +12,7 @@ from transformers.models.vivit.modeling_vivit import eager_attention_forward
 from transformers.models.vjepa2 import modeling_vjepa2 as stock
 
 from ..._compat import TransformersKwargs, can_return_tuple, capture_outputs
+from ...merging.attention_statistics import AttentionStatistics
 from ...merging.plan import Plan
 from ...merging.reduction import Reduction
 from ...merging.step import Step
@@ -51,17 +52,19 @@ class VJEPA2RopeAttention(stock.VJEPA2RopeAttention):
         assert position is not None  # set by the encoder
         # The axes split the channels of a head evenly, so one table works for all three.
         cosine, sine = rotary_tables(position, self.d_dim, queries.dtype)
+        queries, rotated = rotate(queries, cosine, sine), rotate(keys, cosine, sine)
         context, weights = attend(
             self,
             eager_attention_forward,
-            rotate(queries, cosine, sine),
-            rotate(keys, cosine, sine),
+            queries,
+            rotated,
             values,
             size=step.attention_size,
             scaling=self.scaling,
             dropout=self.dropout_prob,
         )
-        reduction = step.decide(keys)  # keys before rotation
+        attention = AttentionStatistics(queries, rotated, self.scaling, step.attention_size)
+        reduction = step.decide(keys, attention=attention)  # keys before rotation
         return self.proj(reduction.apply(context.flatten(2))), weights, reduction
 
 
@@ -80,8 +83,12 @@ class VJEPA2Layer(stock.VJEPA2Layer):
             return super().forward(hidden_states, position_mask, **kwargs)
         attention_output, _, reduction = self.attention(self.norm1(hidden_states), step=step)
         hidden_states = self.drop_path(attention_output) + reduction.apply(hidden_states)
-        hidden_states, tokens = step.complete(hidden_states, reduction)
-        return self.drop_path(self.mlp(self.norm2(hidden_states))) + hidden_states, tokens
+        hidden_states, tokens = step.complete(hidden_states, reduction, self._mlp)
+        return self.drop_path(self._mlp(hidden_states)) + hidden_states, tokens
+
+    def _mlp(self, hidden_states: Tensor) -> Tensor:
+        """Returns the output of the MLP without the residual connection."""
+        return self.mlp(self.norm2(hidden_states))
 
 
 class VJEPA2PoolerSelfAttention(stock.VJEPA2PoolerSelfAttention):
