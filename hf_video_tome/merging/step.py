@@ -12,6 +12,7 @@ from .matching import aggregate_heads
 from .modes import MODES, Context, Mode
 from .reduction import Reduction, reduce_tokens
 from .scopes import SHARED_SCOPES
+from .settings import TokenMergingSettings
 from .tokens import Tokens
 
 
@@ -28,13 +29,13 @@ class MergeSettings(NamedTuple):
         position: "destination" or "centroid", where merged tokens are located; unused if tokens have no positions.
     """
 
-    mode: str = "merge"
-    threshold: float | None = None
+    mode: str = TokenMergingSettings.mode
+    threshold: float | None = TokenMergingSettings.threshold
     scope: str = "clip"
-    head_aggregation: str = "mean"
+    head_aggregation: str = TokenMergingSettings.head_aggregation
     proportional_attention: bool = True
-    pooling: str = "weighted"
-    position: str = "destination"
+    pooling: str = TokenMergingSettings.pooling
+    position: str = TokenMergingSettings.position
 
 
 class Step(NamedTuple):
