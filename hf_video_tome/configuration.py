@@ -6,7 +6,8 @@ import copy
 import numbers
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -19,14 +20,13 @@ from .merging.plan import Plan
 from .merging.schedule import MAX_LAYERS, requested_removals, tokens_of_share
 from .merging.scopes import SCOPES
 from .merging.setting_error import PREFIX, SettingError
-from .merging.settings import SETTINGS, SettingInfo, TokenMergingSettings
+from .merging.settings import DEFAULT_INPUT_KEEP, SETTINGS, SettingInfo, TokenMergingSettings
 from .merging.step import MergeSettings
+from .merging.threshold import missing_threshold
 from .merging.values import is_between, shown
 from .saved_files import read_json_object
 from .saved_settings import settings_of_file
 
-DEFAULT_INPUT_KEEP = 2 / 3
-"""Share of the tubelets that an input stage keeps by default."""
 _SETTINGS = "_token_merging_settings"
 """Key of the settings in the `__dict__` of a config."""
 _REPLACING = threading.RLock()
@@ -63,14 +63,23 @@ def setting(default: Any) -> Any:
     return SettingField(default)
 
 
+def _add_setting(config_class: type, name: str, default: Any) -> None:
+    """Adds the field of a setting to a class, before it becomes a dataclass."""
+    try:
+        checked = SETTINGS[name].check(default)
+    except SettingError as error:
+        raise error.renamed(_full_name) from None
+    declared = SettingField(tuple(checked) if isinstance(checked, list) else checked)  # dataclasses refuse lists
+    setattr(config_class, PREFIX + name, declared)
+    declared.__set_name__(config_class, PREFIX + name)
+    config_class.__annotations__[PREFIX + name] = Any  # each setting has its own check
+
+
 def with_common_settings(config_class: type[T]) -> type[T]:
     """Adds a field for each setting common to all architectures to a class, before it becomes a dataclass."""
     for it in fields(TokenMergingSettings):
         if SETTINGS[it.name].is_common:
-            declared = SettingField(it.default)
-            setattr(config_class, PREFIX + it.name, declared)
-            declared.__set_name__(config_class, PREFIX + it.name)
-            config_class.__annotations__[PREFIX + it.name] = Any  # each setting has its own check
+            _add_setting(config_class, it.name, it.default)
     return config_class
 
 
@@ -137,8 +146,9 @@ class TokenMergingConfigMixin:
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which recommends r = 150
     for VideoMAE-B, 300 for ViViT-B, and 18 per frame for TimeSformer-B.
 
-    Each field `token_merging_<name>` is the setting `<name>` described in `TokenMergingSettings`. The default,
-    `token_merging_r = 0`, is the stock model.
+    Each field `token_merging_<name>` is the setting `<name>` of `TokenMergingSettings`, described in the docstring of
+    each config. The default, `token_merging_r = 0`, is the stock model. A subclass changes the default of a field as
+    in any dataclass, by `token_merging_r: int = 8`.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig
@@ -159,7 +169,29 @@ class TokenMergingConfigMixin:
         model_type: ClassVar[str]
         num_hidden_layers: int
 
+        def __init__(self, **kwargs: Any) -> None: ...
+
         def __getattr__(self, name: str) -> Any: ...
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        for name in SETTINGS:
+            default = vars(cls).get(PREFIX + name, MISSING)
+            if isinstance(default, Field):
+                default = default.default if default.default_factory is MISSING else default.default_factory()
+            if default is not MISSING and not isinstance(default, SettingField):
+                _add_setting(cls, name, default)
+        own = cls.__doc__  # None if it has none, or with -OO
+        super().__init_subclass__(**kwargs)
+        if own:
+            cls.__doc__ = f"{cleandoc(own)}\n\nToken merging fields:\n{cls._described_fields()}\n"
+
+    @classmethod
+    def _described_fields(cls) -> str:
+        """Returns a line for each token merging field."""
+        lines = []
+        for name, info in cls.token_merging_fields.items():
+            lines.append(f"    {name}: {info.description} Default: {info.default_in_words(getattr(cls, name))}.")
+        return "\n".join(lines)
 
     @property
     def token_merging(self) -> TokenMergingSettings:
@@ -322,7 +354,7 @@ class TokenMergingConfigMixin:
         try:
             inputs = mode.inputs(mode.complete_options(settings.mode_options))
             if mode.needs_threshold and settings.threshold is None:
-                raise SettingError("threshold", None, "a number in [-1, 1]", given=given)
+                raise missing_threshold(mode.name)
             if mode.needs_thresholds:
                 count = 0 if settings.thresholds is None else len(settings.thresholds)
                 if count != self.num_merging_layers:
@@ -521,17 +553,21 @@ class TokenMergingConfigMixin:
         """Adds the prefix `token_merging_` to setting names that lack it.
 
         Raises:
-            ValueError: If the architecture has no such setting.
+            ValueError: If the architecture has no such setting, or one is given both with and without the prefix.
         """
         full = {_full_name(name): value for name, value in changes.items()}
         self._check_names(full)
+        for name in changes:
+            if name not in full and _full_name(name) in changes:
+                raise ValueError(f"{name} and {_full_name(name)} are the same setting: give one of them")
         return full
 
-    def _check_names(self, full_names: Iterable[str]) -> None:
-        allowed = self.token_merging_fields
+    @classmethod
+    def _check_names(cls, full_names: Iterable[str]) -> None:
+        allowed = cls.token_merging_fields
         for name in full_names:
             if name not in allowed:
-                raise ValueError(f"{name} is not a setting of {self.model_type}: use {', '.join(allowed)}")
+                raise ValueError(f"{name} is not a setting of {cls.model_type}: use {', '.join(allowed)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as a dictionary; if tokens merge, settings whose default may change are resolved."""
@@ -555,6 +591,7 @@ class TokenMergingConfigMixin:
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """See `PreTrainedConfig.from_dict`; saved settings keep their meaning even if defaults have changed since."""
+        cls._check_names(name for name in kwargs if name.startswith(PREFIX))
         missing = settings_of_file(cls.model_type, config_dict, PREFIX)
         return super().from_dict({**config_dict, **missing}, **kwargs)  # type: ignore[misc]
 

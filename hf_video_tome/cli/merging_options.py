@@ -16,6 +16,8 @@ from .common import InputError, option_name
 
 Group = TypeVar("Group", bound="SettingOptions")
 
+SEVERAL = "Can be given more than once."
+"""Help of an option that takes several values."""
 _SHORT = {"r": ["-r"]}
 _DEFAULTS_OF_CHECKPOINT = {"r": "as saved with the checkpoint, else 0"}
 
@@ -28,20 +30,18 @@ def setting_option(name: str, several: bool = False) -> Any:
         several: Whether it can be given more than once.
     """
     if several:
-        return Annotated[
-            list[str] | None, option_of(name, f"{SETTINGS[name].description} Can be given more than once.")
-        ]
+        return Annotated[list[str] | None, option_of(name, SEVERAL)]
     return (
         Annotated[str | None, option_of(name)] if SETTINGS[name].metavar else Annotated[bool | None, option_of(name)]
     )
 
 
-def option_of(name: str, help: str | None = None, default: str | None = None) -> Any:
+def option_of(name: str, more: str = "", default: str | None = None) -> Any:
     """Returns the `typer.Option` of a setting.
 
     Args:
         name: Name of the setting.
-        help: Help text; None uses the description of the setting.
+        more: What the help says after the description of the setting.
         default: The default in words, in place of that of the setting.
     """
     info, option = SETTINGS[name], option_name(name)
@@ -50,7 +50,7 @@ def option_of(name: str, help: str | None = None, default: str | None = None) ->
     return typer.Option(
         *names,
         metavar=info.metavar or None,
-        help=help or info.description,
+        help=f"{info.description} {more}".rstrip(),
         show_default=False if shown is None else shown,
     )
 
@@ -158,3 +158,4 @@ class MergingOptions(SettingOptions):
 ModeOption = setting_option("mode")
 ModesOption = setting_option("mode", several=True)
 ScheduleOption = setting_option("schedule")
+SchedulesOption = setting_option("schedule", several=True)

@@ -16,6 +16,7 @@ from .matching import aggregate_heads
 from .modes import MODES, Context, Mode, SetShape
 from .reduction import Reduction, reduce_tokens
 from .scopes import SHARED_SCOPES
+from .settings import TokenMergingSettings
 from .tokens import Tokens
 
 
@@ -36,14 +37,14 @@ class MergeSettings(NamedTuple):
         options: Options of the mode; those not given have their defaults.
     """
 
-    mode: str = "merge"
-    threshold: float | None = None
+    mode: str = TokenMergingSettings.mode
+    threshold: float | None = TokenMergingSettings.threshold
     scope: str = "clip"
-    head_aggregation: str = "mean"
+    head_aggregation: str = TokenMergingSettings.head_aggregation
     proportional_attention: bool = True
-    pooling: str = "weighted"
-    position: str = "destination"
-    average: str = "mean"
+    pooling: str = TokenMergingSettings.pooling
+    position: str = TokenMergingSettings.position
+    average: str = TokenMergingSettings.average
     thresholds: tuple[float, ...] | None = None
     segments: int | None = None
     options: Mapping[str, Any] = {}

@@ -32,7 +32,15 @@ from ..common import (
     with_settings,
 )
 from ..imports import IMPORTED
-from ..merging_options import MatchingOptions, ModesOption, option_of, parse_setting, parse_settings
+from ..merging_options import (
+    SEVERAL,
+    MatchingOptions,
+    ModesOption,
+    SchedulesOption,
+    option_of,
+    parse_setting,
+    parse_settings,
+)
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
@@ -102,21 +110,9 @@ def command(
     *,
     r: Annotated[
         list[str] | None,
-        option_of(
-            "r",
-            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
-            "layer (8,8,4). Can be given more than once.",
-            default="as saved with the checkpoint, or the paper's for an architecture",
-        ),
+        option_of("r", SEVERAL, default="as saved with the checkpoint, or the paper's for an architecture"),
     ] = None,
-    schedule: Annotated[
-        list[str] | None,
-        option_of(
-            "schedule",
-            help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
-            default="constant",
-        ),
-    ] = None,
+    schedule: SchedulesOption = None,
     mode: ModesOption = None,
     matching: MatchingOptions,
     config_option: Annotated[

@@ -24,7 +24,7 @@ from ..evaluation import (
     report_failures,
     run_evaluation,
 )
-from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, option_of, parse_setting
+from ..merging_options import SEVERAL, MatchingOptions, ModeOption, ScheduleOption, option_of, parse_setting
 from ..option_groups import grouped_options
 from ..printing import print_line, print_paragraph, print_table, write_json
 
@@ -68,11 +68,7 @@ def command(
     data: DataOptions,
     r: Annotated[
         list[str] | None,
-        option_of(
-            "r",
-            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
-            "layer (8,8,4). Can be given more than once; the others are compared with the first.",
-        ),
+        option_of("r", f"{SEVERAL} The others are compared with the first."),
     ] = None,
     mode: ModeOption = None,
     schedule: ScheduleOption = None,
