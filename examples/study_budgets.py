@@ -17,7 +17,6 @@ a page. Every conclusion follows from the numbers by a rule stated on the page.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import shlex
@@ -25,7 +24,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -40,6 +38,7 @@ from hf_video_tome.data.loading import canonical_name
 from hf_video_tome.evaluation import evaluate
 from hf_video_tome.loading import load_classifier
 from hf_video_tome.metrics.standard_errors import mean_with_error, share_with_error
+from hf_video_tome.models.fit_operations import fit_operations
 
 TARGETS = (1.5, 2.0, 2.5, 4.0)
 TOLERANCE = 0.08
@@ -104,28 +103,16 @@ def grid(config: Any, targets: Sequence[float] = TARGETS) -> list[dict[str, Any]
         for differs in variants:
             changes = {**base, **differs}
             changes |= MODES[changes["mode"]]
-            r, ratio = fit_r(config, changes, target)
-            settings.append({"changes": {"r": r, **changes}, "target": target, "differs": differs, "ratio": ratio})
+            fitted = fit_operations(config, changes, target, nearest=True)
+            settings.append(
+                {
+                    "changes": fitted.settings,
+                    "target": target,
+                    "differs": differs,
+                    "ratio": round(fitted.factor, 3),
+                }
+            )
     return settings
-
-
-def fit_r(config: Any, changes: Mapping[str, Any], target: float) -> tuple[int, float]:
-    """Returns the r that reduces a model's operations by about a factor `target`, and the exact factor."""
-    tried = copy.deepcopy(config)
-    tried.update_token_merging(**{"r": 0, **changes})
-    unmerged = hf_video_tome.mac_count(tried, r=0).total
-
-    @cache
-    def ratio(r: int) -> float:
-        return float(unmerged / hf_video_tome.mac_count(tried, r=r).total)
-
-    low, high = 1, config.token_layout.num_tokens
-    within_reach = min(target, ratio(high))  # each layer removes at most half of its tokens
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if ratio(middle) >= within_reach else (middle + 1, high)
-    best = min({max(1, low - 1), low}, key=lambda r: abs(math.log(ratio(r) / target)))
-    return best, round(ratio(best), 3)
 
 
 # --- measuring

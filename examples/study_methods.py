@@ -16,12 +16,10 @@ and `<!-- end of study -->` of a page.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,11 +36,11 @@ from study_budgets import (
     write_page,
 )
 
-import hf_video_tome
 from hf_video_tome.analysis.speed import measure_speed_ups
 from hf_video_tome.loading import load_classifier
 from hf_video_tome.merging import SettingError
 from hf_video_tome.metrics.standard_errors import mean_with_error
+from hf_video_tome.models.fit_operations import fit_operations
 
 TARGETS = (2.5, 4.0)
 """Reduction factors of operations."""
@@ -56,24 +54,17 @@ SPEED_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Method:
-    """One way to reduce tokens, with one free amount that is fitted to a budget.
+    """One way to reduce tokens, with an amount that is fitted to a budget.
 
     Attributes:
         settings: Fixed settings.
-        free: Setting that is fitted: the number of tokens that each layer removes, or that the input stage keeps.
+        amount: Setting that is fitted: the number of tokens that each layer removes, or that the input stage keeps.
         is_control: Whether it is random: other methods have to beat it.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    free: Literal["r", "input_keep"] = "r"
+    amount: Literal["r", "input_keep"] = "r"
     is_control: bool = False
-
-    def changes(self, amount: int, config: Any) -> dict[str, Any]:
-        """Returns the settings that remove a number of tokens: per layer, or in total for `input_keep`."""
-        if self.free == "r":
-            return {**self.settings, "r": amount}
-        layout = config.token_layout
-        return {**self.settings, "input_keep": layout.num_frames * layout.num_patches - amount}
 
 
 EARLY = {"schedule": "decreasing", "proportional_attention": True}
@@ -89,8 +80,8 @@ METHODS: dict[str, Method] = {
     "merge (usual)": Method(),
     "merge decreasing": Method(EARLY),
     "merge decreasing, norm-preserving": Method({**EARLY, "average": "norm_preserving"}),
-    "input run_length": Method({"input": "run_length", "r": 0, **PROPORTIONAL}, free="input_keep"),
-    "input temporal_difference": Method({"input": "temporal_difference", "r": 0, **PROPORTIONAL}, free="input_keep"),
+    "input run_length": Method({"input": "run_length", "r": 0, **PROPORTIONAL}, amount="input_keep"),
+    "input temporal_difference": Method({"input": "temporal_difference", "r": 0, **PROPORTIONAL}, amount="input_keep"),
     "input 2/3, then merge decreasing": Method({"input": "run_length", "input_keep": 2 / 3, **EARLY}),
     "input 2/3, then cluster": Method({"input": "run_length", "input_keep": 2 / 3, **options("cluster")}),
     "cluster": Method(options("cluster")),
@@ -113,37 +104,22 @@ METHODS: dict[str, Method] = {
     "time_pairs": Method(options("time_pairs")),
     "absorb random": Method(options("absorb", score="random"), is_control=True),
     "random_drop": Method({"mode": "random_drop"}, is_control=True),
-    "input random": Method({"input": "random", "r": 0, **PROPORTIONAL}, free="input_keep", is_control=True),
+    "input random": Method({"input": "random", "r": 0, **PROPORTIONAL}, amount="input_keep", is_control=True),
 }
 
 
 # --- settings
 def fit(config: Any, method: Method, target: float) -> tuple[dict[str, Any], float] | None:
-    """Returns the settings of a method that reduce a model's operations by about a factor, and the exact factor.
+    """Returns the settings of a method for about a reduction factor of operations, and the exact factor.
 
     Returns:
         None if the model does not support the method.
     """
-    tried = copy.deepcopy(config)
-    unmerged = hf_video_tome.mac_count(tried, **config.unmerged_settings).total
-    layout = config.token_layout
-
-    @cache
-    def ratio(amount: int) -> float:
-        return float(unmerged / hf_video_tome.mac_count(tried, **method.changes(amount, config)).total)
-
-    least = 1
-    most = layout.num_patches * (layout.num_frames - 1) if method.free == "input_keep" else layout.num_tokens
     try:
-        within_reach = min(target, ratio(most))
+        fitted = fit_operations(config, method.settings, target, amount=method.amount, nearest=True)
     except SettingError:
         return None
-    low, high = least, most
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if ratio(middle) >= within_reach else (middle + 1, high)
-    best = min({max(least, low - 1), low}, key=lambda amount: abs(math.log(ratio(amount) / target)))
-    return method.changes(best, config), round(ratio(best), 3)
+    return fitted.settings, round(fitted.factor, 3)
 
 
 def grid(
