@@ -161,7 +161,7 @@ class TokenMergingConfigMixin:
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
     default_token_merging_segments: ClassVar[int | None] = None
-    """Number of segments for modes that have a default of their own; None for that of the mode."""
+    """Number of segments, in scope "clip", for modes that have a default of their own; None for that of the mode."""
     clip_fields: ClassVar[tuple[str, str, str]] = ("num_frames", "num_channels", "image_size")
     """Fields of the stock config with the frames, channels and image size of a clip."""
 
@@ -502,11 +502,12 @@ class TokenMergingConfigMixin:
 
     def _architecture_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
         """Returns the architecture's choices for settings that are None."""
-        proportional, segments = settings.proportional_attention, settings.segments
-        has_own = MODES[settings.mode].default_segments is not None
+        proportional, segments, scope = settings.proportional_attention, settings.segments, self._scope(settings)
+        if segments is None and scope == "clip" and MODES[settings.mode].default_segments is not None:
+            segments = self.default_token_merging_segments
         return {
-            "scope": self._scope(settings),
-            "segments": self.default_token_merging_segments if has_own and segments is None else segments,
+            "scope": scope,
+            "segments": segments,
             "proportional_attention": self.default_proportional_attention if proportional is None else proportional,
         }
 

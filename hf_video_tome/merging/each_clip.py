@@ -11,20 +11,22 @@ from .modes import Context, Mode, SetShape
 from .tokens import Tokens
 
 
-def assign_each_clip(mode: Mode, context: Context, scope: str) -> Assignment:
+def assign_each_clip(mode: Mode, context: Context, scope: str, requested: int) -> Assignment:
     """Runs a mode on each clip of a padded batch without its padding, and pads the results.
 
     Args:
         mode: The mode.
         context: Its inputs for the whole batch; `tokens.length` is the number of tokens of each clip.
         scope: The scope of the matched sets.
+        requested: Number of tokens to remove from each clip, before its cap.
 
     Returns:
         The assignment of the batch, with `num_slots`. Each clip has the slots that it would have alone.
     """
     assert context.tokens.length is not None
     num_tokens = context.keys.shape[2]
-    contexts = [_context_of(mode, context, scope, *clip) for clip in enumerate(context.tokens.length.tolist())]
+    lengths = context.tokens.length.tolist()
+    contexts = [_context_of(mode, context, scope, requested, *clip) for clip in enumerate(lengths)]
     clips = [mode.assign(alone) if alone.r else _identity(alone) for alone in contexts]
     decided = next((clip for clip, alone in zip(clips, contexts, strict=True) if alone.r), clips[0])
     counts = [_count(clip) for clip in clips]
@@ -72,7 +74,7 @@ def _identity(context: Context) -> Assignment:
     return Assignment(position, position, position[..., :0])
 
 
-def _context_of(mode: Mode, context: Context, scope: str, clip: int, num_tokens: int) -> Context:
+def _context_of(mode: Mode, context: Context, scope: str, requested: int, clip: int, num_tokens: int) -> Context:
     """Returns the inputs for one clip alone, without padding."""
 
     def own(x: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ def _context_of(mode: Mode, context: Context, scope: str, clip: int, num_tokens:
         size = None if attention.size is None else attention.size[clip : clip + 1, :num_tokens]
         attention = attention._replace(queries=own(attention.queries), keys=own(attention.keys), size=size)
     shape = SetShape(num_tokens, context.num_protected, context.layout, scope, context.options, context.segments)
-    [r] = mode.removals([context.r], shape)
+    [r] = mode.removals([requested], shape)
     return context._replace(
         keys=own(context.keys),
         hidden_states=own_or_none(context.hidden_states),

@@ -188,7 +188,16 @@ class Plan(NamedTuple):
         """
         num_layers = len(self.requested)
         kept = self.layout.num_prefix_tokens if self.reads == "prefix" and layer == num_layers - 1 else None
-        return Step(removed, tokens, self.layout, self.settings, layer, num_layers, num_kept=kept)
+        return Step(
+            removed,
+            tokens,
+            self.layout,
+            self.settings,
+            layer,
+            num_layers,
+            num_kept=kept,
+            requested=self.requested[layer],
+        )
 
     def leave(self, hidden_states: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
         """Returns the output of an encoder: the remaining tokens and their sizes, or the full grid.

@@ -51,8 +51,10 @@ class MergeSettings(NamedTuple):
 
     @property
     def num_segments(self) -> int | None:
-        """Number of runs of time within which tokens merge; the default of the mode if none is set."""
-        return MODES[self.mode].default_segments if self.segments is None else self.segments
+        """Number of runs of time within which tokens merge; the default of the mode, for clips, if none is set."""
+        if self.segments is None and self.scope == "clip":
+            return MODES[self.mode].default_segments
+        return self.segments
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -94,6 +96,8 @@ class Step(NamedTuple):
         num_kept: Number of tokens at the start if only these are read from the output of the layer; it then returns
             no others and merges nothing. None for all.
         generator: Random number generator of the random modes; the global one when None.
+        requested: Number of tokens to remove from each matched set before the cap, for clips that have a limit of
+            their own in a padded batch; r when None.
     """
 
     r: int
@@ -104,11 +108,19 @@ class Step(NamedTuple):
     num_layers: int = 1
     num_kept: int | None = None
     generator: torch.Generator | None = None
+    requested: int | None = None
 
     @property
     def mode(self) -> Mode:
         """The mode of the settings."""
         return MODES[self.settings.mode]
+
+    @property
+    def removes_nothing(self) -> bool:
+        """Whether no token of any clip is removed."""
+        if self.requested is not None and self.tokens.length is not None:
+            return self.requested == 0
+        return self.r == 0
 
     @property
     def attention_size(self) -> Tensor | None:
@@ -150,7 +162,7 @@ class Step(NamedTuple):
             The reduction. If the decision needs the states after the residual connection, it removes nothing yet:
             `complete` decides.
         """
-        if self.r == 0 or self.num_kept is not None:
+        if self.removes_nothing or self.num_kept is not None:
             return Reduction(self.tokens, self.layout, self.settings.scope, num_kept=self.num_kept)
         metric = aggregate_heads(keys, self.settings.head_aggregation)
         if num_frames is not None:
@@ -196,10 +208,11 @@ class Step(NamedTuple):
         return self._reduce(self.with_states(self.context(metric), hidden_states))
 
     def _reduce(self, context: Context) -> Reduction:
-        if self.r == 0 or context.keys.shape[2] - context.num_protected < 2:
+        if self.removes_nothing or context.keys.shape[2] - context.num_protected < 2:
             return Reduction(self.tokens, self.layout, self.settings.scope)
         if context.tokens.length is not None and not self.mode.handles_padding:
-            assignment = assign_each_clip(self.mode, context, self.settings.scope)
+            requested = self.r if self.requested is None else self.requested
+            assignment = assign_each_clip(self.mode, context, self.settings.scope, requested)
         else:
             assignment = self.mode.assign(context)
             self._check(assignment, context)

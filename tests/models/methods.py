@@ -31,4 +31,8 @@ METHODS: dict[str, Method] = {
     "hybrid-norm-preserving": Method(
         {"r": 12, "mode": "hybrid", "threshold": 0.95, "average": "norm_preserving"}, drops=True
     ),
+    "cluster": Method({"r": 12, "mode": "cluster"}),
+    "cluster-medoids": Method(
+        {"r": 12, "mode": "cluster", "mode_options": {"centres": "kmedoids"}, "average": "owner"}, compiles=False
+    ),
 }
