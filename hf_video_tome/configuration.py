@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import numbers
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from inspect import cleandoc
 from pathlib import Path
@@ -32,6 +32,11 @@ _SETTINGS = "_token_merging_settings"
 _REPLACING = threading.RLock()
 """Held while settings are checked and replaced, so that no other thread changes them in between."""
 _SAVED_RESOLVED = [name for name, info in SETTINGS.items() if info.is_saved_resolved]
+
+PRESET = f"{PREFIX}preset"
+"""Keyword that stands for all settings of a preset; it is expanded when set and never saved."""
+PRESETS: dict[str, Callable[[Any], dict[str, Any]]] = {}
+"""Presets by name: functions from a config to all of its settings."""
 
 ConfigT = TypeVar("ConfigT", bound="TokenMergingConfigMixin")
 T = TypeVar("T")
@@ -198,7 +203,7 @@ class TokenMergingConfigMixin:
         """The settings as one immutable object; setting any field replaces it."""
         settings: TokenMergingSettings | None = self.__dict__.get(_SETTINGS)
         if settings is None:  # the config is being built
-            settings = TokenMergingSettings(**self._token_merging_defaults())
+            settings = TokenMergingSettings(**self.token_merging_defaults())
         return settings
 
     @property
@@ -214,6 +219,9 @@ class TokenMergingConfigMixin:
             self.__dict__[_SETTINGS] = self.changed_settings(self.token_merging, {name: value})
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if PRESET in kwargs and self.token_merging != TokenMergingSettings(**self.token_merging_defaults()):
+            changed = self.token_merging_settings().items() - self.token_merging_defaults().items()
+            self.expand_preset({PRESET: kwargs[PRESET], **{PREFIX + name: value for name, value in changed}})
         super().__post_init__(**kwargs)  # type: ignore[misc]
         check_layers(self)
         self.check_token_merging()
@@ -240,11 +248,40 @@ class TokenMergingConfigMixin:
             SettingError: If a value is out of range.
             ValueError: If the architecture has no such field.
         """
+        changes = self.expand_preset(changes)
         self._check_names(changes)
         try:
             return settings.changed(**{name.removeprefix(PREFIX): value for name, value in changes.items()})
         except SettingError as error:
             raise error.renamed(_full_name) from None
+
+    def expand_preset(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Replaces a preset among changes by its settings.
+
+        Args:
+            changes: Names of config fields and their new values.
+
+        Raises:
+            SettingError: If there is no such preset for the architecture, or it is combined with other settings.
+        """
+        if PRESET not in changes:
+            return changes
+        name, others = changes[PRESET], [other for other in changes if other != PRESET]
+        if name is None:
+            return {other: changes[other] for other in others}
+        if others:
+            given = {others[0]: changes[others[0]]}
+            raise SettingError(PRESET, str(name), "left out", given=given, because="a preset sets all of them")
+        if not isinstance(name, str) or name not in PRESETS:
+            raise SettingError(PRESET, name, f"one of {', '.join(map(repr, PRESETS))}", optional=True)
+        try:
+            return {_full_name(setting): value for setting, value in PRESETS[name](self).items()}
+        except SettingError as error:
+            raise error.renamed(_full_name) from None
+
+    @property
+    def token_merging_preset(self) -> None:
+        """None: a preset that is set is expanded, and not remembered."""
 
     @property
     def unmerged_settings(self) -> dict[str, Any]:
@@ -529,7 +566,7 @@ class TokenMergingConfigMixin:
             'clip'
         """
         settings = self.token_merging if settings is None else settings
-        values = {name: settings.get(name) for name in self._token_merging_defaults()}
+        values = {name: settings.get(name) for name in self.token_merging_defaults()}
         return values | self._architecture_choices(settings) if resolved else values
 
     def update_token_merging(self, **changes: Any) -> None:
@@ -567,7 +604,7 @@ class TokenMergingConfigMixin:
     def _check_names(cls, full_names: Iterable[str]) -> None:
         allowed = cls.token_merging_fields
         for name in full_names:
-            if name not in allowed:
+            if name not in allowed and name != PRESET:
                 raise ValueError(f"{name} is not a setting of {cls.model_type}: use {', '.join(allowed)}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -584,7 +621,7 @@ class TokenMergingConfigMixin:
         """Returns the config as it is saved, without token merging fields at their defaults."""
         output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
         kept = () if self.token_merging.is_off else _SAVED_RESOLVED
-        for name, default in self._token_merging_defaults().items():
+        for name, default in self.token_merging_defaults().items():
             if name not in kept and output.get(PREFIX + name, default) == default:
                 output.pop(PREFIX + name, None)
         return output
@@ -592,7 +629,10 @@ class TokenMergingConfigMixin:
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """See `PreTrainedConfig.from_dict`; saved settings keep their meaning even if defaults have changed since."""
-        cls._check_names(name for name in kwargs if name.startswith(PREFIX))
+        given = {name: value for name, value in kwargs.items() if name.startswith(PREFIX)}
+        cls._check_names(given)
+        if PRESET in given and len(given) > 1:
+            cls(**given)  # raises the error
         missing = settings_of_file(cls.model_type, config_dict, PREFIX)
         return super().from_dict({**config_dict, **missing}, **kwargs)  # type: ignore[misc]
 
@@ -602,7 +642,7 @@ class TokenMergingConfigMixin:
         return cls.from_dict(read_json_object(Path(json_file)))
 
     @classmethod
-    def _token_merging_defaults(cls) -> dict[str, Any]:
+    def token_merging_defaults(cls) -> dict[str, Any]:
         """Returns the defaults of the architecture's settings."""
         return {name.removeprefix(PREFIX): getattr(cls, name) for name in cls.token_merging_fields}
 

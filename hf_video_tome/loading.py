@@ -190,12 +190,13 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
     """
     from huggingface_hub.errors import StrictDataclassError
 
+    from .configuration import PRESET
     from .merging.setting_error import PREFIX, SettingError
     from .models import ARCHITECTURES
 
     for name in settings:
         field = PREFIX + name.removeprefix(PREFIX)
-        if field not in config.token_merging_fields:
+        if field not in config.token_merging_fields and field != PRESET:
             others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_fields]
             if not others:
                 raise UnsupportedSettingsError(f"{field} is not a setting of any architecture")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -108,7 +109,7 @@ def parse_settings(**options: Any) -> dict[str, Any]:
         InputError: If a value is invalid.
     """
     return {
-        name: parse_setting(name, value) if isinstance(value, str) else value
+        name: value if name not in SETTINGS or not isinstance(value, str) else parse_setting(name, value)
         for name, value in options.items()
         if value is not None
     }
@@ -118,7 +119,7 @@ def with_options(*names: str) -> Callable[[type[Group]], type[Group]]:
     """Returns a decorator that makes a class a dataclass with one option field per setting, in order."""
 
     def decorate(group: type[Group]) -> type[Group]:
-        group.__annotations__ = {name: setting_option(name) for name in names}
+        group.__annotations__ |= {name: setting_option(name) for name in names}
         for name in names:
             setattr(group, name, None)
         return dataclass(frozen=True)(group)
@@ -150,9 +151,25 @@ class MatchingOptions(SettingOptions):
     """Options for all settings except r, mode and schedule, for commands that compare several of these."""
 
 
+class PresetName(StrEnum):
+    """Names of the presets: typer has no lists of literals."""
+
+    paper = "paper"
+    balanced = "balanced"
+    fast = "fast"
+
+
 @with_options(*_OPTIONS)
 class MergingOptions(SettingOptions):
     """Options for all settings, for commands that take one value of each."""
+
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            help="Settings by name, instead of all others: balanced (at least 2.5 times fewer operations), fast (4 "
+            "times), or those of the paper."
+        ),
+    ] = None
 
 
 ModeOption = setting_option("mode")

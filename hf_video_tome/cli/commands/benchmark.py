@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...merging.setting_error import SettingError
 from ...merging.settings import are_off
 from ..common import (
     Dtype,
@@ -36,6 +37,7 @@ from ..merging_options import (
     SEVERAL,
     MatchingOptions,
     ModesOption,
+    PresetName,
     SchedulesOption,
     option_of,
     parse_setting,
@@ -115,6 +117,12 @@ def command(
     schedule: SchedulesOption = None,
     mode: ModesOption = None,
     matching: MatchingOptions,
+    preset: Annotated[
+        list[PresetName] | None,
+        typer.Option(
+            help="Also measure the settings of this name; without --r, instead. Can be given more than once."
+        ),
+    ] = None,
     config_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -178,6 +186,7 @@ def command(
     from ..._compat import compiler_freezes
     from ...benchmark import BenchmarkResults, machine, make_variants, run_benchmark
     from ...benchmark.runner import BenchmarkError, num_passes
+    from ...presets import preset as preset_of
 
     if output is not None:
         require_packages({"matplotlib": "matplotlib"}, extra="viz")
@@ -193,7 +202,11 @@ def command(
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
     subject = _find_model(model, config_option or [])
     common = matching.settings()
-    settings = _settings(subject, r, schedule or [], mode or [], common)
+    with input_errors(SettingError):
+        usual = type(subject.merging)().token_merging_settings()
+        presets = [preset_of(name, subject.merging) for name in preset or []]
+        named = [{key: value for key, value in found.items() if value != usual[key]} for found in presets]
+    settings = named if named and not r else _settings(subject, r, schedule or [], mode or [], common) + named
     wanted = list(dict.fromkeys(attn_implementation or []))
     with quiet_transformers():
         attentions, stock_attentions = _attentions(subject, wanted)
