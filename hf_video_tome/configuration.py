@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import numbers
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from .merging.input_stages import INPUT_STAGES
 from .merging.layout import TokenLayout
 from .merging.modes import MODES, Mode
 from .merging.plan import Plan
-from .merging.schedule import MAX_LAYERS, requested_removals, tokens_of_share
+from .merging.schedule import MAX_LAYERS, requested_removals
 from .merging.scopes import SCOPES
 from .merging.setting_error import PREFIX, SettingError
 from .merging.settings import DEFAULT_INPUT_KEEP, SETTINGS, SettingInfo, TokenMergingSettings
@@ -466,7 +467,9 @@ class TokenMergingConfigMixin:
             return num_tokens
         keep = DEFAULT_INPUT_KEEP if settings.input_keep is None else settings.input_keep
         if isinstance(keep, float):
-            kept = max(tokens_of_share(keep, num_tokens), layout.num_patches)
+            kept = max(
+                math.ceil(keep * num_tokens - 1e-9), layout.num_patches
+            )  # 2/3 of 288 is 192, whatever it rounds to
         elif keep < layout.num_patches:
             raise SettingError(
                 f"{PREFIX}input_keep", keep, f"a share, or at least the {layout.num_patches} tokens of a frame"

@@ -12,7 +12,7 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from .assignment import Assignment, assign_pairs
     from .attention_statistics import AttentionStatistics
-    from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
+    from .input_stages import INPUT_STAGES, InputContext, keep_changed, keep_tokens, register_input_stage
     from .layout import TokenLayout
     from .matching import (
         Matching,
@@ -93,6 +93,7 @@ __all__ = [
     "is_between",
     "is_off",
     "is_real",
+    "keep_changed",
     "keep_states",
     "keep_tokens",
     "log_size",
