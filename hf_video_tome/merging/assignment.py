@@ -85,6 +85,46 @@ class Assignment(NamedTuple):
         )
 
 
+def assign_kept(kept: Tensor, num_tokens: int) -> Assignment:
+    """Builds the assignment that keeps some tokens unchanged and drops all others.
+
+    Args:
+        kept: (B, S, M) int64, positions of the tokens to keep, in ascending order.
+        num_tokens: Number of tokens of each set.
+
+    Returns:
+        The `Assignment`.
+
+    Examples:
+        >>> assign_kept(torch.tensor([[[0, 2]]]), 4).slot.tolist()
+        [[[0, -1, 1, -1]]]
+    """
+    slots = torch.arange(kept.shape[-1], device=kept.device).expand_as(kept)
+    slot = kept.new_full((*kept.shape[:-1], num_tokens), -1).scatter(-1, kept, slots)
+    moved = (slot < 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    return Assignment(slot, kept, moved[..., : num_tokens - kept.shape[-1]], content="owner", sizes="owner")
+
+
+def assign_neighbours(slot: Tensor, num_slots: int) -> Assignment:
+    """Builds the assignment that merges runs of neighbouring tokens; the first token of a run owns its slot.
+
+    Args:
+        slot: (B, S, N) int64, slot of each token, which rises by 0 or 1 from token to token.
+        num_slots: Number of slots.
+
+    Returns:
+        The `Assignment`.
+
+    Examples:
+        >>> assignment = assign_neighbours(torch.tensor([[[0, 0, 1, 2]]]), 3)
+        >>> assignment.owner.tolist(), assignment.moved.tolist()
+        ([[[0, 2, 3]]], [[[1]]])
+    """
+    joins_previous = pad(slot[..., 1:] == slot[..., :-1], (1, 0))
+    order = joins_previous.to(torch.int8).argsort(dim=-1, stable=True)
+    return Assignment(slot, order[..., :num_slots], order[..., num_slots:])
+
+
 def assign_pairs(
     matching: Matching, *, content: Content = "mean", sizes: Sizes = "summed", discarded: Tensor | None = None
 ) -> Assignment:

@@ -197,6 +197,10 @@ class Step(NamedTuple):
     def _reduce(self, context: Context) -> Reduction:
         if self.r == 0 or context.keys.shape[2] - context.num_protected < 2:
             return Reduction(self.tokens, self.layout, self.settings.scope)
+        if context.attention is None and "attention" in self.settings.inputs:
+            raise ValueError(f"token_merging_mode={self.settings.mode!r} reads the attention of a layer, got none")
+        if context.mlp is None and "mlp" in self.settings.inputs:
+            raise ValueError(f"token_merging_mode={self.settings.mode!r} reads the MLP of a layer, got none")
         if context.tokens.length is not None and not self.mode.handles_padding:
             assignment = assign_each_clip(self.mode, context, self.settings.scope)
         else:
