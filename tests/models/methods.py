@@ -31,4 +31,5 @@ METHODS: dict[str, Method] = {
     "hybrid-norm-preserving": Method(
         {"r": 12, "mode": "hybrid", "threshold": 0.95, "average": "norm_preserving"}, drops=True
     ),
+    "sta": Method({"r": 2, "mode": "sta"}, drops=True),
 }

@@ -17,6 +17,7 @@ from .registry import (
     half_at_most,
     register_mode,
 )
+from .sta import sta as sta
 
 __all__ = [
     "MODES",
