@@ -32,4 +32,5 @@ METHODS: dict[str, Method] = {
         {"r": 12, "mode": "hybrid", "threshold": 0.95, "average": "norm_preserving"}, drops=True
     ),
     "sta": Method({"r": 2, "mode": "sta"}, drops=True),
+    "vid_tldr": Method({"r": 12, "mode": "vid_tldr"}),
 }

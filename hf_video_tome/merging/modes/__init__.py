@@ -18,6 +18,7 @@ from .registry import (
     register_mode,
 )
 from .sta import sta as sta
+from .vid_tldr import vid_tldr as vid_tldr
 
 __all__ = [
     "MODES",
