@@ -17,6 +17,7 @@ from .registry import (
     half_at_most,
     register_mode,
 )
+from .representation_shift import representation_shift as representation_shift
 from .sta import sta as sta
 from .vid_tldr import vid_tldr as vid_tldr
 
