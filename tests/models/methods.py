@@ -34,4 +34,5 @@ METHODS: dict[str, Method] = {
     "sta": Method({"r": 2, "mode": "sta"}, drops=True),
     "vid_tldr": Method({"r": 12, "mode": "vid_tldr"}),
     "representation_shift": Method({"r": 12, "mode": "representation_shift"}, drops=True),
+    "frame_merge": Method({"r": 2, "mode": "frame_merge"}),
 }
