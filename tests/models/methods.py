@@ -35,4 +35,5 @@ METHODS: dict[str, Method] = {
     "vid_tldr": Method({"r": 12, "mode": "vid_tldr"}),
     "representation_shift": Method({"r": 12, "mode": "representation_shift"}, drops=True),
     "frame_merge": Method({"r": 2, "mode": "frame_merge"}),
+    "time_pairs": Method({"r": 2, "mode": "time_pairs"}),
 }

@@ -20,6 +20,7 @@ from .registry import (
 )
 from .representation_shift import representation_shift as representation_shift
 from .sta import sta as sta
+from .time_pairs import time_pairs as time_pairs
 from .vid_tldr import vid_tldr as vid_tldr
 
 __all__ = [
