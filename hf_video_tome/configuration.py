@@ -484,18 +484,30 @@ class TokenMergingConfigMixin:
         kept = self._kept_at_input(layout, settings)
         if kept is not None:
             set_tokens = kept + layout.num_prefix_tokens
+        mode = MODES[settings.mode]
         try:
-            mode = MODES[settings.mode]
-            return requested_removals(
+            requested = requested_removals(
                 settings.get("r"),
                 settings.schedule,
                 self.num_merging_layers,
-                set_tokens - num_protected,
+                (set_tokens - num_protected) // mode.num_groups,
                 max_share=mode.max_share,
                 single_layer=mode.single_layer,
             )
+            if mode.num_groups > 1 and any(requested):
+                self._check_groups(mode, settings, set_tokens - num_protected)
         except SettingError as error:
             raise error.renamed(_full_name) from None
+        return requested
+
+    def _check_groups(self, mode: Mode, settings: TokenMergingSettings, num_tokens: int) -> None:
+        """Checks that the tokens of a set can be divided into the groups of the mode."""
+        because = f"it divides tokens into {mode.num_groups} equal groups"
+        if num_tokens % mode.num_groups:
+            raise SettingError("mode", mode.name, f"another for {num_tokens} patch tokens", because=because)
+        if settings.input_threshold is not None:
+            given = {"mode": mode.name}
+            raise SettingError("input_threshold", settings.input_threshold, "None", given=given, because=because)
 
     def token_merging_plan(
         self, clip_shape: ClipShape | None = None, settings: TokenMergingSettings | None = None

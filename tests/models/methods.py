@@ -38,4 +38,9 @@ METHODS: dict[str, Method] = {
     "cluster-medoids": Method(
         {"r": 12, "mode": "cluster", "mode_options": {"centres": "kmedoids"}, "average": "owner"}, compiles=False
     ),
+    "sta": Method({"r": 2, "mode": "sta"}, drops=True),
+    "vid_tldr": Method({"r": 12, "mode": "vid_tldr"}),
+    "representation_shift": Method({"r": 12, "mode": "representation_shift"}, drops=True),
+    "frame_merge": Method({"r": 2, "mode": "frame_merge"}),
+    "time_pairs": Method({"r": 2, "mode": "time_pairs"}),
 }

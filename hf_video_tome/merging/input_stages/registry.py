@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..assignment import Assignment
+from ..assignment import Assignment, assign_kept
 from ..layout import TokenLayout
 from ..tubelet_changes import assign_runs, keep_above, keep_largest
 
@@ -104,10 +104,7 @@ def keep_tokens(kept: Tensor, num_tokens: int) -> Assignment:
         >>> keep_tokens(torch.tensor([[0, 2]]), 4).slot.tolist()
         [[[0, -1, 1, -1]]]
     """
-    slots = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
-    slot = kept.new_full((kept.shape[0], num_tokens), -1).scatter(-1, kept, slots)
-    moved = (slot < 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, : num_tokens - kept.shape[1]]
-    return Assignment(slot[:, None], kept[:, None], moved[:, None], content="owner", sizes="owner")
+    return assign_kept(kept[:, None], num_tokens)
 
 
 def keep_changed(context: InputContext, change: Tensor) -> Assignment:
