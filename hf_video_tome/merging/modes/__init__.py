@@ -3,6 +3,7 @@
 from .drop import drop as drop
 from .hybrid import hybrid as hybrid
 from .merge import merge as merge
+from .pitome import pitome as pitome
 from .random_drop import random_drop as random_drop
 from .random_merge import random_merge as random_merge
 from .registry import (
