@@ -31,4 +31,6 @@ METHODS: dict[str, Method] = {
     "hybrid-norm-preserving": Method(
         {"r": 12, "mode": "hybrid", "threshold": 0.95, "average": "norm_preserving"}, drops=True
     ),
+    "absorb": Method({"r": 12, "mode": "absorb"}),
+    "absorb-attention": Method({"r": 12, "mode": "absorb", "mode_options": {"score": "attention"}}),
 }

@@ -1,5 +1,6 @@
 """What becomes of redundant tokens: one file per mode, a pure function that registers itself under its name."""
 
+from .absorb import absorb as absorb
 from .drop import drop as drop
 from .hybrid import hybrid as hybrid
 from .merge import merge as merge
