@@ -33,4 +33,6 @@ METHODS: dict[str, Method] = {
     ),
     "absorb": Method({"r": 12, "mode": "absorb"}),
     "absorb-attention": Method({"r": 12, "mode": "absorb", "mode_options": {"score": "attention"}}),
+    "runs": Method({"r": 32, "mode": "runs", "mode_options": {"window": 1}}),
+    "static_runs": Method({"r": 48, "mode": "static_runs", "threshold": 0.3}, compiles=False),
 }

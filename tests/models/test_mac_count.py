@@ -98,6 +98,14 @@ def test_absorb(name: str, score: str) -> None:
     assert hf_video_tome.mac_count(model).total == expected
 
 
+@pytest.mark.parametrize("name", ["videomae", "vivit", "vjepa2"])
+@pytest.mark.parametrize("mode", ["runs", "static_runs"])
+def test_runs_need_no_products(name: str, mode: str) -> None:
+    expected, model = counted(name, token_merging_r=12, token_merging_mode=mode, token_merging_threshold=-1.0)
+    assert hf_video_tome.mac_count(model).matching == 0
+    assert mode == "static_runs" or hf_video_tome.mac_count(model).total == expected
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_modes_that_read_hidden_states_merge_after_the_output_projection(name: str) -> None:
     with toy_methods():

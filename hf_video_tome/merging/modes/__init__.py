@@ -19,6 +19,8 @@ from .registry import (
     half_at_most,
     register_mode,
 )
+from .runs import runs as runs
+from .static_runs import static_runs as static_runs
 
 __all__ = [
     "MODES",
