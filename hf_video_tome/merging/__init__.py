@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .assignment import Assignment, assign_pairs
+    from .assignment import Assignment, assign_heirs, assign_pairs
     from .attention_statistics import AttentionStatistics
     from .checks import Check
     from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
@@ -82,6 +82,7 @@ __all__ = [
     "all_but",
     "append_size_channel",
     "are_off",
+    "assign_heirs",
     "assign_pairs",
     "bipartite_soft_matching",
     "build_trace",
