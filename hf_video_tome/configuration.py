@@ -370,6 +370,9 @@ class TokenMergingConfigMixin:
             because = "" if scope in self.supported_token_merging_scopes else f"{self.model_type} does not support it"
             given = {f"{PREFIX}mode": mode.name}
             raise SettingError(f"{PREFIX}scope", settings.scope, allowed, given=given, because=because or None)
+        if scope != "clip" and "attention" in mode.inputs(mode.complete_options(settings.mode_options)):
+            given, because = {f"{PREFIX}mode": mode.name}, "it reads the attention between all tokens"
+            raise SettingError(f"{PREFIX}scope", scope, "'clip'", given=given, because=because)
         if mode.adaptive and scope == "frame":
             raise SettingError(
                 f"{PREFIX}scope",

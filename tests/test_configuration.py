@@ -323,6 +323,15 @@ WRONG_TOGETHER = [
         ["token_merging_scope", "'frame', 'tube', 'time'", "timesformer", "got 'clip'"],
         id="scope clip for TimeSformer",
     ),
+    (
+        "vivit",
+        {"r": 2, "mode": "absorb", "mode_options": {"score": "attention"}, "scope": "frame"},
+        [
+            "token_merging_scope must be 'clip'",
+            "token_merging_mode='absorb'",
+            "it reads the attention between all tokens",
+        ],
+    ),
 ]
 
 

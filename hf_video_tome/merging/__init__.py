@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .assignment import Assignment, assign_kept, assign_neighbours, assign_pairs
+    from .assignment import Assignment, assign_heirs, assign_kept, assign_neighbours, assign_pairs
     from .attention_statistics import AttentionStatistics
+    from .checks import Check
     from .input_stages import INPUT_STAGES, InputContext, keep_changed, keep_tokens, register_input_stage
     from .layout import TokenLayout
     from .matching import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     )
     from .scopes import SCOPES
     from .setting_error import SettingError
-    from .settings import SETTINGS, Check, SettingInfo, TokenMergingSettings, are_off, is_off
+    from .settings import SETTINGS, SettingInfo, TokenMergingSettings, are_off, is_off
     from .slot_means import keep_states, merge_sizes, merge_states
     from .step import MergeSettings, Step, merge_tokens
     from .tokens import Tokens, initial_tokens, is_real
@@ -81,6 +82,7 @@ __all__ = [
     "all_but",
     "append_size_channel",
     "are_off",
+    "assign_heirs",
     "assign_kept",
     "assign_neighbours",
     "assign_pairs",

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import has_static_value
 
 from .assignment import Assignment
-from .matching import SCORES_PER_BLOCK, _autocast_disabled, _order_from_best
+from .similarity import SCORES_PER_BLOCK, autocast_disabled, descending_order
 
 
 class Clusters(NamedTuple):
@@ -221,7 +221,7 @@ def _in_blocks(cluster: Callable[[Tensor], Clusters], keys: Tensor, elements: in
     if has_static_value(batch):
         keys = keys.flatten(0, 1).unsqueeze(0)
     blocks = []
-    with _autocast_disabled(keys):
+    with autocast_disabled(keys):
         for block in keys.split(max(int(block_size // max(elements, 1)), 1), dim=1):
             clusters = cluster(block.flatten(0, 1))
             blocks.append([it.unflatten(0, (-1, block.shape[1])) for it in clusters])
@@ -246,7 +246,7 @@ def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows:
 
     mean_distance = torch.cat([spread(first) for first in first_rows], dim=-1)
     # The exponential function would round different distances to one density.
-    order = _order_from_best(-mean_distance)
+    order = descending_order(-mean_distance)
     rank = torch.empty_like(order).scatter_(-1, order, torch.arange(num_tokens, device=order.device).expand_as(order))
 
     def nearest_denser(first: int) -> Tensor:
@@ -257,7 +257,7 @@ def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows:
     nearest = torch.cat([nearest_denser(first) for first in first_rows], dim=-1)
     density = (-mean_distance / channels).exp()
     peak = density * (_squared_distance(nearest) / channels).sqrt()
-    centre = _order_from_best(peak)[..., :num_clusters].sort(dim=-1).values
+    centre = descending_order(peak)[..., :num_clusters].sort(dim=-1).values
     if whole is None:
         label = torch.cat(
             [_similarity_to(directions, centre, first, rows).argmax(dim=-1) for first in first_rows], dim=-1

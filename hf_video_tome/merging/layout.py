@@ -16,6 +16,7 @@ class TokenLayout(NamedTuple):
         num_frames: Number of frames (or tubelets along time) T.
         num_patches: Number of patch tokens per frame P, before any merging.
         patch_major: Whether patch p of frame t is at prefix + p * T + t (TimeSformer) rather than prefix + t * P + p.
+        num_columns: Number of patches per row of a frame, before any merging; None if they form no grid.
 
     Examples:
         >>> TokenLayout(num_prefix_tokens=1, num_frames=8, num_patches=196).num_tokens
@@ -26,6 +27,7 @@ class TokenLayout(NamedTuple):
     num_frames: int
     num_patches: int
     patch_major: bool = False
+    num_columns: int | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -17,14 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .checks import Check, one_of, true_or_false
 from .schedule import MAX_LAYERS, MAX_R, SCHEDULE_INFLECTIONS, check_r, check_schedule
 from .scopes import SCOPES
 from .setting_error import SettingError
 from .threshold import check_threshold
 from .values import is_between
-
-Check = Callable[[Any], Any]
-"""Returns a value in its JSON-safe form, or raises a `SettingError`."""
 
 DEFAULT_INPUT_KEEP = 2 / 3
 """Share of the tubelets that an input stage keeps by default."""
@@ -63,54 +61,6 @@ def names_without_torch(folder: str, registry: str) -> list[str]:
     files = {file.stem for file in (Path(__file__).parent / folder).glob("*.py")} - {"__init__", "registry"}
     # Code saved with a checkpoint is in one folder, and has imported torch.
     return sorted(files or {"modes": _modes, "input_stages": _input_stages}[folder]())
-
-
-def one_of(name: str, allowed: Iterable[str] | Callable[[], Iterable[str]], optional: bool = False) -> Check:
-    """Returns a check for a setting that takes one of several names.
-
-    Args:
-        name: Name of the setting.
-        allowed: The allowed names, or a function that returns them at every check.
-        optional: Whether None is allowed too.
-
-    Returns:
-        The check.
-
-    Examples:
-        >>> one_of("pooling", ("weighted", "mean"))("mean")
-        'mean'
-    """
-
-    def check(value: object) -> object:
-        names = list(allowed() if callable(allowed) else allowed)
-        if (optional and value is None) or (isinstance(value, str) and value in names):
-            return value
-        raise SettingError(name, value, f"one of {', '.join(map(repr, names))}", optional=optional)
-
-    return check
-
-
-def true_or_false(name: str, none_means: str | None = None) -> Check:
-    """Returns a check for a setting that is on or off.
-
-    Args:
-        name: Name of the setting.
-        none_means: Meaning of None; if not given, None is not allowed.
-
-    Returns:
-        The check.
-
-    Examples:
-        >>> true_or_false("restore")(True)
-        True
-    """
-
-    def check(value: object) -> object:
-        if isinstance(value, bool) or (value is None and none_means is not None):
-            return value
-        raise SettingError(name, value, f"True, False, or None for {none_means}" if none_means else "True or False")
-
-    return check
 
 
 def _check_input_keep(value: Any) -> float | int | None:
@@ -328,8 +278,8 @@ class TokenMergingSettings:
     threshold: float | None = _setting(
         None,
         check_threshold,
-        "Cosine similarity, -1 to 1, below which the mode hybrid drops a token instead of merging it; required by "
-        "hybrid.",
+        "Cosine similarity, -1 to 1: the mode hybrid drops a token below it instead of merging it; static_runs merges "
+        "patches whose frames are all above it. Required by both.",
         metavar="COSINE",
     )
     thresholds: tuple[float, ...] | None = _setting(

@@ -60,7 +60,7 @@ class ClipGeometry(NamedTuple):
         layout = config.token_layout
         if layout.num_patches != rows * columns:
             # A head that reads patch 0 (VideoMAE without mean pooling) protects it like a CLS token; it shows a patch.
-            layout = TokenLayout(0, num_slots, rows * columns)
+            layout = TokenLayout(0, num_slots, rows * columns, num_columns=columns)
         return cls(layout, rows, columns)
 
     def check(self, trace: TokenMergingTrace, frames: torch.Tensor) -> None:

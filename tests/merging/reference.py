@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 Vector = list[float]
 Matrix = list[list[float]]
 
+MODES = ("merge", "drop", "hybrid", "random_merge", "random_drop")
+"""The modes that it knows: those that pair tokens at even positions with tokens at odd ones."""
+
 
 @dataclass
 class Token:

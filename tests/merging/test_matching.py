@@ -23,6 +23,7 @@ from hf_video_tome.merging import (
 )
 
 from . import reference
+from .mode_families import ALL_MODES
 
 
 def _metric(batch: int, sets: int, num_tokens: int, dim: int = 5, seed: int = 0) -> torch.Tensor:
@@ -203,7 +204,7 @@ def test_matching_in_blocks_is_matching(num_tokens, block_size, shared, num_prot
     torch.testing.assert_close(actual.score, expected.score)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*ALL_MODES, "absorb"])
 @pytest.mark.parametrize(
     ("batch_size", "sets", "tokens", "shared"),
     [(1, 1, 8192, False), (1, 2, 8192, True), (24, 1, 2048, False), (4, 12, 1024, False), (24, 2, 2048, True)],
@@ -217,6 +218,7 @@ def test_no_mode_ever_holds_all_scores_whatever_the_batch(mode, batch_size, sets
         r=100,
         shared=shared,
         threshold=0.5,
+        options=MODES[mode].complete_options(None),
     )
     peak = peak_memory(lambda: MODES[mode].assign(context), torch.device("cpu"))
     assert peak is not None

@@ -17,7 +17,7 @@ from hf_video_tome.merging import (
 )
 
 from . import reference
-from .mode_families import assign
+from .mode_families import ALL_MODES, assign
 
 DETERMINISTIC = [("merge", None), ("drop", None), ("hybrid", 0.3)]
 
@@ -179,7 +179,7 @@ class TestRegistry:
     def test_the_modes_of_the_papers_are_there(self):
         assert {"merge", "drop", "hybrid", "random_merge", "random_drop"} <= set(MODES)
 
-    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("mode", [*ALL_MODES, "static_runs"])
     def test_a_mode_says_whether_it_needs_a_threshold(self, mode):
         if MODES[mode].needs_threshold:
             with pytest.raises(ValueError, match=f"threshold must be .* with mode='{mode}', got None"):

@@ -43,4 +43,8 @@ METHODS: dict[str, Method] = {
     "representation_shift": Method({"r": 12, "mode": "representation_shift"}, drops=True),
     "frame_merge": Method({"r": 2, "mode": "frame_merge"}),
     "time_pairs": Method({"r": 2, "mode": "time_pairs"}),
+    "absorb": Method({"r": 12, "mode": "absorb"}),
+    "absorb-attention": Method({"r": 12, "mode": "absorb", "mode_options": {"score": "attention"}}),
+    "runs": Method({"r": 32, "mode": "runs", "mode_options": {"window": 1}}),
+    "static_runs": Method({"r": 48, "mode": "static_runs", "threshold": 0.3}, compiles=False),
 }

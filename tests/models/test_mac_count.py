@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import hf_video_tome
-from hf_video_tome.merging import MODES
 from hf_video_tome.models import ARCHITECTURES
+from tests.merging.mode_families import ALL_MODES
 from tests.tiny import TINY_CONFIGS
 from tests.toys import toy_methods
 
@@ -82,12 +82,28 @@ def test_every_scope(name: str, implementation: str, scope: str, proportional: b
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("mode", sorted(ALL_MODES))
 def test_every_mode(name: str, mode: str) -> None:
     fields = {"token_merging_mode": mode, "token_merging_threshold": 0.5}
     expected, model = counted(name, token_merging_r=3, **fields)
     assert hf_video_tome.mac_count(model).total == expected
     assert (hf_video_tome.mac_count(model).matching == 0) == mode.startswith("random_")
+
+
+@pytest.mark.parametrize("name", ["videomae", "vivit", "vjepa2"])
+@pytest.mark.parametrize("score", ["energy", "norm", "attention", "random"])
+def test_absorb(name: str, score: str) -> None:
+    fields = {"token_merging_mode": "absorb", "token_merging_mode_options": {"score": score}}
+    expected, model = counted(name, token_merging_r=12, **fields)
+    assert hf_video_tome.mac_count(model).total == expected
+
+
+@pytest.mark.parametrize("name", ["videomae", "vivit", "vjepa2"])
+@pytest.mark.parametrize("mode", ["runs", "static_runs"])
+def test_runs_need_no_products(name: str, mode: str) -> None:
+    expected, model = counted(name, token_merging_r=12, token_merging_mode=mode, token_merging_threshold=-1.0)
+    assert hf_video_tome.mac_count(model).matching == 0
+    assert mode == "static_runs" or hf_video_tome.mac_count(model).total == expected
 
 
 @pytest.mark.parametrize("name", NAMES)

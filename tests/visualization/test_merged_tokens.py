@@ -215,16 +215,16 @@ def test_scale_is_nearest_neighbour() -> None:
 
 def test_geometry_of_grids_that_are_not_square() -> None:
     vivit = hf_video_tome.VivitConfig(image_size=32, tubelet_size=[2, 8, 16], num_frames=8)
-    assert ClipGeometry.from_config(vivit) == (TokenLayout(1, 4, 8), 4, 2)
+    assert ClipGeometry.from_config(vivit) == (TokenLayout(1, 4, 8, num_columns=2), 4, 2)
     timesformer = hf_video_tome.TimesformerConfig(image_size=32, patch_size=8, num_frames=4)
-    assert ClipGeometry.from_config(timesformer) == (TokenLayout(1, 4, 16, patch_major=True), 4, 4)
+    assert ClipGeometry.from_config(timesformer) == (TokenLayout(1, 4, 16, patch_major=True, num_columns=4), 4, 4)
     vjepa2 = hf_video_tome.VJEPA2Config(crop_size=32, patch_size=8, frames_per_clip=8)
-    assert ClipGeometry.from_config(vjepa2) == (TokenLayout(0, 4, 16), 4, 4)
+    assert ClipGeometry.from_config(vjepa2) == (TokenLayout(0, 4, 16, num_columns=4), 4, 4)
     videoprism = hf_video_tome.VideoPrismVisionConfig(image_size=[32, 48], tubelet_size=[1, 8, 8], num_frames=4)
-    assert ClipGeometry.from_config(videoprism) == (TokenLayout(0, 4, 24), 4, 6)
+    assert ClipGeometry.from_config(videoprism) == (TokenLayout(0, 4, 24, num_columns=6), 4, 6)
     # Its head reads patch 0, which the layout therefore protects; it is a patch like any other in a picture.
     unpooled = hf_video_tome.VideoMAEConfig(image_size=32, patch_size=8, num_frames=8, use_mean_pooling=False)
-    assert ClipGeometry.from_config(unpooled) == (TokenLayout(0, 4, 16), 4, 4)
+    assert ClipGeometry.from_config(unpooled) == (TokenLayout(0, 4, 16, num_columns=4), 4, 4)
 
     geometry = ClipGeometry(TokenLayout(0, num_frames=1, num_patches=6), rows=2, columns=3)
     frames = torch.arange(6, dtype=torch.uint8).view(1, 1, 2, 3).expand(1, 3, 2, 3)

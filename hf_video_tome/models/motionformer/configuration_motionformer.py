@@ -41,4 +41,4 @@ class MotionformerConfig(TokenMergingConfigMixin, plain.MotionformerConfig):
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Returns the token layout: CLS, then the patches frame by frame."""
         num_slots, rows, columns = self.tubelet_grid(clip)
-        return TokenLayout(1, num_slots, rows * columns)
+        return TokenLayout(1, num_slots, rows * columns, num_columns=columns)

@@ -51,7 +51,7 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Returns the token layout: CLS, then the patches by position, all frames of a position together."""
         num_frames, rows, columns = self.tubelet_grid(clip)
-        return TokenLayout(1, num_frames, rows * columns, patch_major=True)
+        return TokenLayout(1, num_frames, rows * columns, patch_major=True, num_columns=columns)
 
     def check_token_merging(self, settings: TokenMergingSettings | None = None) -> list[int]:
         """See `TokenMergingConfigMixin.check_token_merging`; only divided space-time attention can merge."""

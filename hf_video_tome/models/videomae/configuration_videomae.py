@@ -39,5 +39,5 @@ class VideoMAEConfig(TokenMergingConfigMixin, transformers.VideoMAEConfig):
         """Returns the token layout: patches frame by frame; without mean pooling, token 0 is protected."""
         num_slots, rows, columns = self.tubelet_grid(clip)
         if self.use_mean_pooling:
-            return TokenLayout(0, num_slots, rows * columns)
+            return TokenLayout(0, num_slots, rows * columns, num_columns=columns)
         return TokenLayout(num_prefix_tokens=1, num_frames=1, num_patches=num_slots * rows * columns - 1)

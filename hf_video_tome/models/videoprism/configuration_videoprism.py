@@ -39,7 +39,7 @@ class VideoPrismVisionConfig(TokenMergingConfigMixin, transformers.VideoPrismVis
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Returns the token layout: patches frame by frame, without a CLS token."""
         num_frames, rows, columns = self.tubelet_grid(clip)
-        return TokenLayout(0, num_frames, rows * columns)
+        return TokenLayout(0, num_frames, rows * columns, num_columns=columns)
 
     @property
     def num_merging_layers(self) -> int:

@@ -47,4 +47,4 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     def layout_of(self, clip: ClipShape) -> TokenLayout:
         """Returns the token layout: patches frame by frame."""
         num_slots, rows, columns = self.tubelet_grid(clip)
-        return TokenLayout(0, num_slots, rows * columns)
+        return TokenLayout(0, num_slots, rows * columns, num_columns=columns)
