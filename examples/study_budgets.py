@@ -17,15 +17,13 @@ a page. Every conclusion follows from the numbers by a rule stated on the page.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -40,6 +38,7 @@ from hf_video_tome.data.loading import canonical_name
 from hf_video_tome.evaluation import evaluate
 from hf_video_tome.loading import load_classifier
 from hf_video_tome.metrics.standard_errors import mean_with_error, share_with_error
+from hf_video_tome.models.fit_operations import fit_operations
 
 TARGETS = (1.5, 2.0, 2.5, 4.0)
 TOLERANCE = 0.08
@@ -104,33 +103,29 @@ def grid(config: Any, targets: Sequence[float] = TARGETS) -> list[dict[str, Any]
         for differs in variants:
             changes = {**base, **differs}
             changes |= MODES[changes["mode"]]
-            r, ratio = fit_r(config, changes, target)
-            settings.append({"changes": {"r": r, **changes}, "target": target, "differs": differs, "ratio": ratio})
+            fitted = fit_operations(config, changes, target, nearest=True)
+            settings.append(
+                {
+                    "changes": fitted.settings,
+                    "target": target,
+                    "differs": differs,
+                    "ratio": round(fitted.factor, 3),
+                }
+            )
     return settings
 
 
-def fit_r(config: Any, changes: Mapping[str, Any], target: float) -> tuple[int, float]:
-    """Returns the r that reduces a model's operations by about a factor `target`, and the exact factor."""
-    tried = copy.deepcopy(config)
-    tried.update_token_merging(**{"r": 0, **changes})
-    unmerged = hf_video_tome.mac_count(tried, r=0).total
-
-    @cache
-    def ratio(r: int) -> float:
-        return float(unmerged / hf_video_tome.mac_count(tried, r=r).total)
-
-    low, high = 1, config.token_layout.num_tokens
-    within_reach = min(target, ratio(high))  # each layer removes at most half of its tokens
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if ratio(middle) >= within_reach else (middle + 1, high)
-    best = min({max(1, low - 1), low}, key=lambda r: abs(math.log(ratio(r) / target)))
-    return best, round(ratio(best), 3)
-
-
 # --- measuring
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Evaluates a model with all settings; returns the content of the file."""
+def measure(
+    arguments: argparse.Namespace, list_settings: Callable[[Any], list[dict[str, Any]]], script: str
+) -> dict[str, Any]:
+    """Evaluates a model with all settings; returns the content of the file.
+
+    Args:
+        arguments: The parsed arguments of `add_measuring_arguments`.
+        list_settings: Returns the settings to evaluate for a config, as `grid` does.
+        script: Name of the script in the command on the page.
+    """
     classifier = load_classifier(arguments.model)
     model, name = classifier.model, arguments.name or Path(arguments.model).name
     dataset = canonical_name(arguments.dataset)
@@ -140,7 +135,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.clips is not None and arguments.clips < len(rows):
         # Evenly over the dataset, so that all classes occur.
         rows = rows.select(np.linspace(0, len(rows) - 1, arguments.clips).round().astype(int).tolist())
-    settings = grid(model.config, arguments.targets)
+    settings = list_settings(model.config)
     if len(rows) < 2:
         raise ValueError(f"at least 2 clips are needed for a standard error, got {len(rows)}")
     output = arguments.scratch / arguments.output.stem
@@ -167,7 +162,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "data": arguments.data_name or dataset,
         "split": split,
         "clips": len(measured[0]["right"]),
-        "command": shlex.join(["python", "examples/study_budgets.py", *public_arguments(arguments)]),
+        "command": shlex.join(["python", f"examples/{script}.py", *public_arguments(arguments)]),
         "versions": {"torch": torch.__version__, "hf_video_tome": hf_video_tome.__version__},
         "settings": measured,
     }
@@ -181,7 +176,7 @@ def public_arguments(arguments: argparse.Namespace) -> list[str]:
         words += ["--data-option", option]
     words += ["--split", arguments.split] if arguments.split else []
     words += ["--clips", str(arguments.clips)] if arguments.clips else []
-    if tuple(arguments.targets) != TARGETS:
+    if tuple(arguments.targets) != tuple(arguments.usual_targets):
         words += ["--targets", *(f"{target:g}" for target in arguments.targets)]
     return [*words, "--output", arguments.output.name]
 
@@ -395,7 +390,9 @@ def render(studies: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def write_page(paths: Sequence[Path], page: Path) -> None:
+def write_page(
+    paths: Sequence[Path], page: Path, render: Callable[[Sequence[Mapping[str, Any]]], str] = render
+) -> None:
     """Writes tables and conclusions into a page, which is created if needed."""
     text = page.read_text(encoding="utf-8") if page.exists() else f"# Study\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
@@ -409,6 +406,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="evaluate a model with all settings")
+    add_measuring_arguments(measuring, TARGETS)
+    writing = commands.add_parser("page", help="write tables and conclusions into a page")
+    writing.add_argument("files", type=Path, nargs="+")
+    writing.add_argument("--output", type=Path, required=True, help="output page, in Markdown")
+    return parser.parse_args(arguments)
+
+
+def add_measuring_arguments(measuring: argparse.ArgumentParser, targets: Sequence[float]) -> None:
+    """Adds the arguments of `measure`, with its usual reduction factors."""
     measuring.add_argument("model", help="name of a bundled checkpoint, folder or Hub id")
     measuring.add_argument("--name", help="name of the model on the page (default: the name of its folder)")
     measuring.add_argument("--dataset", default="class-folders")
@@ -418,16 +424,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     measuring.add_argument("--split")
     measuring.add_argument("--clips", type=int, help="largest number of clips, evenly spaced over the split")
     measuring.add_argument(
-        "--targets", type=float, nargs="+", default=list(TARGETS), help="reduction factors of operations"
+        "--targets", type=float, nargs="+", default=list(targets), help="reduction factors of operations"
     )
+    measuring.set_defaults(usual_targets=targets)
     measuring.add_argument("--batch-size", type=int, default=16)
     measuring.add_argument("--threads", type=int, default=1)
     measuring.add_argument("--scratch", type=Path, default=Path("study-scratch"), help="folder for predictions")
     measuring.add_argument("--output", type=Path, required=True, help="output file, in JSON")
-    writing = commands.add_parser("page", help="write tables and conclusions into a page")
-    writing.add_argument("files", type=Path, nargs="+")
-    writing.add_argument("--output", type=Path, required=True, help="output page, in Markdown")
-    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -436,13 +439,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.command == "page":
         write_page(chosen.files, chosen.output)
         return
-    torch.set_num_threads(chosen.threads)
+    measure_to_file(chosen, lambda config: grid(config, chosen.targets), "study_budgets")
+
+
+def measure_to_file(
+    arguments: argparse.Namespace, list_settings: Callable[[Any], list[dict[str, Any]]], script: str
+) -> None:
+    """Evaluates a model with all settings and writes the file: see `measure`."""
+    torch.set_num_threads(arguments.threads)
     try:
-        study = measure(chosen)
+        write_json(arguments.output, measure(arguments, list_settings, script))
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(study, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a data file of a page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .models.videoprism import VideoPrismForVideoClassification, VideoPrismVisionConfig, VideoPrismVisionModel
     from .models.vivit import VivitConfig, VivitForVideoClassification, VivitModel
     from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
+    from .presets import preset
     from .registration import register as register
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "apply_token_merging",
     "mac_count",
     "paper_settings",
+    "preset",
     "remove_token_merging",
     "set_token_merging",
     "token_counts",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import numbers
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -16,22 +18,26 @@ from .merging.input_stages import INPUT_STAGES
 from .merging.layout import TokenLayout
 from .merging.modes import MODES, Mode
 from .merging.plan import Plan
-from .merging.schedule import MAX_LAYERS, requested_removals, tokens_of_share
+from .merging.schedule import MAX_LAYERS, requested_removals
 from .merging.scopes import SCOPES
 from .merging.setting_error import PREFIX, SettingError
-from .merging.settings import SETTINGS, SettingInfo, TokenMergingSettings
+from .merging.settings import DEFAULT_INPUT_KEEP, SETTINGS, SettingInfo, TokenMergingSettings
 from .merging.step import MergeSettings
+from .merging.threshold import missing_threshold
 from .merging.values import is_between, shown
 from .saved_files import read_json_object
 from .saved_settings import settings_of_file
 
-DEFAULT_INPUT_KEEP = 2 / 3
-"""Share of the tubelets that an input stage keeps by default."""
 _SETTINGS = "_token_merging_settings"
 """Key of the settings in the `__dict__` of a config."""
 _REPLACING = threading.RLock()
 """Held while settings are checked and replaced, so that no other thread changes them in between."""
 _SAVED_RESOLVED = [name for name, info in SETTINGS.items() if info.is_saved_resolved]
+
+PRESET = f"{PREFIX}preset"
+"""Keyword that stands for all settings of a preset; it is expanded when set and never saved."""
+PRESETS: dict[str, Callable[[Any], dict[str, Any]]] = {}
+"""Presets by name: functions from a config to all of its settings."""
 
 ConfigT = TypeVar("ConfigT", bound="TokenMergingConfigMixin")
 T = TypeVar("T")
@@ -63,14 +69,23 @@ def setting(default: Any) -> Any:
     return SettingField(default)
 
 
+def _add_setting(config_class: type, name: str, default: Any) -> None:
+    """Adds the field of a setting to a class, before it becomes a dataclass."""
+    try:
+        checked = SETTINGS[name].check(default)
+    except SettingError as error:
+        raise error.renamed(_full_name) from None
+    declared = SettingField(tuple(checked) if isinstance(checked, list) else checked)  # dataclasses refuse lists
+    setattr(config_class, PREFIX + name, declared)
+    declared.__set_name__(config_class, PREFIX + name)
+    config_class.__annotations__[PREFIX + name] = Any  # each setting has its own check
+
+
 def with_common_settings(config_class: type[T]) -> type[T]:
     """Adds a field for each setting common to all architectures to a class, before it becomes a dataclass."""
     for it in fields(TokenMergingSettings):
         if SETTINGS[it.name].is_common:
-            declared = SettingField(it.default)
-            setattr(config_class, PREFIX + it.name, declared)
-            declared.__set_name__(config_class, PREFIX + it.name)
-            config_class.__annotations__[PREFIX + it.name] = Any  # each setting has its own check
+            _add_setting(config_class, it.name, it.default)
     return config_class
 
 
@@ -137,8 +152,9 @@ class TokenMergingConfigMixin:
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025), https://arxiv.org/abs/2506.03885, which recommends r = 150
     for VideoMAE-B, 300 for ViViT-B, and 18 per frame for TimeSformer-B.
 
-    Each field `token_merging_<name>` is the setting `<name>` described in `TokenMergingSettings`. The default,
-    `token_merging_r = 0`, is the stock model.
+    Each field `token_merging_<name>` is the setting `<name>` of `TokenMergingSettings`, described in the docstring of
+    each config. The default, `token_merging_r = 0`, is the stock model. A subclass changes the default of a field as
+    in any dataclass, by `token_merging_r: int = 8`.
 
     Examples:
         >>> from hf_video_tome import VideoMAEConfig
@@ -159,14 +175,36 @@ class TokenMergingConfigMixin:
         model_type: ClassVar[str]
         num_hidden_layers: int
 
+        def __init__(self, **kwargs: Any) -> None: ...
+
         def __getattr__(self, name: str) -> Any: ...
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        for name in SETTINGS:
+            default = vars(cls).get(PREFIX + name, MISSING)
+            if isinstance(default, Field):
+                default = default.default if default.default_factory is MISSING else default.default_factory()
+            if default is not MISSING and not isinstance(default, SettingField):
+                _add_setting(cls, name, default)
+        own = cls.__doc__  # None if it has none, or with -OO
+        super().__init_subclass__(**kwargs)
+        if own:
+            cls.__doc__ = f"{cleandoc(own)}\n\nToken merging fields:\n{cls._described_fields()}\n"
+
+    @classmethod
+    def _described_fields(cls) -> str:
+        """Returns a line for each token merging field."""
+        lines = []
+        for name, info in cls.token_merging_fields.items():
+            lines.append(f"    {name}: {info.description} Default: {info.default_in_words(getattr(cls, name))}.")
+        return "\n".join(lines)
 
     @property
     def token_merging(self) -> TokenMergingSettings:
         """The settings as one immutable object; setting any field replaces it."""
         settings: TokenMergingSettings | None = self.__dict__.get(_SETTINGS)
         if settings is None:  # the config is being built
-            settings = TokenMergingSettings(**self._token_merging_defaults())
+            settings = TokenMergingSettings(**self.token_merging_defaults())
         return settings
 
     @property
@@ -182,6 +220,9 @@ class TokenMergingConfigMixin:
             self.__dict__[_SETTINGS] = self.changed_settings(self.token_merging, {name: value})
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if PRESET in kwargs and self.token_merging != TokenMergingSettings(**self.token_merging_defaults()):
+            changed = self.token_merging_settings().items() - self.token_merging_defaults().items()
+            self.expand_preset({PRESET: kwargs[PRESET], **{PREFIX + name: value for name, value in changed}})
         super().__post_init__(**kwargs)  # type: ignore[misc]
         check_layers(self)
         self.check_token_merging()
@@ -208,11 +249,40 @@ class TokenMergingConfigMixin:
             SettingError: If a value is out of range.
             ValueError: If the architecture has no such field.
         """
+        changes = self.expand_preset(changes)
         self._check_names(changes)
         try:
             return settings.changed(**{name.removeprefix(PREFIX): value for name, value in changes.items()})
         except SettingError as error:
             raise error.renamed(_full_name) from None
+
+    def expand_preset(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Replaces a preset among changes by its settings.
+
+        Args:
+            changes: Names of config fields and their new values.
+
+        Raises:
+            SettingError: If there is no such preset for the architecture, or it is combined with other settings.
+        """
+        if PRESET not in changes:
+            return changes
+        name, others = changes[PRESET], [other for other in changes if other != PRESET]
+        if name is None:
+            return {other: changes[other] for other in others}
+        if others:
+            given = {others[0]: changes[others[0]]}
+            raise SettingError(PRESET, str(name), "left out", given=given, because="a preset sets all of them")
+        if not isinstance(name, str) or name not in PRESETS:
+            raise SettingError(PRESET, name, f"one of {', '.join(map(repr, PRESETS))}", optional=True)
+        try:
+            return {_full_name(setting): value for setting, value in PRESETS[name](self).items()}
+        except SettingError as error:
+            raise error.renamed(_full_name) from None
+
+    @property
+    def token_merging_preset(self) -> None:
+        """None: a preset that is set is expanded, and not remembered."""
 
     @property
     def unmerged_settings(self) -> dict[str, Any]:
@@ -322,7 +392,7 @@ class TokenMergingConfigMixin:
         try:
             inputs = mode.inputs(mode.complete_options(settings.mode_options))
             if mode.needs_threshold and settings.threshold is None:
-                raise SettingError("threshold", None, "a number in [-1, 1]", given=given)
+                raise missing_threshold(mode.name)
             if mode.needs_thresholds:
                 count = 0 if settings.thresholds is None else len(settings.thresholds)
                 if count != self.num_merging_layers:
@@ -397,7 +467,9 @@ class TokenMergingConfigMixin:
             return num_tokens
         keep = DEFAULT_INPUT_KEEP if settings.input_keep is None else settings.input_keep
         if isinstance(keep, float):
-            kept = max(tokens_of_share(keep, num_tokens), layout.num_patches)
+            kept = max(
+                math.ceil(keep * num_tokens - 1e-9), layout.num_patches
+            )  # 2/3 of 288 is 192, whatever it rounds to
         elif keep < layout.num_patches:
             raise SettingError(
                 f"{PREFIX}input_keep", keep, f"a share, or at least the {layout.num_patches} tokens of a frame"
@@ -412,18 +484,30 @@ class TokenMergingConfigMixin:
         kept = self._kept_at_input(layout, settings)
         if kept is not None:
             set_tokens = kept + layout.num_prefix_tokens
+        mode = MODES[settings.mode]
         try:
-            mode = MODES[settings.mode]
-            return requested_removals(
+            requested = requested_removals(
                 settings.get("r"),
                 settings.schedule,
                 self.num_merging_layers,
-                set_tokens - num_protected,
+                (set_tokens - num_protected) // mode.num_groups,
                 max_share=mode.max_share,
                 single_layer=mode.single_layer,
             )
+            if mode.num_groups > 1 and any(requested):
+                self._check_groups(mode, settings, set_tokens - num_protected)
         except SettingError as error:
             raise error.renamed(_full_name) from None
+        return requested
+
+    def _check_groups(self, mode: Mode, settings: TokenMergingSettings, num_tokens: int) -> None:
+        """Checks that the tokens of a set can be divided into the groups of the mode."""
+        because = f"it divides tokens into {mode.num_groups} equal groups"
+        if num_tokens % mode.num_groups:
+            raise SettingError("mode", mode.name, f"another for {num_tokens} patch tokens", because=because)
+        if settings.input_threshold is not None:
+            given = {"mode": mode.name}
+            raise SettingError("input_threshold", settings.input_threshold, "None", given=given, because=because)
 
     def token_merging_plan(
         self, clip_shape: ClipShape | None = None, settings: TokenMergingSettings | None = None
@@ -497,7 +581,7 @@ class TokenMergingConfigMixin:
             'clip'
         """
         settings = self.token_merging if settings is None else settings
-        values = {name: settings.get(name) for name in self._token_merging_defaults()}
+        values = {name: settings.get(name) for name in self.token_merging_defaults()}
         return values | self._architecture_choices(settings) if resolved else values
 
     def update_token_merging(self, **changes: Any) -> None:
@@ -522,17 +606,21 @@ class TokenMergingConfigMixin:
         """Adds the prefix `token_merging_` to setting names that lack it.
 
         Raises:
-            ValueError: If the architecture has no such setting.
+            ValueError: If the architecture has no such setting, or one is given both with and without the prefix.
         """
         full = {_full_name(name): value for name, value in changes.items()}
         self._check_names(full)
+        for name in changes:
+            if name not in full and _full_name(name) in changes:
+                raise ValueError(f"{name} and {_full_name(name)} are the same setting: give one of them")
         return full
 
-    def _check_names(self, full_names: Iterable[str]) -> None:
-        allowed = self.token_merging_fields
+    @classmethod
+    def _check_names(cls, full_names: Iterable[str]) -> None:
+        allowed = cls.token_merging_fields
         for name in full_names:
-            if name not in allowed:
-                raise ValueError(f"{name} is not a setting of {self.model_type}: use {', '.join(allowed)}")
+            if name not in allowed and name != PRESET:
+                raise ValueError(f"{name} is not a setting of {cls.model_type}: use {', '.join(allowed)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as a dictionary; if tokens merge, settings whose default may change are resolved."""
@@ -548,7 +636,7 @@ class TokenMergingConfigMixin:
         """Returns the config as it is saved, without token merging fields at their defaults."""
         output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
         kept = () if self.token_merging.is_off else _SAVED_RESOLVED
-        for name, default in self._token_merging_defaults().items():
+        for name, default in self.token_merging_defaults().items():
             if name not in kept and output.get(PREFIX + name, default) == default:
                 output.pop(PREFIX + name, None)
         return output
@@ -556,6 +644,10 @@ class TokenMergingConfigMixin:
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """See `PreTrainedConfig.from_dict`; saved settings keep their meaning even if defaults have changed since."""
+        given = {name: value for name, value in kwargs.items() if name.startswith(PREFIX)}
+        cls._check_names(given)
+        if PRESET in given and len(given) > 1:
+            cls(**given)  # raises the error
         missing = settings_of_file(cls.model_type, config_dict, PREFIX)
         return super().from_dict({**config_dict, **missing}, **kwargs)  # type: ignore[misc]
 
@@ -565,7 +657,7 @@ class TokenMergingConfigMixin:
         return cls.from_dict(read_json_object(Path(json_file)))
 
     @classmethod
-    def _token_merging_defaults(cls) -> dict[str, Any]:
+    def token_merging_defaults(cls) -> dict[str, Any]:
         """Returns the defaults of the architecture's settings."""
         return {name.removeprefix(PREFIX): getattr(cls, name) for name in cls.token_merging_fields}
 

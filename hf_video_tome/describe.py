@@ -78,8 +78,8 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         return "off (r = 0): the stock model"
     start = ""
     if settings.get("input") is not None:
-        keep = settings["input_keep"]
-        start = f"input {settings['input']}, keeping {'two thirds' if keep is None else keep} of the tubelets"
+        keep = SETTINGS["input_keep"].default if settings["input_keep"] is None else settings["input_keep"]
+        start = f"input {settings['input']}, keeping {keep} of the tubelets"
         if is_off(r):
             return start
         start += ", then "
@@ -105,6 +105,6 @@ def settings_table() -> str:
     for it in fields(TokenMergingSettings):
         info = SETTINGS[it.name]
         option = f"`--{it.name.replace('_', '-')}`" if info.is_option else ""
-        default = info.default or ("none" if it.default is None else f"`{it.default!r}`")
+        default = info.default_in_words(it.default)
         rows.append(f"| `{PREFIX}{it.name}` | {option} | {info.description} | {default} |")
     return "\n".join(rows) + "\n"

@@ -30,7 +30,7 @@ class CheckpointError(ValueError):
     """Checkpoint that is missing or cannot be used; the message begins with its name."""
 
 
-class SettingsError(ValueError):
+class UnsupportedSettingsError(ValueError):
     """Token merging settings that a checkpoint does not support; the message says what is allowed."""
 
 
@@ -118,7 +118,7 @@ def load_classifier(
 
     Raises:
         CheckpointError: If the checkpoint cannot be loaded, is not a video classifier, or lacks weights.
-        SettingsError: If the checkpoint does not support the settings.
+        UnsupportedSettingsError: If the checkpoint does not support the settings.
 
     Examples:
         >>> classifier = load_classifier("vivit-moving-digits", r=24)
@@ -159,7 +159,7 @@ def load_classifier(
         with _failures(shown, f"{CONFIG_FILE}: no model can be built from it: "):
             check_weights(config, weights)
         # Loads the model as a user would: the settings, checked above, are keywords of `from_pretrained`.
-        fields = {f"token_merging_{setting}": value for setting, value in settings.items()}
+        fields = config.full_names(settings)
         with _failures(shown, "transformers cannot load it: "):
             model, report = AutoModelForVideoClassification.from_pretrained(
                 location,
@@ -186,19 +186,20 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
 
     Raises:
         SettingError: If the architecture does not have a setting, or does not support its value.
-        SettingsError: If no architecture has a setting, or the config is invalid.
+        UnsupportedSettingsError: If no architecture has a setting, or the config is invalid.
     """
     from huggingface_hub.errors import StrictDataclassError
 
+    from .configuration import PRESET
     from .merging.setting_error import PREFIX, SettingError
     from .models import ARCHITECTURES
 
     for name in settings:
         field = PREFIX + name.removeprefix(PREFIX)
-        if field not in config.token_merging_fields:
+        if field not in config.token_merging_fields and field != PRESET:
             others = [key for key, it in ARCHITECTURES.items() if field in it.config_class.token_merging_fields]
             if not others:
-                raise SettingsError(f"{field} is not a setting of any architecture")
+                raise UnsupportedSettingsError(f"{field} is not a setting of any architecture")
             raise SettingError(
                 field,
                 settings[name],
@@ -211,7 +212,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
     except SettingError:
         raise
     except (ValueError, StrictDataclassError) as error:
-        raise SettingsError(str(error)) from error
+        raise UnsupportedSettingsError(str(error)) from error
     return changed
 
 

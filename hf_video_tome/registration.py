@@ -19,6 +19,7 @@ from ._compat import (
 from .data.processor import ClipProcessor
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder
 from .plugins import import_plugins
+from .presets import preset as preset  # registers them
 
 _REGISTERED_CONVERSIONS: set[str] = set()
 """Keys of the checkpoint conversions registered here rather than by the user."""

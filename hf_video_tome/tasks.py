@@ -1,4 +1,4 @@
-"""Tasks and predictions of a classifier, and the match of its outputs with the classes of a data set."""
+"""Tasks and predictions of a classifier, and the match of its outputs with the classes of a dataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Task:
     """Task of a classifier: a range of its outputs.
 
     Attributes:
-        name: "label", or the name of a label group ("verb", "noun"); also the label column of the data set.
+        name: "label", or the name of a label group ("verb", "noun"); also the label column of the dataset.
         start: First output of the task.
         size: Number of outputs.
     """
@@ -178,22 +178,22 @@ def output_name(config: Any, task: Task, index: int) -> str:
 def match_labels(
     names: Sequence[str] | None, task: Task, id2label: Mapping[int, str], by_name: bool | None = None
 ) -> list[int] | None:
-    """Matches each class of a data set with an output of the classifier.
+    """Matches each class of a dataset with an output of the classifier.
 
-    Checkpoints and data sets differ in the order of classes and partly in their spelling:
+    Checkpoints and datasets differ in the order of classes and partly in their spelling:
     `hf_video_tome.data.class_names.match_names` says which names are the same. Integer names, such as folders `0` to
     `11`, are output numbers unless the outputs themselves have integer names. Other names only have an index, and the
     index in a sorted list says nothing about the classifier.
 
     Args:
-        names: Class names of the data set, or None if it only has numbers.
+        names: Class names of the dataset, or None if it only has numbers.
         task: The task that the classes belong to.
         id2label: Output names of the classifier.
-        by_name: True to match names; False to use the numbers of the data set (integer names, else the index in
+        by_name: True to match names; False to use the numbers of the dataset (integer names, else the index in
             `names`); None to match names if both sides have them, and use numbers if they can be trusted.
 
     Returns:
-        An output for each class of the data set, 0 to `task.size` - 1, or None if class numbers are output numbers.
+        An output for each class of the dataset, 0 to `task.size` - 1, or None if class numbers are output numbers.
 
     Raises:
         ValueError: If the output of a class is ambiguous, or two classes match the same output.
@@ -206,7 +206,7 @@ def match_labels(
     """
     if names is None:
         if by_name:
-            raise ValueError(f"the data set has no names for its {task.name} classes to match those of the classifier")
+            raise ValueError(f"the dataset has no names for its {task.name} classes to match those of the classifier")
         return None
     if by_name is False:
         return _by_number(names, task)
@@ -230,20 +230,20 @@ def _by_number(names: Sequence[str], task: Task) -> list[int] | None:
     numbers = class_numbers(names)
     if numbers is None:
         if len(names) > task.size:
-            raise ValueError(f"the data set has {len(names)} {task.name} classes, the classifier {task.size} outputs")
+            raise ValueError(f"the dataset has {len(names)} {task.name} classes, the classifier {task.size} outputs")
         return None
     if numbers == list(range(len(names))):
-        return None  # as in `ClassLabel(num_classes=...)`; a data set need not use all of them
+        return None  # as in `ClassLabel(num_classes=...)`; a dataset need not use all of them
     for position, number in enumerate(numbers):
         if number >= task.size:
             raise ValueError(
-                f"the data set's {task.name} class {names[position]!r} is not the number of one of the classifier's "
+                f"the dataset's {task.name} class {names[position]!r} is not the number of one of the classifier's "
                 f"{task.size} outputs, 0 to {task.size - 1}"
             )
         earlier = numbers.index(number)
         if earlier != position:
             raise ValueError(
-                f"the data set's {task.name} classes {names[earlier]!r} and {names[position]!r} are the same number"
+                f"the dataset's {task.name} classes {names[earlier]!r} and {names[position]!r} are the same number"
             )
     return numbers
 
@@ -254,7 +254,7 @@ def _check_places(names: Sequence[str], task: Task) -> None:
         return
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     raise ValueError(
-        f"the data set has {len(names)} {task.name} classes with names, the classifier {task.size} outputs without: "
+        f"the dataset has {len(names)} {task.name} classes with names, the classifier {task.size} outputs without: "
         f"confirm that the index of a name ({shown}), from 0, is the number of its output (--labels number; "
         "match_labels_by_name=False), or give the names to the classifier (id2label)"
     )
@@ -269,7 +269,7 @@ def _why_unmatched(names: Sequence[str], outputs: Sequence[str], found: Sequence
     if unknown:
         shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
         return (
-            f"the classifier has no outputs for {len(unknown)} of the data set's {len(names)} {task} classes "
+            f"the classifier has no outputs for {len(unknown)} of the dataset's {len(names)} {task} classes "
             f"({shown}; its own are {', '.join(map(repr, outputs[:3]))}, ...)"
         )
     text = spelling(unmatched[0])
@@ -280,7 +280,7 @@ def _why_unmatched(names: Sequence[str], outputs: Sequence[str], found: Sequence
         )
         return f"the classifier has two {task} outputs {which}, so classes cannot be matched by name"
     one, other = (names[index] for index in same[text][:2])
-    return f"the data set's {task} classes {one!r} and {other!r} both mean the output {outputs[called[text][0]]!r}"
+    return f"the dataset's {task} classes {one!r} and {other!r} both mean the output {outputs[called[text][0]]!r}"
 
 
 def names_digest(id2label: Mapping[int, str]) -> str:

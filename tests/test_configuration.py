@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
+import pydoc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForVideoClassification
 
 import hf_video_tome
+from hf_video_tome.loading import load_classifier
 from hf_video_tome.merging import MODES, register_mode
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import PIXEL_SHAPE, TINY_CONFIGS
@@ -475,6 +478,85 @@ class TestUnknownSettings:
         model = make_model()
         model.set_token_merging(token_merging_r=4, mode="drop")
         assert fields_of(model.config) == {**DEFAULTS, "r": 4, "mode": "drop"}
+
+    def test_one_setting_under_both_of_its_names_is_refused(self):
+        model = make_model(r=1)
+        for change in (
+            model.set_token_merging,
+            model.token_merging,
+            lambda **s: hf_video_tome.mac_count(model, **s),
+            lambda **s: load_classifier("videomae-moving-digits", **s),
+        ):
+            with pytest.raises(ValueError, match="r and token_merging_r are the same setting: give one of them"):
+                change(r=4, token_merging_r=3)
+        assert model.config.token_merging_r == 1
+
+    @pytest.mark.parametrize("model_type", ARCHITECTURES)
+    def test_are_refused_as_keywords_of_loading(self, checkpoints, model_type):
+        folder, architecture = checkpoints[model_type], ARCHITECTURES[model_type]
+        for load in (
+            AutoConfig.from_pretrained,
+            architecture.config_class.from_pretrained,
+            AutoModelForVideoClassification.from_pretrained,
+            architecture.head_class.from_pretrained,
+            architecture.config_class,
+        ):
+            arguments = () if load is architecture.config_class else (folder,)
+            with pytest.raises(ValueError, match=f"^token_merging_rr is not a setting of {model_type}: use "):
+                load(*arguments, token_merging_rr=3)
+        config, unused = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, token_merging_r=3, other=4)
+        assert (config.token_merging_r, unused) == (3, {"other": 4})
+
+
+class TestSubclasses:
+    """A subclass changes the default of a setting as that of any other field."""
+
+    def test_a_plain_default_is_the_default_of_the_setting(self, tmp_path):
+        class Merging(hf_video_tome.VideoMAEConfig):
+            token_merging_r: int = 8
+            token_merging_mode = "drop"
+            token_merging_schedule: float = dataclasses.field(default=0.5)
+
+        config = Merging(**TINY_CONFIGS["videomae"])
+        changed = {**DEFAULTS, "r": 8, "mode": "drop", "schedule": 0.5}
+        assert fields_of(config) == changed
+        assert config.token_merging_plan().requested == [4, 8, 12]
+        config.update_token_merging(r=2, schedule="constant")
+        assert fields_of(config) == {**changed, "r": 2, "schedule": "constant"}
+        config.save_pretrained(tmp_path)
+        loaded = fields_of(Merging.from_pretrained(tmp_path))
+        assert loaded == {**changed, **RESOLVED_WHEN_MERGING, "r": 2}
+        assert fields_of(Merging(**TINY_CONFIGS["videomae"], token_merging_r=0)) == {**changed, "r": 0}
+        assert hf_video_tome.VideoMAEConfig.token_merging_r == 0
+        assert "token_merging_r: Tokens to remove per layer" not in (Merging.__doc__ or "")
+
+    def test_of_a_subclass_of_a_subclass(self):
+        class First(hf_video_tome.VJEPA2Config):
+            token_merging_position: str = "destination"
+
+        class Second(First):
+            token_merging_r: list = dataclasses.field(default_factory=lambda: [4, 2])
+
+        config = Second(**TINY_CONFIGS["vjepa2"])
+        assert (config.token_merging_r, config.token_merging_position) == ([4, 2], "destination")
+
+    def test_a_default_out_of_range_is_refused_where_it_is_written(self):
+        with pytest.raises(ValueError, match=r"^token_merging_r must be an int >= 0, .*, got -8"):
+
+            class Wrong(hf_video_tome.VideoMAEConfig):
+                token_merging_r: int = -8
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_the_help_of_a_config_describes_each_setting_with_its_default(model_type):
+    config_class = ARCHITECTURES[model_type].config_class
+    text = pydoc.render_doc(config_class, renderer=pydoc.plaintext)
+    for name, info in config_class.token_merging_fields.items():
+        assert text.count(f"{name}: {info.description} Default: ") == 1
+    assert "token_merging_r: Tokens to remove per layer: a number (150)" in text
+    assert "Default: `0`." in text
+    assert "Default: two thirds." in text
+    assert ("Default: `'centroid'`." in text) == (model_type == "vjepa2")
 
 
 class TestLoading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,28 @@ def test_a_step_that_is_left_out_can_be_asked_for(tmp_path, frames):
 def test_settings_of_a_call_that_are_wrong_are_refused(settings, error, message, frames):
     with pytest.raises(error, match=message):
         hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0])(frames, **settings)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2.5, True, "8", [8]])
+def test_a_number_of_frames_that_is_none_is_refused(value, frames):
+    processor, message = hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0]), "num_frames must be an int of at "
+    for use in (
+        lambda: hf_video_tome.ClipProcessor(**VIDEO_PROCESSOR, num_frames=value),
+        lambda: processor(frames, num_frames=value),
+        lambda: processor(frames, num_frames=value, do_sample_frames=False),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{message}least 1, or None for all frames, got {value!r}")):
+            use()
+
+
+def test_whether_frames_are_sampled_is_true_or_false(frames):
+    processor = hf_video_tome.ClipProcessor.from_transform(TRANSFORMS[0])
+    for use in (
+        lambda: hf_video_tome.ClipProcessor(**VIDEO_PROCESSOR, do_sample_frames="no"),
+        lambda: processor(frames, num_frames=2, do_sample_frames="no"),
+    ):
+        with pytest.raises(ValueError, match="do_sample_frames must be True, False or None, got 'no'"):
+            use()
 
 
 def test_a_step_without_its_settings_is_refused(frames):

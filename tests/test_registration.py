@@ -325,7 +325,7 @@ class TestImports:
         ("the package", "import hf_video_tome"),
         ("its data", "from hf_video_tome.data import loading, moving_digits, sampling"),
         ("its videos", "from hf_video_tome.data.video import decoding, encoding"),
-        ("names of data sets", "loading.DATASETS"),
+        ("names of datasets", "loading.DATASETS"),
         ("its metrics", "from hf_video_tome.metrics import accuracy, likelihood, ranking"),
     )
 
@@ -353,7 +353,7 @@ class TestImports:
         assert not [name for name in loaded["the package"] if name.startswith(f"hf_video_tome.{module}")]
 
     def test_what_reads_videos_and_data_sets_is_loaded_when_there_is_one_to_read(self, loaded):
-        added = set(loaded["names of data sets"]) - set(loaded["transformers"])
+        added = set(loaded["names of datasets"]) - set(loaded["transformers"])
         assert {"hf_video_tome.data.video.decoding", "hf_video_tome.data.moving_digits"} <= added
         assert not {"av", "datasets", "pandas", "sklearn", "matplotlib"} & added
 

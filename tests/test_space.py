@@ -516,7 +516,7 @@ def test_an_upload_that_is_too_large_is_not_taken(app, address):
         ({"threshold": 3}, r"threshold must be a cosine similarity in \[-1, 1\].*got 3"),
         (
             {"mode": "hybrid", "threshold": None},
-            r"threshold must be a number in \[-1, 1\] with mode='hybrid', got None",
+            r"threshold must be a cosine similarity in \[-1, 1\] with mode='hybrid', got None",
         ),
     ],
 )

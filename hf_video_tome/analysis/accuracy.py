@@ -11,14 +11,14 @@ from typing import Any
 from ..configuration import TokenMergingConfigMixin
 from ..describe import setting_name
 from ..merging.modes import MODES
-from ..merging.schedule import max_removable, tokens_of_share
+from ..merging.schedule import SCHEDULE_INFLECTIONS, max_removable, tokens_of_share
 from ..tasks import ACTION
 from .drawing import COLOURS, GREY, MARKERS, add_legend, add_note, new_figure, save, tidy
 
 PAPER_SHARES = (0.5, 0.25, 0.125, 0.0625)
 """Values of r in "Video, How Do Your Tokens Merge?" (CVPRW 2025), as shares of the initial tokens; the first is the
 limit."""
-SCHEDULES = ("constant", "decreasing", "increasing")
+SCHEDULES = tuple(SCHEDULE_INFLECTIONS)
 R, TOKENS_LEFT, SPEED_UP = AXES = ("r", "tokens_left", "speed_up")
 _AXIS_NAMES = {
     R: "r (tokens asked of each layer and set)",

@@ -28,7 +28,7 @@ class Clips:
     Attributes:
         frames: (n, T, 3, H, W) uint8.
         labels: Class within each task, per clip; None if unknown.
-        positions: Position of each clip in the data set.
+        positions: Position of each clip in the dataset.
         failures: Reason by video_id for videos that could not be read.
     """
 

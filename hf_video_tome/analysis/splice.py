@@ -319,7 +319,7 @@ def whole_classes(examples: Examples, num_classes: int, per_class: int) -> Examp
         per_class: Number of videos per class, the first ones; fewer if there are not enough.
 
     Returns:
-        The chosen videos, in the order of the data set.
+        The chosen videos, in the order of the dataset.
 
     Raises:
         ValueError: If a number is too small, or no class has two videos.
@@ -332,7 +332,7 @@ def whole_classes(examples: Examples, num_classes: int, per_class: int) -> Examp
             members.setdefault(example.labels, []).append(position)
     classes = sorted(label for label, positions in members.items() if len(positions) > 1)
     if not classes:
-        raise ValueError("no class of the data set has two videos whose labels are known")
+        raise ValueError("no class of the dataset has two videos whose labels are known")
     count = min(num_classes, len(classes))
     chosen = [classes[number * len(classes) // count] for number in range(count)]
     positions = sorted(position for label in chosen for position in members[label][:per_class])

@@ -1,6 +1,6 @@
 """Small trained checkpoints that come with the package, to try everything offline.
 
-They were trained on Moving Digits, a synthetic data set; each folder includes a model card and a training log.
+They were trained on Moving Digits, a synthetic dataset; each folder includes a model card and a training log.
 
 `hf_video_tome.loading.load_classifier` loads these and any other checkpoint, with the transform of its clips.
 """

@@ -217,7 +217,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> TokenMergingConfi
     Raises:
         InputError: If the architecture does not support them.
     """
-    with input_errors(SettingError, loading.SettingsError):
+    with input_errors(SettingError, loading.UnsupportedSettingsError):
         return loading.with_settings(config, settings)
 
 
@@ -367,7 +367,7 @@ def load_classifier(
     if not Path(location).is_dir():
         print_note(f"{name} is not a local folder: looking for it on the Hub")
     with (
-        input_errors(SettingError, loading.SettingsError),
+        input_errors(SettingError, loading.UnsupportedSettingsError),
         input_errors(torch.OutOfMemoryError, at=f"--device {device}"),
         input_errors(loading.CheckpointError, rewrite=lambda text: f"{argument} {text}"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -16,6 +17,8 @@ from .common import InputError, option_name
 
 Group = TypeVar("Group", bound="SettingOptions")
 
+SEVERAL = "Can be given more than once."
+"""Help of an option that takes several values."""
 _SHORT = {"r": ["-r"]}
 _DEFAULTS_OF_CHECKPOINT = {"r": "as saved with the checkpoint, else 0"}
 
@@ -28,20 +31,18 @@ def setting_option(name: str, several: bool = False) -> Any:
         several: Whether it can be given more than once.
     """
     if several:
-        return Annotated[
-            list[str] | None, option_of(name, f"{SETTINGS[name].description} Can be given more than once.")
-        ]
+        return Annotated[list[str] | None, option_of(name, SEVERAL)]
     return (
         Annotated[str | None, option_of(name)] if SETTINGS[name].metavar else Annotated[bool | None, option_of(name)]
     )
 
 
-def option_of(name: str, help: str | None = None, default: str | None = None) -> Any:
+def option_of(name: str, more: str = "", default: str | None = None) -> Any:
     """Returns the `typer.Option` of a setting.
 
     Args:
         name: Name of the setting.
-        help: Help text; None uses the description of the setting.
+        more: What the help says after the description of the setting.
         default: The default in words, in place of that of the setting.
     """
     info, option = SETTINGS[name], option_name(name)
@@ -50,7 +51,7 @@ def option_of(name: str, help: str | None = None, default: str | None = None) ->
     return typer.Option(
         *names,
         metavar=info.metavar or None,
-        help=help or info.description,
+        help=f"{info.description} {more}".rstrip(),
         show_default=False if shown is None else shown,
     )
 
@@ -108,7 +109,7 @@ def parse_settings(**options: Any) -> dict[str, Any]:
         InputError: If a value is invalid.
     """
     return {
-        name: parse_setting(name, value) if isinstance(value, str) else value
+        name: value if name not in SETTINGS or not isinstance(value, str) else parse_setting(name, value)
         for name, value in options.items()
         if value is not None
     }
@@ -118,7 +119,7 @@ def with_options(*names: str) -> Callable[[type[Group]], type[Group]]:
     """Returns a decorator that makes a class a dataclass with one option field per setting, in order."""
 
     def decorate(group: type[Group]) -> type[Group]:
-        group.__annotations__ = {name: setting_option(name) for name in names}
+        group.__annotations__ |= {name: setting_option(name) for name in names}
         for name in names:
             setattr(group, name, None)
         return dataclass(frozen=True)(group)
@@ -150,11 +151,28 @@ class MatchingOptions(SettingOptions):
     """Options for all settings except r, mode and schedule, for commands that compare several of these."""
 
 
+class PresetName(StrEnum):
+    """Names of the presets: typer has no lists of literals."""
+
+    paper = "paper"
+    balanced = "balanced"
+    fast = "fast"
+
+
 @with_options(*_OPTIONS)
 class MergingOptions(SettingOptions):
     """Options for all settings, for commands that take one value of each."""
+
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            help="Settings by name, instead of all others: balanced (at least 2.5 times fewer operations), fast (4 "
+            "times), or those of the paper."
+        ),
+    ] = None
 
 
 ModeOption = setting_option("mode")
 ModesOption = setting_option("mode", several=True)
 ScheduleOption = setting_option("schedule")
+SchedulesOption = setting_option("schedule", several=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Mapping
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.video_utils import load_video
 
+from ..merging.values import is_between, shown
 from ..saved_files import find_saved_files, read_json_object
 from .processor_settings import PROCESSOR_SETTINGS, load_processor_settings
 from .transforms import ClipTransform
@@ -30,7 +33,7 @@ class ClipProcessor(BaseImageProcessor):
     Args:
         model_input_name: Name of the model input: `"pixel_values_videos"` (V-JEPA 2, VideoPrism) or `"pixel_values"`.
         **settings: Settings of a transformers processor, such as `size`, `crop_size` and `image_mean`: see
-            `ClipTransform.from_dict`.
+            `ClipTransform.from_dict`. The number of frames to sample is not kept: it is an argument of each call.
 
     Raises:
         ValueError: If a setting is missing, malformed or asks for an unsupported step.
@@ -49,6 +52,7 @@ class ClipProcessor(BaseImageProcessor):
         if model_input_name not in _INPUT_NAMES:
             allowed = " or ".join(map(repr, _INPUT_NAMES))
             raise ValueError(f"model_input_name must be {allowed}, got {model_input_name!r}")
+        _check_sampling(settings.get("num_frames"), settings.get("do_sample_frames"))
         transform = ClipTransform.from_dict(settings, type(self).__name__)
         # Settings of disabled steps are kept for calls that enable them.
         super().__init__(**{**_given(settings), **transform.to_processor_settings()})
@@ -129,6 +133,7 @@ class ClipProcessor(BaseImageProcessor):
             ValueError: If there are no frames or fewer than `num_frames`, their shape is wrong, the clips cannot be
                 batched, or a setting is malformed.
         """
+        _check_sampling(num_frames, do_sample_frames)
         name = type(self).__name__
         for setting, value in settings.items():
             if setting not in PROCESSOR_SETTINGS:
@@ -154,6 +159,14 @@ class ClipProcessor(BaseImageProcessor):
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only")
 _ARRAYS = (np.ndarray, torch.Tensor)
 _PATHS = (str, os.PathLike)
+
+
+def _check_sampling(num_frames: Any, do_sample_frames: Any) -> None:
+    """Checks the settings of frame sampling, which may also come from a file."""
+    if num_frames is not None and not (isinstance(num_frames, numbers.Integral) and is_between(num_frames, 1, inf)):
+        raise ValueError(f"num_frames must be an int of at least 1, or None for all frames, got {shown(num_frames)}")
+    if do_sample_frames is not None and not isinstance(do_sample_frames, bool):
+        raise ValueError(f"do_sample_frames must be True, False or None, got {shown(do_sample_frames)}")
 
 
 def _saved_input_name(name_or_path: str | os.PathLike[str], hub_options: Mapping[str, Any]) -> str:

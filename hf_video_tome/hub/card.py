@@ -155,7 +155,7 @@ def check_evaluation(results: Mapping[str, Any], model: PreTrainedModel) -> None
         ValueError: If it belongs to another model.
     """
     run, names = results["run"], names_digest(model.config.id2label)
-    evaluation = f"the evaluation of {run.get('model', 'a model')!r} on {run.get('dataset', 'a data set')!r}"
+    evaluation = f"the evaluation of {run.get('model', 'a model')!r} on {run.get('dataset', 'a dataset')!r}"
     if digest_weights(model, getattr(torch, run["dtype"])) != run["weights"]:
         raise ValueError(f"{evaluation} is of other weights ({run['weights']}) than those of this model")
     if run.get("outputs", names) != names:
@@ -370,7 +370,7 @@ def _accuracy(results: Mapping[str, Any], config: TokenMergingConfigMixin) -> st
     precision = run["dtype"] if run["mixed_precision"] == "no" else f"{run['mixed_precision']} autocast"
     reference = "the first line" if run.get("reference") is None else "an earlier evaluation"
     return (
-        f"On `{run.get('dataset', 'a data set')}`, split `{run.get('split', '?')}`: {counted} of "
+        f"On `{run.get('dataset', 'a dataset')}`, split `{run.get('split', '?')}`: {counted} of "
         f"{results['num_videos']} videos{unread}, {views} view{'s' if views > 1 else ''} each, {precision} on "
         f"{run['device']}, measured with `hf-video-tome evaluate`.\n\n"
         f"{_table(header, rows)}\n\n"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .assignment import Assignment, assign_pairs
+    from .assignment import Assignment, assign_kept, assign_neighbours, assign_pairs
     from .attention_statistics import AttentionStatistics
-    from .input_stages import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
+    from .input_stages import INPUT_STAGES, InputContext, keep_changed, keep_tokens, register_input_stage
     from .layout import TokenLayout
     from .matching import (
         Matching,
@@ -81,6 +81,8 @@ __all__ = [
     "all_but",
     "append_size_channel",
     "are_off",
+    "assign_kept",
+    "assign_neighbours",
     "assign_pairs",
     "bipartite_soft_matching",
     "build_trace",
@@ -93,6 +95,7 @@ __all__ = [
     "is_between",
     "is_off",
     "is_real",
+    "keep_changed",
     "keep_states",
     "keep_tokens",
     "log_size",

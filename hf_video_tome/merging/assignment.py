@@ -77,12 +77,67 @@ class Assignment(NamedTuple):
         """
         if self.num_slots is None:
             return self
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            raise ValueError(refusal)
+        refuse_to_compile(refusal)
         width = int(self.num_slots.max())
         return self._replace(
             owner=self.owner[..., :width], moved=torch.cat((self.owner[..., width:], self.moved), dim=-1)
         )
+
+
+def refuse_to_compile(refusal: str) -> None:
+    """Raises an error while a model is compiled or exported.
+
+    Args:
+        refusal: The error message.
+
+    Raises:
+        ValueError: If a model is compiled or exported.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        raise ValueError(refusal)
+
+
+def assign_kept(kept: Tensor, num_tokens: int) -> Assignment:
+    """Builds the assignment that keeps some tokens unchanged and drops all others.
+
+    Args:
+        kept: (B, S, M) int64, positions of the tokens to keep, in ascending order.
+        num_tokens: Number of tokens of each set.
+
+    Returns:
+        The `Assignment`.
+
+    Examples:
+        >>> assign_kept(torch.tensor([[[0, 2]]]), 4).slot.tolist()
+        [[[0, -1, 1, -1]]]
+    """
+    slots = torch.arange(kept.shape[-1], device=kept.device).expand_as(kept)
+    slot = kept.new_full((*kept.shape[:-1], num_tokens), -1).scatter(-1, kept, slots)
+    position = torch.arange(num_tokens, device=kept.device).expand_as(slot)
+    moved = position.where(slot < 0, position + num_tokens).argsort(dim=-1)[..., : num_tokens - kept.shape[-1]]
+    return Assignment(slot, kept, moved, content="owner", sizes="owner")
+
+
+def assign_neighbours(slot: Tensor, num_slots: int) -> Assignment:
+    """Builds the assignment that merges runs of neighbouring tokens; the first token of a run owns its slot.
+
+    Args:
+        slot: (B, S, N) int64, slot of each token, which rises by 0 or 1 from token to token.
+        num_slots: Number of slots.
+
+    Returns:
+        The `Assignment`.
+
+    Examples:
+        >>> assignment = assign_neighbours(torch.tensor([[[0, 0, 1, 2]]]), 3)
+        >>> assignment.owner.tolist(), assignment.moved.tolist()
+        ([[[0, 2, 3]]], [[[1]]])
+    """
+    num_tokens = slot.shape[-1]
+    position = torch.arange(num_tokens, device=slot.device).expand_as(slot)
+    joins_previous = pad(slot[..., 1:] == slot[..., :-1], (1, 0))
+    order = position.where(~joins_previous, position + num_tokens).argsort(dim=-1)
+    return Assignment(slot, order[..., :num_slots], order[..., num_slots:])
 
 
 def assign_pairs(
@@ -113,3 +168,28 @@ def assign_pairs(
     if discarded is not None:
         slot = slot.masked_fill(discarded, -1)
     return Assignment(slot, matching.kept, matching.moved, content, sizes, matching.num_kept)
+
+
+def assign_heirs(heir: Tensor, num_slots: int | None = None) -> Assignment:
+    """Builds the assignment that merges each token into another one, in ascending order of the owners.
+
+    Args:
+        heir: (B, S, N) int64, position of the token that each token merges into: its own if it owns a slot.
+        num_slots: Number of tokens that are their own heirs in each set; None if it varies.
+
+    Returns:
+        The `Assignment`, with `num_slots` if it varies.
+
+    Examples:
+        >>> assignment = assign_heirs(torch.tensor([[[2, 1, 2, 1]]]), num_slots=2)
+        >>> assignment.slot.tolist(), assignment.owner.tolist(), assignment.moved.tolist()
+        ([[[1, 0, 1, 0]]], [[[1, 2]]], [[[0, 3]]])
+    """
+    num_tokens = heir.shape[-1]
+    position = torch.arange(num_tokens, device=heir.device)
+    is_owner = heir == position
+    slot = (is_owner.cumsum(dim=-1) - 1).gather(-1, heir)
+    order = position.where(is_owner, position + num_tokens).argsort(dim=-1)
+    width = num_tokens if num_slots is None else num_slots
+    counts = is_owner.sum(dim=-1) if num_slots is None else None
+    return Assignment(slot, order[..., :width], order[..., width:], num_slots=counts)

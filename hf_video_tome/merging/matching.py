@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import has_static_value
 
+from .noise import uniform_noise
 from .schedule import max_removable
+from .similarity import SCORES_PER_BLOCK, autocast_disabled, descending_order, in_blocks, unit_vectors
 from .tokens import is_real
-
-SCORES_PER_BLOCK = 4 << 20
-"""Number of scores held in memory at a time, over all clips and sets: 16 MiB in float32."""
 
 GROUP_PENALTY = 4.0
 """Subtracted from the scores of pairs across groups; larger than any difference of scores, which are in [-1, 1]."""
@@ -63,22 +59,6 @@ def aggregate_heads(keys: Tensor, aggregation: str) -> Tensor:
     return keys.transpose(1, 2).flatten(2).to(dtype)
 
 
-def _autocast_disabled(x: Tensor) -> AbstractContextManager:
-    """Disables autocast, which would compare in half precision; meta tensors do not support it."""
-    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
-
-
-def _directions(metric: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
-    """Returns the vectors of tokens at even and odd positions, which multiply to the cosine scores.
-
-    The mean of products over sets is a product of longer vectors, so the scores of single sets are never computed.
-    """
-    metric = metric / metric.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(metric.dtype).tiny)
-    if shared:
-        metric = metric.transpose(1, 2).flatten(2).unsqueeze(1) / metric.shape[1] ** 0.5
-    return metric[..., ::2, :], metric[..., 1::2, :]
-
-
 def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
     """Computes the cosine similarity of each token at an even position to each token at an odd position.
 
@@ -93,8 +73,9 @@ def cosine_scores(metric: Tensor, shared: bool = False) -> Tensor:
         >>> cosine_scores(torch.randn(2, 4, 9, 16), shared=True).shape
         torch.Size([2, 1, 5, 4])
     """
-    with _autocast_disabled(metric):
-        even, odd = _directions(metric.detach(), shared)
+    with autocast_disabled(metric):
+        vectors = unit_vectors(metric, shared)
+        even, odd = vectors[..., ::2, :], vectors[..., 1::2, :]
         return even @ odd.transpose(-1, -2)
 
 
@@ -114,13 +95,7 @@ def random_scores(metric: Tensor, shared: bool = False, generator: torch.Generat
         torch.Size([2, 4, 5, 4])
     """
     batch, sets, num_tokens, _ = metric.shape
-    return _uniform((batch, 1 if shared else sets, (num_tokens + 1) // 2, num_tokens // 2), metric, generator)
-
-
-def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is None:  # exporters reject the argument, even if it is None
-        return torch.rand(shape, dtype=like.dtype, device=like.device)
-    return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+    return uniform_noise((batch, 1 if shared else sets, (num_tokens + 1) // 2, num_tokens // 2), metric, generator)
 
 
 def bipartite_soft_matching(
@@ -193,16 +168,17 @@ def cosine_matching(
         >>> cosine_matching(torch.randn(2, 4, 9, 16), r=3, shared=True).source.shape
         torch.Size([2, 1, 3])
     """
-    with _autocast_disabled(metric):
-        even, odd = _directions(metric.detach(), shared)
+    with autocast_disabled(metric):
+        vectors = unit_vectors(metric, shared)
+        even, odd = vectors[..., ::2, :], vectors[..., 1::2, :]
         rows, columns = even.flatten(0, 1), odd.flatten(0, 1).transpose(-1, -2)
         choice = _Choice.of(even.shape[1], metric, num_protected, length, group)
 
-        def scores(first: int, count: int, first_row: int, num_rows: int) -> Tensor:
+        def best_of(first: int, count: int, first_row: int, num_rows: int) -> tuple[Tensor, ...]:
             block = rows.narrow(0, first, count).narrow(1, first_row, num_rows)
-            return choice.restrict(block @ columns.narrow(0, first, count), first, first_row)
+            return tuple(choice.restrict(block @ columns.narrow(0, first, count), first, first_row).max(dim=-1))
 
-        best, best_odd = _best_odd(scores, even.shape[:-1], odd.shape[-2], block_size)
+        best, best_odd = in_blocks(best_of, even.shape[:-1], odd.shape[-2], block_size)
         score = None
         if group is not None:  # `best` includes the penalty
             partner = odd.gather(2, best_odd.unsqueeze(-1).expand(*best_odd.shape, odd.shape[-1]))
@@ -245,10 +221,12 @@ def random_matching(
 
     choice = _Choice.of(shape[1], metric, num_protected, length, group)
 
-    def scores(first: int, count: int, first_row: int, num_rows: int) -> Tensor:
-        return choice.restrict(_uniform((count, num_rows, num_odd), metric, generator), first, first_row)
+    def best_of(first: int, count: int, first_row: int, num_rows: int) -> tuple[Tensor, ...]:
+        scores = uniform_noise((count, num_rows, num_odd), metric, generator)
+        return tuple(choice.restrict(scores, first, first_row).max(dim=-1))
 
-    return _keep_best_pairs(*_best_odd(scores, shape, num_odd, block_size), num_odd, r, num_protected, length)
+    best, best_odd = in_blocks(best_of, shape, num_odd, block_size)
+    return _keep_best_pairs(best, best_odd, num_odd, r, num_protected, length)
 
 
 class _Choice(NamedTuple):
@@ -292,50 +270,6 @@ class _Choice(NamedTuple):
         return scores
 
 
-def _best_odd(
-    scores: Callable[[int, int, int, int], Tensor], shape: tuple[int, ...], num_odd: int, block_size: int
-) -> tuple[Tensor, Tensor]:
-    """Finds the best partner of each token at an even position, computing scores in blocks.
-
-    Args:
-        scores: Computes a block (sets, rows, num_odd) of the scores of all B * S sets, given the first set and the
-            number of sets, the first row and the number of rows.
-        shape: (B, S, E) with E tokens at even positions.
-        num_odd: Number of tokens at odd positions.
-        block_size: Number of scores per block; a block has at least one row.
-
-    Returns:
-        The best scores (B, S, E), and the partners as indices among the tokens at odd positions.
-    """
-    if torch.jit.is_tracing():  # sizes are tensors while tracing; makes them constants
-        shape, num_odd = tuple(map(int, shape)), int(num_odd)
-    batch, sets, num_even = shape
-    row_size = max(num_odd, 1)
-    if has_static_value(batch):
-        sets_per_block = max(block_size // max(num_even * row_size, 1), 1)
-        groups = [
-            (first, min(sets_per_block, batch * sets - first)) for first in range(0, batch * sets, sets_per_block)
-        ]
-        groups = groups or [(0, 0)]  # an empty batch
-        rows_per_block = max(block_size // row_size, 1)
-    else:  # a loop over the batch would fix the batch size
-        groups = [(0, batch * sets)]
-        rows_per_block = max(block_size // (sets * row_size), 1)
-    rows = [(first, min(rows_per_block, num_even - first)) for first in range(0, num_even, rows_per_block)]
-    best = [[scores(*group, *part).max(dim=-1) for part in rows] for group in groups]
-    score = torch.cat([torch.cat([block.values for block in blocks], dim=-1) for blocks in best])
-    index = torch.cat([torch.cat([block.indices for block in blocks], dim=-1) for blocks in best])
-    return score.unflatten(0, (-1, sets)), index.unflatten(0, (-1, sets))
-
-
-def _order_from_best(score: Tensor) -> Tensor:
-    """Returns positions in descending order of their scores (..., E); ties are in ascending order of position."""
-    if torch.onnx.is_in_onnx_export():
-        # The exporter does not support stable sorting, but turns this into TopK, which ONNX defines as stable.
-        return score.sort(dim=-1, descending=True).indices
-    return score.argsort(dim=-1, descending=True, stable=True)
-
-
 def _keep_best_pairs(
     best: Tensor,
     best_odd: Tensor,
@@ -373,7 +307,7 @@ def _keep_best_pairs(
     score = best if score is None else score
     if threshold is not None:
         best = best.where(score > threshold, -torch.inf)
-    order = _order_from_best(best)
+    order = descending_order(best)
     merged = order[..., :r]
     source, destination = 2 * merged, 2 * best_odd.gather(-1, merged) + 1
     pair_score = score.gather(-1, merged)

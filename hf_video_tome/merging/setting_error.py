@@ -28,11 +28,11 @@ class SettingError(ValueError):
     Examples:
         >>> print(SettingError("r", -1, "an int >= 0"))
         r must be an int >= 0, got -1
-        >>> error = SettingError("threshold", None, "a number in [-1, 1]", given={"mode": "hybrid"})
+        >>> error = SettingError("scope", "frame", "'clip'", given={"input": "random"})
         >>> print(error)
-        threshold must be a number in [-1, 1] with mode='hybrid', got None
-        >>> print(error.renamed(lambda name: "token_merging_" + name))
-        token_merging_threshold must be a number in [-1, 1] with token_merging_mode='hybrid', got None
+        scope must be 'clip' with input='random', got 'frame'
+        >>> print(error.renamed(lambda name: PREFIX + name))
+        token_merging_scope must be 'clip' with token_merging_input='random', got 'frame'
     """
 
     def __init__(

@@ -17,13 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .schedule import MAX_LAYERS, MAX_R, check_r, check_schedule
+from .schedule import MAX_LAYERS, MAX_R, SCHEDULE_INFLECTIONS, check_r, check_schedule
 from .scopes import SCOPES
 from .setting_error import SettingError
+from .threshold import check_threshold
 from .values import is_between
 
 Check = Callable[[Any], Any]
 """Returns a value in its JSON-safe form, or raises a `SettingError`."""
+
+DEFAULT_INPUT_KEEP = 2 / 3
+"""Share of the tubelets that an input stage keeps by default."""
+_DEFAULT_INPUT_KEEP_IN_WORDS = "two thirds"
 
 
 def _modes() -> Iterable[str]:
@@ -53,8 +58,11 @@ def names_without_torch(folder: str, registry: str) -> list[str]:
         ['random']
     """
     imported = getattr(sys.modules.get(f"{__package__}.{folder}"), registry, None)
-    files = (Path(__file__).parent / folder).glob("*.py")
-    return sorted(imported or {file.stem for file in files} - {"__init__", "registry"})
+    if imported:
+        return sorted(imported)
+    files = {file.stem for file in (Path(__file__).parent / folder).glob("*.py")} - {"__init__", "registry"}
+    # Code saved with a checkpoint is in one folder, and has imported torch.
+    return sorted(files or {"modes": _modes, "input_stages": _input_stages}[folder]())
 
 
 def one_of(name: str, allowed: Iterable[str] | Callable[[], Iterable[str]], optional: bool = False) -> Check:
@@ -103,14 +111,6 @@ def true_or_false(name: str, none_means: str | None = None) -> Check:
         raise SettingError(name, value, f"True, False, or None for {none_means}" if none_means else "True or False")
 
     return check
-
-
-def _check_threshold(value: Any) -> float | None:
-    if value is None:
-        return None
-    if is_between(value, -1, 1):
-        return float(value)
-    raise SettingError("threshold", value, "a cosine similarity in [-1, 1]", optional=True)
 
 
 def _check_input_keep(value: Any) -> float | int | None:
@@ -228,7 +228,7 @@ class SettingInfo:
             registry.
         registry: Folder and name of the registry with the allowed names.
         metavar: Placeholder for the value in the help of commands; empty for a setting that is on or off.
-        default: Description of the default, if the value itself is not clear.
+        default: Meaning of None if it is the default.
         label: Returns a short name for a value; the name of the setting and the value when None.
         parse: Parses a value typed on a command line; numbers, words and lists are understood without it.
         is_option: Whether commands have an option for it.
@@ -259,6 +259,15 @@ class SettingInfo:
             return self.help
         *first, last = names_without_torch(*self.registry)
         return self.help.format(names=f"{', '.join(first)} or {last}" if first else last)
+
+    def default_in_words(self, default: Any) -> str:
+        """Returns a default as shown to users, in Markdown.
+
+        Examples:
+            >>> SETTINGS["scope"].default_in_words(None), SETTINGS["mode"].default_in_words("merge")
+            ('chosen by the architecture', "`'merge'`")
+        """
+        return self.default or "none" if default is None else f"`{default!r}`"
 
 
 def _setting(default: Any, check: Check, help: str, default_in_words: str | None = None, **info: Any) -> Any:
@@ -310,15 +319,15 @@ class TokenMergingSettings:
     schedule: str | float = _setting(
         "constant",
         check_schedule,
-        "How removal is distributed over layers: constant, decreasing (most in early layers: fastest), increasing, or "
-        "a number from -1 (decreasing) to 1 (increasing).",
+        f"How removal is distributed over layers: {', '.join(SCHEDULE_INFLECTIONS)}, or a number from -1 (most in "
+        "early layers: fastest) to 1 (most in late layers).",
         metavar="SCHEDULE",
         label=str,
         is_saved_resolved=True,
     )
     threshold: float | None = _setting(
         None,
-        _check_threshold,
+        check_threshold,
         "Cosine similarity, -1 to 1, below which the mode hybrid drops a token instead of merging it; required by "
         "hybrid.",
         metavar="COSINE",
@@ -398,7 +407,7 @@ class TokenMergingSettings:
         None,
         _check_input_keep,
         "Tubelets that the input stage keeps: a share (0.5) or a number (784); at least those of one frame.",
-        "two thirds",
+        _DEFAULT_INPUT_KEEP_IN_WORDS,
         metavar="KEEP",
     )
     input_threshold: float | None = _setting(
@@ -408,11 +417,10 @@ class TokenMergingSettings:
         metavar="CHANGE",
     )
     position: str = _setting(
-        "destination",
+        "centroid",
         one_of("position", ("destination", "centroid")),
         "Position of a merged token in V-JEPA 2: that of the token that the others were merged into (destination), or "
         "the weighted centroid of all of them (centroid).",
-        "centroid",
         metavar="POSITION",
         is_common=False,
         is_saved_resolved=True,
@@ -425,16 +433,19 @@ class TokenMergingSettings:
         is_option=False,
     )
 
+    def __post_init__(self) -> None:
+        for name, info in SETTINGS.items():
+            value = info.check(getattr(self, name))
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+
     @property
     def is_off(self) -> bool:
         """Whether no token is removed: the model is the stock model, and no other setting matters."""
         return is_off(self.r, self.input, self.input_keep)
 
     def changed(self, **changes: Any) -> TokenMergingSettings:
-        """Returns a copy with some values replaced; each new value is checked individually."""
-        checked = {name: SETTINGS[name].check(value) for name, value in changes.items()}
-        frozen: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in checked.items()}
-        return replace(self, **frozen)
+        """Returns a copy with some values replaced."""
+        return replace(self, **changes)
 
     def get(self, name: str) -> Any:
         """Returns the value of a setting in its JSON-safe form."""

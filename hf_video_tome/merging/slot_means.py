@@ -9,12 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from .assignment import Assignment
-from .tokens import is_real
-
-
-def _gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Gathers tokens: x (B, S, N, C), index (B, S, n) -> (B, S, n, C)."""
-    return x.gather(2, index.unsqueeze(-1).expand(*index.shape, x.shape[-1]))
+from .tokens import gather_tokens, is_real
 
 
 def merge_sizes(size: Tensor | None, assignment: Assignment, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -61,9 +56,14 @@ def merge_states(x: Tensor, weight: Tensor, assignment: Assignment) -> Tensor:
     weight = weight.to(dtype).unsqueeze(-1)
 
     def weighted(index: Tensor) -> Tensor:
-        return _gather_tokens(x, index).to(dtype) * _gather_tokens(weight, index)
+        return gather_tokens(x, index).to(dtype) * gather_tokens(weight, index)
 
-    target = assignment.slot.clamp_min(0).gather(-1, assignment.moved)
+    slot = assignment.slot.clamp_min(0)
+    if assignment.num_slots is not None:  # tokens that have merged are listed as owners of empty slots
+        index = slot.unsqueeze(-1).expand(*slot.shape, x.shape[-1])
+        sums = torch.zeros((*assignment.owner.shape, x.shape[-1]), dtype=dtype, device=x.device)
+        return sums.scatter_add(2, index, x.to(dtype) * weight).to(x.dtype)
+    target = slot.gather(-1, assignment.moved)
     index = target.unsqueeze(-1).expand(*target.shape, x.shape[-1])
     return weighted(assignment.owner).scatter_add(2, index, weighted(assignment.moved)).to(x.dtype)
 
@@ -137,7 +137,7 @@ def merge_states_with_norm(x: Tensor, weight: Tensor, assignment: Assignment) ->
 
 def keep_states(x: Tensor, assignment: Assignment) -> Tensor:
     """Returns the states of the slot owners, (B, S, N, C) -> (B, S, M, C); zero for empty slots."""
-    states = _gather_tokens(x, assignment.owner)
+    states = gather_tokens(x, assignment.owner)
     if assignment.num_slots is None:
         return states
     return states * is_real(assignment.num_slots, states.shape[2]).unsqueeze(-1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .assignment import Assignment, Content
+from .assignment import Assignment, Content, refuse_to_compile
 from .attention_statistics import AttentionStatistics
 from .each_clip import assign_each_clip
 from .layout import TokenLayout
@@ -16,6 +16,7 @@ from .matching import aggregate_heads
 from .modes import MODES, Context, Mode, SetShape
 from .reduction import Reduction, reduce_tokens
 from .scopes import SHARED_SCOPES
+from .settings import TokenMergingSettings
 from .tokens import Tokens
 
 
@@ -36,14 +37,14 @@ class MergeSettings(NamedTuple):
         options: Options of the mode; those not given have their defaults.
     """
 
-    mode: str = "merge"
-    threshold: float | None = None
+    mode: str = TokenMergingSettings.mode
+    threshold: float | None = TokenMergingSettings.threshold
     scope: str = "clip"
-    head_aggregation: str = "mean"
+    head_aggregation: str = TokenMergingSettings.head_aggregation
     proportional_attention: bool = True
-    pooling: str = "weighted"
-    position: str = "destination"
-    average: str = "mean"
+    pooling: str = TokenMergingSettings.pooling
+    position: str = TokenMergingSettings.position
+    average: str = TokenMergingSettings.average
     thresholds: tuple[float, ...] | None = None
     segments: int | None = None
     options: Mapping[str, Any] = {}
@@ -209,6 +210,16 @@ class Step(NamedTuple):
     def _reduce(self, context: Context) -> Reduction:
         if self.removes_nothing or context.keys.shape[2] - context.num_protected < 2:
             return Reduction(self.tokens, self.layout, self.settings.scope)
+        refusal = (
+            "token_merging_mode must be one that removes a fixed number of tokens to compile or export a model, "
+            f"got {self.settings.mode!r}, which removes a number that depends on the clip"
+        )
+        if self.mode.adaptive:  # first of all: the mode may run on the host
+            refuse_to_compile(refusal)
+        if context.attention is None and "attention" in self.settings.inputs:
+            raise ValueError(f"token_merging_mode={self.settings.mode!r} reads the attention of a layer, got none")
+        if context.mlp is None and "mlp" in self.settings.inputs:
+            raise ValueError(f"token_merging_mode={self.settings.mode!r} reads the MLP of a layer, got none")
         if context.tokens.length is not None and not self.mode.handles_padding:
             requested = self.r if self.requested is None else self.requested
             assignment = assign_each_clip(self.mode, context, self.settings.scope, requested)
@@ -216,10 +227,7 @@ class Step(NamedTuple):
             assignment = self.mode.assign(context)
             self._check(assignment, context)
         if self.mode.adaptive:
-            assignment = assignment.without_empty_slots(
-                "token_merging_mode must be one that removes a fixed number of tokens to compile or export a model, "
-                f"got {self.settings.mode!r}, which removes a number that depends on the clip"
-            )
+            assignment = assignment.without_empty_slots(refusal)
         if self.mode.averages and assignment.content == "mean":
             assignment = assignment._replace(content=cast(Content, self.settings.average))
         dtype = torch.promote_types(context.keys.dtype, torch.float32)

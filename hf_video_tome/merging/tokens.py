@@ -69,3 +69,8 @@ def is_real(length: Tensor, num_tokens: int) -> Tensor:
         [[True, False, False], [True, True, True]]
     """
     return torch.arange(num_tokens, device=length.device) < length.unsqueeze(-1)
+
+
+def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """Gathers tokens: x (B, S, N, C), index (B, S, n) int64 -> (B, S, n, C)."""
+    return x.gather(2, index.unsqueeze(-1).expand(*index.shape, x.shape[-1]))

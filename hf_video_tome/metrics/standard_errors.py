@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
+import torch
 
 
 def share_with_error(hits: Any) -> tuple[float, float]:
@@ -24,11 +24,11 @@ def share_with_error(hits: Any) -> tuple[float, float]:
         >>> share_with_error([True, False, True, False])
         (0.5, 0.25)
     """
-    hits = np.asarray(hits, dtype=bool)
-    if hits.size == 0:
+    hits = _tensor_of(hits, torch.bool)
+    if not len(hits):
         raise ValueError("hits must have at least one sample, got none")
-    share = float(hits.mean())
-    return share, math.sqrt(share * (1 - share) / hits.size)
+    share = int(hits.sum()) / len(hits)
+    return share, math.sqrt(share * (1 - share) / len(hits))
 
 
 def mean_with_error(values: Any) -> tuple[float, float]:
@@ -47,10 +47,17 @@ def mean_with_error(values: Any) -> tuple[float, float]:
         >>> mean_with_error([1.0, 3.0])
         (2.0, 1.0)
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.size == 0:
+    values = _tensor_of(values, torch.float64)
+    if not len(values):
         raise ValueError("values must have at least one sample, got none")
-    mean = float(values.mean())
-    if values.size == 1 or not math.isfinite(mean):
+    mean = values.mean().item()
+    if len(values) == 1 or not math.isfinite(mean):
         return mean, math.nan
-    return mean, float(values.std(ddof=1) / math.sqrt(values.size))
+    return mean, values.std().item() / math.sqrt(len(values))
+
+
+def _tensor_of(values: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Returns values of any shape as a flat tensor, (N,)."""
+    if not isinstance(values, torch.Tensor):
+        values = torch.tensor(values, dtype=dtype)
+    return values.detach().to(dtype).flatten()

@@ -66,6 +66,14 @@ class CompositeConfigMixin:
         """See `TokenMergingConfigMixin.full_names`."""
         return self.token_merging_config.full_names(changes)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See `PreTrainedConfig.from_dict`; unknown settings are refused."""
+        loaded: Any = super().from_dict(config_dict, **kwargs)  # type: ignore[misc]
+        config = loaded[0] if isinstance(loaded, tuple) else loaded  # the second are the unused keywords
+        config.full_names({name: value for name, value in kwargs.items() if name.startswith(PREFIX)})
+        return loaded
+
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns the config as it is saved, without token merging fields at their defaults."""
         output: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]

@@ -71,6 +71,7 @@ def scoped_settings(model: Any, changes: Mapping[str, Any]) -> AbstractContextMa
     """
     if is_compiled(model):
         raise RuntimeError(REFUSAL)
+    changes = model.config.expand_preset(changes)
     checked = model.config.changed_settings(model.config.token_merging, changes)
     return _block(_Scope(model, {name: getattr(checked, name.removeprefix(PREFIX)) for name in changes}))
 

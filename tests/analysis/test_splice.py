@@ -152,7 +152,7 @@ def test_whole_classes_are_taken() -> None:
         ("5", (1,)),
     ]
     assert len(whole_classes(Examples(videos, {}), num_classes=9, per_class=9)) == 9
-    with pytest.raises(ValueError, match="no class of the data set has two videos"):
+    with pytest.raises(ValueError, match="no class of the dataset has two videos"):
         whole_classes(Examples(videos[:4], {}), 2, 2)
 
 

@@ -214,7 +214,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded_or_made(
     [
         ("accuracy", ["--r", "40"], "--r must be at most 32"),
         ("accuracy", ["--benchmark", "nowhere"], "--benchmark: No such file or directory: nowhere"),
-        ("accuracy", ["--scope", "frame", "--mode", "hybrid"], "--threshold must be a number"),
+        ("accuracy", ["--scope", "frame", "--mode", "hybrid"], "--threshold must be a cosine similarity"),
         (
             "accuracy",
             ["--position", "centroid"],

@@ -469,7 +469,7 @@ def test_the_position_of_merged_tokens_can_be_chosen(
         ("videomae", "--r 1,1,1,1,1", ["--r must be", "at most 4 entries"]),
         ("videomae", "--r 1,1 --schedule increasing", ["--r must be", "needs the 'constant' schedule"]),
         ("videomae", "--mode melt", ["--mode must be one of", "'hybrid'", "'melt'"]),
-        ("videomae", "--mode hybrid", ["--threshold must be a number in [-1, 1]"]),
+        ("videomae", "--mode hybrid", ["--threshold must be a cosine similarity in [-1, 1] with --mode 'hybrid'"]),
         ("videomae", "--threshold 3", ["--threshold must be a cosine similarity in [-1, 1], got '3'"]),
         ("videomae", "--schedule sideways", ["--schedule must be one of", "'decreasing'", "'sideways'"]),
         ("videomae", "--schedule 2", ["--schedule must be one of", "[-1, 1]", "'2'"]),

@@ -116,7 +116,7 @@ def test_a_note_where_nothing_is_merged(video: Path, capsys: pytest.CaptureFixtu
         (["--fps", "3", "--output", "tokens.png"], "--fps has no effect on a sheet"),
         (["--frames", "3"], "--frames has no effect on a film of the clip"),
         (["--sampling-rate", "3"], "--sampling-rate has no effect with --strategy uniform"),
-        (["--mode", "hybrid"], "--threshold must be a number"),
+        (["--mode", "hybrid"], "--threshold must be a cosine similarity"),
         (["--fill", "mode"], "--fill"),
         (["--largest", "0"], "--largest"),
         (["--scale", "400"], "--scale"),

@@ -1,4 +1,4 @@
-"""Small copies of the layouts that the data sets come in: real annotation formats, real video files."""
+"""Small copies of the layouts that the datasets come in: real annotation formats, real video files."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=LAYOUTS)
 def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
-    """The name of each data set, and the folder of a small copy."""
+    """The name of each dataset, and the folder of a small copy."""
     root = tmp_path / "data"
     root.mkdir()
     LAYOUTS[request.param](root)

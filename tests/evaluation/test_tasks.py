@@ -163,9 +163,9 @@ def test_default_names_of_outputs_are_names() -> None:
 def test_outputs_that_are_called_by_numbers_are_matched_by_name() -> None:
     digits = {0: "3", 1: "7", 2: "0"}
     assert match_labels(["0", "3"], TASK, digits) == [2, 0]
-    with pytest.raises(ValueError, match=r"has no outputs for 1 of the data set's 2 label classes .*'1'"):
+    with pytest.raises(ValueError, match=r"has no outputs for 1 of the dataset's 2 label classes .*'1'"):
         match_labels(["0", "1"], TASK, digits)
-    with pytest.raises(ValueError, match=r"has no outputs for 1 of the data set's 1 label classes .*'1'"):
+    with pytest.raises(ValueError, match=r"has no outputs for 1 of the dataset's 1 label classes .*'1'"):
         match_labels(["1"], TASK, digits)
 
 
@@ -183,7 +183,7 @@ def test_numbers_that_are_none_of_the_outputs_are_refused(names: list[str], mess
 
 
 def test_a_class_that_the_classifier_does_not_know_is_an_error_not_a_guess() -> None:
-    with pytest.raises(ValueError, match=r"1 of the data set's 2 label classes .*'abseiling'"):
+    with pytest.raises(ValueError, match=r"1 of the dataset's 2 label classes .*'abseiling'"):
         match_labels(["abseiling", "riding a bike"], TASK, OUTPUTS)
 
 
@@ -265,7 +265,7 @@ def test_marks_and_symbols_tell_names_apart(names: list[str], outputs: list[str]
     ],
 )
 def test_names_that_differ_by_a_sign_are_never_the_same(name: str, output: str) -> None:
-    with pytest.raises(ValueError, match="has no outputs for 1 of the data set's 1 label classes"):
+    with pytest.raises(ValueError, match="has no outputs for 1 of the dataset's 1 label classes"):
         match_labels([name], Task("label", 0, 2), {0: output, 1: "mute"}, by_name=True)
 
 

@@ -132,6 +132,15 @@ def test_merges_without_the_package(shared, model_type):
     check_merges(shared["answers"][model_type], shared["expected"][model_type])
 
 
+@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+def test_settings_are_described_without_the_package(shared, model_type):
+    config_class, answer = ARCHITECTURES[model_type].config_class, shared["answers"][model_type]
+    fields = config_class.token_merging_fields
+    assert answer["settings"] == {name: info.description for name, info in fields.items()}
+    assert "{names}" not in answer["help"]
+    assert all(description in answer["help"] for description in answer["settings"].values())
+
+
 @pytest.mark.parametrize("model_type", OLD_LAYOUTS)
 def test_converts_older_checkpoints_without_the_package(shared, model_type):
     check_merges(shared["answers"][f"{model_type}-old"], shared["expected"][f"{model_type}-old"])

@@ -52,6 +52,9 @@ def answer(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
             answer["class"] = f"{type(model).__module__}.{type(model).__name__}"
             answer["missing_keys"] = sorted(info["missing_keys"])
             answer["unexpected_keys"] = sorted(info["unexpected_keys"])
+            fields = getattr(model.config, "token_merging_fields", {})  # a stock config has none
+            answer["settings"] = {name: info.description for name, info in fields.items()}
+            answer["help"] = type(model.config).__doc__
             if "save" in request:
                 model.save_pretrained(request["save"])
         else:

@@ -182,7 +182,7 @@ class TestRegistry:
     @pytest.mark.parametrize("mode", MODES)
     def test_a_mode_says_whether_it_needs_a_threshold(self, mode):
         if MODES[mode].needs_threshold:
-            with pytest.raises(ValueError, match=f"threshold must be .* for the mode '{mode}', got None"):
+            with pytest.raises(ValueError, match=f"threshold must be .* with mode='{mode}', got None"):
                 assign(mode, threshold=None)
         else:
             assert (assign(mode, threshold=None).owner >= 0).all()

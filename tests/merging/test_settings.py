@@ -27,6 +27,17 @@ def test_the_default_passes_the_check_and_something_does_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_constructor_and_changed_check_alike(name: str) -> None:
+    made = []
+    for make in (TokenMergingSettings, TokenMergingSettings().changed):
+        with pytest.raises(SettingError, match=f"^{name} must be .*, got <object"):
+            make(**{name: object()})
+        made.append(make(r=[4, 2], threshold=1))
+    assert made[0] == made[1]
+    assert (made[0].r, type(made[0].threshold)) == ((4, 2), float)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_says_what_it_does(name: str) -> None:
     description = SETTINGS[name].description
     assert description[0].isupper()

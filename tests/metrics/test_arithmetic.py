@@ -154,6 +154,18 @@ def test_standard_errors_agree_with_repeated_draws():
     assert math.isnan(mean_with_error([2.0])[1])
 
 
+@given(values=npst.arrays(np.float64, st.integers(2, 40), elements=st.floats(-1e6, 1e6)))
+def test_standard_errors_agree_with_numpy(values):
+    mean, error = mean_with_error(values)
+    assert mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-9)
+    assert error == pytest.approx(values.std(ddof=1) / math.sqrt(len(values)), rel=1e-12, abs=1e-9)
+    share, error = share_with_error(values > 0)
+    assert share == (values > 0).mean()
+    assert error == pytest.approx((values > 0).std() / math.sqrt(len(values)), rel=1e-12, abs=1e-12)
+    for other in (values.tolist(), torch.from_numpy(values)):
+        assert mean_with_error(other) == mean_with_error(values)
+
+
 # What is refused
 
 

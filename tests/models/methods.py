@@ -23,8 +23,11 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "input-random": Method({"input": "random", "input_keep": 0.5}, drops=True),
-    "input-random-then-merge": Method({"input": "random", "input_keep": 40, "r": 8}, drops=True),
+    "input-random": Method({"input": "random", "input_keep": 0.5}),
+    "input-random-then-merge": Method({"input": "random", "input_keep": 40, "r": 8}),
+    "input-run-length": Method({"input": "run_length", "input_keep": 0.5, "r": 8, "proportional_attention": True}),
+    "input-run-length-above": Method({"input": "run_length", "input_threshold": 0.5, "r": 8}, compiles=False),
+    "input-temporal-difference": Method({"input": "temporal_difference", "input_keep": 40}),
     "merge-segments": Method({"r": 12, "segments": 2}),
     "merge-norm-preserving": Method({"r": 12, "average": "norm_preserving"}),
     "merge-owner": Method({"r": 12, "average": "owner"}),
@@ -35,4 +38,9 @@ METHODS: dict[str, Method] = {
     "cluster-medoids": Method(
         {"r": 12, "mode": "cluster", "mode_options": {"centres": "kmedoids"}, "average": "owner"}, compiles=False
     ),
+    "sta": Method({"r": 2, "mode": "sta"}, drops=True),
+    "vid_tldr": Method({"r": 12, "mode": "vid_tldr"}),
+    "representation_shift": Method({"r": 12, "mode": "representation_shift"}, drops=True),
+    "frame_merge": Method({"r": 2, "mode": "frame_merge"}),
+    "time_pairs": Method({"r": 2, "mode": "time_pairs"}),
 }

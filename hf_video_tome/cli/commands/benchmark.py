@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...merging.setting_error import SettingError
 from ...merging.settings import are_off
 from ..common import (
     Dtype,
@@ -32,7 +33,16 @@ from ..common import (
     with_settings,
 )
 from ..imports import IMPORTED
-from ..merging_options import MatchingOptions, ModesOption, option_of, parse_setting, parse_settings
+from ..merging_options import (
+    SEVERAL,
+    MatchingOptions,
+    ModesOption,
+    PresetName,
+    SchedulesOption,
+    option_of,
+    parse_setting,
+    parse_settings,
+)
 from ..option_groups import grouped_options
 from ..printing import one_line, print_line, print_paragraph, print_table, progress_bar, write_json
 
@@ -102,23 +112,17 @@ def command(
     *,
     r: Annotated[
         list[str] | None,
-        option_of(
-            "r",
-            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
-            "layer (8,8,4). Can be given more than once.",
-            default="as saved with the checkpoint, or the paper's for an architecture",
-        ),
+        option_of("r", SEVERAL, default="as saved with the checkpoint, or the paper's for an architecture"),
     ] = None,
-    schedule: Annotated[
-        list[str] | None,
-        option_of(
-            "schedule",
-            help="constant, decreasing, increasing, or a number from -1 to 1; can be given more than once.",
-            default="constant",
-        ),
-    ] = None,
+    schedule: SchedulesOption = None,
     mode: ModesOption = None,
     matching: MatchingOptions,
+    preset: Annotated[
+        list[PresetName] | None,
+        typer.Option(
+            help="Also measure the settings of this name; without --r, instead. Can be given more than once."
+        ),
+    ] = None,
     config_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -182,6 +186,7 @@ def command(
     from ..._compat import compiler_freezes
     from ...benchmark import BenchmarkResults, machine, make_variants, run_benchmark
     from ...benchmark.runner import BenchmarkError, num_passes
+    from ...presets import preset as preset_of
 
     if output is not None:
         require_packages({"matplotlib": "matplotlib"}, extra="viz")
@@ -197,7 +202,11 @@ def command(
     batch_sizes = list(dict.fromkeys(batch_size or [1]))
     subject = _find_model(model, config_option or [])
     common = matching.settings()
-    settings = _settings(subject, r, schedule or [], mode or [], common)
+    with input_errors(SettingError):
+        usual = type(subject.merging)().token_merging_settings()
+        presets = [preset_of(name, subject.merging) for name in preset or []]
+        named = [{key: value for key, value in found.items() if value != usual[key]} for found in presets]
+    settings = named if named and not r else _settings(subject, r, schedule or [], mode or [], common) + named
     wanted = list(dict.fromkeys(attn_implementation or []))
     with quiet_transformers():
         attentions, stock_attentions = _attentions(subject, wanted)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ...describe import distinct_names
+from ...merging.setting_error import SettingError
 from ...saved_files import read_json
 from ..common import Classifier, InputError, JsonOption, ModelArgument, input_errors, option_name
 from ..evaluation import (
@@ -24,7 +25,15 @@ from ..evaluation import (
     report_failures,
     run_evaluation,
 )
-from ..merging_options import MatchingOptions, ModeOption, ScheduleOption, option_of, parse_setting
+from ..merging_options import (
+    SEVERAL,
+    MatchingOptions,
+    ModeOption,
+    PresetName,
+    ScheduleOption,
+    option_of,
+    parse_setting,
+)
 from ..option_groups import grouped_options
 from ..printing import print_line, print_paragraph, print_table, write_json
 
@@ -68,11 +77,7 @@ def command(
     data: DataOptions,
     r: Annotated[
         list[str] | None,
-        option_of(
-            "r",
-            help="Number of tokens to remove per layer: a number (150), a share (0.1), or a list with one number per "
-            "layer (8,8,4). Can be given more than once; the others are compared with the first.",
-        ),
+        option_of("r", f"{SEVERAL} The others are compared with the first."),
     ] = None,
     mode: ModeOption = None,
     schedule: ScheduleOption = None,
@@ -86,8 +91,11 @@ def command(
         ),
     ] = None,
     preset: Annotated[
-        Literal["paper"] | None,
-        typer.Option(help="All rows of the paper's table for this architecture, instead of --r."),
+        PresetName | None,
+        typer.Option(
+            help="Instead of --r: no merging, and the settings of this name; with paper, all rows of its table for "
+            "this architecture."
+        ),
     ] = None,
     protocol: Annotated[
         Protocol | None,
@@ -160,6 +168,11 @@ def command(
         raise InputError(f"{option_name(next(iter(common)))} and {given[0]} exclude each other; use it with --r")
 
     def settings(classifier: Classifier) -> list[dict[str, Any]]:
+        if preset is not None and preset != "paper":
+            from ...presets import preset as preset_of
+
+            with input_errors(SettingError):
+                return [classifier.model.config.unmerged_settings, preset_of(preset, classifier.model)]
         if preset is not None:
             from ...evaluation.paper import paper_table_settings
 
@@ -174,7 +187,7 @@ def command(
         dataset=dataset,
         data=data,
         settings=settings,
-        protocol=protocol or ("paper" if preset else "single"),
+        protocol=protocol or ("paper" if preset == "paper" else "single"),
         sampling={
             **asdict(sampling),
             "num_clips": num_clips,

@@ -5,20 +5,17 @@ from __future__ import annotations
 import torch
 
 from ..assignment import Assignment
-from .registry import InputContext, keep_tokens, register_input_stage
+from .registry import InputContext, keep_changed, register_input_stage
 
 
 @register_input_stage("random")
 def random(context: InputContext) -> Assignment:
-    """Keeps random tubelets of a clip, with size 1.
+    """Keeps the first slot and random tubelets of all others, with their run lengths as sizes.
 
-    Masked autoencoders do the same to their input during pre-training: "VideoMAE: Masked Autoencoders are
-    Data-Efficient Learners for Self-Supervised Video Pre-Training" (NeurIPS 2022).
+    It differs from `run_length` and `temporal_difference` in nothing but the scores, which are noise.
     """
-    batch_size, num_tokens, _ = context.embeddings.shape
+    shape = (len(context.embeddings), context.layout.num_frames - 1, context.layout.num_patches)
     device = context.embeddings.device
     if context.generator is None:  # exporters reject the argument, even if it is None
-        noise = torch.rand(batch_size, num_tokens, device=device)
-    else:
-        noise = torch.rand(batch_size, num_tokens, device=device, generator=context.generator)
-    return keep_tokens(noise.topk(context.keep, dim=-1).indices.sort(dim=-1).values, num_tokens)
+        return keep_changed(context, torch.rand(shape, device=device))
+    return keep_changed(context, torch.rand(shape, device=device, generator=context.generator))

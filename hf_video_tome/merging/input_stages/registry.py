@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..assignment import Assignment
+from ..assignment import Assignment, assign_kept
 from ..layout import TokenLayout
+from ..tubelet_changes import assign_runs, keep_above, keep_largest
 
 
 class InputContext(NamedTuple):
@@ -32,6 +33,17 @@ class InputContext(NamedTuple):
     generator: torch.Generator | None = None
     threshold: float | None = None
     tubelet_shape: tuple[int, int, int] = (1, 1, 1)
+
+    @property
+    def clips(self) -> Tensor:
+        """`pixel_values`, for stages that need them.
+
+        Raises:
+            ValueError: If the model passed none.
+        """
+        if self.pixel_values is None:
+            raise ValueError("pixel_values must be the clips for an input stage that compares tubelets, got None")
+        return self.pixel_values
 
 
 class InputStage(NamedTuple):
@@ -92,7 +104,22 @@ def keep_tokens(kept: Tensor, num_tokens: int) -> Assignment:
         >>> keep_tokens(torch.tensor([[0, 2]]), 4).slot.tolist()
         [[[0, -1, 1, -1]]]
     """
-    slots = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
-    slot = kept.new_full((kept.shape[0], num_tokens), -1).scatter(-1, kept, slots)
-    moved = (slot < 0).to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, : num_tokens - kept.shape[1]]
-    return Assignment(slot[:, None], kept[:, None], moved[:, None], content="owner", sizes="owner")
+    return assign_kept(kept[:, None], num_tokens)
+
+
+def keep_changed(context: InputContext, change: Tensor) -> Assignment:
+    """Keeps the first slot and the tubelets that changed most, or by more than the threshold if one is set.
+
+    Each kept tubelet enters unchanged, with its run length as size: the number of slots until the next kept tubelet at
+    its patch position. See `assign_runs`.
+
+    Args:
+        context: Inputs of the stage.
+        change: (B, T' - 1, P) float, change of each tubelet of all slots but the first.
+
+    Returns:
+        The assignment, with one set per clip.
+    """
+    if context.threshold is not None:
+        return assign_runs(keep_above(change, context.threshold))
+    return assign_runs(keep_largest(change, context.keep), context.keep)

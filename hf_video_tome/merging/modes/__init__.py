@@ -2,6 +2,7 @@
 
 from .cluster import cluster as cluster
 from .drop import drop as drop
+from .frame_merge import frame_merge as frame_merge
 from .hybrid import hybrid as hybrid
 from .merge import merge as merge
 from .random_drop import random_drop as random_drop
@@ -18,6 +19,10 @@ from .registry import (
     half_at_most,
     register_mode,
 )
+from .representation_shift import representation_shift as representation_shift
+from .sta import sta as sta
+from .time_pairs import time_pairs as time_pairs
+from .vid_tldr import vid_tldr as vid_tldr
 
 __all__ = [
     "MODES",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..assignment import Assignment, assign_pairs
+from ..threshold import missing_threshold
 from .registry import Context, register_mode
 
 
@@ -17,7 +18,7 @@ def hybrid(context: Context) -> Assignment:
     From "Video, How Do Your Tokens Merge?" (CVPRW 2025).
     """
     if context.threshold is None:
-        raise ValueError("threshold must be a cosine similarity in [-1, 1] for the mode 'hybrid', got None")
+        raise missing_threshold("hybrid")
     matching = context.cosine_matching()
     weak = matching.score < context.threshold
     if matching.is_pair is not None:

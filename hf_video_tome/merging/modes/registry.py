@@ -132,6 +132,7 @@ class Mode(NamedTuple):
         averages: Whether slots hold means, so that `token_merging_average` applies.
         max_share: Largest share of its tokens that a layer can remove; below 1, so that tokens are left.
         single_layer: Whether a scalar r is removed by layer 0 alone.
+        num_groups: Number of equal groups of a set by which r counts.
         scopes: Scopes that the mode supports; None for all.
         default_segments: Number of segments if `token_merging_segments` is not set, or None.
         options: Its options by name.
@@ -148,6 +149,7 @@ class Mode(NamedTuple):
     averages: bool
     max_share: float
     single_layer: bool
+    num_groups: int
     scopes: tuple[str, ...] | None
     default_segments: int | None
     options: Mapping[str, ModeOption]
@@ -227,6 +229,7 @@ def register_mode(
     averages: bool = True,
     max_share: float = MAX_SHARE,
     single_layer: bool = False,
+    num_groups: int = 1,
     scopes: tuple[str, ...] | None = None,
     default_segments: int | None = None,
     options: Mapping[str, ModeOption] | None = None,
@@ -247,6 +250,8 @@ def register_mode(
         averages: Whether slots hold means, so that `token_merging_average` applies.
         max_share: Largest r if it is a share.
         single_layer: Whether a scalar r is removed by layer 0 alone.
+        num_groups: Number of equal groups of a set by which r counts: a share is one of a group, and sets that cannot
+            be divided into so many are refused.
         scopes: Scopes that the mode supports, None for all. If the architecture's default is not among them, the first
             is the default.
         default_segments: Number of segments if `token_merging_segments` is not set; architectures may have another.
@@ -290,6 +295,7 @@ def register_mode(
             averages,
             max_share,
             single_layer,
+            num_groups,
             scopes,
             default_segments,
             dict(options or {}),

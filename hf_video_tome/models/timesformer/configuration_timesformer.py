@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 
 from ...configuration import ClipShape, TokenMergingConfigMixin
 from ...merging.layout import TokenLayout
-from ...merging.setting_error import SettingError
+from ...merging.setting_error import PREFIX, SettingError
 from ...merging.settings import TokenMergingSettings
 
 
@@ -59,7 +59,7 @@ class TimesformerConfig(TokenMergingConfigMixin, transformers.TimesformerConfig)
         requested = super().check_token_merging(settings)
         if any(requested) and self.attention_type != "divided_space_time":
             raise SettingError(
-                "token_merging_r",
+                f"{PREFIX}r",
                 settings.get("r"),
                 f"0 for attention_type={self.attention_type!r}",
                 because="only 'divided_space_time' can merge tokens",

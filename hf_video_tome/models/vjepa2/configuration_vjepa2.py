@@ -8,13 +8,14 @@ import transformers
 
 from ...configuration import ClipShape, TokenMergingConfigMixin, setting
 from ...merging.layout import TokenLayout
+from ...merging.settings import TokenMergingSettings
 
 
 class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     """`transformers.VJEPA2Config` with the token merging fields of `TokenMergingConfigMixin`, and a further one.
 
     All tokens of a clip are matched together; there is no CLS token. Each layer rotates queries and keys by the
-    position (t, h, w) of their token, so merged tokens need a position.
+    position (t, h, w) of their token, so merged tokens need a position: `token_merging_position`.
 
     Proportional attention is off, as for VideoMAE: the encoder was pre-trained on masked clips. The attentive pooler,
     which was trained on all tokens, weighs them by size with `token_merging_pooling="weighted"`.
@@ -22,16 +23,12 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     The token merging paper does not cover V-JEPA 2. At large size and 64 frames, r = 390 removes about as many tokens
     as the paper's settings for the other architectures, and needs 3.08 times fewer operations.
 
-    Attributes:
-        token_merging_position: Position of a merged token: the centroid of the tokens that it stands for ("centroid",
-            default), or that of the token that the others were merged into ("destination").
-
     Examples:
         >>> VJEPA2Config(frames_per_clip=16, token_merging_r=100).token_layout.num_tokens
         2048
     """
 
-    token_merging_position: str = setting("centroid")
+    token_merging_position: str = setting(TokenMergingSettings.position)
 
     default_token_merging_scope: ClassVar[str] = "clip"
     default_token_merging_segments: ClassVar[int | None] = 8

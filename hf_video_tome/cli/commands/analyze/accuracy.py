@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .... import loading
+from ....merging.schedule import SCHEDULE_INFLECTIONS
 from ....merging.setting_error import SettingError
 from ...common import (
     Classifier,
@@ -22,7 +23,7 @@ from ...common import (
     require_packages,
     with_settings,
 )
-from ...merging_options import MatchingOptions, ModesOption, option_of, parse_setting
+from ...merging_options import SEVERAL, MatchingOptions, ModesOption, option_of, parse_setting
 from ...option_groups import grouped_options
 from ...printing import progress_bar
 from .inputs import choose_device, load_evaluated, take_results
@@ -53,20 +54,12 @@ def command(
     data: EvaluatedDataOptions,
     r: Annotated[
         list[str] | None,
-        option_of(
-            "r",
-            help="Number of tokens to remove per layer: a number (150) or a share (0.1); can be given more than once.",
-            default="6.25, 12.5, 25 and 50 % of a matched set",
-        ),
+        option_of("r", f"{SEVERAL} A list is not possible here.", default="6.25, 12.5, 25 and 50 % of a matched set"),
     ] = None,
     mode: ModesOption = None,
     schedule: Annotated[
         list[str] | None,
-        option_of(
-            "schedule",
-            help="constant, decreasing, increasing or a number from -1 to 1; can be given more than once.",
-            default="constant, decreasing and increasing",
-        ),
+        option_of("schedule", SEVERAL, default=", ".join(SCHEDULE_INFLECTIONS)),
     ] = None,
     matching: MatchingOptions,
     benchmark: Annotated[
@@ -100,7 +93,7 @@ def command(
     for option, given in (("--rounds", rounds), ("--benchmark", benchmark)):
         if given and model is None:
             raise InputError(f"{option} needs MODEL, so that speed and accuracy are of the same model")
-    schedules = [parse_setting("schedule", text) for text in schedule or ["constant", "decreasing", "increasing"]]
+    schedules = [parse_setting("schedule", text) for text in schedule or SCHEDULE_INFLECTIONS]
     modes = [parse_setting("mode", text) for text in mode or ["merge"]]
     values = None if r is None else [_one_r(text) for text in r]
     if values is not None and not any(values):
@@ -191,7 +184,7 @@ def command(
 
 def _check_settings(classifier: Classifier, settings: Mapping[str, Any], where: str) -> None:
     """Checks the settings of a file; errors keep their Python names."""
-    with input_errors(SettingError, loading.SettingsError, at=where, options=None):
+    with input_errors(SettingError, loading.UnsupportedSettingsError, at=where, options=None):
         loading.with_settings(classifier.model.config, settings)
 
 
