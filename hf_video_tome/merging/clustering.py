@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import has_static_value
 
 from .assignment import Assignment
-from .matching import SCORES_PER_BLOCK, _autocast_disabled, _order_from_best
+from .similarity import SCORES_PER_BLOCK, autocast_disabled, descending_order, unit_vectors
 
 
 class Clusters(NamedTuple):
@@ -74,7 +74,7 @@ def density_peaks(
     rows = max(block_size // max(num_tokens, 1), 1)
 
     def cluster(keys: Tensor) -> Clusters:
-        return _density_peaks(_directions(keys), num_clusters, neighbours, min(rows, num_tokens))
+        return _density_peaks(unit_vectors(keys), num_clusters, neighbours, min(rows, num_tokens))
 
     return _in_blocks(cluster, keys, num_clusters, num_tokens**2, block_size)
 
@@ -100,7 +100,7 @@ def farthest_points(keys: Tensor, num_clusters: int, block_size: int = SCORES_PE
     """
 
     def cluster(keys: Tensor) -> Clusters:
-        return _in_order(_farthest_points(keys, _directions(keys), num_clusters))
+        return _in_order(_farthest_points(keys, unit_vectors(keys), num_clusters))
 
     return _in_blocks(cluster, keys, num_clusters, keys.shape[2] * keys.shape[3], block_size)
 
@@ -125,7 +125,7 @@ def k_medoids(keys: Tensor, num_clusters: int, iterations: int = 5, block_size: 
     """
 
     def cluster(keys: Tensor) -> Clusters:
-        directions = _directions(keys)
+        directions = unit_vectors(keys)
         clusters = _farthest_points(keys, directions, num_clusters)
         for _ in range(iterations):
             centre = _medoids(directions, clusters)
@@ -203,11 +203,6 @@ def cluster_runs(cluster: Cluster, keys: Tensor, num_clusters: int, num_runs: in
     return Clusters(joined(clusters.centre, runs.shape[2]), joined(clusters.label, num_clusters // num_runs))
 
 
-def _directions(keys: Tensor) -> Tensor:
-    keys = keys.detach()
-    return keys / keys.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(keys.dtype).tiny)
-
-
 def _in_blocks(
     cluster: Callable[[Tensor], Clusters], keys: Tensor, num_clusters: int, elements: int, block_size: int
 ) -> Clusters:
@@ -231,7 +226,7 @@ def _in_blocks(
     centre = torch.empty((*keys.shape[:2], num_clusters), dtype=torch.int64, device=keys.device)
     label = torch.empty(keys.shape[:-1], dtype=torch.int64, device=keys.device)
     first = 0
-    with _autocast_disabled(keys):
+    with autocast_disabled(keys):
         for block in blocks:
             clusters, after = cluster(block.flatten(0, 1)), first + block.shape[1]
             centre[:, first:after] = clusters.centre.unflatten(0, (-1, block.shape[1]))
@@ -259,7 +254,7 @@ def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows:
 
     mean_distance = torch.cat([spread(first) for first in first_rows], dim=-1)
     # The exponential function would round different distances to one density.
-    order = _order_from_best(-mean_distance)
+    order = descending_order(-mean_distance)
     rank = torch.empty_like(order).scatter_(-1, order, torch.arange(num_tokens, device=order.device).expand_as(order))
 
     def nearest_denser(first: int) -> Tensor:
@@ -270,7 +265,7 @@ def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows:
     nearest = torch.cat([nearest_denser(first) for first in first_rows], dim=-1)
     density = (-mean_distance / channels).exp()
     peak = density * (_squared_distance(nearest) / channels).sqrt()
-    centre = _order_from_best(peak)[..., :num_clusters].sort(dim=-1).values
+    centre = descending_order(peak)[..., :num_clusters].sort(dim=-1).values
     if whole is None:
         label = torch.cat(
             [_similarity_to(directions, centre, first, rows).argmax(dim=-1) for first in first_rows], dim=-1
