@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import has_static_value
 
 from .assignment import Assignment
-from .similarity import SCORES_PER_BLOCK, autocast_disabled, descending_order
+from .similarity import SCORES_PER_BLOCK, autocast_disabled, descending_order, unit_vectors
 
 
 class Clusters(NamedTuple):
@@ -24,6 +24,9 @@ class Clusters(NamedTuple):
     centre: Tensor
     label: Tensor
 
+
+_TIE = 16
+"""Similarities to a mean are equal if they differ by less than this many roundings."""
 
 Cluster = Callable[[Tensor, int], Clusters]
 """`(keys, num_clusters) -> clusters`: (G, n, D) float, and K in 1..n."""
@@ -71,9 +74,9 @@ def density_peaks(
     rows = max(block_size // max(num_tokens, 1), 1)
 
     def cluster(keys: Tensor) -> Clusters:
-        return _density_peaks(_directions(keys), num_clusters, neighbours, min(rows, num_tokens))
+        return _density_peaks(unit_vectors(keys), num_clusters, neighbours, min(rows, num_tokens))
 
-    return _in_blocks(cluster, keys, num_tokens**2, block_size)
+    return _in_blocks(cluster, keys, num_clusters, num_tokens**2, block_size)
 
 
 def farthest_points(keys: Tensor, num_clusters: int, block_size: int = SCORES_PER_BLOCK) -> Clusters:
@@ -97,9 +100,9 @@ def farthest_points(keys: Tensor, num_clusters: int, block_size: int = SCORES_PE
     """
 
     def cluster(keys: Tensor) -> Clusters:
-        return _in_order(_farthest_points(keys, _directions(keys), num_clusters))
+        return _in_order(_farthest_points(keys, unit_vectors(keys), num_clusters))
 
-    return _in_blocks(cluster, keys, keys.shape[2] * keys.shape[3], block_size)
+    return _in_blocks(cluster, keys, num_clusters, keys.shape[2] * keys.shape[3], block_size)
 
 
 def k_medoids(keys: Tensor, num_clusters: int, iterations: int = 5, block_size: int = SCORES_PER_BLOCK) -> Clusters:
@@ -122,7 +125,7 @@ def k_medoids(keys: Tensor, num_clusters: int, iterations: int = 5, block_size: 
     """
 
     def cluster(keys: Tensor) -> Clusters:
-        directions = _directions(keys)
+        directions = unit_vectors(keys)
         clusters = _farthest_points(keys, directions, num_clusters)
         for _ in range(iterations):
             centre = _medoids(directions, clusters)
@@ -131,7 +134,7 @@ def k_medoids(keys: Tensor, num_clusters: int, iterations: int = 5, block_size: 
             clusters = Clusters(centre, nearest_centre(directions, centre))
         return _in_order(clusters)
 
-    return _in_blocks(cluster, keys, keys.shape[2] * max(keys.shape[3], num_clusters), block_size)
+    return _in_blocks(cluster, keys, num_clusters, keys.shape[2] * max(keys.shape[3], num_clusters), block_size)
 
 
 def nearest_centre(directions: Tensor, centre: Tensor) -> Tensor:
@@ -200,12 +203,9 @@ def cluster_runs(cluster: Cluster, keys: Tensor, num_clusters: int, num_runs: in
     return Clusters(joined(clusters.centre, runs.shape[2]), joined(clusters.label, num_clusters // num_runs))
 
 
-def _directions(keys: Tensor) -> Tensor:
-    keys = keys.detach()
-    return keys / keys.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(keys.dtype).tiny)
-
-
-def _in_blocks(cluster: Callable[[Tensor], Clusters], keys: Tensor, elements: int, block_size: int) -> Clusters:
+def _in_blocks(
+    cluster: Callable[[Tensor], Clusters], keys: Tensor, num_clusters: int, elements: int, block_size: int
+) -> Clusters:
     """Clusters as many sets at a time as fit into a block.
 
     A block covers sets of several clips, so a batch needs no more memory than one clip. If the batch size is symbolic
@@ -214,24 +214,31 @@ def _in_blocks(cluster: Callable[[Tensor], Clusters], keys: Tensor, elements: in
     Args:
         cluster: Clusters (G, n, D) keys.
         keys: (B, S, n, D) float.
+        num_clusters: Number of clusters K of each set.
         elements: Number of elements that each set holds in memory.
         block_size: Number of elements per block; a block has at least one set.
     """
-    batch, sets = keys.shape[:2]
+    batch, sets, num_tokens, _ = keys.shape
     if has_static_value(batch):
         keys = keys.flatten(0, 1).unsqueeze(0)
-    blocks = []
+    blocks = keys.split(max(int(block_size // max(elements, 1)), 1), dim=1)
+    # One tensor for all results: those of single blocks would be scattered over the memory that the next block needs.
+    centre = torch.empty((*keys.shape[:2], num_clusters), dtype=torch.int64, device=keys.device)
+    label = torch.empty(keys.shape[:-1], dtype=torch.int64, device=keys.device)
+    first = 0
     with autocast_disabled(keys):
-        for block in keys.split(max(int(block_size // max(elements, 1)), 1), dim=1):
-            clusters = cluster(block.flatten(0, 1))
-            blocks.append([it.unflatten(0, (-1, block.shape[1])) for it in clusters])
-    centre, label = (torch.cat(parts, dim=1).view(-1, sets, parts[0].shape[-1]) for parts in zip(*blocks, strict=True))
-    return Clusters(centre, label)
+        for block in blocks:
+            clusters, after = cluster(block.flatten(0, 1)), first + block.shape[1]
+            centre[:, first:after] = clusters.centre.unflatten(0, (-1, block.shape[1]))
+            label[:, first:after] = clusters.label.unflatten(0, (-1, block.shape[1]))
+            first = after
+    return Clusters(centre.view(-1, sets, num_clusters), label.view(-1, sets, num_tokens))
 
 
 def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows: int) -> Clusters:
     """Clusters (G, n, D) directions, computing the similarities of `rows` tokens to all others at a time."""
     num_tokens, channels = directions.shape[-2:]
+    neighbours = min(neighbours, num_tokens)
     first_rows = range(0, num_tokens, max(rows, 1))
     every = directions.transpose(-1, -2)
     whole = directions @ every if len(first_rows) == 1 else None
@@ -241,8 +248,9 @@ def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows:
         return directions[:, first : first + rows] @ every if whole is None else whole
 
     def spread(first: int) -> Tensor:
-        nearest = similarities(first).topk(min(neighbours, num_tokens), dim=-1).values
-        return _squared_distance(nearest).mean(dim=-1)
+        # The first is the token itself: its distance, which is 0, is not rounded, so that equal densities are equal.
+        nearest = similarities(first).topk(neighbours, dim=-1).values[..., 1:]
+        return _squared_distance(nearest).sum(dim=-1) / neighbours
 
     mean_distance = torch.cat([spread(first) for first in first_rows], dim=-1)
     # The exponential function would round different distances to one density.
@@ -317,5 +325,7 @@ def _medoids(directions: Tensor, clusters: Clusters) -> Tensor:
     total = member.to(directions.dtype) @ directions
     similarity = (directions * total.gather(-2, label.unsqueeze(-1).expand_as(directions))).sum(dim=-1)
     best = similarity.new_full(clusters.centre.shape, -torch.inf).scatter_reduce(-1, label, similarity, "amax")
-    position = torch.arange(num_tokens, device=label.device).where(similarity == best.gather(-1, label), num_tokens)
+    # Of two members, both are equally near: that rounding decides would make clips depend on their batch.
+    least = best - _TIE * torch.finfo(best.dtype).eps * best.abs()
+    position = torch.arange(num_tokens, device=label.device).where(similarity >= least.gather(-1, label), num_tokens)
     return torch.full_like(clusters.centre, num_tokens).scatter_reduce(-1, label, position, "amin")

@@ -263,7 +263,7 @@ def test_onnx_runs_batches_of_any_size(model_type: str) -> None:
 
 
 def test_onnx_knows_every_mode() -> None:
-    mergers = {mode: Merger(mode, threshold) for mode, threshold in ALL_MODES}
+    mergers = {mode: Merger(mode, threshold) for mode, threshold in [*ALL_MODES, ("cluster", None)]}
     together = Matcher(lambda x: (y for merger in mergers.values() for y in merger(x)))
     session = to_onnx(together, torch.randn(2, 33, 8))
     x = torch.randn(2, 33, 8)

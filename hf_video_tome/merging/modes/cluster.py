@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
-from ..assignment import Assignment
+from ..assignment import Assignment, refuse_to_compile
 from ..clustering import Cluster, cluster_runs, density_peaks, farthest_points, k_medoids, largest_divisor, partition
 from ..schedule import MAX_R
 from ..setting_error import SettingError
@@ -84,11 +82,10 @@ def cluster(context: Context) -> Assignment:
     """
     method: Cluster = partial(density_peaks, neighbours=context.options["neighbours"])
     if context.options["centres"] != "dpc":
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            raise ValueError(
-                f"token_merging_mode_options={{'centres': {context.options['centres']!r}}} cannot be compiled or "
-                "exported, because it chooses one centre after the other; use 'dpc'"
-            )
+        refuse_to_compile(
+            f"token_merging_mode_options={{'centres': {context.options['centres']!r}}} cannot be compiled or exported, "
+            "because it chooses one centre after the other; use 'dpc'"
+        )
         method = farthest_points
         if context.options["centres"] == "kmedoids":
             method = partial(k_medoids, iterations=context.options["iterations"])
