@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .models.vivit import VivitConfig, VivitForVideoClassification, VivitModel
     from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
     from .registration import register as register
+    from .tuning.calibrate import calibrate
 
 __all__ = [
     "ClipProcessor",
@@ -63,6 +64,7 @@ __all__ = [
     "VivitModel",
     "__version__",
     "apply_token_merging",
+    "calibrate",
     "mac_count",
     "paper_settings",
     "remove_token_merging",

@@ -28,7 +28,7 @@ LAYERS = [
     ("checkpoints",),
     ("loading",),
     ("evaluation",),
-    ("benchmark", "visualization"),
+    ("benchmark", "tuning", "visualization"),
     ("analysis", "hub"),
     ("cli",),
     ("__init__", "__main__"),

@@ -31,4 +31,5 @@ METHODS: dict[str, Method] = {
     "hybrid-norm-preserving": Method(
         {"r": 12, "mode": "hybrid", "threshold": 0.95, "average": "norm_preserving"}, drops=True
     ),
+    "dymu": Method({"r": 0.5, "mode": "dymu", "thresholds": [0.5, 0.4, 0.1]}, compiles=False),
 }
