@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .models.vivit import VivitConfig, VivitForVideoClassification, VivitModel
     from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
     from .registration import register as register
-    from .tuning.calibrate import calibrate
+    from .tuning.calibration import calibrate
 
 __all__ = [
     "ClipProcessor",

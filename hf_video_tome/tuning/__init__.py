@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .calibrate import CalibratedCost, calibrate, measure_calibration, num_steps
+    from .calibration import CalibratedCost, calibrate, measure_calibration, num_steps
 
 __all__ = ["CalibratedCost", "calibrate", "measure_calibration", "num_steps"]
 

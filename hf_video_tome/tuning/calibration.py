@@ -252,7 +252,7 @@ class _Run:
         above = _Tried(1.0, none, most, self.most_entering)
         for _ in range(NUM_PASSES):
             threshold = (below.threshold + above.threshold) / 2
-            counts = self._measure(lambda layer, scores, clips, threshold=threshold: threshold)
+            counts = self._measure([threshold] * self.num_layers)
             mean = ClipCounts(*(count.mean(dim=0, keepdim=True) for count in counts))
             macs = mean_macs(counts if adaptive else mean)
             tried = _Tried(threshold, mean.removed[0].tolist(), macs, round(mean.entering.item()))
@@ -273,7 +273,7 @@ class _Run:
             return CalibratedCost(left, self.unmerged / mac_count(self.model, **settings).total)
         thresholds, r = settings["thresholds"], settings["r"]
         merges = r if isinstance(r, Sequence) else [r] * self.num_layers
-        counts = self._measure(lambda layer, scores, clips: thresholds[layer] if merges[layer] else math.inf)
+        counts = self._measure([it if merging else math.inf for it, merging in zip(thresholds, merges, strict=True)])
         means = counts.left.mean(dim=0).tolist()
         if self.scope != "clip":
             layout = self.plan.layout
@@ -317,9 +317,9 @@ class _Run:
             changes |= {"input_threshold": None, "input_keep": keep}
         return mac_count(self.model, **changes).total
 
-    def _measure(self, choose: Choose) -> ClipCounts:
-        """Returns the counts of all clips."""
-        passes = list(self._passes(choose))
+    def _measure(self, thresholds: Sequence[float]) -> ClipCounts:
+        """Returns the counts of all clips with one threshold per layer."""
+        passes = list(self._passes(lambda layer, scores, clips: thresholds[layer]))
         return ClipCounts(
             torch.cat([counts.entering for counts in passes]), torch.cat([counts.removed for counts in passes])
         )
