@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .models.vjepa2 import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
     from .presets import preset
     from .registration import register as register
+    from .tuning.calibration import calibrate
 
 __all__ = [
     "ClipProcessor",
@@ -64,6 +65,7 @@ __all__ = [
     "VivitModel",
     "__version__",
     "apply_token_merging",
+    "calibrate",
     "mac_count",
     "paper_settings",
     "preset",

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ._compat import attn_implementation, is_compiled_name, set_attn_implementation
 from .configuration import TokenMergingConfigMixin, token_counts_of_config
+from .merging.plan import Plan
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder, Host
 from .models.convert_modules import convert_modules, replace_config
 from .models.mac_count import MacCount
@@ -270,6 +271,27 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
     if not isinstance(model_or_config, TokenMergingConfigMixin):
         raise ValueError(f"model_or_config must have token merging fields, got {type(model_or_config).__name__}")
     return token_counts_of_config(model_or_config)
+
+
+def token_merging_plan(model: nn.Module, **settings: Any) -> Plan:
+    """Returns the plan of a call with some settings changed, for clips of the shape given by the config.
+
+    Args:
+        model: A model that can merge tokens, or a wrapper around one.
+        **settings: Settings to change, as for `apply_token_merging`; all others come from the surrounding
+            `token_merging` blocks and the config.
+
+    Returns:
+        What each layer does.
+
+    Raises:
+        ValueError: If the model cannot merge tokens, or a setting is unknown or out of range.
+    """
+    merging: Any = _find_merging(model).model
+    config = getattr(merging.config, "token_merging_config", merging.config)
+    changed = merging.current_token_merging(config.full_names(settings))
+    plan: Plan = config.token_merging_plan(settings=changed)
+    return plan
 
 
 def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) -> MacCount:

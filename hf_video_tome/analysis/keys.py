@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..merging.attention_statistics import AttentionStatistics
 from ..merging.matching import aggregate_heads
 from ..merging.reduction import Reduction
 from ..merging.step import Step
+from ..models.replace_steps import replaced_steps
 
 
 class _RecordingStep(Step):
@@ -31,27 +30,6 @@ class _RecordingStep(Step):
             metric = self.layout.join(prefix, frames, "frame")
         self.recorded.append(metric)
         return Reduction(self.tokens, self.layout, self.settings.scope)
-
-
-@contextmanager
-def _recording(model: nn.Module) -> Iterator[list[Tensor]]:
-    recorded: list[Tensor] = []
-
-    def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        step = kwargs.get("step")
-        if type(step) is not Step:
-            return None
-        # r = 1, because layers may skip the call if there is nothing to remove.
-        recording = _RecordingStep(1, *step[1:])
-        recording.recorded = recorded
-        return args, {**kwargs, "step": recording}
-
-    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in model.modules()]
-    try:
-        yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def unmerged_keys(model: Any, pixel_values: Tensor) -> list[Tensor]:
@@ -78,7 +56,15 @@ def unmerged_keys(model: Any, pixel_values: Tensor) -> list[Tensor]:
         >>> [tuple(keys.shape) for keys in unmerged_keys(model, torch.zeros(1, 4, 3, 32, 32))]
         [(1, 65, 8), (1, 65, 8)]
     """
-    with _recording(model) as recorded, torch.no_grad():
+    recorded: list[Tensor] = []
+
+    def recording(step: Step) -> Step:
+        # r = 1, because layers may skip the call if there is nothing to remove.
+        replacement = _RecordingStep(1, *step[1:])
+        replacement.recorded = recorded
+        return replacement
+
+    with replaced_steps(model, recording), torch.no_grad():
         model(pixel_values, output_token_merging=True)
     expected = model.config.num_merging_layers
     if len(recorded) != expected:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from .command import add_command
-from .commands import analyze, benchmark, card, classify, convert, demo, evaluate, paper, save, visualize
+from .commands import analyze, benchmark, calibrate, card, classify, convert, demo, evaluate, paper, save, visualize
 from .common import InputError
 from .imports import EarlyImportOption
 from .printing import OutputError, one_line, print_error, print_line, print_lines, print_safely, safe_printing
@@ -33,6 +33,7 @@ for _name, _module in (
     ("classify", classify),
     ("evaluate", evaluate),
     ("benchmark", benchmark),
+    ("calibrate", calibrate),
     ("paper", paper),
     ("convert", convert),
     ("visualize", visualize),

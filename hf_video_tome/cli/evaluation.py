@@ -82,7 +82,7 @@ LabelsOption = Annotated[
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class VideoOptions:
     """Options for the videos of a dataset; whether `--dataset` is required depends on the command."""
 
     # As they were typed: a `Path` would take a slash out of a URL.
@@ -101,7 +101,6 @@ class DataOptions:
             help="Option of the dataset's loader, such as config_name=noise; can be given more than once.",
         ),
     ] = None
-    labels: LabelsOption = None
 
     def loader_options(self) -> dict[str, Any]:
         """Returns the options of the dataset's loader.
@@ -111,6 +110,13 @@ class DataOptions:
         """
         options = parse_data_options(self.data_option or [])
         return options if self.annotations is None else {**options, "annotations": self.annotations}
+
+
+@dataclass(frozen=True)
+class DataOptions(VideoOptions):
+    """Options for the videos and labels of a dataset."""
+
+    labels: LabelsOption = None
 
 
 @dataclass(frozen=True)
@@ -352,22 +358,27 @@ def choose_sampling(request: EvaluationRequest, dataset: str, classifier: Classi
         return ClipSampling(**{**preset.to_dict(), **given})
 
 
-def load_examples(request: EvaluationRequest, name: str, split: str, classifier: Classifier) -> Examples:
-    """Reads the rows of the split; streams them, so that no other split is generated and no cache is used."""
+def read_rows(data: VideoOptions, name: str, split: str) -> Any:
+    """Returns the rows of the split; streams them, so that no other split is generated and no cache is used."""
     from ..data.loading import load
-    from ..evaluation import classifier_tasks, read_examples
 
     if "[" in split:
         raise ValueError(f"--split must be a whole split, got {split!r}; use --limit for a part of it")
-    data = request.data
-    config: Any = classifier.model.config
     try:
-        rows: Any = load(name, split, data.data_dir, streaming=True, **data.loader_options())
+        return load(name, split, data.data_dir, streaming=True, **data.loader_options())
     except RuntimeError as error:  # datasets keeps a number there
         if "shared memory" not in str(error):
             raise
         raise ValueError(f"/dev/shm must have free shared memory: {error}") from error
-    by_name = _BY_NAME[data.labels or "auto"]
+
+
+def load_examples(request: EvaluationRequest, name: str, split: str, classifier: Classifier) -> Examples:
+    """Reads the videos and labels of the split."""
+    from ..evaluation import classifier_tasks, read_examples
+
+    rows = read_rows(request.data, name, split)
+    config: Any = classifier.model.config
+    by_name = _BY_NAME[request.data.labels or "auto"]
     examples = read_examples(rows, classifier_tasks(config), config.id2label, by_name)
     return examples.spread(request.limit)
 

@@ -47,4 +47,5 @@ METHODS: dict[str, Method] = {
     "absorb-attention": Method({"r": 12, "mode": "absorb", "mode_options": {"score": "attention"}}),
     "runs": Method({"r": 32, "mode": "runs", "mode_options": {"window": 1}}),
     "static_runs": Method({"r": 48, "mode": "static_runs", "threshold": 0.3}, compiles=False),
+    "dymu": Method({"r": 0.5, "mode": "dymu", "thresholds": [0.5, 0.4, 0.1]}, compiles=False),
 }

@@ -118,11 +118,13 @@ class TestEveryArchitecture:
     def test_a_batch_gives_each_clip_what_it_would_get_alone(self, model: Any, method: Method) -> None:
         if is_random(method):
             pytest.skip("random numbers depend on the batch")
+        # The attention of transformers' VideoPrism has a softmax in float32.
+        tolerance = 1e-5 if model.config.model_type == "videoprism_vision_model" else 1e-9
         model, pixel_values = model.double(), clips(torch.float64)
         together = run(model, pixel_values)
         for index in range(len(pixel_values)):
             alone = run(model, pixel_values[index : index + 1])
-            torch.testing.assert_close(together.logits[index], alone.logits[0], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(together.logits[index], alone.logits[0], rtol=tolerance, atol=tolerance)
             own = alone.token_merging.clip_token_counts[0]
             assert torch.equal(together.token_merging.clip_token_counts[index], own)
 

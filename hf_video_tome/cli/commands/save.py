@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ...loading import SAVED_TRANSFORM
 from ..common import (
+    Classifier,
     InputError,
     JsonOption,
     ModelArgument,
@@ -64,8 +66,8 @@ def command(
 ) -> None:
     """Runs the command; see `HELP`."""
     from ...api import token_counts
-    from ...hub import save_checkpoint, upload_checkpoint
-    from ...hub.checkpoint import PROCESSOR_FILES, UPLOAD_ERRORS
+    from ...hub import upload_checkpoint
+    from ...hub.checkpoint import UPLOAD_ERRORS
 
     for option, given in (("--private", private), ("--revision", revision), ("--create-pr", create_pr)):
         if given and push_to_hub is None:
@@ -79,13 +81,8 @@ def command(
     if contents.repo_id is None and push_to_hub is not None and "/" in push_to_hub:
         # The Hub completes a name without an owner, and nobody could load it as given.
         contents = replace(contents, repo_id=push_to_hub)
-    _check_folder(folder, find_checkpoint(model), overwrite)
-    classifier, card = make_card(model, merging.settings(), contents, remote_code=remote_code)
-    with quiet_transformers(), input_errors(OSError, ValueError, at=folder):
-        processor = classifier.location if classifier.transform_source == SAVED_TRANSFORM else None
-        files = save_checkpoint(classifier.model, folder, processor=processor, card=card, remote_code=remote_code)
-        for name in PROCESSOR_FILES if processor is None else ():
-            (folder / name).unlink(missing_ok=True)  # from a replaced checkpoint
+    check_folder(folder, find_checkpoint(model), overwrite)
+    classifier, files = write_checkpoint(model, folder, merging.settings(), contents, remote_code)
     address = None
     if push_to_hub is not None:
         later = ["hf", "upload", push_to_hub, str(folder), *(["--private"] if private else [])]
@@ -125,8 +122,49 @@ def command(
     )
 
 
-def _check_folder(folder: Path, location: str, overwrite: bool) -> None:
-    check_writable(folder, "FOLDER")
+def write_checkpoint(
+    model: str, folder: Path, settings: Mapping[str, Any], contents: CardOptions, remote_code: bool = False
+) -> tuple[Classifier, list[str]]:
+    """Writes a checkpoint with merging settings, its processor and its card.
+
+    Args:
+        model: The checkpoint, as named by the user.
+        folder: Output folder, see `check_folder`.
+        settings: Merging settings.
+        contents: Content of the card.
+        remote_code: Whether to write the code beside the weights.
+
+    Returns:
+        The checkpoint with the settings, and the written files.
+
+    Raises:
+        InputError: If the checkpoint cannot be loaded or written.
+    """
+    from ...hub import save_checkpoint
+    from ...hub.checkpoint import PROCESSOR_FILES
+
+    classifier, card = make_card(model, settings, contents, remote_code=remote_code)
+    with quiet_transformers(), input_errors(OSError, ValueError, at=folder):
+        processor = classifier.location if classifier.transform_source == SAVED_TRANSFORM else None
+        files = save_checkpoint(classifier.model, folder, processor=processor, card=card, remote_code=remote_code)
+        for name in PROCESSOR_FILES if processor is None else ():
+            (folder / name).unlink(missing_ok=True)  # from a replaced checkpoint
+    return classifier, files
+
+
+def check_folder(folder: Path, location: str, overwrite: bool, option: str = "FOLDER") -> None:
+    """Checks the output folder of a checkpoint.
+
+    Args:
+        folder: The folder; it need not exist.
+        location: Folder or Hub id of the input checkpoint.
+        overwrite: Whether to replace a checkpoint in the folder.
+        option: Name of the option in errors.
+
+    Raises:
+        InputError: If the folder cannot be written, or has other content.
+    """
+    check_writable(folder, option)
     if not folder.exists():
         return
     if folder.is_dir():

@@ -3,6 +3,7 @@
 from .absorb import absorb as absorb
 from .cluster import cluster as cluster
 from .drop import drop as drop
+from .dymu import dymu as dymu
 from .frame_merge import frame_merge as frame_merge
 from .hybrid import hybrid as hybrid
 from .merge import merge as merge

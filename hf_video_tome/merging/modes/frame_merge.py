@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ..assignment import Assignment, assign_neighbours
-from ..settings import one_of
+from ..checks import one_of
 from .registry import Context, ModeOption, SetShape, all_but, register_mode
 
 MIN_SIMILARITY = 1e-6

@@ -8,7 +8,7 @@ from math import nextafter
 import torch
 
 from ..assignment import Assignment, assign_kept
-from ..settings import one_of
+from ..checks import one_of
 from ..similarity import descending_order
 from .registry import Context, ModeOption, SetShape, all_but, register_mode
 

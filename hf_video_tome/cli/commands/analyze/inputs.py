@@ -41,6 +41,7 @@ from .results import OutputOptions
 if TYPE_CHECKING:
     from ....analysis import Clips
     from ....configuration import TokenMergingConfigMixin
+    from ....data.sampling import ClipSampling
     from ....evaluation import Examples, Task
 
 DEFAULT_REMOVED = 0.8
@@ -96,12 +97,21 @@ class AnalysisInputs:
         Raises:
             Exit: With code 2, if there are any.
         """
-        failures = self.clips.failures
-        for video_id, reason in list(failures.items())[:SHOWN_FAILURES]:
-            print_error(f"{video_id}: {one_line(reason)}")
-        if failures:
-            print_error(f"{len(failures)} of {len(failures) + len(self.clips)} videos could not be read")
-            raise typer.Exit(2)
+        finish_clips(self.clips)
+
+
+def finish_clips(clips: Clips) -> None:
+    """Lists unreadable videos.
+
+    Raises:
+        Exit: With code 2, if there are any.
+    """
+    failures = clips.failures
+    for video_id, reason in list(failures.items())[:SHOWN_FAILURES]:
+        print_error(f"{video_id}: {one_line(reason)}")
+    if failures:
+        print_error(f"{len(failures)} of {len(failures) + len(clips)} videos could not be read")
+        raise typer.Exit(2)
 
 
 def make_request(
@@ -229,11 +239,9 @@ def load(
         given: The given merging options.
         check: Function that raises a ValueError if the model with these settings cannot be analysed.
     """
-    from ....analysis import load_clips
     from ....evaluation import classifier_tasks
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("this analysis runs in one process: start it without torchrun or accelerate launch")
+    check_one_process()
     name, split = find_dataset(request)
     classifier = load_classifier(request.model, {}, request.dtype, choose_device(request.device))
     config: Any = classifier.model.config
@@ -243,12 +251,39 @@ def load(
     sampling = choose_sampling(request, name, classifier)
     with input_errors(ValueError, OSError, ImportError, at=f"--dataset {name}"):
         examples = choose(load_examples(request, name, split, classifier))
+    clips = decode(examples, sampling, classifier, request, f"--dataset {name}")
+    return AnalysisInputs(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
+
+
+def check_one_process() -> None:
+    """Rejects several processes."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("this command runs in one process: start it without torchrun or accelerate launch")
+
+
+def decode(
+    examples: Examples, sampling: ClipSampling, classifier: Classifier, request: EvaluationRequest, at: str
+) -> Clips:
+    """Decodes one clip per video, with a progress bar.
+
+    Args:
+        examples: The videos.
+        sampling: How to sample frames.
+        classifier: The model.
+        request: The request.
+        at: Option that names the videos, for errors.
+
+    Returns:
+        The clips that could be read.
+
+    Raises:
+        InputError: If none could be read.
+    """
+    from ....analysis import load_clips
+
     batches = -(-len(examples) // request.batch_size)
-    with (
-        progress_bar(f"decoding {len(examples)} clips", batches) as advance,
-        input_errors(ValueError, at=f"--dataset {name}"),
-    ):
-        clips = load_clips(
+    with progress_bar(f"decoding {len(examples)} clips", batches) as advance, input_errors(ValueError, at=at):
+        return load_clips(
             examples,
             sampling,
             classifier.transform,
@@ -257,7 +292,6 @@ def load(
             seed=request.seed,
             on_progress=advance,
         )
-    return AnalysisInputs(classifier, clips, classifier_tasks(config), settings, request, sampling.to_dict())
 
 
 def choose_device(name: str | None) -> str:

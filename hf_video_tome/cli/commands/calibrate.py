@@ -1,0 +1,292 @@
+"""`hf-video-tome calibrate`: choose how many tokens each layer merges, on unlabelled videos."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...merging.setting_error import SettingError
+from ...merging.settings import SETTINGS
+from ..common import (
+    Classifier,
+    Dtype,
+    DtypeOption,
+    InputError,
+    JsonOption,
+    ModelArgument,
+    check_device,
+    describe_merging,
+    find_checkpoint,
+    input_errors,
+    load_classifier,
+    option_name,
+    with_settings,
+)
+from ..evaluation import (
+    ClipOptions,
+    DataOptions,
+    DeviceChoice,
+    EvaluationRequest,
+    VideoOptions,
+    WorkersOption,
+    choose_sampling,
+    find_dataset,
+    read_rows,
+)
+from ..merging_options import SettingOptions, option_of, parse_settings, with_options
+from ..option_groups import grouped_options
+from ..printing import print_fields, print_line, progress_bar, write_json
+from .analyze.inputs import check_one_process, choose_device, decode, finish_clips
+from .analyze.options import DatasetOption
+from .card import CardOptions
+from .save import check_folder, write_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...evaluation import Examples
+
+HELP = """Choose how many tokens each layer merges, on videos without labels.
+
+With --r, find one threshold per layer that as many pairs exceed on average: each clip then merges as many tokens as it
+has pairs above the thresholds (mode dymu). With --speedup, find how many tokens each layer merges with one threshold
+for all layers, as a fixed list (mode merge). The model is not trained.
+
+\b
+Examples:
+  hf-video-tome calibrate videomae-moving-digits --videos clips/ --speedup 2.5
+  hf-video-tome calibrate MODEL --dataset kinetics400 --data-dir /data/k400 --split train --r 150 --save calibrated
+"""
+SHORT_HELP = "Choose how many tokens each layer merges, on unlabelled videos."
+_DECIDED = ("r", "mode", "schedule", "threshold", "thresholds", "mode_options")
+
+
+@with_options(*(name for name, info in SETTINGS.items() if info.is_option and name not in _DECIDED))
+class OtherOptions(SettingOptions):
+    """Options for the settings that calibration does not decide."""
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Normalised clips, batch by batch; can be iterated several times."""
+
+    classifier: Classifier
+    frames: Tensor
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.frames) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        from ...analysis.clips import normalized
+
+        classifier = self.classifier
+        for _, pixel_values in normalized(classifier.model, classifier.transform, self.frames, self.batch_size):
+            yield pixel_values
+
+
+@grouped_options
+def command(
+    model: ModelArgument,
+    *,
+    videos: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder with video files, also in subfolders.")
+    ] = None,
+    dataset: DatasetOption = None,
+    data: VideoOptions,
+    clips: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of videos to use, evenly spaced over all of them.")
+    ] = 96,
+    r: Annotated[
+        str | None,
+        option_of(
+            "r",
+            "Find thresholds with which each layer merges this many tokens on average: a number, a share or a list.",
+            default="see --speedup",
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        option_of(
+            "schedule",
+            "How --r is distributed over layers: constant, decreasing, increasing, or a number from -1 to 1.",
+            default="that of the checkpoint",
+        ),
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIMES",
+            help="Find a fixed list with this many times fewer multiply-accumulates.",
+            show_default="2.5, without --r",
+        ),
+    ] = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option("--adaptive", help="With --speedup: keep the threshold (mode dymu) instead of a fixed list."),
+    ] = False,
+    settings: OtherOptions,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write a copy of the checkpoint with the result.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the checkpoint in the --save folder.")
+    ] = False,
+    sampling: ClipOptions,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", metavar="N", min=1, help="Number of videos per batch; thresholds are means over batches."
+        ),
+    ] = 16,
+    workers: WorkersOption = 0,
+    dtype: DtypeOption = Dtype.float32,
+    device: DeviceChoice = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of all random numbers.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the command; see `HELP`."""
+    from ...tuning import calibrate, measure_calibration, num_steps
+
+    if r is not None and speedup is not None:
+        raise InputError("--r and --speedup exclude each other")
+    for option, given in (("--adaptive", adaptive), ("--overwrite", overwrite and save is None)):
+        if given and (option == "--overwrite" or r is not None):
+            raise InputError(f"{option} has no effect {'with --r' if option == '--adaptive' else 'without --save'}")
+    if schedule is not None and r is None:
+        raise InputError("--schedule has no effect without --r")
+    asked, others = parse_settings(r=r, schedule=schedule), settings.settings()
+    location = find_checkpoint(model)
+    if device is not None:
+        check_device(device)
+    check_one_process()
+    if save is not None:
+        check_folder(save, location, overwrite, "--save")
+    request = _request(model, videos, dataset, data, sampling, batch_size, workers, dtype, seed)
+    classifier = load_classifier(model, others, dtype, choose_device(device))
+    examples, source = _find_videos(request, videos, clips)
+    sampled = choose_sampling(request, request.dataset, classifier)
+    decoded = decode(examples, sampled, classifier, request, source)
+    batches = _Batches(classifier, decoded.frames, batch_size)
+    goal = f"r = {r}" if r is not None else f"{2.5 if speedup is None else speedup:g} times fewer MACs"
+    with (
+        progress_bar(f"calibrating on {len(decoded)} clips for {goal}", num_steps(len(batches), r is None)) as advance,
+        input_errors(SettingError),
+        input_errors(ValueError, options=("speedup", "schedule", "r")),
+    ):
+        found = calibrate(
+            classifier.model,
+            batches,
+            asked.get("r"),
+            schedule=asked.get("schedule"),
+            speedup=speedup,
+            adaptive=adaptive,
+            on_progress=advance,
+        )
+    with progress_bar("measuring the result", len(batches)) as advance:
+        cost = measure_calibration(classifier.model, batches, found, on_progress=advance)
+    changes = {**others, **found}
+    files = [] if save is None else write_checkpoint(model, save, changes, CardOptions())[1]
+    resolved = with_settings(classifier.model.config, changes).token_merging_settings(resolved=True)
+    if as_json:
+        write_json(
+            {
+                "model": classifier.name,
+                "videos": source,
+                "num_clips": len(decoded),
+                "unreadable": len(decoded.failures),
+                "sampling": sampled.to_dict(),
+                "settings": found,
+                "token_merging": resolved,
+                "token_counts": [round(count, 3) for count in cost.token_counts],
+                "speedup": round(cost.speedup, 4),
+                "folder": None if save is None else str(save),
+                "files": files,
+            }
+        )
+    else:
+        means = " → ".join(f"{count:.4g}" for count in cost.token_counts)
+        print_fields(
+            [
+                ("model", f"{classifier.name} ({classifier.model.config.model_type})"),
+                ("clips", f"{len(decoded)} of {source}"),
+                ("merging", describe_merging(resolved)),
+                *([("thresholds", _listed(found["thresholds"]))] if "thresholds" in found else []),
+                ("tokens", f"{means}{' on average' if found['mode'] == 'dymu' else ''}"),
+                ("MACs", f"{cost.speedup:.2f} times fewer"),
+                *([] if save is None else [("folder", save), ("files", ", ".join(files))]),
+            ]
+        )
+        print_line(f"options: {_as_options(found)}")
+    finish_clips(decoded)
+
+
+def _request(
+    model: str,
+    videos: Path | None,
+    dataset: str | None,
+    data: VideoOptions,
+    sampling: ClipOptions,
+    batch_size: int,
+    workers: int,
+    dtype: Dtype,
+    seed: int,
+) -> EvaluationRequest:
+    """Returns the checked request for the videos; a folder of videos is sampled as class folders."""
+    if (videos is None) == (dataset is None):
+        raise InputError("either --videos or --dataset must be given")
+    if videos is not None:
+        for name, value in asdict(data).items():
+            if value:
+                raise InputError(f"{option_name(name)} has no effect with --videos")
+        if not videos.is_dir():
+            raise InputError(f"--videos {videos}: no such folder")
+    request = EvaluationRequest(
+        model=model,
+        dataset=dataset or "class-folders",
+        data=DataOptions(**asdict(data)),
+        sampling=asdict(sampling),
+        batch_size=batch_size,
+        workers=workers,
+        dtype=dtype,
+        seed=seed,
+    )
+    if dataset is not None:
+        find_dataset(request)
+    return request
+
+
+def _find_videos(request: EvaluationRequest, videos: Path | None, limit: int) -> tuple[Examples, str]:
+    """Returns the videos, and the option that names them."""
+    from ...data.video_files import VideoFiles
+    from ...evaluation import read_examples
+
+    if videos is None:
+        name, split = find_dataset(request)
+        source = f"--dataset {name}, {split}"
+        with input_errors(ValueError, OSError, ImportError, at=f"--dataset {name}"):
+            return read_examples(read_rows(request.data, name, split), (), {}).spread(limit), source
+    names = VideoFiles().tree(videos)
+    if not names:
+        raise InputError(f"--videos {videos}: no video file in it or its subfolders")
+    rows = [{"video_id": name, "video": str(videos / name)} for name in names]
+    return read_examples(rows, (), {}).spread(limit), f"--videos {videos}"
+
+
+def _listed(values: list[float]) -> str:
+    return ",".join(f"{value:.4f}" for value in values)
+
+
+def _as_options(settings: dict[str, Any]) -> str:
+    """Returns settings as options of the other commands."""
+    words = []
+    for name, value in settings.items():
+        if value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f"{option_name(name)} {shlex.quote(text)}")
+    return " ".join(words)
