@@ -79,7 +79,11 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
     start = ""
     if settings.get("input") is not None:
         keep = settings["input_keep"]
-        start = f"input {settings['input']}, keeping {'two thirds' if keep is None else keep} of the tubelets"
+        above = settings.get("input_threshold")
+        kept = f"{'two thirds' if keep is None else keep} of the tubelets"
+        if above is not None:
+            kept = f"tubelets that change by more than {above}"
+        start = f"input {settings['input']}, keeping {kept}"
         if is_off(r):
             return start
         start += ", then "
