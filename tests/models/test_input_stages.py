@@ -9,8 +9,7 @@ import torch
 import transformers
 
 import hf_video_tome
-from hf_video_tome.merging import INPUT_STAGES, InputContext, TokenLayout, keep_tokens, register_input_stage
-from hf_video_tome.merging.tubelet_changes import assign_runs
+from hf_video_tome.merging import INPUT_STAGES, InputContext, keep_tokens, register_input_stage
 from hf_video_tome.models import ARCHITECTURES
 from hf_video_tome.models.pixel_dtype import pixel_dtype
 from tests.models.common import draw_pixels, logits_of
@@ -161,27 +160,28 @@ class TestWhatChanged:
 
     @torch.no_grad()
     def test_a_frozen_clip_is_its_first_slot_with_the_sizes_of_all(self, model_type, stage):
-        """The same logits as with embeddings and sizes made by hand, in attention and pooling."""
-        frozen = changing_clips()[:, :1].repeat(1, 8, 1, 1, 1)
-        model = long_clip_model(
-            model_type, input=stage, input_threshold=0.01, proportional_attention=True, mode="merge"
-        ).double()
-        out = model(frozen.double(), output_token_merging=True)
+        """The logits of the stock model if every slot has the embeddings, and positions, of the first."""
+        frozen = changing_clips()[:, :1].repeat(1, 8, 1, 1, 1).double()
+        settings = {"input": stage, "input_threshold": 0.01, "proportional_attention": True}
+        model = long_clip_model(model_type, **settings).double()
+        out = model(frozen, output_token_merging=True)
         prefix = model.config.token_layout.num_prefix_tokens
         assert out.token_merging.sizes.tolist() == [[1.0] * prefix + [4.0] * PATCHES] * 2
-        register_input_stage("by_hand")(
-            lambda context: keep_tokens(torch.arange(PATCHES).expand(len(context.embeddings), -1), 4 * PATCHES)
-        )
-        try:
-            model.set_token_merging(input="by_hand", input_threshold=None, input_keep=PATCHES)
-            unsized = model(frozen.double()).logits
-            assert (unsized - out.logits).abs().max() > 1e-6  # sizes count
-            INPUT_STAGES["by_hand"] = INPUT_STAGES["by_hand"]._replace(
-                assign=lambda context: assign_runs((torch.arange(4) == 0).view(1, 4, 1).expand(2, 4, PATCHES), PATCHES)
-            )
-            torch.testing.assert_close(model(frozen.double()).logits, out.logits, rtol=1e-10, atol=1e-10)
-        finally:
-            del INPUT_STAGES["by_hand"]
+
+        model.set_token_merging(input=None, input_threshold=None)
+        encoder = model.base_model
+
+        def repeat_first_slot(module, args, embeddings):
+            return torch.cat((embeddings[:, :prefix], embeddings[:, prefix : prefix + PATCHES].repeat(1, 4, 1)), dim=1)
+
+        if model_type == "vjepa2":  # positions are rotations in every layer
+            first = torch.arange(PATCHES).repeat(2, 4)
+            for layer in encoder.encoder.layer:
+                layer.register_forward_pre_hook(lambda module, args: (args[0], first))
+            encoder = encoder.encoder
+        assert (model(frozen).logits - out.logits).abs().max() > 1e-6
+        encoder.embeddings.register_forward_hook(repeat_first_slot)
+        torch.testing.assert_close(model(frozen).logits, out.logits, rtol=1e-9, atol=1e-9)
 
     @torch.no_grad()
     def test_half_precision_chooses_the_same_tubelets(self, model_type, stage):
