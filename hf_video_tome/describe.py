@@ -78,8 +78,12 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         return "off (r = 0): the stock model"
     start = ""
     if settings.get("input") is not None:
-        keep = SETTINGS["input_keep"].default if settings["input_keep"] is None else settings["input_keep"]
-        start = f"input {settings['input']}, keeping {keep} of the tubelets"
+        keep = settings["input_keep"]
+        above = settings.get("input_threshold")
+        kept = f"{SETTINGS['input_keep'].default if keep is None else keep} of the tubelets"
+        if above is not None:
+            kept = f"tubelets that change by more than {above}"
+        start = f"input {settings['input']}, keeping {kept}"
         if is_off(r):
             return start
         start += ", then "

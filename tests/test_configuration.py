@@ -57,7 +57,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "proportional_attention": [None, True, False],
     "pooling": ["mean", "weighted"],
     "scope": [None, "clip", "frame", "tube", "time"],
-    "input": [None, "random"],
+    "input": [None, "random", "run_length", "temporal_difference"],
     "input_keep": [None, 0.5, 1.0, 16, 10**6],
     "restore": [True, False],
     "thresholds": [None, [0.5], [0.9, -1.0, 1.0]],

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..api import set_token_merging
 from ..evaluation.decoding import ViewDecoder
 from ..evaluation.examples import Examples
+from ..models.pixel_dtype import pixel_dtype
 from ..tasks import check_finite
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def normalized(
     parameter = next(model.parameters())
     for start in range(0, len(frames), batch_size):
         batch = frames[start : start + batch_size].to(parameter.device)
-        yield range(start, start + len(batch)), transform.normalize(batch).to(parameter.dtype)
+        yield range(start, start + len(batch)), transform.normalize(batch).to(pixel_dtype(model))
 
 
 @contextmanager

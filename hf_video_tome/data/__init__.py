@@ -17,6 +17,7 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from .augmentation import ClipAugmentation
     from .groups import split_by_group
+    from .input_threshold import input_threshold
     from .loading import DATASETS, DatasetEntry, load
     from .sampling import ClipSampling, sample_frame_indices, sampling_preset
     from .transforms import ClipTransform
@@ -36,6 +37,7 @@ __all__ = [
     "VideoInfo",
     "VideoSegment",
     "frame_timestamps",
+    "input_threshold",
     "load",
     "probe_video",
     "read_clips",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..models.pixel_dtype import pixel_dtype
 from ..tasks import Task, check_finite
 from .decoding import DecodedBatch, ViewDecoder, WorkerDied, dead_workers_noticed
 from .journal import Journal, Row
@@ -168,10 +169,11 @@ class EvaluationLoop:
         # At most `batch_size` clips at a time: all views may be too many for the device.
         for part, clips in enumerate(batch.views.split(self.batch_size)):
             frames = clips.to(parameter.device, non_blocking=True)
-            pixel_values = self.decoder.transform.normalize(frames).to(parameter.dtype)
+            pixel_values = self.decoder.transform.normalize(frames)
             for index, changes in enumerate(self.settings):
                 self.apply(changes)
-                answer, elapsed = self.forward(pixel_values, [self.decoder.seed, batch.number, part])
+                inputs = pixel_values.to(pixel_dtype(self.model))
+                answer, elapsed = self.forward(inputs, [self.decoder.seed, batch.number, part])
                 logits[index].append(answer)
                 seconds[index] += elapsed
         for index in range(len(self.settings)):

@@ -347,8 +347,8 @@ class TokenMergingSettings:
     input: str | None = _setting(
         None,
         one_of("input", _input_stages, optional=True),
-        "Input stage that chooses which tubelets enter the first layer ({names}), for models in which all tokens of a "
-        "clip attend to each other.",
+        "Input stage that leaves out the tubelets that changed least before the first layer: {names}; random is the "
+        "control. For models in which all tokens of a clip attend to each other.",
         "all",
         registry=("input_stages", "INPUT_STAGES"),
         metavar="STAGE",
@@ -356,14 +356,16 @@ class TokenMergingSettings:
     input_keep: float | int | None = _setting(
         None,
         _check_input_keep,
-        "Tubelets that the input stage keeps: a share (0.5) or a number (784); at least those of one frame.",
+        "Tubelets of each clip that the input stage keeps, those that changed most: a share (0.5), rounded up, or a "
+        "number (784); at least those of the first slot.",
         _DEFAULT_INPUT_KEEP_IN_WORDS,
         metavar="KEEP",
     )
     input_threshold: float | None = _setting(
         None,
         _check_input_threshold,
-        "Change, in normalised pixels, above which the input stage keeps a tubelet, in place of a fixed number.",
+        "Change of a tubelet since the previous slot, as mean absolute difference of normalised pixels (0.1), above "
+        "which the input stage keeps it, in place of a fixed number.",
         metavar="CHANGE",
     )
     position: str = _setting(

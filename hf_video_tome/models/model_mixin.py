@@ -146,3 +146,8 @@ class TokenMergingModelMixin:
             ClipShape(*pixel_values.shape[1:]), self.current_token_merging(changes)
         )
         return plan
+
+    def _cast_pixels(self, pixel_values: Tensor, plan: Plan) -> Tensor:
+        """Casts clips to the dtype of the model if it has an input stage, which reads them in a higher precision."""
+        model: Any = self
+        return pixel_values if plan.input_stage is None else pixel_values.to(model.dtype)

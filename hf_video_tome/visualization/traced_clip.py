@@ -11,6 +11,7 @@ import torch
 
 from ..describe import describe_settings
 from ..merging.trace import TokenMergingTrace
+from ..models.pixel_dtype import pixel_dtype
 from .captions import describe_prediction
 from .colours import are_shared
 from .merged_tokens import ClipGeometry, count_places, identity_colours, merged_tokens_image, model_view, token_map
@@ -204,7 +205,7 @@ def trace_clip(model: Any, frames: torch.Tensor, transform: ClipTransform, *, na
         >>> clip.token_at(frame=3, x=31, y=31) in range(12)
         True
     """
-    pixel_values = transform(frames)[None].to(model.device, model.dtype)
+    pixel_values = transform(frames)[None].to(model.device, pixel_dtype(model))
     with torch.inference_mode():
         out = model(pixel_values, output_token_merging=True)
     logits = getattr(out, "logits", None)

@@ -94,10 +94,11 @@ def _classify_file(classifier: Classifier, file: str, sampling: FrameOptions, to
     import torch
 
     from ...evaluation import predict_labels
+    from ...models.pixel_dtype import pixel_dtype
 
     model = classifier.model
     frames = sampling.read(classifier, file)
-    pixel_values = classifier.transform(frames)[None].to(classifier.device, model.dtype)
+    pixel_values = classifier.transform(frames)[None].to(classifier.device, pixel_dtype(model))
     try:
         with torch.inference_mode():
             logits = model(pixel_values).logits[0].cpu()

@@ -138,7 +138,7 @@ class VideoMAEModel(TokenMergingModelMixin, stock.VideoMAEModel):
         output_token_merging: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithTokenMerging:
-        embeddings = self.embeddings(pixel_values, bool_masked_pos)
+        embeddings = self.embeddings(self._cast_pixels(pixel_values, plan), bool_masked_pos)
         index = None
         if bool_masked_pos is not None:
             index = plan.layout.token_index(embeddings.device).expand(embeddings.shape[0], -1)

@@ -186,7 +186,9 @@ class VivitModel(TokenMergingModelMixin, stock.VivitModel):
         output_token_merging: bool,
         **kwargs: Any,
     ) -> BaseModelOutputWithTokenMerging:
-        embeddings = self.embeddings(pixel_values, interpolate_pos_encoding, **_merges_tokens(self.embeddings))
+        embeddings = self.embeddings(
+            self._cast_pixels(pixel_values, plan), interpolate_pos_encoding, **_merges_tokens(self.embeddings)
+        )
         hidden_states, tokens, trace = run_layers(
             self.layers, embeddings, plan, output_token_merging, pixel_values=pixel_values, **kwargs
         )
