@@ -83,8 +83,8 @@ def cluster(context: Context) -> Assignment:
     method: Cluster = partial(density_peaks, neighbours=context.options["neighbours"])
     if context.options["centres"] != "dpc":
         refuse_to_compile(
-            f"token_merging_mode_options={{'centres': {context.options['centres']!r}}} cannot be compiled or exported, "
-            "because it chooses one centre after the other; use 'dpc'"
+            f"token_merging_mode_options={{'centres': {context.options['centres']!r}}} cannot be compiled or "
+            "exported, because it chooses one centre after the other; use 'dpc'"
         )
         method = farthest_points
         if context.options["centres"] == "kmedoids":

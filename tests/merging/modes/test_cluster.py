@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import hf_video_tome
-from hf_video_tome import SettingError, TimesformerConfig, VideoMAEConfig, VJEPA2Config, VivitConfig
+from hf_video_tome import SettingError, TimesformerConfig, VideoMAEConfig, VivitConfig, VJEPA2Config
 from hf_video_tome.merging import MergeSettings, TokenLayout, Tokens, merge_tokens
 from hf_video_tome.merging.clustering import (
     Clusters,
@@ -124,7 +124,7 @@ def test_it_is_what_the_definition_says(centres, num_tokens, share, channels, se
     assert centres_of(METHODS[centres](keys[None, None], count)) == [expected[i] for i in range(num_tokens)]
 
 
-@pytest.mark.parametrize(("centres", "name", "value"), [("dpc", "neighbours", 2), ("kmedoids", "iterations", 1)])
+@pytest.mark.parametrize(("centres", "name", "value"), [("dpc", "neighbours", 3), ("kmedoids", "iterations", 1)])
 def test_options_are_those_of_the_definition(centres: str, name: str, value: int) -> None:
     keys = draw(40, 3, seed=7)
     expected = DEFINITIONS[centres](keys.tolist(), 12, value)
