@@ -84,7 +84,7 @@ def cluster(context: Context) -> Assignment:
     if context.options["centres"] != "dpc":
         refuse_to_compile(
             f"token_merging_mode_options={{'centres': {context.options['centres']!r}}} cannot be compiled or "
-            "exported, as it chooses one centre after the other; use 'dpc'"
+            "exported, because it chooses one centre after the other; use 'dpc'"
         )
         method = farthest_points
         if context.options["centres"] == "kmedoids":

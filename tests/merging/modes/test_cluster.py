@@ -124,7 +124,7 @@ def test_it_is_what_the_definition_says(centres, num_tokens, share, channels, se
     assert centres_of(METHODS[centres](keys[None, None], count)) == [expected[i] for i in range(num_tokens)]
 
 
-@pytest.mark.parametrize(("centres", "name", "value"), [("dpc", "neighbours", 2), ("kmedoids", "iterations", 1)])
+@pytest.mark.parametrize(("centres", "name", "value"), [("dpc", "neighbours", 3), ("kmedoids", "iterations", 1)])
 def test_options_are_those_of_the_definition(centres: str, name: str, value: int) -> None:
     keys = draw(40, 3, seed=7)
     expected = DEFINITIONS[centres](keys.tolist(), 12, value)
