@@ -32,15 +32,16 @@ def earlier_neighbours(vectors: Tensor, index: Tensor, layout: TokenLayout, wind
     frames, patches = layout.num_frames, layout.num_patches
     position = torch.arange(index.shape[-1], device=index.device).expand_as(index)
     grid = index.new_full((*index.shape[:-1], frames * patches), -1).scatter(-1, index, position)
-    grid = grid.unflatten(-1, (frames, patches))
-    frame = torch.arange(frames, device=index.device).unsqueeze(-1).expand_as(grid)
-    latest = grid.gather(-2, frame.where(grid >= 0, 0).cummax(dim=-2).values)
-    before = torch.nn.functional.pad(latest[..., :-1, :], (0, 0, 1, 0), value=-1).flatten(-2)
+    present = grid.unflatten(-1, (frames, patches)).unbind(-2)
+    before = [torch.full_like(present[0], -1)]
+    for frame in present[:-1]:  # ONNX knows no cumulative maximum
+        before.append(frame.where(frame >= 0, before[-1]))
+    latest = torch.cat(before, dim=-1)
 
     neighbour, similarity = position, torch.full_like(vectors[..., 0], -torch.inf)
     for rows, columns in _offsets(layout, window):
         moved, inside = _moved(index, layout, rows, columns)
-        candidate = before.gather(-1, moved)
+        candidate = latest.gather(-1, moved)
         score = (vectors * gather_tokens(vectors, candidate.clamp_min(0))).sum(dim=-1)
         is_better = inside & (candidate >= 0) & (score > similarity)
         neighbour, similarity = candidate.where(is_better, neighbour), score.where(is_better, similarity)
