@@ -241,9 +241,8 @@ def test_a_share_is_rounded_up(share, kept):
 
 
 def test_pretraining_models_refuse_masked_inputs():
-    config = transformers.VideoMAEConfig(
-        **TINY_CONFIGS["videomae"], decoder_hidden_size=16, decoder_num_hidden_layers=1
-    )
+    decoder = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_num_hidden_layers": 1}
+    config = transformers.VideoMAEConfig(**{**TINY_CONFIGS["videomae"], **decoder})
     model = transformers.VideoMAEForPreTraining(config).eval()
     hf_video_tome.apply_token_merging(model, restore=True, input="run_length")
     masked = torch.zeros(3, PATCHES * FRAMES, dtype=torch.bool)
