@@ -327,11 +327,14 @@ class _Run:
     def _passes(self, choose: Choose) -> Iterator[ClipCounts]:
         """Runs the model on all batches."""
         parameter = next(it for it in self.model.parameters() if it.is_floating_point())
+        dtype = parameter.dtype
+        if self.plan.input_stage is not None:  # as `pixel_dtype`, for wrappers too
+            dtype = torch.promote_types(dtype, torch.float32)
 
         def ready(x: Any) -> Any:
             if not isinstance(x, Tensor):
                 return x
-            return x.to(parameter.device, parameter.dtype if x.is_floating_point() else None)
+            return x.to(parameter.device, dtype if x.is_floating_point() else None)
 
         for batch in self.batches:
             if isinstance(batch, Tensor) and not batch.is_floating_point():
