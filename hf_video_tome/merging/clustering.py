@@ -227,10 +227,10 @@ def _in_blocks(
     with autocast_disabled(keys):
         for block in blocks:
             clusters, after = cluster(block.flatten(0, 1)), first + block.shape[1]
-            centre[:, first:after] = clusters.centre.unflatten(0, (-1, block.shape[1]))
-            label[:, first:after] = clusters.label.unflatten(0, (-1, block.shape[1]))
+            centre[:, first:after] = clusters.centre.unflatten(0, (keys.shape[0], block.shape[1]))
+            label[:, first:after] = clusters.label.unflatten(0, (keys.shape[0], block.shape[1]))
             first = after
-    return Clusters(centre.view(-1, sets, num_clusters), label.view(-1, sets, num_tokens))
+    return Clusters(centre.view(batch, sets, num_clusters), label.view(batch, sets, num_tokens))
 
 
 def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows: int) -> Clusters:
