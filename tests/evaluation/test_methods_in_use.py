@@ -24,7 +24,16 @@ def test_one_evaluation_of_all(checkpoint: Path, readable: Path, tmp_path: Path)
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps([{"r": 0}, *SETTINGS.values()]))
     arguments = ["evaluate", str(checkpoint), "--dataset", "class-folders", "--data-dir", str(readable)]
-    arguments += ["--settings", str(settings), "--output", str(tmp_path / "results"), "--workers", "0"]
+    arguments += [
+        "--settings",
+        str(settings),
+        "--output",
+        str(tmp_path / "results"),
+        "--workers",
+        "0",
+        "--split",
+        "test",
+    ]
     assert run(arguments) == 0
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert len(results["settings"]) == 1 + len(SETTINGS)
@@ -54,9 +63,8 @@ def test_the_pipeline_answers_with_each(checkpoint: Path, readable: Path) -> Non
         ["--input", "run_length", "--input-keep", "0.5", "--r", "0"],
         ["--mode", "cluster", "--r", "0.8", "--mode-options", "centres=kkz", "--segments", "2"],
         ["--mode", "absorb", "--r", "0.9", "--mode-options", '{"score": "norm"}', "--average", "norm_preserving"],
-        ["--preset", "fast"],
     ],
-    ids=["input", "cluster", "absorb", "preset"],
+    ids=["input", "cluster", "absorb"],
 )
 def test_commands_take_their_options(
     options: list[str],
