@@ -123,15 +123,15 @@ def test_half_precision() -> None:
     assert removed(model, clips().bfloat16()).double().mean() == pytest.approx(8, rel=0.1)
 
 
-@pytest.mark.parametrize("model_type", ["videomae", "timesformer"])
-def test_a_list_has_the_asked_number_of_operations(model_type: str) -> None:
+@pytest.mark.parametrize(("model_type", "speedup"), [("videomae", 1.5), ("videomae", 1.33), ("timesformer", 1.5)])
+def test_a_list_has_the_asked_number_of_operations(model_type: str, speedup: float) -> None:
     model = make_model(model_type, **WIDE)
-    found = hf_video_tome.calibrate(model, clips(), speedup=1.5)
+    found = hf_video_tome.calibrate(model, clips(), speedup=speedup)
     assert found["mode"] == "merge"
     unmerged = hf_video_tome.mac_count(model, r=0).total
-    assert unmerged / hf_video_tome.mac_count(model, **found).total >= 1.5
+    assert unmerged / hf_video_tome.mac_count(model, **found).total >= speedup
     one_less = [max(r - 1, 0) for r in found["r"]]
-    assert unmerged / hf_video_tome.mac_count(model, **{**found, "r": one_less}).total < 1.5
+    assert unmerged / hf_video_tome.mac_count(model, **{**found, "r": one_less}).total < speedup
     model.set_token_merging(**found)
     assert removed(model, clips()).unique(dim=0).tolist() == [found["r"]]
 
