@@ -55,7 +55,7 @@ def test_tubelets_that_the_input_stage_leaves_out_are_part_of_their_run(
     assert run([*common, "--output", "tokens.png", "--frames", "2", "--largest", "3"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["token_counts"] == [100] * 7
-    assert content["settings"] == "input run_length, keeping 100 of the tubelets"
+    assert (content["token_merging"]["input"], content["token_merging"]["input_keep"]) == ("run_length", 100)
     assert sum(token["patches"] > 1 and token["frames"] > 2 for token in content["tokens"]) == 3
 
 
