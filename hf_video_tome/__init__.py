@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .presets import preset
     from .registration import register as register
     from .tuning.calibration import calibrate
-    from .tuning.tune import tune
+    from .tuning.search import tune
 
 __all__ = [
     "ClipProcessor",

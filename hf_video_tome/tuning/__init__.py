@@ -12,7 +12,7 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from .calibration import CalibratedCost, calibrate, measure_calibration, num_steps
     from .result import Comparison, Finalist, Trial, TuningResult
-    from .tune import Progress, tune
+    from .search import Progress, tune
 
 __all__ = [
     "CalibratedCost",

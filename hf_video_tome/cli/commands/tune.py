@@ -68,7 +68,12 @@ Examples:
   hf-video-tome tune MODEL --dataset kinetics400 --data-dir /data/k400 --agreement 0.98 --clips 600 --minutes 60
 """
 SHORT_HELP = "Find the best settings for a checkpoint, on unlabelled videos."
+ARGUMENTS = ("speedup", "operations", "agreement", "holdout", "trials", "rounds", "minutes", "clips")
 RESULTS, PLOT, SETTINGS_FILE, JOURNAL = "results.json", "frontier.png", "settings.json", "journal.jsonl"
+
+ClipsPerBatchOption = Annotated[
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Number of clips per batch.")
+]
 
 
 @with_options(*(name for name, info in SETTINGS.items() if info.is_option and name not in DECIDED))
@@ -305,9 +310,8 @@ def _print_result(classifier: Classifier, result: TuningResult) -> None:
             "clips that were held back:",
         )
     for it in result.comparison:
-        print_paragraph(
-            f"best minus {it.name}: KL {_signed(it.divergence, 1, 4)}, agreement {_signed(it.agreement, 100, 1)} points"
-        )
+        changes = f"KL {_signed(it.divergence, 1, 4)}, agreement {_signed(it.agreement, 100, 1)} points"
+        print_paragraph(f"best minus {it.name}: {changes}")
     for note in result.notes:
         print_paragraph(note)
     config = with_settings(classifier.model.config, result.settings)
