@@ -20,6 +20,7 @@ from ..models.fit_operations import FittedSettings
 from ..version import __version__
 from .memo import Memo
 from .outcomes import HELD_BACK, SEARCH, ClipOutcomes, RefusedError, difference, digest_clips, split
+from .recommendation import SPEED_TOLERANCE, recommend_closest, recommend_fastest, searched_divergence
 from .result import Comparison, Finalist, Trial, TuningResult
 from .search_space import SearchSpace, Shape, search_space, settings_key, simple_shapes
 
@@ -30,10 +31,6 @@ RUNGS = (8, 24, 48)
 """Numbers of clips on which trials are compared, before those that are left are compared on all."""
 KEPT_SHARE, KEPT_LAST, FINALISTS = 4, 4, 2
 """One in so many trials is kept after the first rung, so many trials after the second, and so many in the end."""
-BEYOND_NOISE = 2.0
-"""Standard errors that a difference has to exceed."""
-SPEED_TOLERANCE = 0.04
-"""Largest relative difference between speeds that count as equal."""
 MEASUREMENTS = 4
 """Largest number of measurements until shapes have the speed-up."""
 STEP = 1.1
@@ -559,16 +556,8 @@ class _Search:
     def _recommend_closest(self, fitted: Sequence[_Fitted]) -> TuningResult:
         """Recommends the settings that change predictions least, at the same speed."""
         finalists = self._with_speeds(self._finalists(fitted, on_search=True))
-        finalists.sort(key=_searched_divergence)
-        simple = [it for it in finalists if it.is_simple]
-        best = finalists[0]
-        recommended = best
-        if not best.is_simple and simple and not _is_closer(best, simple[0]):
-            recommended = simple[0]
-        for other in simple:
-            if other is not recommended and _is_closer(other, recommended):
-                recommended = other
-        return self._result(recommended, best, finalists, fitted)
+        finalists.sort(key=searched_divergence)
+        return self._result(*recommend_closest(finalists), finalists, fitted)
 
     def _recommend_fastest(self, fitted: Sequence[_Fitted]) -> TuningResult:
         """Recommends the fastest settings, of those that agree on the held-back clips."""
@@ -584,11 +573,7 @@ class _Search:
         if not finalists:
             self._notes.append(f"No settings reach an agreement of {self._goal.value:g} on the held-back clips.")
             return self._result(None, None, [], [])
-        simple = [it for it in finalists if it.is_simple]
-        best = recommended = finalists[0]
-        if not best.is_simple and simple and best.speed <= simple[0].speed * (1 + SPEED_TOLERANCE):
-            recommended = simple[0]
-        return self._result(recommended, best, finalists, fitted)
+        return self._result(*recommend_fastest(finalists), finalists, fitted)
 
     def _result(
         self,
@@ -672,15 +657,3 @@ def _next_factor(points: Sequence[tuple[float, float]], target: float) -> float:
 def _divergence(trial: Trial) -> float:
     assert trial.outcomes is not None
     return trial.outcomes.mean_divergence
-
-
-def _searched_divergence(finalist: Finalist) -> tuple[float, bool]:
-    assert finalist.searched is not None
-    return finalist.searched.mean_divergence, not finalist.is_simple
-
-
-def _is_closer(one: Finalist, other: Finalist) -> bool:
-    """Returns whether predictions change less than with other settings, beyond noise, on the held-back clips."""
-    found, _ = difference(one.held_back, other.held_back)
-    assert found.value is not None
-    return found.value < -BEYOND_NOISE * (found.standard_error or 0.0)
