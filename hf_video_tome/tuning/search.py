@@ -266,6 +266,7 @@ class _Search:
         self._trials: dict[str, tuple[Shape, Trial]] = {}
         self._notes: list[str] = []
         self._num_measurements = 0
+        self._fit_seconds: dict[str, float] = {}
 
     # --- progress and time
     def _begin(self, phase: str, total: int) -> None:
@@ -291,9 +292,12 @@ class _Search:
         finalists = FINALISTS + len(self._simple)
         passes = len(tried) / KEPT_SHARE * self._rungs[min(1, len(self._rungs) - 1)]
         passes += (KEPT_LAST + finalists) * self._num_search + (finalists + 4) * self._num_held_back
-        measurements = 1 if self._goal.name == "operations" else 4
+        measurements = {"operations": 2, "agreement": 2, "speedup": 2 + MEASUREMENTS}[self._goal.name]
+        if self._goal.name == "agreement":
+            passes += finalists * len(_ladder()).bit_length() * self._num_search
         timed = measurements * (self._conditions["rounds"] + 1) * self._conditions["speed_batch_size"]
-        return passes * own + timed * (unmerged + finalists * own)
+        fits = (measurements * finalists + 4) * sum(self._fit_seconds.values()) / max(len(self._fit_seconds), 1)
+        return passes * own + timed * (unmerged + finalists * own) + fits
 
     # --- the search
     def run(self) -> TuningResult:
@@ -342,7 +346,9 @@ class _Search:
                 return {"refused": str(error)}
 
         text = json.dumps(dict(shape.settings), sort_keys=True)
-        found = self._memo.get(f"fit {factor:.6g}, {shape.input_share:g}: {text}", compute)
+        key = f"fit {factor:.6g}, {shape.input_share:g}: {text}"
+        found = self._memo.get(key, compute)
+        self._fit_seconds[key] = self._memo.seconds_of(key)
         if isinstance(found, dict):
             raise RefusedError(found["refused"])
         return FittedSettings(*found)

@@ -211,7 +211,7 @@ def command(
             journal=folder / JOURNAL,
             on_progress=on_progress,
         )
-    content = {
+    content: dict[str, Any] = {
         "model": model_name(classifier.name),
         "videos": _described(dataset),
         "unreadable": len(decoded.failures),
