@@ -27,17 +27,27 @@ class Recipe(NamedTuple):
     factor: float
 
 
-MERGE_EARLY = {"mode": "merge", "schedule": "decreasing", "proportional_attention": True}
-CLUSTER = {"mode": "cluster", "proportional_attention": True}
+_EARLY = {"mode": "merge", "schedule": "decreasing", "proportional_attention": True}
+_CLUSTER = {"mode": "cluster", "proportional_attention": True}
+_RUNS = {"mode": "runs", "proportional_attention": True}
+_CHANGED_EARLY = {"input": "run_length", "input_keep": 2 / 3, **_EARLY}
 
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "balanced": {"joint": Recipe(MERGE_EARLY, 2.5), "divided": Recipe(MERGE_EARLY, 2.5)},
-    "fast": {
-        "joint": Recipe({"mode": "cluster", "proportional_attention": True}, 4.0),
-        "divided": Recipe(MERGE_EARLY, 3.0),
+    "balanced": {
+        "joint": Recipe(_EARLY, 2.5),
+        "divided": Recipe(_CLUSTER, 2.5),
+        # The keys of its first layer do not know where they are, so only runs of a patch position merge.
+        "vjepa2": Recipe(_RUNS, 2.5),
     },
+    "fast": {"joint": Recipe(_CHANGED_EARLY, 4.0), "divided": Recipe(_CLUSTER, 3.0)},
 }
-"""Recipe of each preset for models in which all tokens of a clip attend to each other, and for all others."""
+"""Recipe of each preset for models in which all tokens of a clip attend to each other, for all others, and for single
+model types that need another one.
+
+Chosen on validation clips of Moving Digits (standard, moving camera; five architectures) and of camera footage
+(VideoMAE trained in two ways, V-JEPA 2, TimeSformer): of all methods that reach the factor, the one with the highest
+mean agreement with the unmerged model; of those within half a point, the one that loses least accuracy.
+"""
 
 
 def preset(name: str, model_or_config: nn.Module | PreTrainedConfig) -> dict[str, Any]:
@@ -109,7 +119,7 @@ def _paper(config: TokenMergingConfigMixin) -> dict[str, Any]:
 def _recipe(name: str, config: TokenMergingConfigMixin) -> dict[str, Any]:
     """Returns the settings of a recipe, with the least r that reaches its factor."""
     kind = "joint" if config.default_token_merging_scope == "clip" else "divided"
-    recipe = RECIPES[name][kind]
+    recipe = RECIPES[name].get(config.model_type, RECIPES[name][kind])
     settings = _with_defaults(config, recipe.settings)
     fitted = fit_operations(config, settings, recipe.factor)
     if fitted.factor < recipe.factor:

@@ -16,8 +16,8 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .augmentation import ClipAugmentation
+    from .grey_levels import input_threshold
     from .groups import split_by_group
-    from .input_threshold import input_threshold
     from .loading import DATASETS, DatasetEntry, load
     from .sampling import ClipSampling, sample_frame_indices, sampling_preset
     from .transforms import ClipTransform

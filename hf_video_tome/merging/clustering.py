@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import has_static_value
 
-from .assignment import Assignment
+from .assignment import Assignment, assign_heirs
 from .similarity import SCORES_PER_BLOCK, autocast_disabled, descending_order, unit_vectors
 
 
@@ -168,11 +168,7 @@ def partition(clusters: Clusters) -> Assignment:
         >>> partition(clusters).moved.tolist()
         [[[1, 3]]]
     """
-    centre, label = clusters
-    num_tokens = label.shape[-1]
-    position = torch.arange(num_tokens, device=label.device).expand_as(label)
-    others = position.scatter(-1, centre, num_tokens).sort(dim=-1).values[..., : num_tokens - centre.shape[-1]]
-    return Assignment(slot=label, owner=centre, moved=others)
+    return assign_heirs(clusters.centre.gather(-1, clusters.label), clusters.centre.shape[-1])
 
 
 def cluster_runs(cluster: Cluster, keys: Tensor, num_clusters: int, num_runs: int) -> Clusters:
@@ -219,6 +215,8 @@ def _in_blocks(
         block_size: Number of elements per block; a block has at least one set.
     """
     batch, sets, num_tokens, _ = keys.shape
+    if torch.jit.is_tracing():  # sizes are tensors while tracing; makes them constants
+        batch, sets, num_tokens = int(batch), int(sets), int(num_tokens)
     if has_static_value(batch):
         keys = keys.flatten(0, 1).unsqueeze(0)
     blocks = keys.split(max(int(block_size // max(elements, 1)), 1), dim=1)
@@ -229,10 +227,10 @@ def _in_blocks(
     with autocast_disabled(keys):
         for block in blocks:
             clusters, after = cluster(block.flatten(0, 1)), first + block.shape[1]
-            centre[:, first:after] = clusters.centre.unflatten(0, (-1, block.shape[1]))
-            label[:, first:after] = clusters.label.unflatten(0, (-1, block.shape[1]))
+            centre[:, first:after] = clusters.centre.unflatten(0, (keys.shape[0], block.shape[1]))
+            label[:, first:after] = clusters.label.unflatten(0, (keys.shape[0], block.shape[1]))
             first = after
-    return Clusters(centre.view(-1, sets, num_clusters), label.view(-1, sets, num_tokens))
+    return Clusters(centre.view(batch, sets, num_clusters), label.view(batch, sets, num_tokens))
 
 
 def _density_peaks(directions: Tensor, num_clusters: int, neighbours: int, rows: int) -> Clusters:

@@ -12,7 +12,7 @@ from .model_mixin import TokenMergingModelMixin
 def pixel_dtype(model: Any) -> torch.dtype:
     """Returns the dtype in which a model reads clips: that of its weights, but float32 for an input stage.
 
-    In half precision, neighbouring grey levels become equal, so that an input stage would choose other tubelets.
+    Differences of a few grey levels are inexact in half precision: an input stage would choose other tubelets.
 
     Args:
         model: Any model.

@@ -156,7 +156,7 @@ class _Tried(NamedTuple):
     Attributes:
         threshold: The threshold.
         removed: Mean number of tokens that each layer removes.
-        macs: Mean MACs, or those of the mean counts.
+        macs: Mean MACs, or those of the rounded mean counts.
         entering: Mean number of tokens that enter the first layer, rounded.
     """
 
@@ -254,7 +254,8 @@ class _Run:
             threshold = (below.threshold + above.threshold) / 2
             counts = self._measure([threshold] * self.num_layers)
             mean = ClipCounts(*(count.mean(dim=0, keepdim=True) for count in counts))
-            macs = mean_macs(counts if adaptive else mean)
+            # The list has whole numbers; what it costs has to be below.
+            macs = mean_macs(counts if adaptive else ClipCounts(*(count.round() for count in mean)))
             tried = _Tried(threshold, mean.removed[0].tolist(), macs, round(mean.entering.item()))
             below, above = (tried, above) if macs <= target else (below, tried)
             if above.macs <= CLOSE_ENOUGH * below.macs:
@@ -292,7 +293,7 @@ class _Run:
     def _interpolated(self, below: _Tried, above: _Tried, target: float) -> list[int]:
         """Returns the list between two means that removes the least, among those with at most the target MACs."""
         low, high = 0.0, 1.0
-        chosen = _rounded(below.removed)  # if rounding up costs too much, still the closest
+        chosen = _rounded(below.removed)
         for _ in range(NUM_PASSES):
             share = (low + high) / 2
             removed = _rounded([a + share * (b - a) for a, b in zip(below.removed, above.removed, strict=True)])
@@ -327,11 +328,14 @@ class _Run:
     def _passes(self, choose: Choose) -> Iterator[ClipCounts]:
         """Runs the model on all batches."""
         parameter = next(it for it in self.model.parameters() if it.is_floating_point())
+        dtype = parameter.dtype
+        if self.plan.input_stage is not None:  # as `pixel_dtype`, for wrappers too
+            dtype = torch.promote_types(dtype, torch.float32)
 
         def ready(x: Any) -> Any:
             if not isinstance(x, Tensor):
                 return x
-            return x.to(parameter.device, parameter.dtype if x.is_floating_point() else None)
+            return x.to(parameter.device, dtype if x.is_floating_point() else None)
 
         for batch in self.batches:
             if isinstance(batch, Tensor) and not batch.is_floating_point():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hf_video_tome.cli import run
+from hf_video_tome.merging import MODES
 
 from ..classified_videos import save_checkpoint
 
@@ -376,7 +377,7 @@ def test_results_that_are_damaged_or_of_unknown_settings_are_refused(checkpoint,
 
     accuracy = ["analyze", "accuracy", str(checkpoint), "--device", "cpu"]
     where = f"--evaluation {evaluation}: settings[1]: "
-    modes = "'drop', 'hybrid', 'merge', 'random_drop', 'random_merge'"
+    modes = ", ".join(map(repr, sorted(MODES)))
     for field, value, message in (
         ("mode", "mine", f"token_merging_mode must be one of {modes}, got 'mine'"),
         ("newest", 3, "token_merging_newest is not a setting of any architecture"),

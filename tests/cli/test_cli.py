@@ -246,6 +246,11 @@ def test_every_setting_reaches_the_model(
         "input": None,
         "input_keep": None,
         "restore": False,
+        "thresholds": None,
+        "mode_options": None,
+        "average": "mean",
+        "segments": None,
+        "input_threshold": None,
     }
     assert result["token_counts"] == [64, 32, 16, 8, 8]
     assert result["clip"] == {"frames": FRAMES, "strategy": "center", "sampling_rate": 2}
@@ -443,13 +448,22 @@ def test_bad_options_are_refused(arguments: list[str], parts: list[str], capsys:
 
 
 @pytest.mark.parametrize(
-    "value", ["-5", "0.7", "0.0", "nan", "1e400", "1,x", "1,-2", "1,0.7", "many", "", ",", "1_0", "٣", "8,1_0"]
+    "value", ["-5", "1.5", "0.0", "nan", "1e400", "1,x", "1,-2", "1,1.5", "many", "", ",", "1_0", "٣", "8,1_0"]
 )
 def test_bad_r_is_refused(
     value: str, checkpoints: dict[str, Path], videos: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["classify", videos["forward"], "--model", checkpoints["videomae"], "--r", value]
-    check_refused(capsys, arguments, "--r must be", repr(value), "share in (0, ")
+    check_refused(capsys, arguments, "--r must be", repr(value), "share in (0, 1)")
+
+
+@pytest.mark.parametrize(("value", "shown"), [("0.7", "got 0.7"), ("1,0.7", "got [1, 0.7]")])
+def test_how_much_a_layer_can_remove_is_for_the_mode_to_say(
+    value: str, shown: str, checkpoints: dict[str, Path], videos: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["classify", videos["forward"], "--model", checkpoints["videomae"], "--r", value]
+    check_refused(capsys, arguments, "--r must be", "share in (0, 0.5]", shown)
+    assert run([*map(str, arguments), "--mode", "cluster"]) == 0
 
 
 def test_the_position_of_merged_tokens_can_be_chosen(

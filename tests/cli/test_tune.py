@@ -110,10 +110,10 @@ def test_unreadable_videos_are_named_and_left_out(small, videos, tmp_path, capsy
     [
         ((), "either --videos or --dataset must be given"),
         (("--videos", "nowhere"), "--videos nowhere: no such folder"),
-        (("--videos", "VIDEOS", "--clips", 3), "3 is not in the range x>=4"),
+        (("--videos", "VIDEOS", "--clips", 3), "Invalid value for '--clips'"),
         (("--videos", "VIDEOS", "--operations", 0.5), "--operations must be a number above 1, got 0.5"),
         (("--videos", "VIDEOS", "--operations", 90), "--operations must be within reach, got 90"),
-        (("--videos", "VIDEOS", "--speedup", 2), "--operations and --speedup exclude each other"),
+        (("--videos", "VIDEOS", "--speedup", 2), "--speedup and --operations exclude each other"),
         (
             ("--videos", "VIDEOS", "--operations", "NONE"),
             "one of --speedup, --operations and --agreement must be given",

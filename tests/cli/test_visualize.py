@@ -54,8 +54,8 @@ def test_tubelets_that_the_input_stage_leaves_out_are_part_of_their_run(
     common = ["visualize", str(video), "--input", "run_length", "--input-keep", "100", "--r", "0", "--json"]
     assert run([*common, "--output", "tokens.png", "--frames", "2", "--largest", "3"]) == 0
     content = json.loads(capsys.readouterr().out)
-    assert content["token_counts"] == [288] + [100] * 6
-    assert content["settings"] == "input run_length, keeping 100 of the tubelets"
+    assert content["token_counts"] == [100] * 7
+    assert (content["token_merging"]["input"], content["token_merging"]["input_keep"]) == ("run_length", 100)
     assert sum(token["patches"] > 1 and token["frames"] > 2 for token in content["tokens"]) == 3
 
 

@@ -106,6 +106,22 @@ def test_runs_need_no_products(name: str, mode: str) -> None:
     assert mode == "static_runs" or hf_video_tome.mac_count(model).total == expected
 
 
+@pytest.mark.parametrize("name", ["videomae", "vivit", "vjepa2"])
+@pytest.mark.parametrize("mode", ["sta", "vid_tldr", "representation_shift"])
+def test_modes_of_whole_clips(name: str, mode: str) -> None:
+    expected, model = counted(name, token_merging_r=1, token_merging_mode=mode)
+    assert hf_video_tome.mac_count(model).total == expected
+    assert hf_video_tome.mac_count(model).matching > 0
+
+
+@pytest.mark.parametrize("name", ["videomae", "timesformer"])
+@pytest.mark.parametrize("mode", ["frame_merge", "time_pairs"])
+def test_modes_of_whole_frames_need_no_products(name: str, mode: str) -> None:
+    expected, model = counted(name, token_merging_r=1, token_merging_mode=mode)
+    assert hf_video_tome.mac_count(model).total == expected
+    assert hf_video_tome.mac_count(model).matching == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_modes_that_read_hidden_states_merge_after_the_output_projection(name: str) -> None:
     with toy_methods():

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from ..assignment import Assignment, refuse_to_compile
+from ..checks import at_least, one_of
 from ..clustering import Cluster, cluster_runs, density_peaks, farthest_points, k_medoids, largest_divisor, partition
-from ..schedule import MAX_R
-from ..setting_error import SettingError
-from ..values import is_between
 from .registry import Context, ModeOption, SetShape, register_mode
 
 CENTRES = ("dpc", "kkz", "kmedoids")
-
-
-def _check_centres(value: Any) -> str:
-    if isinstance(value, str) and value in CENTRES:
-        return value
-    raise SettingError("centres", value, f"one of {', '.join(map(repr, CENTRES))}")
-
-
-def _at_least(name: str, least: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, int) and is_between(value, least, MAX_R):
-            return value
-        raise SettingError(name, value, f"an int >= {least}")
-
-    return check
 
 
 def _removals(requested: Sequence[int], shape: SetShape) -> list[int]:
@@ -52,16 +34,16 @@ def _removals(requested: Sequence[int], shape: SetShape) -> list[int]:
     options={
         "centres": ModeOption(
             "dpc",
-            _check_centres,
+            one_of("centres", CENTRES),
             "How centres are chosen: tokens in dense regions, far from denser ones (dpc); tokens far from each other "
             "(kkz); or these, moved towards the means of their clusters (kmedoids). Only dpc can be compiled.",
             choices=CENTRES,
         ),
         "neighbours": ModeOption(
-            5, _at_least("neighbours", 1), "Nearest tokens that determine the density of a token, with dpc."
+            5, at_least("neighbours", 1), "Nearest tokens that determine the density of a token, with dpc."
         ),
         "iterations": ModeOption(
-            5, _at_least("iterations", 0), "Largest number of times that centres move, with kmedoids."
+            5, at_least("iterations", 0), "Largest number of times that centres move, with kmedoids."
         ),
     },
 )
@@ -69,11 +51,11 @@ def cluster(context: Context) -> Assignment:
     """Clusters runs of time and merges each cluster into its centre; slots hold size-weighted means.
 
     A scalar r is removed by layer 0 alone: tokens merge early and at once. The number of tokens that are left is
-    rounded up to a multiple of the number of runs; runs do not exist in scopes "frame" and "tube".
+    rounded up to a multiple of the number of runs. Without `token_merging_segments`, only scope "clip" has runs.
 
-    Centres "dpc" are density peaks, as described for "HoliTom: Holistic Token Merging for Fast Video Large Language
-    Models" (NeurIPS 2025), https://arxiv.org/abs/2505.21334, and "Hourglass Tokenizer for Efficient Transformer-Based
-    3D Human Pose Estimation" (CVPR 2024), https://arxiv.org/abs/2311.12028. Centres "kmedoids" with
+    Centres "dpc" are density peaks, as described for "HoliTom" (NeurIPS 2025), https://arxiv.org/abs/2505.21334, and
+    "Hourglass Tokenizer for Efficient Transformer-Based 3D Human Pose Estimation" (CVPR 2024),
+    https://arxiv.org/abs/2311.12028. Centres "kmedoids" with
     `token_merging_average="owner"` keep medoids, as described for "CenterCLIP: Token Clustering for Efficient
     Text-Video Retrieval" (SIGIR 2022), https://arxiv.org/abs/2205.00823. Here, all compare attention keys of an early
     layer, without training, and sizes are summed; not compared with the authors' code.

@@ -27,7 +27,7 @@ def _all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
     averages=False,
     options={
         "shift": ModeOption(
-            "update",
+            "branch",
             one_of("shift", SHIFTS),
             "Shift of a token: the norm of what the MLP adds to it (update), or of the difference between the output "
             "of the MLP and the token (branch).",
@@ -36,7 +36,7 @@ def _all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
     },
 )
 def representation_shift(context: Context) -> Assignment:
-    """Drops the r tokens with the smallest shift in the MLP: the L2 norm of MLP(norm(x)), of states x.
+    """Drops the r tokens with the smallest shift in the MLP: the L2 norm of MLP(norm(x)) - x, of states x.
 
     It costs one MLP on all tokens of the layer, and reads no attention. The paper drops 20 % or 10 % of the tokens in
     each of layers 0 to 2. Sets that share an assignment go by their mean shift.

@@ -186,6 +186,11 @@ def test_blocks_change_nothing(centres: str, block_size: int) -> None:
         assert all(torch.equal(it[0], every[clip]) for it, every in zip(alone, whole, strict=True))
 
 
+@every_method
+def test_a_batch_can_be_empty(centres: str) -> None:
+    assert METHODS[centres](torch.randn(0, 2, 8, 4), 3).label.shape == (0, 2, 8)
+
+
 def test_keys_of_zero_length_are_tokens_too() -> None:
     for method in METHODS.values():
         clusters = method(torch.zeros(1, 1, 5, 3), 2)

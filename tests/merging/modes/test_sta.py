@@ -135,3 +135,12 @@ def test_groups_must_be_equal() -> None:
     VivitConfig(**fields)  # r = 0
     with pytest.raises(ValueError, match="multiple of 8, got 17"):
         assign(torch.ones(17, 2), torch.ones(17, 2), 1)
+
+
+def test_the_tokens_behind_an_input_stage_form_the_groups_if_their_number_is_fixed() -> None:
+    fields = {"token_merging_mode": "sta", "token_merging_r": 10, "token_merging_input": "run_length"}
+    assert token_counts(VideoMAEConfig(**fields, token_merging_input_keep=800))[:2] == [800, 720]
+    with pytest.raises(SettingError, match="another for 801 patch tokens"):
+        VideoMAEConfig(**fields, token_merging_input_keep=801)
+    with pytest.raises(SettingError, match=r"token_merging_input_threshold must be None .*'sta'"):
+        VideoMAEConfig(**fields, token_merging_input_threshold=0.1)

@@ -1,0 +1,99 @@
+"""The comparison of all methods: budgets of operations and of time, a tiny run, and a page from its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from transformers import AutoConfig
+
+import hf_video_tome
+from hf_video_tome.checkpoints import checkpoint_path
+from hf_video_tome.merging import INPUT_STAGES, MODES
+from tests.scripts import load_script
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    return load_script("study_methods")
+
+
+@pytest.mark.parametrize("model", ["videomae-moving-digits", "timesformer-moving-digits"])
+def test_methods_that_a_model_supports_get_as_near_as_they_can(study: ModuleType, model: str) -> None:
+    config = AutoConfig.from_pretrained(checkpoint_path(model))
+    unmerged = hf_video_tome.mac_count(config, r=0).total
+    first, *others = study.grid(config, targets=[2.0])
+    assert first["changes"]["r"] == 0
+    for setting in others:
+        ratio = unmerged / hf_video_tome.mac_count(config, **setting["changes"]).total
+        assert setting["ratio"] == pytest.approx(ratio, abs=1e-3)
+    near = [setting for setting in others if abs(np.log(setting["ratio"] / 2)) < np.log1p(study.TOLERANCE)]
+    assert len(near) >= 0.7 * len(others)
+    if model.startswith("videomae"):
+        assert {setting["differs"]["method"] for setting in others} == set(study.METHODS)
+
+
+def test_every_method_of_the_package_is_compared(study: ModuleType) -> None:
+    settings = [method.settings for method in study.METHODS.values()]
+    inputs = {it.get("input") for it in settings}
+    assert set(INPUT_STAGES) <= inputs
+    # `dymu` and `static_runs` have no fixed number of tokens, `hybrid` and `random_merge` are in study_budgets.py.
+    assert set(MODES) - {"dymu", "static_runs", "hybrid", "random_merge", "drop"} <= {
+        it.get("mode", "merge") for it in settings
+    }
+
+
+def test_the_factor_of_a_speed_is_interpolated(study: ModuleType) -> None:
+    measured = [(1.5, 1.4), (2.0, 1.8), (4.0, 3.0)]
+    assert study.factor_at(measured, 1.8) == pytest.approx(2.0)
+    factor = study.factor_at(measured, 2.5)
+    assert 2.0 < factor < 4.0
+    assert study.speed_at(measured, factor) == pytest.approx(2.5)
+    assert study.factor_at(measured, 10.0) == pytest.approx(4.0)  # out of reach
+
+
+@pytest.fixture(scope="module")
+def files(study: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Speeds and results of three methods on four clips."""
+    folder = tmp_path_factory.mktemp("methods")
+    few = {name: study.METHODS[name] for name in ("merge (usual)", "merge decreasing", "random_drop")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "METHODS", few)
+        patch.setattr(study, "TIMED", (1.5, 3.0))
+        model, speeds, results = "videomae-moving-digits", folder / "speeds.json", folder / "a.json"
+        study.main(["time", model, "--rounds", "1", "--batch-size", "1", "--output", str(speeds)])
+        arguments = ["measure", model, "--dataset", "moving-digits", "--data-option", "num_test=6", "--clips", "4"]
+        arguments += ["--scratch", str(folder / "scratch"), "--speeds", str(speeds), "--output", str(results)]
+        study.main(arguments)
+    return speeds, results
+
+
+def test_methods_are_measured_at_equal_operations_and_at_equal_time(files: tuple[Path, Path]) -> None:
+    speeds, results = (json.loads(path.read_text()) for path in files)
+    assert set(speeds["speeds"]) == {"merge (usual)", "merge decreasing", "random_drop"}
+    assert all(len(pairs) == 2 and min(up for _, up in pairs) > 0 for pairs in speeds["speeds"].values())
+    assert len(results["settings"]) == 1 + 3 * (2 + 2)
+    assert sum("speed" in setting for setting in results["settings"]) == 6
+    assert str(files[1].parent) not in results["command"]
+
+
+def test_a_page_is_written_from_the_files_alone(study: ModuleType, files: tuple[Path, Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for _ in range(2):
+        study.main(["page", str(files[1]), "--output", str(page)])
+        text = page.read_text()
+        assert text.count("### Against merging early") == 1
+        assert "| *random_drop* |" in text
+        assert "nan" not in text
+
+
+def test_the_page_says_what_its_data_files_say(study: ModuleType, tmp_path: Path) -> None:
+    page, copy = DOCS / "methods-compared.md", tmp_path / "page.md"
+    copy.write_text(page.read_text())
+    study.write_page(sorted((DOCS / "methods-compared").glob("*.json")), copy, study.render)
+    assert copy.read_text() == page.read_text(), "regenerate it"
