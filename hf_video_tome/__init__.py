@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .presets import preset
     from .registration import register as register
     from .tuning.calibration import calibrate
+    from .tuning.search import tune
 
 __all__ = [
     "ClipProcessor",
@@ -73,6 +74,7 @@ __all__ = [
     "set_token_merging",
     "token_counts",
     "token_merging",
+    "tune",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -29,8 +29,9 @@ LAYERS = [
     ("checkpoints",),
     ("loading",),
     ("evaluation",),
-    ("benchmark", "tuning", "visualization"),
+    ("benchmark", "visualization"),
     ("analysis", "hub"),
+    ("tuning",),
     ("cli",),
     ("__init__", "__main__"),
 ]

@@ -15,7 +15,20 @@ from typing import Annotated
 import typer
 
 from .command import add_command
-from .commands import analyze, benchmark, calibrate, card, classify, convert, demo, evaluate, paper, save, visualize
+from .commands import (
+    analyze,
+    benchmark,
+    calibrate,
+    card,
+    classify,
+    convert,
+    demo,
+    evaluate,
+    paper,
+    save,
+    tune,
+    visualize,
+)
 from .common import InputError
 from .imports import EarlyImportOption
 from .printing import OutputError, one_line, print_error, print_line, print_lines, print_safely, safe_printing
@@ -34,6 +47,7 @@ for _name, _module in (
     ("evaluate", evaluate),
     ("benchmark", benchmark),
     ("calibrate", calibrate),
+    ("tune", tune),
     ("paper", paper),
     ("convert", convert),
     ("visualize", visualize),

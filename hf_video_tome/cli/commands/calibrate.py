@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,23 +23,19 @@ from ..common import (
     find_checkpoint,
     input_errors,
     load_classifier,
-    option_name,
     with_settings,
 )
 from ..evaluation import (
     ClipOptions,
-    DataOptions,
     DeviceChoice,
-    EvaluationRequest,
     VideoOptions,
     WorkersOption,
     choose_sampling,
-    find_dataset,
-    read_rows,
 )
 from ..merging_options import SettingOptions, option_of, parse_settings, with_options
 from ..option_groups import grouped_options
 from ..printing import print_fields, print_line, progress_bar, write_json
+from ..videos import VideosOption, find_videos, settings_as_options, videos_request
 from .analyze.inputs import check_one_process, choose_device, decode, finish_clips
 from .analyze.options import DatasetOption
 from .card import CardOptions
@@ -49,7 +44,6 @@ from .save import check_folder, write_checkpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...evaluation import Examples
 
 HELP = """Choose how many tokens each layer merges, on videos without labels.
 
@@ -94,9 +88,7 @@ class _Batches:
 def command(
     model: ModelArgument,
     *,
-    videos: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder with video files, also in subfolders.")
-    ] = None,
+    videos: VideosOption = None,
     dataset: DatasetOption = None,
     data: VideoOptions,
     clips: Annotated[
@@ -167,9 +159,9 @@ def command(
     check_one_process()
     if save is not None:
         check_folder(save, location, overwrite, "--save")
-    request = _request(model, videos, dataset, data, sampling, batch_size, workers, dtype, seed)
+    request = videos_request(model, videos, dataset, data, sampling, batch_size, workers, dtype, seed)
     classifier = load_classifier(model, others, dtype, choose_device(device))
-    examples, source = _find_videos(request, videos, clips)
+    examples, source = find_videos(request, videos, clips)
     sampled = choose_sampling(request, request.dataset, classifier)
     decoded = decode(examples, sampled, classifier, request, source)
     batches = _Batches(classifier, decoded.frames, batch_size)
@@ -222,71 +214,9 @@ def command(
                 *([] if save is None else [("folder", save), ("files", ", ".join(files))]),
             ]
         )
-        print_line(f"options: {_as_options(found)}")
+        print_line(f"options: {settings_as_options(found)}")
     finish_clips(decoded)
-
-
-def _request(
-    model: str,
-    videos: Path | None,
-    dataset: str | None,
-    data: VideoOptions,
-    sampling: ClipOptions,
-    batch_size: int,
-    workers: int,
-    dtype: Dtype,
-    seed: int,
-) -> EvaluationRequest:
-    """Returns the checked request for the videos; a folder of videos is sampled as class folders."""
-    if (videos is None) == (dataset is None):
-        raise InputError("either --videos or --dataset must be given")
-    if videos is not None:
-        for name, value in asdict(data).items():
-            if value:
-                raise InputError(f"{option_name(name)} has no effect with --videos")
-        if not videos.is_dir():
-            raise InputError(f"--videos {videos}: no such folder")
-    request = EvaluationRequest(
-        model=model,
-        dataset=dataset or "class-folders",
-        data=DataOptions(**asdict(data)),
-        sampling=asdict(sampling),
-        batch_size=batch_size,
-        workers=workers,
-        dtype=dtype,
-        seed=seed,
-    )
-    if dataset is not None:
-        find_dataset(request)
-    return request
-
-
-def _find_videos(request: EvaluationRequest, videos: Path | None, limit: int) -> tuple[Examples, str]:
-    """Returns the videos, and the option that names them."""
-    from ...data.video_files import VideoFiles
-    from ...evaluation import read_examples
-
-    if videos is None:
-        name, split = find_dataset(request)
-        source = f"--dataset {name}, {split}"
-        with input_errors(ValueError, OSError, ImportError, at=f"--dataset {name}"):
-            return read_examples(read_rows(request.data, name, split), (), {}).spread(limit), source
-    names = VideoFiles().tree(videos)
-    if not names:
-        raise InputError(f"--videos {videos}: no video file in it or its subfolders")
-    rows = [{"video_id": name, "video": str(videos / name)} for name in names]
-    return read_examples(rows, (), {}).spread(limit), f"--videos {videos}"
 
 
 def _listed(values: list[float]) -> str:
     return ",".join(f"{value:.4f}" for value in values)
-
-
-def _as_options(settings: dict[str, Any]) -> str:
-    """Returns settings as options of the other commands."""
-    words = []
-    for name, value in settings.items():
-        if value is not None:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"{option_name(name)} {shlex.quote(text)}")
-    return " ".join(words)

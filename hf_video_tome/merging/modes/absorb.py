@@ -40,6 +40,7 @@ def _removals(requested: Sequence[int], shape: SetShape) -> list[int]:
             one_of("score", SCORES),
             "Which tokens merge into others: those in the largest groups of similar keys (energy), with the smallest "
             "hidden states (norm), that receive the least attention (attention), or any (random, the control).",
+            choices=SCORES,
         )
     },
 )

@@ -37,6 +37,7 @@ def _removals(requested: Sequence[int], shape: SetShape) -> list[int]:
             one_of("centres", CENTRES),
             "How centres are chosen: tokens in dense regions, far from denser ones (dpc); tokens far from each other "
             "(kkz); or these, moved towards the means of their clusters (kmedoids). Only dpc can be compiled.",
+            choices=CENTRES,
         ),
         "neighbours": ModeOption(
             5, at_least("neighbours", 1), "Nearest tokens that determine the density of a token, with dpc."

@@ -13,6 +13,7 @@ from ..assignment import Assignment, assign_neighbours
 from ..checks import one_of
 from .registry import Context, ModeOption, SetShape, all_but, register_mode
 
+WEIGHTS = ("size", "similarity")
 MIN_SIMILARITY = 1e-6
 """Smallest weight of a frame."""
 
@@ -30,9 +31,10 @@ def _all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
     options={
         "weights": ModeOption(
             "size",
-            one_of("weights", ("size", "similarity")),
+            one_of("weights", WEIGHTS),
             "Weights of the frames that are merged: the number of frames that each stands for (size), or that times "
             "the mean cosine similarity to the next frame (similarity).",
+            choices=WEIGHTS,
         )
     },
 )

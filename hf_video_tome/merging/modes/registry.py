@@ -106,11 +106,13 @@ class ModeOption(NamedTuple):
         default: Value if it is not given.
         check: Returns a value in its JSON-safe form, or raises a `SettingError`.
         help: Effect and allowed values, for users.
+        choices: Values to compare when settings are searched; none if the default will do.
     """
 
     default: Any
     check: Callable[[Any], Any]
     help: str
+    choices: tuple[Any, ...] = ()
 
 
 Reads = tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]]

@@ -12,6 +12,8 @@ from ..checks import one_of
 from ..similarity import descending_order
 from .registry import Context, ModeOption, SetShape, all_but, register_mode
 
+SHIFTS = ("update", "branch")
+
 
 def _all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
     return all_but(requested, shape.num_tokens, shape.num_protected + 1)
@@ -26,9 +28,10 @@ def _all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
     options={
         "shift": ModeOption(
             "branch",
-            one_of("shift", ("update", "branch")),
+            one_of("shift", SHIFTS),
             "Shift of a token: the norm of what the MLP adds to it (update), or of the difference between the output "
             "of the MLP and the token (branch).",
+            choices=SHIFTS,
         )
     },
 )

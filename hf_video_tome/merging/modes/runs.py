@@ -29,6 +29,7 @@ def all_but_one_frame(requested: Sequence[int], shape: SetShape) -> list[int]:
             at_least("window", 0),
             "Rows and columns by which the content of a patch may move from frame to frame (an int >= 0), for moving "
             "cameras. 0 compares tokens at the same patch position only.",
+            choices=(0, 1),
         )
     },
 )
