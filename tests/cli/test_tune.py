@@ -99,7 +99,7 @@ def test_speed_is_measured(small, videos, tmp_path, capsys) -> None:
 
 def test_unreadable_videos_are_named_and_left_out(small, videos, tmp_path, capsys) -> None:
     (videos / "broken.mp4").write_text("not a video")
-    assert tune(small, "--videos", videos, *QUICK, "--trials", 0, "--output", tmp_path / "output", "--json") == 2
+    assert tune(small, "--videos", videos, *QUICK, "--output", tmp_path / "output", "--json") == 2
     captured = capsys.readouterr()
     assert json.loads(captured.out)["unreadable"] == 1
     assert "error: broken.mp4" in captured.err

@@ -50,7 +50,8 @@ def _shared_fits() -> Iterator[None]:
     fit, known = Shape.fit, {}
 
     def cached(shape: Shape, config: Any, factor: float) -> FittedSettings:
-        key = repr((shape, config.to_json_string(use_diff=False), factor))
+        size = {name: value for name, value in config.to_dict().items() if not name.startswith("token_merging")}
+        key = repr((shape, size, factor))  # shapes have all settings
         if key not in known:
             known[key] = fit(shape, config, factor)
         return known[key]

@@ -185,32 +185,36 @@ def command(
     elif (folder / JOURNAL).exists():
         print_note(f"continuing the search in {folder}")
     processor = _processor_time()
-    with (
-        _progress() as on_progress,
-        input_errors(SettingError),
-        input_errors(
-            ValueError,
-            OSError,
-            options=("speedup", "operations", "agreement", "holdout", "trials", "rounds", "minutes", "clips"),
-        ),
-        processor,
-    ):
-        result = tune(
-            classifier.model,
-            decoded.frames,
-            **goals,
-            settings=shared,
-            transform=classifier.transform,
-            holdout=holdout,
-            trials=trials,
-            minutes=minutes,
-            batch_size=batch_size,
-            rounds=rounds,
-            speed_batch_size=speed_batch_size,
-            seed=seed,
-            journal=folder / JOURNAL,
-            on_progress=on_progress,
-        )
+    try:
+        with (
+            _progress() as on_progress,
+            input_errors(SettingError),
+            input_errors(
+                ValueError,
+                OSError,
+                options=("speedup", "operations", "agreement", "holdout", "trials", "rounds", "minutes", "clips"),
+            ),
+            processor,
+        ):
+            result = tune(
+                classifier.model,
+                decoded.frames,
+                **goals,
+                settings=shared,
+                transform=classifier.transform,
+                holdout=holdout,
+                trials=trials,
+                minutes=minutes,
+                batch_size=batch_size,
+                rounds=rounds,
+                speed_batch_size=speed_batch_size,
+                seed=seed,
+                journal=folder / JOURNAL,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        print_note(f"interrupted: repeat the command to continue the search in {folder}")
+        raise
     content: dict[str, Any] = {
         "model": model_name(classifier.name),
         "videos": _described(dataset),
