@@ -12,6 +12,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from transformers import PreTrainedConfig
 
 from .merging.input_stages import INPUT_STAGES
@@ -220,9 +221,10 @@ class TokenMergingConfigMixin:
             self.__dict__[_SETTINGS] = self.changed_settings(self.token_merging, {name: value})
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if PRESET in kwargs and self.token_merging != TokenMergingSettings(**self.token_merging_defaults()):
-            changed = self.token_merging_settings().items() - self.token_merging_defaults().items()
-            self.expand_preset({PRESET: kwargs[PRESET], **{PREFIX + name: value for name, value in changed}})
+        if PRESET in kwargs:
+            usual, own = self.token_merging_defaults(), self.token_merging_settings()
+            changed = {PREFIX + name: value for name, value in own.items() if value != usual[name]}
+            self._check_preset_alone(kwargs[PRESET], changed)
         super().__post_init__(**kwargs)  # type: ignore[misc]
         check_layers(self)
         self.check_token_merging()
@@ -251,6 +253,10 @@ class TokenMergingConfigMixin:
         """
         changes = self.expand_preset(changes)
         self._check_names(changes)
+        if (
+            changes.get(f"{PREFIX}mode", settings.mode) != settings.mode
+        ):  # options and segments were those of the old mode
+            changes = {f"{PREFIX}mode_options": None, f"{PREFIX}segments": None, **changes}
         try:
             return settings.changed(**{name.removeprefix(PREFIX): value for name, value in changes.items()})
         except SettingError as error:
@@ -267,18 +273,28 @@ class TokenMergingConfigMixin:
         """
         if PRESET not in changes:
             return changes
-        name, others = changes[PRESET], [other for other in changes if other != PRESET]
+        if torch.compiler.is_compiling():
+            raise ValueError(f"{PRESET} must be set before a model is compiled, or given as the settings of preset()")
+        name = changes[PRESET]
+        others = {other: value for other, value in changes.items() if other != PRESET}
         if name is None:
-            return {other: changes[other] for other in others}
-        if others:
-            given = {others[0]: changes[others[0]]}
-            raise SettingError(PRESET, str(name), "left out", given=given, because="a preset sets all of them")
+            return others
+        self._check_preset_alone(name, others)
         if not isinstance(name, str) or name not in PRESETS:
             raise SettingError(PRESET, name, f"one of {', '.join(map(repr, PRESETS))}", optional=True)
         try:
-            return {_full_name(setting): value for setting, value in PRESETS[name](self).items()}
+            expanded = {_full_name(setting): value for setting, value in PRESETS[name](self).items()}
         except SettingError as error:
             raise error.renamed(_full_name) from None
+        return {**expanded, **others}
+
+    @staticmethod
+    def _check_preset_alone(name: Any, others: Mapping[str, Any]) -> None:
+        """Checks that a preset comes without other settings, except for `restore`, which is about the output."""
+        for other, value in others.items():
+            if other != f"{PREFIX}restore":
+                because = "a preset sets all of them"
+                raise SettingError(PRESET, str(name), "left out", given={other: value}, because=because)
 
     @property
     def token_merging_preset(self) -> None:
@@ -362,6 +378,7 @@ class TokenMergingConfigMixin:
         if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
             raise SettingError(f"{PREFIX}scope", settings.scope, f"one of {allowed} for {self.model_type}")
+        self._check_input_amount(settings)
         if settings.is_off:
             return self._requested_removals(self.token_layout, settings)
         scope = self._scope(settings)
@@ -386,6 +403,10 @@ class TokenMergingConfigMixin:
             raise SettingError(
                 f"{PREFIX}segments", settings.segments, "None", given={f"{PREFIX}scope": scope}, because=because
             )
+        reads = mode.inputs(mode.complete_options(settings.mode_options))
+        if "index" in reads and self.token_layout.num_columns is None:
+            because = "its layers do not know the frames and rows of patches"
+            raise SettingError(f"{PREFIX}mode", mode.name, f"another for this {self.model_type}", because=because)
         self._check_input_stage(settings)
         return self._requested_removals(self.token_layout, settings)
 
@@ -432,21 +453,26 @@ class TokenMergingConfigMixin:
                 given={f"{PREFIX}input": settings.input},
                 because="the tokens that an input stage keeps form no grid",
             )
-        if settings.input_threshold is None:
+
+    def _check_input_amount(self, settings: TokenMergingSettings) -> None:
+        """Checks that a number or a threshold decides how many tubelets enter, not both."""
+        if settings.input is None or settings.input_threshold is None:
             return
-        given = {f"{PREFIX}input": settings.input, f"{PREFIX}input_keep": settings.input_keep}
         if not INPUT_STAGES[settings.input].takes_threshold:
-            given.pop(f"{PREFIX}input_keep")
+            given: dict[str, Any] = {f"{PREFIX}input": settings.input}
             raise SettingError(f"{PREFIX}input_threshold", settings.input_threshold, "None", given=given)
         if settings.input_keep is not None:
-            given.pop(f"{PREFIX}input")
+            given = {f"{PREFIX}input_keep": settings.input_keep}
+            because = "either a number or a threshold decides"
             raise SettingError(
-                f"{PREFIX}input_threshold",
-                settings.input_threshold,
-                "None",
-                given=given,
-                because="either a number or a threshold decides",
+                f"{PREFIX}input_threshold", settings.input_threshold, "None", given=given, because=because
             )
+        r = settings.get("r")
+        has_share = any(isinstance(entry, float) for entry in (r if isinstance(r, list) else [r]))
+        if has_share and not MODES[settings.mode].adaptive:  # for those, r is only a limit
+            given = {f"{PREFIX}input_threshold": settings.input_threshold}
+            because = "the number of tokens of which it would be a share differs from clip to clip"
+            raise SettingError(f"{PREFIX}r", r, "an int, or a list of ints", given=given, because=because)
 
     def _scope(self, settings: TokenMergingSettings) -> str:
         """Returns the scope: that of the settings, of the architecture, or the first that the mode supports."""
@@ -540,7 +566,7 @@ class TokenMergingConfigMixin:
             position=settings.position,
             average=settings.average,
             thresholds=settings.thresholds,
-            options=settings.mode_options or {},
+            options=MODES[settings.mode].complete_options(settings.mode_options),
             **self._architecture_choices(settings),
         )
         kept = self._kept_at_input(layout, settings)
@@ -558,8 +584,9 @@ class TokenMergingConfigMixin:
     def _architecture_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
         """Returns the architecture's choices for settings that are None."""
         proportional, segments, scope = settings.proportional_attention, settings.segments, self._scope(settings)
-        if segments is None and scope == "clip" and MODES[settings.mode].default_segments is not None:
-            segments = self.default_token_merging_segments
+        default = MODES[settings.mode].default_segments
+        if segments is None and scope == "clip" and default is not None:
+            segments = self.default_token_merging_segments or default
         return {
             "scope": scope,
             "segments": segments,
@@ -631,9 +658,22 @@ class TokenMergingConfigMixin:
         settings = output.pop(_SETTINGS, self.token_merging)
         values = self.token_merging_settings(settings=settings)
         if not settings.is_off:
-            resolved = self.token_merging_settings(resolved=True, settings=settings)
-            values |= {name: resolved[name] for name in _SAVED_RESOLVED if name in resolved}
+            values |= self._saved_choices(settings)
         return output | {PREFIX + name: value for name, value in values.items()}
+
+    def _saved_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
+        """Returns the values of settings whose default may change, as far as they matter to these settings."""
+        resolved, mode = self.token_merging_settings(resolved=True, settings=settings), MODES[settings.mode]
+        values = {name: resolved[name] for name in _SAVED_RESOLVED if name in resolved}
+        if mode.scopes is not None and self.default_token_merging_scope not in mode.scopes:
+            values["scope"] = settings.scope  # chosen by the mode: another mode must be free to choose
+        if mode.default_segments is not None and resolved["scope"] == "clip":
+            values["segments"] = resolved["segments"]
+        if mode.options:
+            values["mode_options"] = mode.complete_options(settings.mode_options)
+        if settings.input is not None and settings.input_keep is None and settings.input_threshold is None:
+            values["input_keep"] = DEFAULT_INPUT_KEEP
+        return values
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns the config as it is saved, without token merging fields at their defaults."""
@@ -649,8 +689,10 @@ class TokenMergingConfigMixin:
         """See `PreTrainedConfig.from_dict`; saved settings keep their meaning even if defaults have changed since."""
         given = {name: value for name, value in kwargs.items() if name.startswith(PREFIX)}
         cls._check_names(given)
-        if PRESET in given and len(given) > 1:
-            cls(**given)  # raises the error
+        if PRESET in given:
+            cls._check_preset_alone(given[PRESET], {name: value for name, value in given.items() if name != PRESET})
+        # They are set one by one, and a new mode resets its options.
+        kwargs = dict(sorted(kwargs.items(), key=lambda item: item[0] != f"{PREFIX}mode"))
         missing = settings_of_file(cls.model_type, config_dict, PREFIX)
         return super().from_dict({**config_dict, **missing}, **kwargs)  # type: ignore[misc]
 

@@ -112,3 +112,19 @@ def settings_table() -> str:
         default = info.default_in_words(it.default)
         rows.append(f"| `{PREFIX}{it.name}` | {option} | {info.description} | {default} |")
     return "\n".join(rows) + "\n"
+
+
+def mode_options_table() -> str:
+    """Returns the Markdown table of the options of all modes in the docs.
+
+    Examples:
+        >>> print(mode_options_table().splitlines()[0])
+        | mode | option | what it does | default |
+    """
+    from .merging.modes import MODES
+
+    rows = ["| mode | option | what it does | default |", "|---|---|---|---|"]
+    for mode in sorted(MODES):
+        for name, option in MODES[mode].options.items():
+            rows.append(f"| `{mode}` | `{name}` | {option.help} | `{option.default!r}` |")
+    return "\n".join(rows) + "\n"

@@ -66,7 +66,8 @@ def preset(name: str, model_or_config: nn.Module | PreTrainedConfig) -> dict[str
         model_or_config: A model or config, of transformers or of this package. It is left unchanged.
 
     Returns:
-        Settings for `apply_token_merging` and `set_token_merging`: all of them, so that they replace any earlier ones.
+        Settings for `apply_token_merging` and `set_token_merging`: all of them but `restore`, so that they replace any
+        earlier ones.
 
     Raises:
         SettingError: If there is no such preset, or none of that name for the architecture.
@@ -97,7 +98,9 @@ def preset(name: str, model_or_config: nn.Module | PreTrainedConfig) -> dict[str
 
 def _with_defaults(config: TokenMergingConfigMixin, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the defaults of all other settings of the architecture."""
-    return {**config.token_merging_defaults(), **settings}
+    defaults = config.token_merging_defaults()
+    del defaults["restore"]  # about the output, not the method
+    return {**defaults, **settings}
 
 
 def _paper(config: TokenMergingConfigMixin) -> dict[str, Any]:
@@ -109,6 +112,7 @@ def _paper(config: TokenMergingConfigMixin) -> dict[str, Any]:
             "preset", "paper", f"another for {config.model_type}", because=f"the paper is about {names} only"
         )
     settings = _with_defaults(config, architecture.paper_settings)
+    settings.pop("restore", None)
     usual, layout = type(config)().token_layout, config.token_layout
     if layout.set_size(settings["scope"]) != usual.set_size(settings["scope"]):
         num_tokens, num_protected = usual.set_size(settings["scope"])

@@ -39,4 +39,4 @@ def settings_of_file(model_type: str, fields: Mapping[str, Any], prefix: str) ->
     if are_off({name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}):
         return {}
     defaults = {**_DEFAULTS_OF_0, **_DEFAULTS_OF_0_BY_MODEL_TYPE.get(model_type, {})}
-    return {prefix + name: value for name, value in defaults.items() if fields.get(prefix + name) is None}
+    return {prefix + name: value for name, value in defaults.items() if prefix + name not in fields}

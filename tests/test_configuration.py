@@ -176,7 +176,7 @@ class TestAcceptedValues:
             key.removeprefix("token_merging_"): v for key, v in saved.items() if key.startswith("token_merging_")
         }
         merging = (name == "r" and bool(np.any(value))) or (name == "input" and value is not None)
-        resolved = RESOLVED_WHEN_MERGING if merging else {}
+        resolved = {**RESOLVED_WHEN_MERGING, **({"input_keep": 2 / 3} if name == "input" else {})} if merging else {}
         assert changed == {**resolved, **({} if value == DEFAULTS[name] else {name: value})}
         for loaded in (
             type(config).from_pretrained(tmp_path),
@@ -662,3 +662,73 @@ class TestTokenCounts:
         stock = ARCHITECTURES["videomae"].stock_config_class()
         with pytest.raises(ValueError, match="token merging fields, got VideoMAEConfig"):
             hf_video_tome.token_counts(stock)
+
+
+class TestSettingsOfOneModeDoNotReachAnother:
+    def test_thresholds_of_layers_are_those_of_dymu_alone(self) -> None:
+        pixel_values = torch.randn(PIXEL_SHAPE)
+        with torch.no_grad():
+            expected = make_model(mode="hybrid", threshold=-1.0, r=8)(pixel_values).logits
+            assert torch.equal(
+                make_model(mode="hybrid", threshold=-1.0, r=8, thresholds=[1.0])(pixel_values).logits, expected
+            )
+
+    def test_the_scope_that_a_mode_chose_is_not_saved(self, tmp_path: Path) -> None:
+        make_config(mode="frame_merge", r=1).save_pretrained(tmp_path)
+        reloaded = AutoConfig.from_pretrained(tmp_path)
+        assert reloaded.token_merging_plan().settings.scope == "time"
+        reloaded = AutoConfig.from_pretrained(tmp_path, token_merging_mode="merge")
+        assert reloaded.token_merging_plan().settings.scope == "clip"
+
+    def test_a_new_mode_starts_with_its_own_options(self) -> None:
+        config = make_config(mode="cluster", r=8, mode_options={"centres": "kkz"}, segments=2)
+        config.update_token_merging(mode="pitome")
+        assert (config.token_merging_mode_options, config.token_merging_segments) == (None, None)
+        config.update_token_merging(mode_options={"centres": "kmedoids"}, mode="cluster")
+        assert config.token_merging_mode_options == {"centres": "kmedoids"}
+        config = type(config).from_dict(
+            config.to_dict(), token_merging_mode_options={"score": "norm"}, token_merging_mode="absorb"
+        )
+        assert config.token_merging_mode_options == {"score": "norm"}
+
+    def test_what_a_later_default_could_change_is_saved(self, tmp_path: Path) -> None:
+        make_config(mode="cluster", r=8, input="run_length").save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "config.json").read_text())
+        assert saved["token_merging_segments"] == 4
+        assert saved["token_merging_mode_options"] == {"centres": "dpc", "neighbours": 5, "iterations": 5}
+        assert saved["token_merging_input_keep"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"input": "run_length", "input_threshold": 0.1, "r": 0.5},
+            r"r must be an int, or a list of ints with token_merging_input_threshold=0.1 .*got 0.5",
+        ),
+        (
+            {"input": "run_length", "input_threshold": 0.1, "input_keep": 1.0},
+            "input_threshold must be None with token_merging_input_keep=1.0",
+        ),
+        ({"input": "random", "input_threshold": 0.1, "mode": "sta", "r": 1}, "token_merging_"),
+        ({"mode": "cluster", "r": 4, "mode_options": {"centers": "kkz"}}, "options of this mode: centres"),
+        ({"mode": "cluster", "r": 4, "mode_options": {"centres": "x"}}, r"mode_options\['centres'\] must be one of"),
+        ({"mode": "merge", "r": 4, "mode_options": {"centres": "kkz"}}, "mode_options must be None for this mode"),
+        ({"mode": "drop", "r": 4, "average": "owner"}, "average must be 'mean' with token_merging_mode='drop'"),
+        ({"mode": "dymu", "r": 4, "thresholds": [0.5]}, "thresholds must be a list of 3 .*got 1 of them"),
+        (
+            {"mode": "merge", "r": 4, "scope": "tube", "segments": 2},
+            "segments must be None with token_merging_scope",
+        ),
+        ({"mode": "sta", "r": 2, "scope": "time"}, "scope must be 'clip' with token_merging_mode='sta'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_config(**fields)
+
+
+def test_a_mode_that_needs_the_grid_is_refused_where_there_is_none() -> None:
+    config = ARCHITECTURES["videomae"].config_class
+    with pytest.raises(ValueError, match=r"mode must be another for this videomae .*got 'runs'"):
+        config(**{**TINY_CONFIGS["videomae"], "use_mean_pooling": False}, token_merging_mode="runs", token_merging_r=8)

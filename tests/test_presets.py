@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import hf_video_tome
 from hf_video_tome import preset
 from hf_video_tome.checkpoints import available, checkpoint_path
 from hf_video_tome.cli import run
+from hf_video_tome.cli.merging_options import PresetName
+from hf_video_tome.configuration import PRESETS
 from hf_video_tome.merging import SettingError
 from hf_video_tome.models import ARCHITECTURES
 from tests.tiny import TINY_CONFIGS
@@ -50,7 +53,7 @@ def test_each_saves_what_it_promises_and_no_more_than_it_has_to(model: str, name
 def test_the_paper_at_its_size_and_as_shares_at_others(model_type: str) -> None:
     config_class = ARCHITECTURES[model_type].config_class
     usual = preset("paper", config_class())
-    assert {**usual, **hf_video_tome.paper_settings(model_type)} == usual
+    assert {**usual, **hf_video_tome.paper_settings(model_type)} == {**usual, "restore": False}
     other = config_class(image_size=112)
     r = preset("paper", other)["r"]
     assert isinstance(r, float)
@@ -82,7 +85,7 @@ def test_other_names_and_models_are_refused() -> None:
 class TestExpanded:
     """All settings are replaced, and nothing remembers the name."""
 
-    EXPECTED = preset("balanced", config_of("videomae-moving-digits"))
+    EXPECTED: ClassVar[dict[str, Any]] = {**preset("balanced", config_of("videomae-moving-digits")), "restore": False}
 
     def settings_of(self, model: Any) -> dict[str, Any]:
         return model.config.token_merging_settings()
@@ -113,14 +116,37 @@ class TestExpanded:
             assert torch.equal(of_call, model(clip).logits)
             assert torch.equal(of_block, model(clip).logits)
         model.config.token_merging_preset = "fast"
-        assert self.settings_of(model) == preset("fast", model)
+        assert self.settings_of(model) == {**preset("fast", model), "restore": False}
         assert model.config.token_merging_preset is None
 
-    @pytest.mark.parametrize("other", [{"token_merging_r": 4}, {"token_merging_mode": "drop"}])
+    def test_what_a_base_model_returns_is_not_of_the_method(self) -> None:
+        config = config_of("videomae-moving-digits")
+        config.update_token_merging(restore=True)
+        config.update_token_merging(preset="fast")
+        assert config.token_merging_restore
+        config.update_token_merging(preset="balanced", restore=False)
+        assert not config.token_merging_restore
+        assert "restore" not in preset("fast", config)
+
+    def test_a_compiled_call_says_why_not(self) -> None:
+        torch._dynamo.reset()
+        model = hf_video_tome.VideoMAEForVideoClassification(
+            hf_video_tome.VideoMAEConfig(**{**TINY_CONFIGS["videomae"], "num_hidden_layers": 1})
+        ).eval()
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        clip = torch.randn(1, 4, 3, 32, 32)
+        with pytest.raises(Exception, match="token_merging_preset must be set before a model is compiled"):
+            compiled(clip, token_merging_preset="paper")
+        options = {"token_merging_mode": "runs", "token_merging_r": 8, "token_merging_mode_options": {"window": 1}}
+        assert compiled(clip, **options).logits.isfinite().all()
+
+    @pytest.mark.parametrize(
+        "other", [{"token_merging_r": 4}, {"token_merging_mode": "drop"}, {"token_merging_r": [4, 2]}], ids=str
+    )
     def test_never_together_with_another_setting(self, other: dict[str, Any]) -> None:
         path = checkpoint_path("videomae-moving-digits")
         name, value = next(iter(other.items()))
-        message = f"token_merging_preset must be left out with {name}={value!r}"
+        message = re.escape(f"token_merging_preset must be left out with {name}={value!r}")
         with pytest.raises(SettingError, match=message):
             AutoModelForVideoClassification.from_pretrained(path, token_merging_preset="fast", **other)
         with pytest.raises(SettingError, match=message):
@@ -136,3 +162,7 @@ def test_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     capsys.readouterr()
     assert run(["save", "vivit-moving-digits", str(tmp_path / "b"), "--preset", "fast", "--r", "4"]) == 2
     assert "error: --preset must be left out with --r 4 (a preset sets all of them)" in capsys.readouterr().err
+
+
+def test_the_command_knows_all_of_them() -> None:
+    assert [name.value for name in PresetName] == list(PRESETS)

@@ -74,6 +74,8 @@ def parse_setting(name: str, text: str, option: str | None = None) -> Any:
         >>> parse_setting("r", "150"), parse_setting("r", "8,8,4"), parse_setting("schedule", "decreasing")
         (150, [8, 8, 4], 'decreasing')
     """
+    if text == "none" and getattr(TokenMergingSettings, name) is None:
+        return None
     parse = SETTINGS[name].parse or _numbers_or_text
     try:
         return SETTINGS[name].check(parse(text))
@@ -167,7 +169,7 @@ class MergingOptions(SettingOptions):
         PresetName | None,
         typer.Option(
             help="Settings by name, instead of all others: balanced (at least 2.5 times fewer operations), fast (4 "
-            "times), or those of the paper."
+            "times; 3 for models that attend to space and time separately), or those of the paper."
         ),
     ] = None
 

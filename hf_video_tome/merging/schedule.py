@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Sequence
-from math import inf
+from math import inf, nextafter
 from typing import Any
 
 from .setting_error import SettingError
@@ -16,6 +16,9 @@ SCHEDULE_INFLECTIONS = {"constant": 0.0, "decreasing": -1.0, "increasing": 1.0}
 
 MAX_SHARE = 0.5
 """Largest share of its tokens that a layer can remove by bipartite matching, which pairs each token at most once."""
+
+ALMOST_ALL = nextafter(1.0, 0.0)
+"""Largest share for modes that can remove all tokens but a few."""
 
 MAX_R = 2**53
 """Largest number of tokens allowed for r; up to here, the arithmetic of the schedules is exact."""
@@ -52,7 +55,7 @@ def check_r(r: Any, max_share: float | None = MAX_SHARE) -> int | float | list[i
             return _plain_float(r)
     elif entries is r and all(_is_count(x) or _is_share(x, max_share) for x in r):
         return [operator.index(x) if isinstance(x, numbers.Integral) else _plain_float(x) for x in r]
-    shares = "(0, 1)" if max_share is None else f"(0, {max_share}]"
+    shares = "(0, 1)" if max_share in (None, ALMOST_ALL) else f"(0, {max_share}]"
     allowed = f"an int >= 0, a share in {shares}, or a list of these, one per layer"
     if any(isinstance(x, numbers.Integral) and is_between(x, MAX_R + 1, inf) for x in entries):
         allowed += f", no int above {MAX_R}"

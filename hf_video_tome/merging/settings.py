@@ -52,8 +52,8 @@ def names_without_torch(folder: str, registry: str) -> list[str]:
         The names in alphabetical order.
 
     Examples:
-        >>> names_without_torch("input_stages", "INPUT_STAGES")
-        ['random']
+        >>> "run_length" in names_without_torch("input_stages", "INPUT_STAGES")
+        True
     """
     imported = getattr(sys.modules.get(f"{__package__}.{folder}"), registry, None)
     if imported:
@@ -101,16 +101,22 @@ def _check_input_threshold(value: Any) -> float | None:
     raise SettingError("input_threshold", value, "a number >= 0, in normalised pixels", optional=True)
 
 
+def _is_json_safe(value: object) -> bool:
+    # Not by `json`, which torch.compile cannot trace.
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_json_safe(it) for name, it in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_json_safe(it) for it in value)
+    return (
+        value is None or isinstance(value, (str, bool)) or is_between(value, -sys.float_info.max, sys.float_info.max)
+    )
+
+
 def _check_mode_options(value: Any) -> dict[str, Any] | None:
     if value is None:
         return None
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        try:
-            checked = json.loads(json.dumps(dict(value), allow_nan=False))
-        except (TypeError, ValueError):
-            pass
-        else:
-            return checked or None
+    if isinstance(value, Mapping) and _is_json_safe(value):
+        return {name: list(it) if isinstance(it, (list, tuple)) else it for name, it in value.items()} or None
     raise SettingError(
         "mode_options", value, "a dictionary of options of the mode, with JSON-safe values", optional=True
     )
@@ -221,7 +227,9 @@ class SettingInfo:
 
 
 def _setting(default: Any, check: Check, help: str, default_in_words: str | None = None, **info: Any) -> Any:
-    return field(default=default, metadata={"info": SettingInfo(check, help, default=default_in_words, **info)})
+    described = SettingInfo(check, help, default=default_in_words, **info)
+    # A dictionary has no hash: settings that only differ in one share theirs.
+    return field(default=default, hash=check != _check_mode_options, metadata={"info": described})
 
 
 def _label_of_options(options: Any) -> str:

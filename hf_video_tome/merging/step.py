@@ -216,10 +216,15 @@ class Step(NamedTuple):
         )
         if self.mode.adaptive:  # first of all: the mode may run on the host
             refuse_to_compile(refusal)
-        if context.attention is None and "attention" in self.settings.inputs:
-            raise ValueError(f"token_merging_mode={self.settings.mode!r} reads the attention of a layer, got none")
-        if context.mlp is None and "mlp" in self.settings.inputs:
-            raise ValueError(f"token_merging_mode={self.settings.mode!r} reads the MLP of a layer, got none")
+        found = {
+            "attention": context.attention,
+            "mlp": context.mlp,
+            "hidden_states": context.hidden_states,
+            "index": context.tokens.index,
+        }
+        for name in self.settings.inputs:
+            if name in found and found[name] is None:
+                raise ValueError(f"token_merging_mode={self.settings.mode!r} reads {name} of the layer, got none")
         if context.tokens.length is not None and not self.mode.handles_padding:
             requested = self.r if self.requested is None else self.requested
             assignment = assign_each_clip(self.mode, context, self.settings.scope, requested)
@@ -264,6 +269,18 @@ class Step(NamedTuple):
         states = self.layout.split(hidden_states.detach(), self.settings.scope)[1]
         return context._replace(hidden_states=states, mlp=mlp)
 
+    def _threshold(self) -> float | None:
+        """Returns the threshold of the layer, or the one of all layers."""
+        if not self.mode.needs_thresholds:
+            return self.settings.threshold
+        thresholds = self.settings.thresholds
+        if thresholds is None or len(thresholds) <= self.layer:
+            raise ValueError(
+                f"token_merging_mode={self.mode.name!r} needs one threshold per layer, got {thresholds} in layer "
+                f"{self.layer}"
+            )
+        return thresholds[self.layer]
+
     def context(self, metric: Tensor, attention: AttentionStatistics | None = None) -> Context:
         """Returns the inputs of the mode, apart from hidden states and MLP.
 
@@ -291,7 +308,7 @@ class Step(NamedTuple):
             num_layers=self.num_layers,
             num_protected=num_protected,
             shared=scope in SHARED_SCOPES,
-            threshold=settings.threshold if settings.thresholds is None else settings.thresholds[self.layer],
+            threshold=self._threshold(),
             generator=self.generator,
             options=self.mode.complete_options(settings.options),
             segments=settings.num_segments,

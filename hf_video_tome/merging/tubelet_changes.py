@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from .assignment import Assignment
+from .similarity import descending_order
 
 
 def last_to_first_change(pixel_values: Tensor, tubelet_shape: tuple[int, int, int]) -> Tensor:
@@ -69,7 +70,7 @@ def keep_largest(change: Tensor, keep: int) -> Tensor:
         [[[1, 1], [0, 1], [0, 1]]]
     """
     flat = change.flatten(1)
-    chosen = flat.argsort(dim=-1, descending=True, stable=True)[:, : keep - change.shape[2]]
+    chosen = descending_order(flat)[:, : keep - change.shape[2]]
     is_kept = torch.zeros_like(flat, dtype=torch.bool).scatter(-1, chosen, torch.ones_like(chosen, dtype=torch.bool))
     return _with_first_slot(is_kept.view(change.shape))
 
@@ -133,4 +134,6 @@ def assign_runs(is_kept: Tensor, keep: int | None = None) -> Assignment:
 
 def _kept_first(is_kept: Tensor) -> Tensor:
     """Positions (B, N) of the marked tubelets, then of all others, both ascending."""
-    return (~is_kept).to(torch.int8).argsort(dim=-1, stable=True)
+    position = torch.arange(is_kept.shape[-1], device=is_kept.device)
+    # No two are equal: exporters do not know stable sorting.
+    return position.where(is_kept, position + is_kept.shape[-1]).argsort(dim=-1)

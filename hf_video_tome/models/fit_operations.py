@@ -54,9 +54,9 @@ def fit_operations(
         (108, True)
     """
     count = ENCODERS[config.model_type].mac_count
-    tried = type(config).from_stock(config)
-    tried.update_token_merging(**tried.unmerged_settings)
-    unmerged, layout = count(tried).total, config.token_layout
+    tried, stock = type(config).from_stock(config), type(config).from_stock(config)
+    stock.update_token_merging(**stock.unmerged_settings)
+    unmerged, layout = count(stock).total, config.token_layout
     num_patches = layout.num_frames * layout.num_patches
     most = layout.num_tokens if amount == "r" else num_patches - layout.num_patches
 

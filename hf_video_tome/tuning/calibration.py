@@ -338,6 +338,11 @@ class _Run:
             return x.to(parameter.device, dtype if x.is_floating_point() else None)
 
         for batch in self.batches:
+            if isinstance(batch, (list, tuple)) and len(batch) == 1:  # as a TensorDataset yields it
+                [batch] = batch
+            if not isinstance(batch, (Tensor, Mapping)):
+                kind = type(batch).__name__
+                raise ValueError(f"each batch must be a tensor of clips or a mapping of inputs, got {kind}")
             if isinstance(batch, Tensor) and not batch.is_floating_point():
                 raise ValueError(f"clips must be normalised floats, as for the model, got {batch.dtype}")
             inputs = {name: ready(x) for name, x in batch.items()} if isinstance(batch, Mapping) else ready(batch)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_video_tome.describe import setting_name, settings_table
+from hf_video_tome.describe import mode_options_table, setting_name, settings_table
 from hf_video_tome.merging import INPUT_STAGES, MODES, SETTINGS, SettingError, TokenMergingSettings, register_mode
 from hf_video_tome.merging.settings import names_without_torch
 
@@ -48,6 +48,7 @@ def test_says_what_it_does(name: str) -> None:
 
 def test_the_docs_have_the_table_of_today() -> None:
     assert settings_table() in PAGE.read_text(), "docs/settings.md must hold what describe.settings_table() returns"
+    assert mode_options_table() in PAGE.read_text(), "docs/settings.md must hold what mode_options_table() returns"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import ExportedProgram
 
+import hf_video_tome
 from hf_video_tome.merging import (
     MergeSettings,
     TokenLayout,
@@ -278,6 +280,20 @@ def test_onnx_knows_every_mode() -> None:
             elif actual.ndim == 3:  # states: merged at random anew, by a generator that is not PyTorch's
                 assert actual.isfinite().all()
                 assert not torch.allclose(actual, again, atol=1e-3)
+
+
+@pytest.mark.parametrize("stage", ["run_length", "temporal_difference", "random"])
+def test_onnx_knows_every_input_stage(stage: str) -> None:
+    config = hf_video_tome.VideoMAEConfig(**{**TINY_CONFIGS["videomae"], "num_hidden_layers": 1, "num_frames": 8})
+    config.update_token_merging(input=stage, input_keep=0.5, r=4)
+    torch.manual_seed(0)
+    model = hf_video_tome.VideoMAEForVideoClassification(config).eval()
+    clips = torch.randn(2, 8, 3, 32, 32)
+    session = to_onnx(model, clips)
+    [logits] = session.run(["logits"], {session.get_inputs()[0].name: clips.numpy()})
+    assert np.isfinite(logits).all()
+    if stage != "random":
+        torch.testing.assert_close(torch.from_numpy(logits), logits_of(model, clips), rtol=1e-4, atol=1e-4)
 
 
 def test_onnx_draws_random_scores_anew() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..assignment import Assignment
+from ..noise import uniform_noise
 from .registry import InputContext, keep_changed, register_input_stage
 
 
@@ -15,7 +16,5 @@ def random(context: InputContext) -> Assignment:
     It differs from `run_length` and `temporal_difference` in nothing but the scores, which are noise.
     """
     shape = (len(context.embeddings), context.layout.num_frames - 1, context.layout.num_patches)
-    device = context.embeddings.device
-    if context.generator is None:  # exporters reject the argument, even if it is None
-        return keep_changed(context, torch.rand(shape, device=device))
-    return keep_changed(context, torch.rand(shape, device=device, generator=context.generator))
+    like = context.embeddings.new_empty(0, dtype=torch.float32)
+    return keep_changed(context, uniform_noise(shape, like, context.generator))

@@ -19,6 +19,7 @@ from .registry import (
     Removals,
     SetShape,
     all_but,
+    all_but_one,
     half_at_most,
     register_mode,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Removals",
     "SetShape",
     "all_but",
+    "all_but_one",
     "half_at_most",
     "register_mode",
 ]

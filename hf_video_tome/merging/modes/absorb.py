@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from ..assignment import Assignment, assign_heirs
 from ..checks import one_of
 from ..energy import energy, margin_of_layer
 from ..noise import uniform_noise
+from ..schedule import ALMOST_ALL
 from ..similarity import descending_order, nearest, unit_vectors
 from ..tokens import gather_tokens
-from .registry import Context, ModeOption, SetShape, all_but, register_mode
+from .registry import Context, ModeOption, all_but_one, register_mode
 
 SCORES = ("energy", "norm", "attention", "random")
 
@@ -24,15 +25,11 @@ def _reads(options: Mapping[str, Any]) -> tuple[str, ...]:
     return ("keys",) if further is None else ("keys", further)
 
 
-def _removals(requested: Sequence[int], shape: SetShape) -> list[int]:
-    return all_but(requested, shape.num_tokens, shape.num_protected + 1)
-
-
 @register_mode(
     "absorb",
     reads=_reads,
-    removals=_removals,
-    max_share=0.999,
+    removals=all_but_one,
+    max_share=ALMOST_ALL,
     single_layer=True,
     options={
         "score": ModeOption(

@@ -8,6 +8,7 @@ from functools import partial
 from ..assignment import Assignment, refuse_to_compile
 from ..checks import at_least, one_of
 from ..clustering import Cluster, cluster_runs, density_peaks, farthest_points, k_medoids, largest_divisor, partition
+from ..schedule import ALMOST_ALL
 from .registry import Context, ModeOption, SetShape, register_mode
 
 CENTRES = ("dpc", "kkz", "kmedoids")
@@ -28,7 +29,7 @@ def _removals(requested: Sequence[int], shape: SetShape) -> list[int]:
     "cluster",
     reads=("keys", "segments"),
     removals=_removals,
-    max_share=0.999,
+    max_share=ALMOST_ALL,
     single_layer=True,
     default_segments=4,
     options={

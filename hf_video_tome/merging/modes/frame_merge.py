@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import nextafter
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ..assignment import Assignment, assign_neighbours
 from ..checks import one_of
-from .registry import Context, ModeOption, SetShape, all_but, register_mode
+from ..schedule import ALMOST_ALL
+from .registry import Context, ModeOption, all_but_one, register_mode
 
 WEIGHTS = ("size", "similarity")
 MIN_SIMILARITY = 1e-6
 """Smallest weight of a frame."""
 
 
-def _all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
-    return all_but(requested, shape.num_tokens, 1)
-
-
 @register_mode(
     "frame_merge",
-    removals=_all_but_one,
-    max_share=nextafter(1, 0),
+    removals=all_but_one,
+    max_share=ALMOST_ALL,
     single_layer=True,
     scopes=("time",),
     options={

@@ -219,6 +219,11 @@ def all_but(requested: Sequence[int], num_tokens: int, num_left: int) -> list[in
     return removals
 
 
+def all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
+    """Returns the number of tokens that each layer removes if only one, besides protected ones, has to be left."""
+    return all_but(requested, shape.num_tokens, shape.num_protected + 1)
+
+
 def register_mode(
     name: str,
     *,

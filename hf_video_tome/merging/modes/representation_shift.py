@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import nextafter
-
 import torch
 
 from ..assignment import Assignment, assign_kept
 from ..checks import one_of
+from ..schedule import ALMOST_ALL
 from ..similarity import descending_order
-from .registry import Context, ModeOption, SetShape, all_but, register_mode
+from .registry import Context, ModeOption, all_but_one, register_mode
 
 SHIFTS = ("update", "branch")
-
-
-def _all_but_one(requested: Sequence[int], shape: SetShape) -> list[int]:
-    return all_but(requested, shape.num_tokens, shape.num_protected + 1)
 
 
 @register_mode(
     "representation_shift",
     reads=("hidden_states", "mlp"),
-    removals=_all_but_one,
-    max_share=nextafter(1, 0),
+    removals=all_but_one,
+    max_share=ALMOST_ALL,
     averages=False,
     options={
         "shift": ModeOption(

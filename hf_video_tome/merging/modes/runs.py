@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..assignment import Assignment, assign_heirs
 from ..checks import at_least
+from ..schedule import ALMOST_ALL
 from ..similarity import unit_vectors
 from ..time_neighbours import earlier_neighbours, join_best
 from .registry import Context, ModeOption, SetShape, all_but, register_mode
@@ -20,7 +21,7 @@ def all_but_one_frame(requested: Sequence[int], shape: SetShape) -> list[int]:
     "runs",
     reads=("keys", "index"),
     removals=all_but_one_frame,
-    max_share=0.999,
+    max_share=ALMOST_ALL,
     single_layer=True,
     scopes=("clip",),
     options={

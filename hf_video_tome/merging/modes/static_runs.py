@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..assignment import Assignment, assign_heirs
+from ..schedule import ALMOST_ALL
 from ..similarity import unit_vectors
 from ..static_segments import static_tokens
 from ..threshold import missing_threshold
@@ -18,7 +19,7 @@ from .runs import all_but_one_frame
     "static_runs",
     reads=("keys", "index"),
     removals=all_but_one_frame,
-    max_share=0.999,
+    max_share=ALMOST_ALL,
     single_layer=True,
     scopes=("clip",),
     needs_threshold=True,

@@ -98,5 +98,5 @@ def test_the_mlp_on_all_tokens_is_counted() -> None:
 
 def test_without_a_layer_there_is_no_mlp() -> None:
     step = Step(1, Tokens(), TokenLayout(0, 1, 4), MergeSettings(mode="representation_shift"))
-    with pytest.raises(ValueError, match=r"'representation_shift' reads the MLP of a layer"):
+    with pytest.raises(ValueError, match=r"'representation_shift' reads mlp of the layer"):
         step.reduce(torch.randn(1, 4, 3), torch.randn(1, 4, 3))

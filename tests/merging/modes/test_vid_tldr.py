@@ -84,5 +84,5 @@ def test_equal_attention_everywhere_is_merge() -> None:
 
 
 def test_without_a_layer_there_is_no_attention() -> None:
-    with pytest.raises(ValueError, match=r"'vid_tldr' reads the attention of a layer"):
+    with pytest.raises(ValueError, match=r"'vid_tldr' reads attention of the layer"):
         step_of([True] * 4)[0].reduce(torch.randn(1, 4, 3))
