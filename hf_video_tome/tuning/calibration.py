@@ -239,7 +239,8 @@ class _Run:
             speedup: How many times fewer.
             adaptive: Whether to return settings with this threshold, rather than with a list of the mean counts.
         """
-        half, none = token_merging_plan(self.model, **self._fixed(0.5)).removals(), [0] * self.num_layers
+        half = token_merging_plan(self.model, **self._fixed(self.plan.layout.num_tokens)).removals()
+        none = [0] * self.num_layers
         unmerged = self.unmerged
         fewest, most = (self._macs(self.most_entering, removed) for removed in (half, none))
         if not is_between(speedup, unmerged / most, unmerged / fewest) or speedup == unmerged / most:
