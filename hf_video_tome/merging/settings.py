@@ -380,7 +380,7 @@ class TokenMergingSettings:
         "centroid",
         one_of("position", ("destination", "centroid")),
         "Position of a merged token in V-JEPA 2: that of the token that the others were merged into (destination), or "
-        "the weighted centroid of all of them (centroid).",
+        "the weighted centroid of all of them (centroid). With average owner, always destination.",
         metavar="POSITION",
         is_common=False,
         is_saved_resolved=True,
