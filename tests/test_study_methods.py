@@ -23,9 +23,8 @@ def study() -> ModuleType:
     return load_script("study_methods")
 
 
-@pytest.mark.parametrize("model", ["videomae-moving-digits", "timesformer-moving-digits"])
-def test_methods_that_a_model_supports_get_as_near_as_they_can(study: ModuleType, model: str) -> None:
-    config = AutoConfig.from_pretrained(checkpoint_path(model))
+def test_methods_that_a_model_supports_get_as_near_as_they_can(study: ModuleType) -> None:
+    config = AutoConfig.from_pretrained(checkpoint_path("timesformer-moving-digits"))
     unmerged = hf_video_tome.mac_count(config, r=0).total
     first, *others = study.grid(config, targets=[2.0])
     assert first["changes"]["r"] == 0
@@ -34,8 +33,13 @@ def test_methods_that_a_model_supports_get_as_near_as_they_can(study: ModuleType
         assert setting["ratio"] == pytest.approx(ratio, abs=1e-3)
     near = [setting for setting in others if abs(np.log(setting["ratio"] / 2)) < np.log1p(study.TOLERANCE)]
     assert len(near) >= 0.6 * len(others)
-    if model.startswith("videomae"):
-        assert {setting["differs"]["method"] for setting in others} == set(study.METHODS)
+
+
+def test_videomae_supports_all(study: ModuleType) -> None:
+    for method in study.METHODS.values():
+        config = AutoConfig.from_pretrained(checkpoint_path("videomae-moving-digits"))
+        config.update_token_merging(**{"r": 2, **method.settings})
+        assert config.token_merging_plan().merges
 
 
 def test_every_method_of_the_package_is_compared(study: ModuleType) -> None:
