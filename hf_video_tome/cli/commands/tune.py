@@ -71,10 +71,6 @@ SHORT_HELP = "Find the best settings for a checkpoint, on unlabelled videos."
 ARGUMENTS = ("speedup", "operations", "agreement", "holdout", "trials", "rounds", "minutes", "clips")
 RESULTS, PLOT, SETTINGS_FILE, JOURNAL = "results.json", "frontier.png", "settings.json", "journal.jsonl"
 
-ClipsPerBatchOption = Annotated[
-    int, typer.Option("--batch-size", metavar="N", min=1, help="Number of clips per batch.")
-]
-
 
 @with_options(*(name for name, info in SETTINGS.items() if info.is_option and name not in DECIDED))
 class SharedOptions(SettingOptions):
@@ -151,6 +147,7 @@ def command(
     require_packages({"optuna": "optuna", "matplotlib": "matplotlib"}, extra="tune")
     from ...analysis.files import model_name
     from ...analysis.files import write_json as write_json_file
+    from ...benchmark.timing import ProcessorTime
     from ...tuning import tune
     from ...tuning.plot import draw_frontier
 
@@ -184,16 +181,12 @@ def command(
         (folder / JOURNAL).unlink(missing_ok=True)
     elif (folder / JOURNAL).exists():
         print_note(f"continuing the search in {folder}")
-    processor = _processor_time()
+    processor = ProcessorTime()
     try:
         with (
             _progress() as on_progress,
             input_errors(SettingError),
-            input_errors(
-                ValueError,
-                OSError,
-                options=("speedup", "operations", "agreement", "holdout", "trials", "rounds", "minutes", "clips"),
-            ),
+            input_errors(ValueError, OSError, options=ARGUMENTS),
             processor,
         ):
             result = tune(
@@ -236,12 +229,6 @@ def command(
     if speedup is not None:
         print_busy(processor.share)
     finish_clips(decoded)
-
-
-def _processor_time() -> Any:
-    from ...benchmark.timing import ProcessorTime
-
-    return ProcessorTime()
 
 
 def _described(dataset: str | None) -> str:
