@@ -340,10 +340,10 @@ def certain_distance(comparisons: int) -> float:
     return NormalDist().inv_cdf(1 - 0.025 / max(1, comparisons))
 
 
-def verdict(comparison: Comparison, bound: float) -> str:
-    """Describes the significance of a difference."""
-    distance = comparison.value / comparison.error if comparison.error else math.copysign(math.inf, comparison.value)
-    if comparison.value == 0 or not abs(distance) >= 2:  # or is NaN
+def verdict(value: float, error: float, bound: float) -> str:
+    """Describes the significance of a difference with its standard error."""
+    distance = value / error if error else math.copysign(math.inf, value)
+    if value == 0 or not abs(distance) >= 2:  # or is NaN
         return "no difference beyond noise"
     return ("" if abs(distance) >= bound else "perhaps ") + ("better" if distance > 0 else "worse")
 
@@ -364,8 +364,8 @@ def conclusions(studies: Sequence[Mapping[str, Any]]) -> str:
         for name in names:
             found = by_title.get((title, name))
             cells.append(
-                f"{points((found.value, found.error))}, {verdict(found, bound)}; better or equal in "
-                f"{found.not_worse} of {found.pairs}"
+                f"{points((found.value, found.error))}, {verdict(found.value, found.error, bound)}; better or equal "
+                f"in {found.not_worse} of {found.pairs}"
                 if found
                 else ""
             )

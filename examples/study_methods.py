@@ -32,6 +32,7 @@ from study_budgets import (
     measure_to_file,
     points,
     table,
+    verdict,
     write_json,
     write_page,
 )
@@ -195,6 +196,10 @@ def measure_time(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 # --- the page
+MARKS = {"better": " ▲", "worse": " ▼", "perhaps better": " △", "perhaps worse": " ▽"}
+"""Marks of significant differences."""
+
+
 def budgets(study: Mapping[str, Any]) -> Iterator[tuple[str, bool, float]]:
     """Iterates over the budgets of a study: title, whether it is one of time, and its factor."""
     found = {("speed" in setting, setting["target"]) for setting in study["settings"][1:]}
@@ -247,10 +252,10 @@ def model_section(study: Mapping[str, Any]) -> str:
 
 
 def summary(studies: Sequence[Mapping[str, Any]]) -> str:
-    """Returns one table of agreement differences from the decreasing schedule, for each method over all studies."""
+    """Returns one table of the differences of accuracy from the decreasing schedule, for each method and study."""
     reference = "merge decreasing"
     rows, compared = [], 0
-    cells: dict[str, dict[str, tuple[float, float, int]]] = {}
+    cells: dict[str, dict[str, tuple[float, float]]] = {}
     for is_time in (False, True):
         for study in studies:
             right = {
@@ -265,16 +270,15 @@ def summary(studies: Sequence[Mapping[str, Any]]) -> str:
                     if other == name and not off and (reference, target) in right and not right[reference, target][1]
                 ]
                 if name != reference and differences:
-                    value, error = mean_with_error(np.mean(differences, axis=0))
                     title = f"{study['model']}, {study['data']}{', at equal time' if is_time else ''}"
-                    cells.setdefault(name, {})[title] = (value, error, len(differences))
+                    cells.setdefault(name, {})[title] = mean_with_error(np.mean(differences, axis=0))
                     compared += 1
     bound = certain_distance(compared)
     titles = list(dict.fromkeys(title for row in cells.values() for title in row))
     for name, row in cells.items():
-        better = sum(_verdict(row[title], bound) == "better" for title in row)
-        worse = sum(_verdict(row[title], bound) == "worse" for title in row)
-        shown = [f"{points(row[title][:2])}{_mark(row[title], bound)}" if title in row else "" for title in titles]
+        found = {title: verdict(*pair, bound) for title, pair in row.items()}
+        better, worse = (sum(it == wanted for it in found.values()) for wanted in ("better", "worse"))
+        shown = [f"{points(row[title])}{MARKS.get(found[title], '')}" if title in row else "" for title in titles]
         rows.append([name, f"{better} / {worse} of {len(row)}", *shown])
     return "\n\n".join(
         [
@@ -286,20 +290,6 @@ def summary(studies: Sequence[Mapping[str, Any]]) -> str:
             table(["method", "▲ / ▼", *titles], rows),
         ]
     )
-
-
-def _verdict(cell: tuple[float, float, int], bound: float) -> str:
-    value, error, _ = cell
-    distance = value / error if error else math.copysign(math.inf, value) if value else 0.0
-    if abs(distance) >= bound:
-        return "better" if distance > 0 else "worse"
-    return "perhaps better" if distance >= 2 else "perhaps worse" if distance <= -2 else ""
-
-
-def _mark(cell: tuple[float, float, int], bound: float) -> str:
-    return {"better": " ▲", "worse": " ▼", "perhaps better": " △", "perhaps worse": " ▽", "": ""}[
-        _verdict(cell, bound)
-    ]
 
 
 def render(studies: Sequence[Mapping[str, Any]]) -> str:
