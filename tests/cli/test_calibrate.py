@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,17 +12,6 @@ import hf_video_tome
 from hf_video_tome.cli import run
 
 from ..classified_videos import SIZE, save_checkpoint
-
-
-@pytest.fixture
-def videos(readable: Path, tmp_path: Path) -> Path:
-    """Ten video files, two of them in a subfolder, and one file that is no video."""
-    folder = tmp_path / "plain"
-    (folder / "more").mkdir(parents=True)
-    for number, source in enumerate(sorted(readable.rglob("*.mp4"))):
-        shutil.copy(source, folder / ("more" if number < 2 else "") / source.name)
-    (folder / "notes.txt").write_text("no labels")
-    return folder
 
 
 def calibrate(*words: object) -> int:

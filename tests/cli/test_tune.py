@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,6 @@ QUICK = "--operations", 1.2, "--trials", 1, "--rounds", 0
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two layers that cost enough to save."""
     return save_checkpoint(tmp_path_factory.mktemp("small"), num_hidden_layers=2, intermediate_size=192)
-
-
-@pytest.fixture
-def videos(readable: Path, tmp_path: Path) -> Path:
-    """Ten video files, two of them in a subfolder."""
-    folder = tmp_path / "plain"
-    (folder / "more").mkdir(parents=True)
-    for number, source in enumerate(sorted(readable.rglob("*.mp4"))):
-        shutil.copy(source, folder / ("more" if number < 2 else "") / source.name)
-    return folder
 
 
 def tune(*words: object) -> int:
