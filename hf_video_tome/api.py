@@ -13,6 +13,7 @@ from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .merging.plan import Plan
 from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder, Host
 from .models.convert_modules import convert_modules, replace_config
+from .models.encoder import encoder_of
 from .models.mac_count import MacCount
 from .models.scoped_settings import REFUSAL, changes_in_scope
 
@@ -326,12 +327,7 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
     model: Any = _find(model_or_config).model if isinstance(model_or_config, nn.Module) else None
     config: Any = model_or_config if model is None else model.config
     config = getattr(config, "token_merging_config", config)
-    encoder = ENCODERS.get(getattr(config, "model_type", ""))
-    if encoder is None:
-        names = ", ".join(repr(name) for name in ENCODERS)
-        raise ValueError(
-            f"model_or_config must be a model or config with a model_type of {names}, got {type(config).__name__}"
-        )
+    encoder = encoder_of(config, config)
     merges = isinstance(config, TokenMergingConfigMixin)
     config = encoder.config_class.from_stock(config)
     scoped = changes_in_scope(model) if merges and model is not None else {}

@@ -83,6 +83,25 @@ def register_encoder(encoder: Encoder) -> Encoder:
     return encoder
 
 
+def encoder_of(config: Any, given: object) -> Encoder:
+    """Returns the encoder that a config is of.
+
+    Args:
+        config: Anything that may be a config, of transformers or of this package.
+        given: What the caller was given as `model_or_config`, for the error.
+
+    Raises:
+        ValueError: If it is of none.
+    """
+    encoder = ENCODERS.get(getattr(config, "model_type", ""))
+    if encoder is None:
+        names = ", ".join(map(repr, ENCODERS))
+        raise ValueError(
+            f"model_or_config must be a model or config with a model_type of {names}, got {type(given).__name__}"
+        )
+    return encoder
+
+
 def check_names(merging_classes: Mapping[Any, Any]) -> None:
     """Checks that each merging class has the name of its stock class, which transformers relies on.
 
