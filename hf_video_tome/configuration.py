@@ -253,9 +253,8 @@ class TokenMergingConfigMixin:
         """
         changes = self.expand_preset(changes)
         self._check_names(changes)
-        if (
-            changes.get(f"{PREFIX}mode", settings.mode) != settings.mode
-        ):  # options and segments were those of the old mode
+        # Options and segments are those of the old mode.
+        if changes.get(f"{PREFIX}mode", settings.mode) != settings.mode:
             changes = {f"{PREFIX}mode_options": None, f"{PREFIX}segments": None, **changes}
         try:
             return settings.changed(**{name.removeprefix(PREFIX): value for name, value in changes.items()})
@@ -374,7 +373,7 @@ class TokenMergingConfigMixin:
         settings = self.token_merging if settings is None else settings
         self.tubelet_grid(self.clip_shape)
         mode = MODES[settings.mode]
-        self._check_mode(mode, settings)
+        inputs = self._check_mode(mode, settings)
         if settings.scope is not None and settings.scope not in self.supported_token_merging_scopes:
             allowed = ", ".join(repr(name) for name in self.supported_token_merging_scopes)
             raise SettingError(f"{PREFIX}scope", settings.scope, f"one of {allowed} for {self.model_type}")
@@ -387,7 +386,7 @@ class TokenMergingConfigMixin:
             because = "" if scope in self.supported_token_merging_scopes else f"{self.model_type} does not support it"
             given = {f"{PREFIX}mode": mode.name}
             raise SettingError(f"{PREFIX}scope", settings.scope, allowed, given=given, because=because or None)
-        if scope != "clip" and "attention" in mode.inputs(mode.complete_options(settings.mode_options)):
+        if scope != "clip" and "attention" in inputs:
             given, because = {f"{PREFIX}mode": mode.name}, "it reads the attention between all tokens"
             raise SettingError(f"{PREFIX}scope", scope, "'clip'", given=given, because=because)
         if mode.adaptive and scope == "frame":
@@ -403,15 +402,14 @@ class TokenMergingConfigMixin:
             raise SettingError(
                 f"{PREFIX}segments", settings.segments, "None", given={f"{PREFIX}scope": scope}, because=because
             )
-        reads = mode.inputs(mode.complete_options(settings.mode_options))
-        if "index" in reads and self.token_layout.num_columns is None:
+        if "index" in inputs and self.token_layout.num_columns is None:
             because = "its layers do not know the frames and rows of patches"
             raise SettingError(f"{PREFIX}mode", mode.name, f"another for this {self.model_type}", because=because)
         self._check_input_stage(settings)
         return self._requested_removals(self.token_layout, settings)
 
-    def _check_mode(self, mode: Mode, settings: TokenMergingSettings) -> None:
-        """Checks the settings that depend on the mode."""
+    def _check_mode(self, mode: Mode, settings: TokenMergingSettings) -> tuple[str, ...]:
+        """Checks the settings that depend on the mode, and returns the inputs that it reads."""
         given = {"mode": mode.name}
         try:
             inputs = mode.inputs(mode.complete_options(settings.mode_options))
@@ -432,6 +430,7 @@ class TokenMergingConfigMixin:
                 raise SettingError("segments", settings.segments, "None", given=given)
         except SettingError as error:
             raise error.renamed(_full_name) from None
+        return inputs
 
     def _check_input_stage(self, settings: TokenMergingSettings) -> None:
         if settings.input is None:
@@ -496,9 +495,8 @@ class TokenMergingConfigMixin:
             return num_tokens
         keep = DEFAULT_INPUT_KEEP if settings.input_keep is None else settings.input_keep
         if isinstance(keep, float):
-            kept = max(
-                math.ceil(keep * num_tokens - 1e-9), layout.num_patches
-            )  # 2/3 of 288 is 192, whatever it rounds to
+            # 2/3 of 288 is 192, whatever the product rounds to.
+            kept = max(math.ceil(keep * num_tokens - 1e-9), layout.num_patches)
         elif keep < layout.num_patches:
             raise SettingError(
                 f"{PREFIX}input_keep", keep, f"a share, or at least the {layout.num_patches} tokens of a frame"

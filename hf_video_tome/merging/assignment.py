@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .matching import Matching
-from .tokens import is_real
+from .tokens import is_real, marked_first
 
 Content = Literal["mean", "norm_preserving", "owner"]
 """Content of a slot: the size-weighted mean of its tokens, that mean with the norm of the longest, or its owner."""
@@ -113,8 +113,7 @@ def assign_kept(kept: Tensor, num_tokens: int) -> Assignment:
     """
     slots = torch.arange(kept.shape[-1], device=kept.device).expand_as(kept)
     slot = kept.new_full((*kept.shape[:-1], num_tokens), -1).scatter(-1, kept, slots)
-    position = torch.arange(num_tokens, device=kept.device).expand_as(slot)
-    moved = position.where(slot < 0, position + num_tokens).argsort(dim=-1)[..., : num_tokens - kept.shape[-1]]
+    moved = marked_first(slot < 0)[..., : num_tokens - kept.shape[-1]]
     return Assignment(slot, kept, moved, content="owner", sizes="owner")
 
 
@@ -133,10 +132,8 @@ def assign_neighbours(slot: Tensor, num_slots: int) -> Assignment:
         >>> assignment.owner.tolist(), assignment.moved.tolist()
         ([[[0, 2, 3]]], [[[1]]])
     """
-    num_tokens = slot.shape[-1]
-    position = torch.arange(num_tokens, device=slot.device).expand_as(slot)
     joins_previous = pad(slot[..., 1:] == slot[..., :-1], (1, 0))
-    order = position.where(~joins_previous, position + num_tokens).argsort(dim=-1)
+    order = marked_first(~joins_previous)
     return Assignment(slot, order[..., :num_slots], order[..., num_slots:])
 
 
@@ -186,10 +183,9 @@ def assign_heirs(heir: Tensor, num_slots: int | None = None) -> Assignment:
         ([[[1, 0, 1, 0]]], [[[1, 2]]], [[[0, 3]]])
     """
     num_tokens = heir.shape[-1]
-    position = torch.arange(num_tokens, device=heir.device)
-    is_owner = heir == position
+    is_owner = heir == torch.arange(num_tokens, device=heir.device)
     slot = (is_owner.cumsum(dim=-1) - 1).gather(-1, heir)
-    order = position.where(is_owner, position + num_tokens).argsort(dim=-1)
+    order = marked_first(is_owner)
     width = num_tokens if num_slots is None else num_slots
     counts = is_owner.sum(dim=-1) if num_slots is None else None
     return Assignment(slot, order[..., :width], order[..., width:], num_slots=counts)

@@ -63,12 +63,13 @@ def true_or_false(name: str, none_means: str | None = None) -> Check:
     return check
 
 
-def at_least(name: str, least: int) -> Check:
+def at_least(name: str, least: int, optional: bool = False) -> Check:
     """Returns a check for a setting that takes an int from a least one on.
 
     Args:
         name: Name of the setting.
         least: The least value.
+        optional: Whether None is allowed too.
 
     Returns:
         The check.
@@ -79,8 +80,10 @@ def at_least(name: str, least: int) -> Check:
     """
 
     def check(value: object) -> object:
+        if optional and value is None:
+            return value
         if isinstance(value, numbers.Integral) and is_between(value, least, MAX_R):
             return operator.index(value)
-        raise SettingError(name, value, f"an int >= {least}")
+        raise SettingError(name, value, f"an int >= {least}", optional=optional)
 
     return check

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .checks import Check, one_of, true_or_false
+from .checks import Check, at_least, one_of, true_or_false
 from .schedule import MAX_LAYERS, MAX_R, SCHEDULE_INFLECTIONS, check_r, check_schedule
 from .scopes import SCOPES
 from .setting_error import SettingError
@@ -83,14 +83,6 @@ def _check_thresholds(value: Any) -> list[float] | None:
     if 1 <= len(entries) <= MAX_LAYERS and all(is_between(entry, -1, 1) for entry in entries):
         return [entry.__float__() for entry in entries]
     raise SettingError("thresholds", value, allowed, optional=True)
-
-
-def _check_segments(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, numbers.Integral) and is_between(value, 1, MAX_R):
-        return operator.index(value)
-    raise SettingError("segments", value, "an int >= 1", optional=True)
 
 
 def _check_input_threshold(value: Any) -> float | None:
@@ -315,7 +307,7 @@ class TokenMergingSettings:
     )
     segments: int | None = _setting(
         None,
-        _check_segments,
+        at_least("segments", 1, optional=True),
         "Number of equal runs of time within which tokens merge, as long as there are pairs.",
         "chosen by the mode",
         metavar="SEGMENTS",

@@ -54,6 +54,24 @@ def initial_tokens(
     return Tokens(source=source, position=position)
 
 
+def marked_first(mask: Tensor) -> Tensor:
+    """Returns the positions of marked tokens, then of all others, both in ascending order.
+
+    Args:
+        mask: (..., N) bool.
+
+    Returns:
+        (..., N) int64.
+
+    Examples:
+        >>> marked_first(torch.tensor([False, True, False, True])).tolist()
+        [1, 3, 0, 2]
+    """
+    num_tokens = mask.shape[-1]
+    position = torch.arange(num_tokens, device=mask.device)
+    return position.where(mask, position + num_tokens).argsort(dim=-1)  # all differ: exporters know no stable sorting
+
+
 def is_real(length: Tensor, num_tokens: int) -> Tensor:
     """Returns a mask of the tokens, or slots, that are not padding, which comes last.
 

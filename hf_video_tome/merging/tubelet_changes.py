@@ -8,6 +8,7 @@ from torch.nn.functional import avg_pool2d
 
 from .assignment import Assignment
 from .similarity import descending_order
+from .tokens import marked_first
 
 
 def last_to_first_change(pixel_values: Tensor, tubelet_shape: tuple[int, int, int]) -> Tensor:
@@ -115,10 +116,10 @@ def assign_runs(is_kept: Tensor, keep: int | None = None) -> Assignment:
         [[[0, 1, 0, 2, 0, 2]]]
     """
     flat, by_place = is_kept.flatten(1), is_kept.transpose(1, 2).flatten(1)
-    order = _kept_first(flat)
+    order = marked_first(flat)
     own_slot = (flat.cumsum(dim=-1) - 1).view(is_kept.shape)  # of kept tubelets
     # Runs are consecutive position by position: the n-th of them is that of the n-th kept tubelet in this order.
-    slot_of_run = own_slot.transpose(1, 2).flatten(1).gather(-1, _kept_first(by_place))
+    slot_of_run = own_slot.transpose(1, 2).flatten(1).gather(-1, marked_first(by_place))
     slot = slot_of_run.gather(-1, by_place.cumsum(dim=-1) - 1)
     slot = slot.view(is_kept.transpose(1, 2).shape).transpose(1, 2).flatten(1)
     width = flat.shape[1] if keep is None else keep
@@ -130,10 +131,3 @@ def assign_runs(is_kept: Tensor, keep: int | None = None) -> Assignment:
         sizes="summed",
         num_slots=flat.sum(dim=-1, keepdim=True) if keep is None else None,
     )
-
-
-def _kept_first(is_kept: Tensor) -> Tensor:
-    """Positions (B, N) of the marked tubelets, then of all others, both ascending."""
-    position = torch.arange(is_kept.shape[-1], device=is_kept.device)
-    # No two are equal: exporters do not know stable sorting.
-    return position.where(is_kept, position + is_kept.shape[-1]).argsort(dim=-1)
