@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -31,6 +32,19 @@ torch.set_num_threads(1)
 def _seeded() -> None:
     """Every test starts from the same random numbers, whichever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    """A mode or an input stage that a test registers is gone after it."""
+    from hf_video_tome.merging import INPUT_STAGES, MODES
+
+    registries: tuple[dict[str, Any], ...] = (MODES, INPUT_STAGES)
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import json
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from hf_video_tome.cli.merging_options import parse_settings
 from hf_video_tome.conversion.state_dict import convertible_architectures
 from hf_video_tome.data import DATASETS
 from hf_video_tome.data.video.encoding import write_video
-from hf_video_tome.merging import MODES
 from hf_video_tome.models import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
@@ -115,15 +113,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_video(tmp_path / "clip.mp4", frames, fps=25)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    """A mode that a page registers is gone after its test."""
-    before = dict(MODES)
-    yield
-    MODES.clear()
-    MODES.update(before)
 
 
 def replace_hub_ids(code: str, stand_ins: dict[str, str]) -> str:

@@ -16,11 +16,8 @@ from hf_video_tome.registration import register
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed packages, of which nothing is left after the test."""
-    before = dict(MODES)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    MODES.clear()
-    MODES.update(before)
     for name in ("added_modes", "broken_modes"):
         sys.modules.pop(name, None)
 

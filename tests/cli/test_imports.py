@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from hf_video_tome.cli import imports, run
-from hf_video_tome.merging import MODES
 
 from .test_start import COMMANDS
 
@@ -30,10 +29,8 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(imports, "IMPORTED", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
-    modes, modules = dict(MODES), set(sys.modules)
+    modules = set(sys.modules)
     yield
-    MODES.clear()
-    MODES.update(modes)
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]

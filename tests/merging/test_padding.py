@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_video_tome.merging import MODES as MODES_BY_NAME
 from hf_video_tome.merging import (
     MergeSettings,
     Plan,
@@ -180,30 +179,24 @@ def heedless(context):
 @pytest.mark.parametrize("lengths", [[5, 8], [8, 3, 2], [7, 7], [1, 8]])
 def test_a_mode_that_does_not_heed_padding_gets_each_clip_alone(lengths):
     register_mode("heedless")(heedless)
-    try:
-        x, tokens = padded(lengths, 8, seed=0)
-        merged, after = merge_tokens(x, x, 3, tokens, TokenLayout(0, 1, 8), MergeSettings("heedless"))
-        for i, n in enumerate(lengths):
-            own = Tokens(tokens.size[i : i + 1, :n], tokens.source[i : i + 1, :n])
-            alone, own = merge_tokens(
-                x[i : i + 1, :n], x[i : i + 1, :n], 3, own, TokenLayout(0, 1, n), MergeSettings("heedless")
-            )
-            count = int(after.length[i])
-            assert count == alone.shape[1]
-            assert torch.equal(merged[i, :count], alone[0])
-            assert torch.equal(after.size[i, :count], own.size[0])
-            assert torch.equal(after.source[i, :n], own.source[0])
-            assert not after.size[i, count:].any()
-            assert not merged[i, count:].any()
-    finally:
-        del MODES_BY_NAME["heedless"]
+    x, tokens = padded(lengths, 8, seed=0)
+    merged, after = merge_tokens(x, x, 3, tokens, TokenLayout(0, 1, 8), MergeSettings("heedless"))
+    for i, n in enumerate(lengths):
+        own = Tokens(tokens.size[i : i + 1, :n], tokens.source[i : i + 1, :n])
+        alone, own = merge_tokens(
+            x[i : i + 1, :n], x[i : i + 1, :n], 3, own, TokenLayout(0, 1, n), MergeSettings("heedless")
+        )
+        count = int(after.length[i])
+        assert count == alone.shape[1]
+        assert torch.equal(merged[i, :count], alone[0])
+        assert torch.equal(after.size[i, :count], own.size[0])
+        assert torch.equal(after.source[i, :n], own.source[0])
+        assert not after.size[i, count:].any()
+        assert not merged[i, count:].any()
 
 
 def test_a_mode_that_only_says_that_it_heeds_padding_is_refused():
     register_mode("heedless", handles_padding=True)(heedless)
-    try:
-        x, tokens = padded([5, 8], 8, seed=0)
-        with pytest.raises(ValueError, match="'heedless' must set num_slots for each clip of a padded batch"):
-            merge_tokens(x, x, 2, tokens, TokenLayout(0, 1, 8), MergeSettings("heedless"))
-    finally:
-        del MODES_BY_NAME["heedless"]
+    x, tokens = padded([5, 8], 8, seed=0)
+    with pytest.raises(ValueError, match="'heedless' must set num_slots for each clip of a padded batch"):
+        merge_tokens(x, x, 2, tokens, TokenLayout(0, 1, 8), MergeSettings("heedless"))
