@@ -167,8 +167,6 @@ class TokenMergingConfigMixin:
     """Token merging fields of the architecture, with the metadata of each."""
     default_token_merging_scope: ClassVar[str] = "clip"
     default_proportional_attention: ClassVar[bool] = True
-    default_token_merging_segments: ClassVar[int | None] = None
-    """Number of segments, in scope "clip", for modes that have a default of their own; None for that of the mode."""
     clip_fields: ClassVar[tuple[str, str, str]] = ("num_frames", "num_channels", "image_size")
     """Fields of the stock config with the frames, channels and image size of a clip."""
 
@@ -311,6 +309,11 @@ class TokenMergingConfigMixin:
             clip: Shape of the clip; only used by architectures that accept shapes other than that of the config.
         """
         raise NotImplementedError
+
+    @property
+    def default_token_merging_segments(self) -> int | None:
+        """Number of segments in scope "clip", for modes that have a default; None for that of the mode."""
+        return None
 
     @property
     def token_layout(self) -> TokenLayout:

@@ -31,12 +31,20 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     token_merging_position: str = setting(TokenMergingSettings.position)
 
     default_token_merging_scope: ClassVar[str] = "clip"
-    default_token_merging_segments: ClassVar[int | None] = 8
     default_proportional_attention: ClassVar[bool] = False
     # Shape of the training clips; other numbers of frames are allowed.
     clip_fields: ClassVar[tuple[str, str, str]] = ("frames_per_clip", "in_chans", "crop_size")
     # The pipeline of transformers reads `num_frames`.
     attribute_map: ClassVar[dict[str, str]] = {"num_frames": "frames_per_clip"}
+
+    @property
+    def default_token_merging_segments(self) -> int | None:
+        """Number of segments for modes that have a default: each of four time slots, 8 at 64 frames.
+
+        Tokens at the same time and place should meet those before and after: the keys of the first layer hardly tell
+        places apart, so tokens that can only meet others of their own time slot merge with the wrong ones.
+        """
+        return max(1, self.token_layout.num_frames // 4)
 
     def tubelet_grid(self, clip: ClipShape) -> tuple[int, int, int]:
         """Returns the number of tokens per axis; the embeddings repeat frames of clips shorter than a tubelet."""
