@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,17 @@ from typing import NamedTuple
 
 import pytest
 
+# What torchrun tells each process that it starts.
+OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def environments_of_torchrun(count: int) -> list[dict[str, str]]:
+    """What `count` processes on this machine are told."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    told = [(str(rank), str(rank), str(count), "127.0.0.1", port) for rank in range(count)]
+    return [dict(zip(OF_TORCHRUN, values, strict=True)) for values in told]
 
 
 class Done(NamedTuple):

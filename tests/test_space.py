@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,10 +35,10 @@ from hf_video_tome.hub import save_checkpoint
 from hf_video_tome.loading import load_classifier
 from tests.scripts import load_script
 
-gradio = pytest.importorskip("gradio", reason='the Space needs gradio: pip install "hf-video-tome[space]"')
+if find_spec("gradio") is None:  # which takes seconds to import: `app` does when it is needed
+    pytest.skip('the Space needs gradio: pip install "hf-video-tome[space]"', allow_module_level=True)
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser is driven by selenium: pip install selenium")
 
-import gradio_client  # noqa: E402
 import httpx  # noqa: E402
 from selenium.common.exceptions import (  # noqa: E402
     ElementClickInterceptedException,
@@ -271,7 +272,9 @@ def test_the_first_visit_shows_a_whole_answer(visitor, app):
 
 
 @needs_browser
-def test_the_film_plays(viewer):
+def test_the_film_plays_and_the_picture_in_the_docs_is_of_this_page(viewer, tmp_path):
+    """`SPACE_PICTURE=docs/space.png` in the environment takes it anew."""
+
     def film(name: str) -> Any:
         return viewer.one("#film video").get_property(name)
 
@@ -281,12 +284,7 @@ def test_the_film_plays(viewer):
     assert film("videoHeight") > 48 * 8 + 2 * 12
     assert film("duration") == pytest.approx(16 / 6, abs=0.2)
 
-
-@needs_browser
-def test_the_picture_in_the_docs_is_of_this_page(viewer, tmp_path):
-    """`SPACE_PICTURE=docs/space.png` in the environment takes it anew."""
     taken, shown = Path(os.environ.get("SPACE_PICTURE", tmp_path / "space.png")), ROOT / "docs" / "space.png"
-    viewer.wait(lambda: viewer.one("#film video").get_property("readyState") >= 2, "a film that can be played")
     viewer.wait(lambda: len(percentages(viewer, "#merged")) == 5, "the labels")
     viewer.driver.execute_script("""
         const film = document.querySelector("#film video");
@@ -306,16 +304,7 @@ def test_the_picture_in_the_docs_is_of_this_page(viewer, tmp_path):
 
 
 @needs_browser
-def test_nothing_comes_from_elsewhere_and_nothing_goes_wrong(visitor, address):
-    visitor.classify()
-    names = visitor.driver.execute_script("return performance.getEntriesByType('resource').map(it => it.name)")
-    assert names
-    assert [name for name in names if not name.startswith((address, "data:", "blob:"))] == []
-    assert [entry for entry in visitor.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-@needs_browser
-def test_settings_are_followed(visitor):
+def test_settings_are_followed_and_nothing_comes_from_elsewhere_or_goes_wrong(visitor, address):
     visitor.enter("#r input[type=number]", "0")
     assert visitor.classify()[:2] == ["288 → 288", "1.00x"]
     visitor.enter("#r input[type=number]", "24")
@@ -330,6 +319,10 @@ def test_settings_are_followed(visitor):
     visitor.choose("#mode", "hybrid")
     visitor.value("#threshold input")
     assert visitor.classify()[0] == f"288 → {counts[-1]}"
+    names = visitor.driver.execute_script("return performance.getEntriesByType('resource').map(it => it.name)")
+    assert names
+    assert [name for name in names if not name.startswith((address, "data:", "blob:"))] == []
+    assert [entry for entry in visitor.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @needs_browser
@@ -451,13 +444,13 @@ def test_numbers_of_a_busy_machine_are_called_rough(app, quartiles, rough):
 
 
 def test_errors_are_for_people(app, tmp_path):
-    with pytest.raises(gradio.Error, match="Choose one of the clips, or upload a video"):
+    with pytest.raises(app.gr.Error, match="Choose one of the clips, or upload a video"):
         app.classify(None, "videomae-moving-digits", 38, "merge", "constant", 0.8)
     (tmp_path / "text.mp4").write_text("not a video")
-    with pytest.raises(gradio.Error, match="This video cannot be read"):
+    with pytest.raises(app.gr.Error, match="This video cannot be read"):
         app.classify(str(tmp_path / "text.mp4"), "videomae-moving-digits", 38, "merge", "constant", 0.8)
     with pytest.raises(
-        gradio.Error, match=r"^'Checkpoint no such checkpoint: no such folder; a checkpoint is a folder"
+        app.gr.Error, match=r"^'Checkpoint no such checkpoint: no such folder; a checkpoint is a folder"
     ):
         app.classify("x.mp4", "no such checkpoint", 38, "merge", "constant", 0.8)
 
@@ -468,7 +461,7 @@ def test_a_checkpoint_that_gives_no_answer_says_so(app, tmp_path, monkeypatch, v
     torch.nn.init.constant_(classifier.model.classifier.bias, value)
     monkeypatch.setattr(app, "load", lambda name: classifier)
     clip = write_clips(tmp_path, "test", [4])[0]
-    with pytest.raises(gradio.Error, match="This checkpoint gives no answer for the clip: the logits are not finite"):
+    with pytest.raises(app.gr.Error, match="This checkpoint gives no answer for the clip: the logits are not finite"):
         app.classify(str(clip.path), "videomae-moving-digits", 38, "merge", "constant", 0.8)
 
 
@@ -486,7 +479,7 @@ def test_videos_that_are_too_large_are_refused_before_they_are_decoded(app, tmp_
     monkeypatch.setattr(app, "read_clips", None)
     noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
     video = write_video(tmp_path / "noise.mp4", noise, fps=10)
-    with pytest.raises(gradio.Error) as caught:
+    with pytest.raises(app.gr.Error) as caught:
         app.classify(str(video), "videomae-moving-digits", 38, "merge", "constant", 0.8)
     assert re.fullmatch(message, caught.value.message)
 
@@ -525,7 +518,7 @@ def test_values_that_the_page_does_not_offer_are_refused_by_name(app, tmp_path, 
     clip = write_clips(tmp_path, "test", [4])[0]
     arguments = {"r": 38, "mode": "merge", "schedule": "constant", "threshold": 0.8}
     arguments |= {"video": str(clip.path), "checkpoint": "videomae-moving-digits"}
-    with pytest.raises(gradio.Error) as caught:
+    with pytest.raises(app.gr.Error) as caught:
         app.classify(**{**arguments, **changes})
     assert re.fullmatch(message, caught.value.message)
 
@@ -533,6 +526,8 @@ def test_values_that_the_page_does_not_offer_are_refused_by_name(app, tmp_path, 
 @pytest.mark.usefixtures("quick_answers")
 def test_films_and_uploads_do_not_pile_up(app, tmp_path, monkeypatch):
     """When the page ends, all that came after its start is gone; while it is served, Gradio does so by age."""
+    import gradio_client
+
     cache, elsewhere = tmp_path / "cache", tmp_path / "tmp"
     elsewhere.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(cache))
@@ -630,7 +625,7 @@ def test_on_a_public_space_no_folders_are_read(app, tmp_path, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "me/space")
     assert app.load_or_explain("videomae-moving-digits").name == "videomae-moving-digits"
     for name in (str(checkpoint), "mine/model", "./mine/model", "/etc/passwd", "~", "a/b/c"):
-        with pytest.raises(gradio.Error) as refusal:
+        with pytest.raises(app.gr.Error) as refusal:
             app.load_or_explain(name)
         # The same words, whatever is there.
         assert str(refusal.value.message).startswith("Checkpoint must be a model id on the Hub, or one of: ")

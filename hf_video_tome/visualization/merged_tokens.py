@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -330,9 +331,10 @@ def _border(owner: np.ndarray, width: int) -> np.ndarray:
     """Finds pixels within `width` of another token, including corners, or of the frame's edge: (T, H, W) bool."""
     lowest = highest = np.pad(owner, ((0, 0), (width, width), (width, width)), constant_values=DROPPED - 1)
     for axis in (1, 2):
-        windows = [np.arange(owner.shape[axis]) + start for start in range(2 * width + 1)]
-        lowest = np.minimum.reduce([lowest.take(window, axis) for window in windows])
-        highest = np.maximum.reduce([highest.take(window, axis) for window in windows])
+        size = owner.shape[axis]
+        windows = [(*[slice(None)] * axis, slice(start, start + size)) for start in range(2 * width + 1)]
+        lowest = reduce(np.minimum, [lowest[window] for window in windows])
+        highest = reduce(np.maximum, [highest[window] for window in windows])
     return lowest != highest
 
 

@@ -36,9 +36,7 @@ def common_palette(pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.
         [[[9, 9, 9], [200, 0, 0]]]
     """
     keys = [_keys(picture) for picture in pictures]
-    counts = np.zeros(1 << 24, dtype=np.int64)
-    for key in keys:
-        counts += np.bincount(key.ravel(), minlength=len(counts))
+    counts = np.bincount(np.concatenate([key.ravel() for key in keys]), minlength=1 << 24)
     present = np.flatnonzero(counts)
     colours = np.stack([present >> 16, present >> 8 & 255, present & 255], axis=1)
     palette = colours if len(colours) <= COLOURS else _choose(*_coarser(colours, counts[present]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 
 from hf_video_tome.cli import imports, run
 
+from ..commands import Commands, environments_of_torchrun
 from .test_start import COMMANDS
 
 MINE = """
@@ -41,16 +40,13 @@ def evaluate(checkpoint: Path, data: Path, output: str, *more: str) -> list[str]
     return [*words, "-r", "8", "--batch-size", "2", "--workers", "1", "--output", output, *more]
 
 
-def test_a_mode_of_ones_own_in_every_process_of_torchrun(checkpoint: Path, class_folders: Path) -> None:
+def test_a_mode_of_ones_own_in_every_process_of_torchrun(
+    commands: Commands, checkpoint: Path, class_folders: Path, tmp_path: Path
+) -> None:
     Path("my_modes.py").write_text(MINE)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hf_video_tome"]
-    more = ("--import", "my_modes.py", "--mode", "mine")
-    subprocess.run(
-        [sys.executable, *launcher, *evaluate(checkpoint, class_folders, "mine", *more)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        timeout=300,
-    )  # ends in 2, as some videos cannot be read
+    more = ("--import", str(tmp_path / "my_modes.py"), "--mode", "mine")
+    words = evaluate(checkpoint, class_folders, str(tmp_path / "mine"), *more)
+    commands.run_together(words, *environments_of_torchrun(2))
     run(evaluate(checkpoint, class_folders, "merge", "--mode", "merge"))
     assert json.loads(Path("mine/timing.json").read_text())["processes"] == 2
     merged = Path("merge/predictions.jsonl").read_text()

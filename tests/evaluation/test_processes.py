@@ -6,12 +6,13 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed.run
 from accelerate import PartialState
 from transformers import AutoModelForVideoClassification
 
@@ -20,7 +21,7 @@ from hf_video_tome.data import ClipSampling, ClipTransform
 from hf_video_tome.evaluation import decoding, evaluate
 
 from ..classified_videos import FRAMES, NUM_VIDEOS, UNREADABLE
-from ..commands import Commands
+from ..commands import OF_TORCHRUN, Commands, environments_of_torchrun
 
 # Copies of this process, which have imported everything already.
 FORK = multiprocessing.get_context("fork")
@@ -45,12 +46,8 @@ def whole(checkpoint: Path, class_folders: Path, tmp_path_factory: pytest.TempPa
 def test_two_processes_count_every_video_once(
     commands: Commands, checkpoint: Path, class_folders: Path, whole: Path, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    # What torchrun tells the processes that it starts.
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environments = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    done = commands.run_together(arguments(checkpoint, class_folders, tmp_path / "out"), *environments)
+    words = arguments(checkpoint, class_folders, tmp_path / "out")
+    done = commands.run_together(words, *environments_of_torchrun(2))
     assert json.loads((tmp_path / "out" / "timing.json").read_text())["processes"] == 2, done
     rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     found = NUM_VIDEOS - 1 if "missing" in UNREADABLE.values() else NUM_VIDEOS  # a missing file is in no class folder
@@ -61,6 +58,22 @@ def test_two_processes_count_every_video_once(
         assert (tmp_path / "out" / name).read_text() == (whole / name).read_text()
     assert "".join(one.stdout for one in done).count(" on class-folders") == 1  # one process prints
     assert [one.returncode for one in done] == [2, 0]  # and says that some videos could not be read
+
+
+TOLD = "import json, os, sys; print(json.dumps(dict(os.environ)), file=open(sys.argv[1] + os.environ['RANK'], 'w'))"
+
+
+def test_torchrun_tells_its_processes_what_those_of_the_tests_are_told(tmp_path: Path) -> None:
+    words = ["--standalone", "--nproc-per-node", "2", "--no-python", sys.executable, "-S", "-c", TOLD]
+    launcher = FORK.Process(target=torch.distributed.run.main, args=([*words, str(tmp_path / "rank-")],))
+    launcher.start()
+    launcher.join(timeout=240)
+    assert launcher.exitcode == 0
+    told = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in range(2)]
+    for rank, (really, here) in enumerate(zip(told, environments_of_torchrun(2), strict=True)):
+        assert {name: really[name] for name in OF_TORCHRUN[:3]} == {name: here[name] for name in OF_TORCHRUN[:3]}
+        assert really["RANK"] == str(rank)
+        assert {"MASTER_ADDR", "MASTER_PORT"} <= really.keys()
 
 
 def evaluate_until_killed(command: list[str], last: str) -> None:
@@ -103,13 +116,12 @@ def test_an_evaluation_that_was_killed_is_resumed_to_the_same_result(
         assert (output / name).read_text() == (whole / name).read_text()
 
 
-def evaluate_in_own_order(rank: int, port: int, checkpoint: Path, rows: list[dict[str, Any]], output: Path) -> None:
+def evaluate_in_own_order(told: dict[str, str], checkpoint: Path, rows: list[dict[str, Any]], output: Path) -> None:
     """One of two processes, each of which has the rows in another order."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= told | {"CUDA_VISIBLE_DEVICES": ""}
     PartialState._reset_state()  # that of the process this one is a copy of
     model = AutoModelForVideoClassification.from_pretrained(checkpoint)
-    transform, rows = ClipTransform.from_pretrained(checkpoint), rows[:: -1 if rank else 1]
+    transform, rows = ClipTransform.from_pretrained(checkpoint), rows[:: -1 if told["RANK"] == "1" else 1]
     with pytest.raises(ValueError, match="process 1 evaluates something else than process 0: videos is"):
         evaluate(model, rows, transform, ClipSampling(FRAMES), output, num_workers=0)
 
@@ -117,10 +129,10 @@ def evaluate_in_own_order(rank: int, port: int, checkpoint: Path, rows: list[dic
 def test_processes_that_mean_different_rows_are_refused(
     checkpoint: Path, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    inputs = (port, checkpoint, rows, tmp_path / "out")
-    processes = [FORK.Process(target=evaluate_in_own_order, args=(rank, *inputs)) for rank in range(2)]
+    inputs = (checkpoint, rows, tmp_path / "out")
+    processes = [
+        FORK.Process(target=evaluate_in_own_order, args=(told, *inputs)) for told in environments_of_torchrun(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:

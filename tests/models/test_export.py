@@ -93,13 +93,14 @@ def test_a_traced_model_computes_what_the_model_does(model_type: str) -> None:
 class Merger(nn.Module):
     """All of a model that depends on the mode: merging, and the sizes that it leaves to attention."""
 
-    def __init__(self, mode: str, threshold: float | None) -> None:
+    def __init__(self, mode: str, threshold: float | None, sizes: Tensor | None = None) -> None:
         super().__init__()
         self.layout, self.settings = TokenLayout(1, 2, 16), MergeSettings(mode=mode, threshold=threshold)
+        self.sizes = sizes
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        state = Tokens()
-        for r in (6, 5):
+        state = Tokens(size=self.sizes)
+        for r in (6, 5) if self.sizes is None else (6,):
             x, state = merge_tokens(x, x, r, state, self.layout, self.settings)
         return x, torch.ones(()) if state.size is None else state.size
 
@@ -197,7 +198,7 @@ def check_saved(program: ExportedProgram, model: nn.Module, path: Path) -> None:
 
 # All are exported with an open batch on their way to ONNX, below.
 def test_a_saved_program_runs_batches_of_any_size(tmp_path: Path) -> None:
-    model = build("vivit", proportional_attention=True)
+    model = build("vivit", layers=1)
     check_saved(export(model), model, tmp_path / "model.pt2")
 
 
@@ -265,7 +266,10 @@ def test_onnx_runs_batches_of_any_size(model_type: str) -> None:
 
 
 def test_onnx_knows_every_mode() -> None:
-    mergers = {mode: Merger(mode, threshold) for mode, threshold in [*ALL_MODES, ("cluster", None)]}
+    # A step that finds sizes does all that one without them does: of one mode, both are in the graph.
+    sizes = torch.randint(1, 4, (2, 33)).float()
+    modes = [*ALL_MODES, ("cluster", None)]
+    mergers = {mode: Merger(mode, threshold, None if mode == "merge" else sizes) for mode, threshold in modes}
     together = Matcher(lambda x: (y for merger in mergers.values() for y in merger(x)))
     session = to_onnx(together, torch.randn(2, 33, 8))
     x = torch.randn(2, 33, 8)
@@ -285,7 +289,7 @@ def test_onnx_knows_every_mode() -> None:
 @pytest.mark.parametrize("stage", ["run_length", "temporal_difference", "random"])
 def test_onnx_knows_every_input_stage(stage: str) -> None:
     config = hf_video_tome.VideoMAEConfig(**{**TINY_CONFIGS["videomae"], "num_hidden_layers": 1, "num_frames": 8})
-    config.update_token_merging(input=stage, input_keep=0.5, r=4)
+    config.update_token_merging(input=stage, input_keep=0.5)  # merging later is in the graphs above
     torch.manual_seed(0)
     model = hf_video_tome.VideoMAEForVideoClassification(config).eval()
     clips = torch.randn(2, 8, 3, 32, 32)
