@@ -3,14 +3,16 @@ r"""Compares all methods of this package at equal numbers of operations, and at 
     python examples/study_methods.py time videomae-moving-digits --output speeds-videomae.json
     python examples/study_methods.py measure videomae-moving-digits --dataset moving-digits \
         --data-option config_name=noise --speeds speeds-videomae.json --output noise-videomae.json
-    python examples/study_methods.py page noise-videomae.json --output docs/my-page.md
+    python examples/study_methods.py page noise-videomae.json --output docs/my-page.md --details docs/my-numbers.md
 
 `time` measures how much faster a model is with each method and several amounts of removal, all in turn; leave the
-machine alone meanwhile. `measure` evaluates a classifier with each method at 2.5 and 4 times fewer operations and,
-given the result of `time`, at 2 and 3 times the speed, and writes accuracy and its change on the same videos,
-agreement and divergence (KL) with the unmerged model, and negative log-likelihood to a JSON file. After an
+machine alone meanwhile. `measure` evaluates a classifier with the presets, with each method at 2.5 and 4 times fewer
+operations and, given the result of `time`, at 2 and 3 times the speed, and writes accuracy and its change on the same
+videos, agreement and divergence (KL) with the unmerged model, and negative log-likelihood to a JSON file. After an
 interruption, repeat the command to continue. `page` writes tables from such files between the lines `<!-- study -->`
-and `<!-- end of study -->` of a page.
+and `<!-- end of study -->` of a page, and all numbers into a second page; `docs` does it for the pages of this
+project. Files of the same model on "DATA, VARIANT" have to be of the same clips, rendered otherwise; those on "DATA,
+fold 1", "DATA, fold 2", ... are of others, and are joined.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,11 +40,13 @@ from study_budgets import (
     write_page,
 )
 
+import hf_video_tome
 from hf_video_tome.analysis.speed import measure_speed_ups
 from hf_video_tome.loading import load_classifier
 from hf_video_tome.merging import SettingError
 from hf_video_tome.metrics.standard_errors import mean_with_error
 from hf_video_tome.models.fit_operations import fit_operations
+from hf_video_tome.presets import RECIPES, preset
 
 TARGETS = (2.5, 4.0)
 """Reduction factors of operations."""
@@ -109,7 +114,34 @@ METHODS: dict[str, Method] = {
 }
 
 
+REFERENCE = "merge decreasing"
+"""Method that the others are compared with."""
+
+
+def name_of(preset_name: str) -> str:
+    """Returns the name of a preset among the methods."""
+    return f"preset {preset_name}"
+
+
+def is_control(method: str) -> bool:
+    """Returns whether a method is a random one: others have to beat it."""
+    return method in METHODS and METHODS[method].is_control
+
+
 # --- settings
+def presets(config: Any) -> Iterator[dict[str, Any]]:
+    """Iterates over the presets "balanced" and "fast" of a model, each at its own budget."""
+    unmerged = hf_video_tome.mac_count(config, **config.unmerged_settings).total
+    for name, recipes in RECIPES.items():
+        kind = "joint" if config.default_token_merging_scope == "clip" else "divided"
+        try:
+            settings = preset(name, config)
+        except SettingError:  # the model is too short for it
+            continue
+        ratio = unmerged / hf_video_tome.mac_count(config, **settings).total
+        yield entry(name_of(name), settings, round(ratio, 3), recipes.get(config.model_type, recipes[kind]).factor)
+
+
 def fit(config: Any, method: Method, target: float) -> tuple[dict[str, Any], float] | None:
     """Returns the settings of a method for about a reduction factor of operations, and the exact factor.
 
@@ -126,14 +158,14 @@ def fit(config: Any, method: Method, target: float) -> tuple[dict[str, Any], flo
 def grid(
     config: Any, targets: Sequence[float] = TARGETS, speeds: Mapping[str, Sequence[tuple[float, float]]] | None = None
 ) -> list[dict[str, Any]]:
-    """Lists settings: the unmerged model, and each method at each budget.
+    """Lists settings: the unmerged model, the presets, and each method at each budget.
 
     Args:
         config: Config of the model.
         targets: Reduction factors of operations.
         speeds: For each method, pairs of a reduction factor and the measured speed-up; None compares no times.
     """
-    settings = [entry("", {**config.unmerged_settings}, 1.0, None)]
+    settings = [entry("", {**config.unmerged_settings}, 1.0, None), *presets(config)]
     for name, method in METHODS.items():
         for target in targets:
             found = fit(config, method, target)
@@ -213,89 +245,253 @@ def misses(setting: Mapping[str, Any]) -> bool:
     return abs(math.log(reached / setting["target"])) > math.log1p(tolerance)
 
 
-def model_section(study: Mapping[str, Any]) -> str:
-    """Returns the table of one model on one dataset: a row per method, in descending order of agreement."""
-    unmerged, merged = study["settings"][0], study["settings"][1:]
-    columns = list(budgets(study))
-    found = {(s["differs"]["method"], "speed" in s, s["target"]): s for s in merged}
-    names = list(dict.fromkeys(setting["differs"]["method"] for setting in merged))
-    first = columns[0]
+def is_preset(setting: Mapping[str, Any]) -> bool:
+    """Returns whether a setting is a preset."""
+    return setting["differs"]["method"] in map(name_of, RECIPES)
+
+
+def cell(setting: Mapping[str, Any] | None, *, with_nll: bool = False) -> str:
+    """Returns change of accuracy / agreement, and the reduction factor where it is not that of the column."""
+    if setting is None:
+        return ""
+    parts = [points(setting["change"]), "{:.1f} ± {:.1f}".format(*(100 * number for number in setting["agreement"]))]
+    parts += ["{:.3f} ± {:.3f}".format(*setting["nll"])] if with_nll else []
+    reached = setting["speed"] if "speed" in setting else setting["ratio"]
+    return " / ".join(parts) + (f" ({reached:.2f}x)" if misses(setting) else "")
+
+
+def method_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]], *, with_nll: bool = False) -> str:
+    """Returns a table with a row per method, in descending order of mean agreement.
+
+    Args:
+        columns: For each title, the settings by method.
+        with_nll: Whether to show the negative log-likelihood.
+    """
 
     def agreement(name: str) -> float:
-        setting = found.get((name, *first[1:]))
-        return -1.0 if setting is None or misses(setting) else setting["agreement"][0]
+        found = [column[name] for column in columns.values() if name in column]
+        return float(np.mean([setting["agreement"][0] for setting in found if not misses(setting)] or [-1.0]))
 
-    def cell(name: str, is_time: bool, factor: float) -> str:
-        setting = found.get((name, is_time, factor))
-        if setting is None:
-            return ""
-        share, error = (100 * number for number in setting["agreement"])
-        reached = setting["speed"] if is_time else setting["ratio"]
-        off = f" ({reached:.2f}x)" if misses(setting) else ""
-        change, change_error = points(setting["change"]).split(" ± ")
-        return f"{change} ± {change_error} / {share:.1f} ± {error:.1f} / {setting['nll'][0]:.3f}{off}"
-
-    value, error = (100 * number for number in unmerged["accuracy"])
+    names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = [
-        [f"*{name}*" if METHODS[name].is_control else name, *(cell(name, *column[1:]) for column in columns)]
+        [f"*{name}*" if is_control(name) else name]
+        + [cell(column.get(name), with_nll=with_nll) for column in columns.values()]
         for name in sorted(names, key=agreement, reverse=True)
     ]
+    return table(["method", *columns], rows)
+
+
+def columns_of(study: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Returns the settings of a study by budget and method, without the presets, which are methods at a budget."""
+    return {
+        title: {
+            setting["differs"]["method"]: setting
+            for setting in study["settings"][1:]
+            if not is_preset(setting) and ("speed" in setting, setting["target"]) == (is_time, factor)
+        }
+        for title, is_time, factor in budgets(study)
+    }
+
+
+def unmerged_results(study: Mapping[str, Any]) -> str:
+    """Returns the results without merging."""
+    unmerged = study["settings"][0]
+    value, error = (100 * number for number in unmerged["accuracy"])
+    return (
+        f"{study['clips']} clips, {study['tokens']} tokens. Unmerged: {value:.1f} ± {error:.1f} %, negative "
+        f"log-likelihood {unmerged['nll'][0]:.3f} ± {unmerged['nll'][1]:.3f}."
+    )
+
+
+CELLS = "Change of accuracy in points / agreement with the unmerged model in percent"
+
+
+def detailed_section(study: Mapping[str, Any]) -> str:
+    """Returns the table of one model on one dataset, with negative log-likelihoods."""
+    text = f"{unmerged_results(study)} {CELLS} / negative log-likelihood; controls in italics:"
+    return "\n\n".join([f"### {title_of(study)}", text, method_table(columns_of(study), with_nll=True)])
+
+
+def title_of(study: Mapping[str, Any]) -> str:
+    """Returns the name of a model and its clips."""
+    return f"{study['model']}, {study['data']}"
+
+
+def family_of(study: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the model, and the name of the clips without their variant."""
+    return study["model"], study["data"].split(",")[0]
+
+
+def by_family(studies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Groups studies by model and name of the clips."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for study in studies:
+        groups.setdefault(family_of(study), []).append(study)
+    return groups
+
+
+def join_folds(studies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Joins the studies of a model that differ in their fold only: means over all clips."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for study in studies:
+        groups.setdefault((study["model"], re.sub(r"fold \d+", "{}", study["data"])), []).append(study)
+    return [
+        group[0]
+        if len(group) == 1
+        else {
+            **group[0],
+            "data": data.format(f"{len(group)} folds"),
+            "clips": sum(study["clips"] for study in group),
+            "settings": [join(settings) for settings in zip(*(study["settings"] for study in group), strict=True)],
+        }
+        for (_, data), group in groups.items()
+    ]
+
+
+def join(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the results of a setting over the clips of several studies."""
+    counts = np.array([len(setting["right"]) for setting in settings])
+    joined: dict[str, Any] = {**settings[0], "right": "".join(setting["right"] for setting in settings)}
+    assert all(setting["changes"] == joined["changes"] for setting in settings)
+    for measure in ("accuracy", "change", "agreement", "kl", "nll"):
+        means, errors = np.array([setting[measure] for setting in settings]).T
+        joined[measure] = [
+            float(np.average(means, weights=counts)),
+            float(np.sqrt(((counts * errors) ** 2).sum()) / counts.sum()),
+        ]
+    return joined
+
+
+def answers_of(study: Mapping[str, Any], number: int) -> np.ndarray:
+    """Returns which clips a setting classifies correctly, (N,) of 0 and 1."""
+    return np.array(list(study["settings"][number]["right"]), dtype=float)
+
+
+def preset_table(studies: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the results of the presets, and their means over the models of the same clips."""
+    rows, differences = [], dict[str, dict[str, list[np.ndarray]]]()
+    for study in studies:
+        found = {s["differs"]["method"]: number for number, s in enumerate(study["settings"]) if number}
+        value, error = (100 * number for number in study["settings"][0]["accuracy"])
+        row = [study["model"], study["data"], f"{value:.1f} ± {error:.1f}"]
+        for name in map(name_of, RECIPES):
+            if name not in found:
+                row += ["", ""]
+                continue
+            setting = study["settings"][found[name]]
+            row += [f"{setting['ratio']:.2f}x", cell({**setting, "target": setting["ratio"]})]
+            change = answers_of(study, found[name]) - answers_of(study, 0)
+            differences.setdefault(study["data"], {}).setdefault(name, []).append(change)
+        rows.append(row)
+    for data, by_name in differences.items():
+        count = max(map(len, by_name.values()))
+        if count > 1:
+            means = [points(mean_with_error(np.mean(changes, axis=0))) for changes in by_name.values()]
+            rows.append([f"**mean of {count} models**", data, "", *(word for mean in means for word in ("", mean))])
+    header = [word for name in RECIPES for word in (f"{name}: fewer operations", "change / agreement")]
     return "\n\n".join(
         [
-            f"### {study['model']}, {study['data']}",
-            f"{study['clips']} clips, {study['tokens']} tokens. Unmerged: {value:.1f} ± {error:.1f} %, negative "
-            f"log-likelihood {unmerged['nll'][0]:.3f} ± {unmerged['nll'][1]:.3f}. Change of accuracy in points / "
-            "agreement with the unmerged model in percent / negative log-likelihood; controls in italics:",
-            table(["method", *(title for title, _, _ in columns)], rows),
+            "### Presets",
+            f"{CELLS}, ± standard error over clips. Means are of the changes, clip by clip:",
+            table(["model", "clips", "unmerged, %", *header], rows),
         ]
     )
 
 
+def preset_overview(studies: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the mean results of the presets over all variants of the clips, a row per model and kind of clips."""
+    rows = []
+    for (model, data), group in by_family(join_folds(studies)).items():
+        row = [model, data + (f", {len(group)} variants" if len(group) > 1 else "")]
+        row.append(f"{100 * np.mean([study['settings'][0]['accuracy'][0] for study in group]):.1f} %")
+        for name in map(name_of, RECIPES):
+            changes, agreements = [], []
+            for study in group:
+                for number, setting in enumerate(study["settings"]):
+                    if number and setting["differs"]["method"] == name:
+                        changes.append(answers_of(study, number) - answers_of(study, 0))
+                        agreements.append(100 * setting["agreement"][0])
+            mean = points(mean_with_error(np.mean(changes, axis=0))) if changes else ""
+            row.append(f"{mean} / {np.mean(agreements):.1f} %" if changes else "")
+        rows.append(row)
+    return table(["checkpoint", "clips", "unmerged", *RECIPES], rows)
+
+
 def summary(studies: Sequence[Mapping[str, Any]]) -> str:
-    """Returns one table of the differences of accuracy from the decreasing schedule, for each method and study."""
-    reference = "merge decreasing"
-    rows, compared = [], 0
+    """Returns the differences of accuracy from the reference: a row per method, a column per model and data."""
     cells: dict[str, dict[str, tuple[float, float]]] = {}
     for is_time in (False, True):
-        for study in studies:
-            right = {
-                (s["differs"]["method"], s["target"]): (np.array(list(s["right"]), dtype=float), misses(s))
-                for s in study["settings"][1:]
-                if ("speed" in s) == is_time
-            }
-            for name in dict.fromkeys(name for name, _ in right):
-                differences = [
-                    answers - right[reference, target][0]
-                    for (other, target), (answers, off) in right.items()
-                    if other == name and not off and (reference, target) in right and not right[reference, target][1]
-                ]
-                if name != reference and differences:
-                    title = f"{study['model']}, {study['data']}{', at equal time' if is_time else ''}"
-                    cells.setdefault(name, {})[title] = mean_with_error(np.mean(differences, axis=0))
-                    compared += 1
+        for (model, data), group in by_family(studies).items():
+            differences: dict[str, list[np.ndarray]] = {}
+            for study in group:
+                numbers = {
+                    (s["differs"]["method"], s["target"]): number
+                    for number, s in enumerate(study["settings"])
+                    if number and ("speed" in s) == is_time and not is_preset(s) and not misses(s)
+                }
+                for (name, target), number in numbers.items():
+                    if name != REFERENCE and (REFERENCE, target) in numbers:
+                        reference = answers_of(study, numbers[REFERENCE, target])
+                        differences.setdefault(name, []).append(answers_of(study, number) - reference)
+            title = f"{model}, {data}{', at equal time' if is_time else ''}"
+            for name, found in differences.items():
+                cells.setdefault(name, {})[title] = mean_with_error(np.mean(found, axis=0))
+    compared = sum(map(len, cells.values()))
     bound = certain_distance(compared)
     titles = list(dict.fromkeys(title for row in cells.values() for title in row))
+    rows = []
     for name, row in cells.items():
-        found = {title: verdict(*pair, bound) for title, pair in row.items()}
-        better, worse = (sum(it == wanted for it in found.values()) for wanted in ("better", "worse"))
-        shown = [f"{points(row[title])}{MARKS.get(found[title], '')}" if title in row else "" for title in titles]
+        verdicts = {title: verdict(*pair, bound) for title, pair in row.items()}
+        better, worse = (sum(it == wanted for it in verdicts.values()) for wanted in ("better", "worse"))
+        shown = [f"{points(row[title])}{MARKS.get(verdicts[title], '')}" if title in row else "" for title in titles]
         rows.append([name, f"{better} / {worse} of {len(row)}", *shown])
     return "\n\n".join(
         [
             "### Against merging early",
             f"Change of accuracy against `merge` with the decreasing schedule and proportional attention at the same "
-            f"budget, averaged over the budgets clip by clip, in points ± standard error. ▲ better and ▼ worse by "
-            f"{bound:.1f} standard errors: if no method made a difference, one page in twenty would have such a mark "
-            f"among its {compared} comparisons; △ and ▽ by 2. Second column: ▲ / ▼.",
+            f"budget, averaged over the variants of the clips and the budgets, clip by clip, in points ± standard "
+            f"error. ▲ better and ▼ worse by {bound:.1f} standard errors: if no method made a difference, one page in "
+            f"twenty would have such a mark among its {compared} comparisons; △ and ▽ by 2. Second column: ▲ / ▼.",
             table(["method", "▲ / ▼", *titles], rows),
         ]
     )
 
 
+def model_section(group: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the tables of one model on all variants of the same clips: one per budget if there are several."""
+    model, data = family_of(group[0])
+    if len(group) == 1:
+        text = f"{unmerged_results(group[0])} {CELLS}; controls in italics:"
+        return "\n\n".join([f"### {title_of(group[0])}", text, method_table(columns_of(group[0]))])
+    variants = {study["data"].removeprefix(data).strip(", "): columns_of(study) for study in group}
+    parts = [f"### {model}, {data}", f"{CELLS}; controls in italics:"]
+    for title in dict.fromkeys(title for columns in variants.values() for title in columns):
+        columns = {variant: columns[title] for variant, columns in variants.items() if title in columns}
+        parts += [f"**{title}**", method_table(columns)]
+    return "\n\n".join(parts)
+
+
 def render(studies: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the generated part of the page."""
+    """Returns the generated part of the page on methods."""
+    joined = join_folds(studies)
+    return "\n\n".join([summary(joined), *map(model_section, by_family(joined).values())])
+
+
+def render_details(studies: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the generated part of the page with all numbers."""
     commands = "\n".join(study["command"] for study in studies)
-    return "\n\n".join([summary(studies), *map(model_section, studies), "### Commands", f"```\n{commands}\n```"])
+    return "\n\n".join([*map(detailed_section, studies), "### Commands", f"```\n{commands}\n```"])
+
+
+ROOT = Path(__file__).parents[1]
+DATA = "docs/methods-compared"
+PAGES: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {
+    "README.md": preset_overview,
+    "docs/which-settings.md": lambda studies: preset_table(join_folds(studies)),
+    "docs/methods-compared.md": render,
+    "docs/methods-in-numbers.md": render_details,
+}
+"""Pages of this project that are written from the files in `DATA`, and how."""
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -313,6 +509,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     writing = commands.add_parser("page", help="write tables into a page")
     writing.add_argument("files", type=Path, nargs="+")
     writing.add_argument("--output", type=Path, required=True, help="output page, in Markdown")
+    writing.add_argument("--details", type=Path, help="second output page, with all numbers")
+    commands.add_parser("docs", help="write the pages of this project again")
     return parser.parse_args(arguments)
 
 
@@ -320,7 +518,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the script."""
     chosen = parse_arguments(arguments)
     if chosen.command == "page":
-        write_page(chosen.files, chosen.output, render)
+        write_page(
+            chosen.files,
+            chosen.output,
+            lambda studies: "\n\n".join([preset_table(join_folds(studies)), render(studies)]),
+        )
+        if chosen.details:
+            write_page(chosen.files, chosen.details, render_details)
+    elif chosen.command == "docs":
+        for page, function in PAGES.items():
+            write_page(sorted((ROOT / DATA).glob("*.json")), ROOT / page, function)
     elif chosen.command == "time":
         torch.set_num_threads(chosen.threads)
         write_json(chosen.output, measure_time(chosen))

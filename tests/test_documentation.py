@@ -245,7 +245,7 @@ STARTING_POINTS = {
 def test_the_table_of_starting_points_is_what_is_counted() -> None:
     rows = re.findall(
         r"^\| (.+?) \| (\d+).* \| (\d+) → (\d+) \| ([\d.]+) \| ([\d.]+) \|$",
-        (ROOT / "docs" / "choosing-r.md").read_text(),
+        (ROOT / "docs" / "which-settings.md").read_text(),
         re.MULTILINE,
     )
     assert [row[0] for row in rows] == list(STARTING_POINTS)

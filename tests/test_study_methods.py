@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from hf_video_tome.checkpoints import checkpoint_path
 from hf_video_tome.merging import INPUT_STAGES, MODES
 from tests.scripts import load_script
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,17 @@ def test_methods_that_a_model_supports_get_as_near_as_they_can(study: ModuleType
     for setting in others:
         ratio = unmerged / hf_video_tome.mac_count(config, **setting["changes"]).total
         assert setting["ratio"] == pytest.approx(ratio, abs=1e-3)
+    others = [setting for setting in others if not study.is_preset(setting)]
     near = [setting for setting in others if abs(np.log(setting["ratio"] / 2)) < np.log1p(study.TOLERANCE)]
     assert len(near) >= 0.6 * len(others)
+
+
+@pytest.mark.parametrize("name", ["videomae-moving-digits", "timesformer-moving-digits"])
+def test_presets_have_budgets_of_their_own(study: ModuleType, name: str) -> None:
+    config = AutoConfig.from_pretrained(checkpoint_path(name))
+    for setting in study.presets(config):
+        assert setting["changes"] == hf_video_tome.preset(setting["differs"]["method"].removeprefix("preset "), config)
+        assert 1 <= setting["ratio"] / setting["target"] < 1 + study.TOLERANCE
 
 
 def test_videomae_supports_all(study: ModuleType) -> None:
@@ -84,23 +94,68 @@ def test_methods_are_measured_at_equal_operations_and_at_equal_time(files: tuple
     speeds, results = (json.loads(path.read_text()) for path in files)
     assert set(speeds["speeds"]) == {"merge (usual)", "merge decreasing", "random_drop"}
     assert all(len(pairs) == 2 and min(up for _, up in pairs) > 0 for pairs in speeds["speeds"].values())
-    assert len(results["settings"]) == 1 + 3 * (2 + 2)
+    assert len(results["settings"]) == 1 + 2 + 3 * (2 + 2)  # without merging, presets, methods
     assert sum("speed" in setting for setting in results["settings"]) == 6
     assert str(files[1].parent) not in results["command"]
 
 
 def test_a_page_is_written_from_the_files_alone(study: ModuleType, files: tuple[Path, Path], tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
+    page, details = tmp_path / "page.md", tmp_path / "details.md"
     for _ in range(2):
-        study.main(["page", str(files[1]), "--output", str(page)])
+        study.main(["page", str(files[1]), "--output", str(page), "--details", str(details)])
         text = page.read_text()
         assert text.count("### Against merging early") == 1
         assert "| *random_drop* |" in text
-        assert "nan" not in text
+        assert "nan" not in text + details.read_text()
+    assert "examples/study_methods.py measure videomae-moving-digits" in details.read_text()
 
 
-def test_the_page_says_what_its_data_files_say(study: ModuleType, tmp_path: Path) -> None:
-    page, copy = DOCS / "methods-compared.md", tmp_path / "page.md"
-    copy.write_text(page.read_text())
-    study.write_page(sorted((DOCS / "methods-compared").glob("*.json")), copy, study.render)
-    assert copy.read_text() == page.read_text(), "regenerate it"
+def of_other_clips(results: Path, output: Path, data: str, **changes: str) -> str:
+    """Writes a file of results under another name of the clips, with the answers reversed."""
+    content = json.loads(results.read_text()) | {"data": data, **changes}
+    for setting in content["settings"]:
+        setting["right"] = setting["right"][::-1]
+    output.write_text(json.dumps(content))
+    return str(output)
+
+
+def test_folds_are_joined_and_variants_stand_side_by_side(
+    study: ModuleType, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    folds = [of_other_clips(files[1], tmp_path / f"{n}.json", f"Signs, fold {n}, test", model="m") for n in (1, 2)]
+    noise = of_other_clips(files[1], tmp_path / "noise.json", "moving-digits, noise")
+    study.main(["page", str(files[1]), noise, *folds, "--output", str(page)])
+    text = page.read_text()
+    assert "| m | Signs, 2 folds, test |" in text
+    assert "### m, Signs, 2 folds, test\n\n8 clips" in text
+    assert "| method |  | noise |" in text
+
+
+def test_joined_errors_are_those_of_all_clips(study: ModuleType) -> None:
+    right = np.random.default_rng(0).integers(0, 2, 100)
+    parts = [right[:30], right[30:]]
+    settings = [
+        {
+            "changes": {},
+            "right": "".join(map(str, part)),
+            **dict.fromkeys(("accuracy", "change", "agreement", "kl", "nll"), study.mean_with_error(part)),
+        }
+        for part in parts
+    ]
+    joined = study.join(settings)
+    assert joined["right"] == "".join(map(str, right))
+    assert joined["kl"][0] == pytest.approx(right.mean())
+    assert joined["kl"][1] == pytest.approx(study.mean_with_error(right)[1], rel=0.03)
+
+
+def test_pages_say_what_their_data_files_say(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (study.DATA, *study.PAGES):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name) if name == study.DATA else shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    study.main(["docs"])
+    for name in study.PAGES:
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "run examples/study_methods.py docs"
