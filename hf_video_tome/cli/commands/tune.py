@@ -62,7 +62,17 @@ Examples:
   hf-video-tome tune MODEL --dataset kinetics400 --data-dir /data/k400 --agreement 0.98 --clips 600 --minutes 60
 """
 SHORT_HELP = "Find the best settings for a checkpoint, on unlabelled videos."
-ARGUMENTS = ("speedup", "operations", "agreement", "holdout", "trials", "rounds", "minutes", "clips")
+ARGUMENTS = (
+    "speedup",
+    "operations",
+    "agreement",
+    "holdout",
+    "trials",
+    "rounds",
+    "minutes",
+    "clips",
+    "speed_batch_size",
+)
 RESULTS, PLOT, SETTINGS_FILE, JOURNAL = "results.json", "frontier.png", "settings.json", "journal.jsonl"
 
 
