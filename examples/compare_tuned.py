@@ -31,7 +31,7 @@ HEADERS = (
     "agreement, %",
     "change of accuracy, points",
     "found minus these: agreement, points",
-    "accuracy, points",
+    "found minus these: accuracy, points",
 )
 
 
