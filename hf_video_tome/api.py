@@ -3,86 +3,23 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from ._compat import attn_implementation, is_compiled_name, set_attn_implementation
 from .configuration import TokenMergingConfigMixin, token_counts_of_config
 from .merging.plan import Plan
-from .models import ARCHITECTURES, ENCODERS, HOSTS, Encoder, Host
+from .models import ARCHITECTURES, Host
 from .models.convert_modules import convert_modules, replace_config
 from .models.encoder import encoder_of
+from .models.find_model import FoundModel, allowed_models, find_merging_model, find_model
 from .models.mac_count import MacCount
 from .models.scoped_settings import REFUSAL, changes_in_scope
 
 
-class _Found(NamedTuple):
-    """Host or encoder found in a module.
-
-    Attributes:
-        model: The host or encoder.
-        entry: Its entry in the registry.
-        merges: Whether it can already merge tokens.
-        user: Unsupported model around it, which may not be able to read merged tokens; None if there is none.
-    """
-
-    model: PreTrainedModel
-    entry: Host | Encoder
-    merges: bool
-    user: PreTrainedModel | None
-
-    @property
-    def encoders(self) -> list[tuple[PreTrainedModel, Encoder]]:
-        """The model itself if it is an encoder, else the encoders inside it, with their entries."""
-        if isinstance(self.entry, Encoder):
-            return [(self.model, self.entry)]
-        entries = self.entry.encoder_entries.items()
-        return [(cast(PreTrainedModel, self.model.get_submodule(path)), encoder) for path, encoder in entries]
-
-
-def _find(model: nn.Module) -> _Found:
-    """Finds the host or encoder in a module, at any depth (inside a peft or DDP wrapper, for example).
-
-    Raises:
-        ValueError: If there is none, or more than one.
-    """
-    allowed = _allowed()
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{allowed}, got {type(model).__name__}")
-    known: dict[type, tuple[Host | Encoder, bool]] = {}
-    for encoder in ENCODERS.values():
-        known |= {encoder.stock_model_class: (encoder, False), encoder.model_class: (encoder, True)}
-    for host in HOSTS.values():
-        known |= {host.stock_class: (host, False), host.model_class: (host, True)}
-    found: list[tuple[str, PreTrainedModel]] = []
-    for name, module in model.named_modules():
-        if type(module) in known and not any(_is_inside(name, outer) for outer, _ in found):
-            found.append((name, cast(PreTrainedModel, module)))
-    if not found:
-        raise ValueError(f"{allowed}, got {type(model).__name__}")
-    if len(found) > 1:
-        raise ValueError(f"{allowed}, got {type(model).__name__} with {len(found)} of them: pass one at a time")
-    [(name, match)] = found
-    users = [
-        outer
-        for outer_name, outer in model.named_modules()
-        if isinstance(outer, PreTrainedModel) and _is_inside(name, outer_name)
-    ]
-    return _Found(match, *known[type(match)], users[0] if users else None)
-
-
-def _allowed() -> str:
-    names = ", ".join(host.stock_class.__name__ for host in HOSTS.values())
-    return f"model must be or contain one of {names} (or its base model)"
-
-
-def _is_inside(name: str, outer: str) -> bool:
-    return name != outer and name.startswith(f"{outer}." if outer else "")
-
-
-def _check_user(found: _Found, restore: bool) -> None:
+def _check_user(found: FoundModel, restore: bool) -> None:
     """Checks that no unsupported model uses the encoder, unless it gets the full grid.
 
     Raises:
@@ -90,23 +27,9 @@ def _check_user(found: _Found, restore: bool) -> None:
     """
     if found.user is not None and not restore:
         raise ValueError(
-            f"{_allowed()}, got {type(found.user).__name__}, which uses {type(found.model).__name__} in its own way "
-            "(restore=True gives it the full grid of tokens)"
+            f"{allowed_models()}, got {type(found.user).__name__}, which uses {type(found.model).__name__} in its own "
+            "way (restore=True gives it the full grid of tokens)"
         )
-
-
-def _find_merging(model: nn.Module) -> _Found:
-    """Finds the host or encoder that can merge tokens in a module.
-
-    Raises:
-        ValueError: If there is none, or it is a stock model.
-    """
-    found = _find(model)
-    if not found.merges:
-        raise ValueError(
-            f"model must be able to merge tokens, got a stock {type(found.model).__name__}: call apply_token_merging"
-        )
-    return found
 
 
 def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
@@ -139,7 +62,7 @@ def apply_token_merging(model: nn.Module, **settings: Any) -> nn.Module:
         >>> hf_video_tome.token_counts(model)
         [32, 24, 16]
     """
-    found = _find(model)
+    found = find_model(model)
     if found.merges:
         merging: Any = found.model
         _check_user(found, settings.get("restore", merging.config.token_merging.restore))
@@ -176,7 +99,7 @@ def remove_token_merging(model: nn.Module) -> nn.Module:
         >>> type(remove_token_merging(model)).__module__
         'transformers.models.videomae.modeling_videomae'
     """
-    found = _find(model)
+    found = find_model(model)
     if not found.merges:
         _check_user(found, restore=False)
         return model
@@ -201,7 +124,7 @@ def set_token_merging(model: nn.Module, **settings: Any) -> None:
     Raises:
         ValueError: If the model cannot merge tokens, or a setting is unknown or out of range.
     """
-    found = _find_merging(model)
+    found = find_merging_model(model)
     if "restore" in settings:
         _check_user(found, settings["restore"])
     merging: Any = found.model
@@ -241,7 +164,7 @@ def token_merging(model: nn.Module, **settings: Any) -> AbstractContextManager[N
         >>> hf_video_tome.token_counts(model)
         [32, 32, 32]
     """
-    found: Any = _find_merging(model).model
+    found: Any = find_merging_model(model).model
     if any(is_compiled_name(name) for name, _ in model.named_modules()):
         raise RuntimeError(REFUSAL)
     return cast(AbstractContextManager[None], found.token_merging(**settings))
@@ -266,7 +189,7 @@ def token_counts(model_or_config: nn.Module | TokenMergingConfigMixin) -> list[i
         56
     """
     if isinstance(model_or_config, nn.Module):
-        model: Any = _find_merging(model_or_config).model
+        model: Any = find_merging_model(model_or_config).model
         return token_counts_of_config(model.config, model.current_token_merging())
     model_or_config = getattr(model_or_config, "token_merging_config", model_or_config)
     if not isinstance(model_or_config, TokenMergingConfigMixin):
@@ -288,7 +211,7 @@ def token_merging_plan(model: nn.Module, **settings: Any) -> Plan:
     Raises:
         ValueError: If the model cannot merge tokens, or a setting is unknown or out of range.
     """
-    merging: Any = _find_merging(model).model
+    merging: Any = find_merging_model(model).model
     config = getattr(merging.config, "token_merging_config", merging.config)
     changed = merging.current_token_merging(config.full_names(settings))
     plan: Plan = config.token_merging_plan(settings=changed)
@@ -324,7 +247,7 @@ def mac_count(model_or_config: nn.Module | PreTrainedConfig, **settings: Any) ->
         >>> round(stock.total / 1e9, 1), round(stock.total / merged.total, 2)
         (180.3, 2.46)
     """
-    model: Any = _find(model_or_config).model if isinstance(model_or_config, nn.Module) else None
+    model: Any = find_model(model_or_config).model if isinstance(model_or_config, nn.Module) else None
     config: Any = model_or_config if model is None else model.config
     config = getattr(config, "token_merging_config", config)
     encoder = encoder_of(config, config)

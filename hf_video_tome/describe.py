@@ -72,6 +72,9 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
         'off (r = 0): the stock model'
         >>> describe_settings(VideoMAEConfig(token_merging_r=[150, 75]).token_merging_settings(resolved=True))
         'merge, r = 150,75 by layer, scope clip'
+        >>> config = VideoMAEConfig(token_merging_input="run_length", token_merging_input_keep=2 / 3)
+        >>> describe_settings(config.token_merging_settings(resolved=True))
+        'input run_length, keeping 0.6667 of the tubelets'
     """
     r = settings["r"]
     if are_off(settings):
@@ -80,22 +83,29 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
     if settings.get("input") is not None:
         keep = settings["input_keep"]
         above = settings.get("input_threshold")
-        kept = f"{SETTINGS['input_keep'].default if keep is None else keep} of the tubelets"
+        kept = f"{SETTINGS['input_keep'].default if keep is None else _readable(keep)} of the tubelets"
         if above is not None:
-            kept = f"tubelets that change by more than {above}"
+            kept = f"tubelets that change by more than {_readable(above)}"
         start = f"input {settings['input']}, keeping {kept}"
         if is_off(r):
             return start
         start += ", then "
-    mode = settings["mode"] + (f" (threshold {settings['threshold']})" if settings["threshold"] is not None else "")
+    mode = settings["mode"] + (
+        f" (threshold {_readable(settings['threshold'])})" if settings["threshold"] is not None else ""
+    )
     place = {"clip": "", "time": "place"}.get(settings["scope"], "frame")
     if isinstance(r, list):  # a list replaces the schedule
-        amount = f"r = {','.join(map(str, r))} by layer" + (f", per {place}" if place else "")
+        amount = f"r = {','.join(map(_readable, r))} by layer" + (f", per {place}" if place else "")
     else:
         per = f"layer and {place}" if place else "layer"
-        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {r} of the tokens per {per}"
-        amount += f", {settings['schedule']} schedule"
+        amount = f"r = {r} per {per}" if isinstance(r, int) else f"r = {_readable(r)} of the tokens per {per}"
+        amount += f", {_readable(settings['schedule'])} schedule"
     return f"{start}{mode}, {amount}, scope {settings['scope']}"
+
+
+def _readable(value: Any) -> str:
+    """Returns a value as text; floats are rounded: 0.6667 says no less than 0.6666666666666666."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def settings_table() -> str:

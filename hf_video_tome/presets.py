@@ -13,6 +13,7 @@ from .configuration import PRESETS, TokenMergingConfigMixin
 from .merging.setting_error import SettingError
 from .models import ARCHITECTURES
 from .models.encoder import encoder_of
+from .models.find_model import find_model
 from .models.fit_operations import fit_operations
 
 
@@ -67,7 +68,8 @@ def preset(name: str, model_or_config: nn.Module | PreTrainedConfig) -> dict[str
 
     Args:
         name: Name of the preset.
-        model_or_config: A model or config, of transformers or of this package. It is left unchanged.
+        model_or_config: A model or config, of transformers or of this package, or a wrapper around a model (peft, DDP,
+            `torch.compile`). It is left unchanged.
 
     Returns:
         Settings for `apply_token_merging` and `set_token_merging`: all of them but `restore`, so that they replace any
@@ -83,7 +85,7 @@ def preset(name: str, model_or_config: nn.Module | PreTrainedConfig) -> dict[str
         150
     """
     config: Any = (
-        getattr(model_or_config, "config", None) if isinstance(model_or_config, nn.Module) else model_or_config
+        find_model(model_or_config).model.config if isinstance(model_or_config, nn.Module) else model_or_config
     )
     config = getattr(config, "token_merging_config", config)
     encoder = encoder_of(config, model_or_config)

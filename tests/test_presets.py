@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForVideoClassification
+import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
+from torch.nn.parallel import DistributedDataParallel
+from transformers import AutoConfig, AutoModelForVideoClassification, BertConfig
 
 import hf_video_tome
 from hf_video_tome import preset
@@ -76,10 +80,40 @@ def test_what_the_paper_does_not_have_is_refused(model_type: str) -> None:
 def test_other_names_and_models_are_refused() -> None:
     with pytest.raises(SettingError, match="preset must be one of 'paper', 'balanced', 'fast', got 'quick'"):
         preset("quick", hf_video_tome.VideoMAEConfig())
-    with pytest.raises(ValueError, match="model_or_config must be"):
+    with pytest.raises(ValueError, match=r"model must be or contain one of .*, got Linear"):
         preset("fast", torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="model_or_config must be a model or config"):
+        preset("fast", BertConfig())
     with pytest.raises(SettingError, match=r"its layers can save a factor of 1\.\d only, not 4"):
         preset("fast", hf_video_tome.VideoMAEConfig(**{**TINY_CONFIGS["videomae"], "num_hidden_layers": 1}))
+
+
+@pytest.fixture
+def single_process(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "compiled": torch.compile,
+    "peft": lambda model: get_peft_model(model, LoraConfig(target_modules=["query", "value"])),
+    "ddp": DistributedDataParallel,
+}
+
+
+@pytest.mark.usefixtures("single_process")
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("merges", [True, False])
+def test_a_model_is_found_inside_a_wrapper(wrapper: str, merges: bool) -> None:
+    config = config_of("videomae-moving-digits")
+    model = hf_video_tome.VideoMAEForVideoClassification(config)
+    expected = preset("balanced", model)
+    if not merges:
+        hf_video_tome.remove_token_merging(model)
+    wrapped = WRAPPERS[wrapper](model)
+    assert type(wrapped) is not type(model)
+    assert preset("balanced", wrapped) == expected
 
 
 class TestExpanded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cache
 from math import log
@@ -68,11 +69,30 @@ def fit_operations(
         tried.update_token_merging(**settings_of(removed))
         return unmerged / count(tried).total
 
+    @cache
+    def tokens_of(removed: int) -> float:
+        """Returns the logarithm of the mean number of tokens, almost linear in that of the factor, and cheap."""
+        tried.update_token_merging(**settings_of(removed))
+        counts = tried.token_merging_plan().token_counts()
+        return log(sum(counts) / len(counts))
+
+    def guess(below: int, above: int) -> int:
+        """Returns where the factor should be reached, by interpolation between two counts around it."""
+        start, end = log(factor_of(below)), log(factor_of(above))
+        share = (log(within_reach) - start) / (end - start)
+        wanted = tokens_of(below) + share * (tokens_of(above) - tokens_of(below))
+        found = bisect_left(range(below + 1, above), -wanted, key=lambda removed: -tokens_of(removed))
+        return min(below + 1 + found, above - 1)
+
     within_reach = min(factor, factor_of(most))
-    low, high = 1, most
-    while low < high:  # operations fall as more tokens are removed
-        middle = (low + high) // 2
-        low, high = (low, middle) if factor_of(middle) >= within_reach else (middle + 1, high)
+    below, low = 0, most  # operations fall as more tokens are removed
+    if factor_of(below) >= within_reach:
+        low = 1
+    interpolate = True
+    while low - below > 1:
+        width, middle = low - below, guess(below, low) if interpolate else (below + low) // 2
+        below, low = (below, middle) if factor_of(middle) >= within_reach else (middle, low)
+        interpolate = low - below <= width // 2 or not interpolate
     if nearest and low > 1:
         low = min(low - 1, low, key=lambda removed: abs(log(factor_of(removed) / factor)))
     return FittedSettings(settings_of(low), factor_of(low))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def draw_frontier(result: TuningResult, path: str | os.PathLike[str], *, title: 
         tidy(axes)
     divergence.set_ylabel("KL from the unmerged predictions (nats)", fontsize=9)
     agreement.set_ylabel("agreement (%)", fontsize=9)
+    agreement.set_ylim(top=100)
     figure.suptitle(title, fontsize=10)
     clips = len(next(iter(points.values())).held_back.divergences) if points else 0
     add_legend(figure, handles, 0.06)
@@ -65,4 +67,11 @@ def _plot(axes: object, finalists: list[Finalist], what: str, style: dict[str, o
     scale = 100 if what == "agreements" else 1
     values = [scale * (it.value or 0.0) for it in found]
     errors = [scale * (it.standard_error or 0.0) for it in found]
-    return axes.errorbar([it.speed for it in finalists], values, errors, **style)  # type: ignore[attr-defined]
+    most = 100.0 if what == "agreements" else math.inf
+    # Neither mean nor error bar may be where no value can be.
+    ends = [
+        [min(error, value) for value, error in zip(values, errors, strict=True)],
+        [min(error, most - value) for value, error in zip(values, errors, strict=True)],
+    ]
+    speeds = [it.speed for it in finalists]
+    return axes.errorbar(speeds, values, ends, clip_on=False, **style)  # type: ignore[attr-defined]

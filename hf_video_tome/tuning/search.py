@@ -12,15 +12,21 @@ from torch import Tensor
 
 from ..analysis.clips import merging
 from ..analysis.speed import measure_speed_ups
-from ..api import set_token_merging
 from ..evaluation.runner import digest_weights
 from ..merging.setting_error import SettingError
 from ..merging.values import is_between, shown
+from ..models.find_model import find_merging_model
 from ..models.fit_operations import FittedSettings
 from ..version import __version__
 from .memo import Memo
 from .outcomes import HELD_BACK, SEARCH, ClipOutcomes, RefusedError, difference, digest_clips, split
-from .recommendation import SPEED_TOLERANCE, recommend_closest, recommend_fastest, searched_divergence
+from .recommendation import (
+    ENOUGH_TO_COMPARE,
+    SPEED_TOLERANCE,
+    recommend_closest,
+    recommend_fastest,
+    searched_divergence,
+)
 from .result import Comparison, Finalist, Trial, TuningResult
 from .search_space import SearchSpace, Shape, search_space, settings_key, simple_shapes
 
@@ -95,7 +101,8 @@ def tune(
     are recommended unless it is better beyond noise.
 
     Args:
-        model: A classifier that can merge tokens. Its settings and training mode are restored.
+        model: A classifier that can merge tokens, or a wrapper around one (peft, DDP). Its settings and training mode
+            are restored.
         clips: (n, T, C, H, W), or (T, C, H, W) clips one by one, kept in memory: float as the model takes them, or
             uint8 with `transform`.
         speedup: Speed-up over the unmerged model, as measured on this machine.
@@ -149,8 +156,7 @@ def tune(
     if not is_between(minutes, 0, math.inf):
         raise ValueError(f"minutes must be a number >= 0, got {shown(minutes)}")
     _require_optuna()
-    if not hasattr(model, "set_token_merging"):
-        set_token_merging(model)  # its error says what to do
+    model = find_merging_model(model).model
     clips = _list_clips(clips, model, transform)
     parts = split(len(clips), holdout, seed)
     for part in parts:
@@ -308,6 +314,7 @@ class _Search:
             self._clips.unmerged(part)
         factor = self._factor_of_search()
         self._search(factor)
+        self._note_refused()
         chosen = self._promote()
         finalists = self._fit_to_goal(chosen, factor)
         if self._goal.name == "agreement":
@@ -321,10 +328,6 @@ class _Search:
         if self._goal.name == "speedup":
             simple = [(name, shape, self._goal.value) for name, shape in self._simple.items()]
             fitted = self._fit_to_speed(simple, "measuring simple settings")
-            if not fitted:
-                raise ValueError(
-                    f"speedup must be within reach of this model on this machine, got {self._goal.value:g}"
-                )
             return math.exp(sum(math.log(it.operations) for it in fitted) / len(fitted))
         self._begin("looking for the amount", len(self._simple) * self._num_steps(SEARCH))
         return max(self._factor_of_agreement(shape) for shape in self._simple.values())
@@ -447,11 +450,9 @@ class _Search:
             reached = {it.name for it in fitted}
             for name, _, _ in chosen:
                 if name not in reached:
-                    self._notes.append(f"{name} does not reach the speed-up.")
-            if not fitted:
-                raise ValueError(
-                    f"speedup must be within reach of this model on this machine, got {self._goal.value:g}"
-                )
+                    self._notes.append(
+                        f"Left out: {name} (its measured speed-up is not within {SPEED_TOLERANCE:.0%} of the goal)."
+                    )
             return fitted
         self._begin("looking for the amounts", len(chosen) * self._num_steps(SEARCH))
         found = []
@@ -505,8 +506,23 @@ class _Search:
                         left.append((name, shape, factor))
             if not left:
                 break
+        if not any(measured.values()):
+            raise ValueError(f"speedup needs settings that this model supports, got {target:g}")
+        fastest, fastest_name = max(
+            (max(speed for speed, _ in points), name) for name, points in measured.items() if points
+        )
+        if fastest < target and not _equal_speeds(fastest, target):
+            size = self._conditions["speed_batch_size"]
+            raise ValueError(
+                f"speedup must be within reach of this model on this machine, got {target:g}: {fastest_name} reached "
+                f"{fastest:.2f} at most, with {size} {'clip' if size == 1 else 'clips'} per pass; small models gain "
+                "more with a larger speed_batch_size"
+            )
         closest = [min(points, key=lambda it: abs(math.log(it[0] / target))) for points in measured.values() if points]
-        return [it for speed, it in closest if _equal_speeds(speed, target)]
+        equal = [it for speed, it in closest if _equal_speeds(speed, target)]
+        # On a busy machine, measurements may jump across the target: what was measured on both sides can reach it.
+        both = [it for _, it in closest if len({speed < target for speed, _ in measured[it.name]}) == 2]
+        return equal or both or [it for _, it in closest]
 
     def _agrees(self, shape: Shape, factor: float, part: str) -> bool:
         try:
@@ -561,7 +577,10 @@ class _Search:
 
     def _recommend_closest(self, fitted: Sequence[_Fitted]) -> TuningResult:
         """Recommends the settings that change predictions least, at the same speed."""
+        self._note_few_clips()
         finalists = self._with_speeds(self._finalists(fitted, on_search=True))
+        if self._goal.name == "speedup":
+            self._note_unequal_speeds(finalists)
         finalists.sort(key=searched_divergence)
         return self._result(*recommend_closest(finalists), finalists, fitted)
 
@@ -581,6 +600,30 @@ class _Search:
             return self._result(None, None, [], [])
         return self._result(*recommend_fastest(finalists), finalists, fitted)
 
+    def _note_few_clips(self) -> None:
+        if self._num_held_back < ENOUGH_TO_COMPARE:
+            needed = math.ceil(ENOUGH_TO_COMPARE / self._conditions["holdout"])
+            self._notes.append(
+                f"Only {self._num_held_back} clips were held back, too few to tell settings apart: give at least "
+                f"{needed} clips, so that {ENOUGH_TO_COMPARE} are held back."
+            )
+
+    def _note_unequal_speeds(self, finalists: Sequence[Finalist]) -> None:
+        off = [f"{it.name} {it.speed:.2f}" for it in finalists if not _equal_speeds(it.speed, self._goal.value)]
+        if off:
+            self._notes.append(
+                f"Measured again, not all are {self._goal.value:g} times as fast within {SPEED_TOLERANCE:.0%}: "
+                f"{', '.join(off)}. If the machine was busy, repeat the search on an idle one, or with more rounds."
+            )
+
+    def _note_refused(self) -> None:
+        """Says which simple settings are missing from the comparison, and why."""
+        reasons: dict[str, list[str]] = {}
+        for name, (_, trial) in self._trials.items():
+            if name in self._simple and trial.refused is not None:
+                reasons.setdefault(trial.refused, []).append(name)
+        self._notes.extend(f"Left out: {' and '.join(names)} ({reason})." for reason, names in reasons.items())
+
     def _result(
         self,
         recommended: Finalist | None,
@@ -594,8 +637,15 @@ class _Search:
             if best is not None and it.is_simple and it is not best
         ]
         if recommended is not None and recommended.is_simple:
+            better = "clearly faster than" if self._goal.name == "agreement" else "better beyond noise than"
             self._notes.append(
-                f"Nothing was gained: no other settings are better than {recommended.name} beyond noise."
+                f"Nothing was gained: no settings that the search found are {better} {recommended.name}."
+            )
+        if recommended is not None and recommended.speedup is not None and recommended.speedup < 1:
+            self._notes.append(
+                f"Measured on this machine, {recommended.name} is slower than the unmerged model "
+                f"({recommended.speedup:.2f} times its speed): merging does not pay for itself here; search with a "
+                "speed-up as the goal, or for other hardware."
             )
         settings = self._config.unmerged_settings if recommended is None else recommended.settings
         return TuningResult(

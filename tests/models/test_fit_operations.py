@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import hf_video_tome
 from hf_video_tome.merging import SettingError
-from hf_video_tome.models import ARCHITECTURES
+from hf_video_tome.models import ARCHITECTURES, ENCODERS
 from hf_video_tome.models.fit_operations import fit_operations
 from tests.tiny import TINY_CONFIGS
 
@@ -56,3 +57,18 @@ def test_out_of_reach_removes_the_most_that_is_needed() -> None:
 def test_what_the_model_does_not_support_is_an_error() -> None:
     with pytest.raises(SettingError, match="input must be None for this timesformer"):
         fit_operations(config_of("timesformer"), {"input": "random"}, 1.5, amount="input_keep")
+
+
+@pytest.mark.parametrize("factor", [1.5, 2.5, 4.0])
+@pytest.mark.parametrize("schedule", ["constant", "decreasing"])
+def test_few_exact_counts_are_needed(factor: float, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, encoder, counted = hf_video_tome.VideoMAEConfig(), ENCODERS["videomae"], []
+
+    def count(tried: Any) -> Any:
+        counted.append(tried.token_merging_r)
+        return encoder.mac_count(tried)
+
+    monkeypatch.setitem(ENCODERS, "videomae", replace(encoder, mac_count=count))
+    fitted = fit_operations(config, {"schedule": schedule}, factor)
+    assert fitted.settings["r"] in counted
+    assert len(counted) <= 9  # bisection needs 12

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ import hf_video_tome
 from hf_video_tome import TimesformerConfig, VideoMAEConfig
 from hf_video_tome.merging import MODES, register_mode
 from hf_video_tome.models import ARCHITECTURES
-from hf_video_tome.models.fit_operations import FittedSettings
+from hf_video_tome.models.fit_operations import FittedSettings, fit_operations
 from hf_video_tome.tuning import Finalist, Progress, TuningResult
 from hf_video_tome.tuning.memo import Memo
 from hf_video_tome.tuning.outcomes import Outcomes, split
+from hf_video_tome.tuning.plot import draw_frontier
 from hf_video_tome.tuning.recommendation import recommend_closest, recommend_fastest
 from hf_video_tome.tuning.search_space import DECIDED, Shape, search_space, simple_shapes
 from tests.tiny import TINY_CONFIGS
@@ -285,6 +288,74 @@ def test_an_agreement_that_nothing_reaches_leaves_the_model_unmerged(
     assert "No settings reach an agreement of 0.9 on the held-back clips." in found.notes
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_speed_up_out_of_reach_says_what_is_in_reach(model: Any, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr("hf_video_tome.tuning.search.measure_speed_ups", lambda _, settings, **__: [1.25, 1.3])
+    clips = "1 clip" if size == 1 else "4 clips"
+    with pytest.raises(ValueError, match=rf"got 2: decreasing r reached 1.30 at most, with {clips} per pass"):
+        tune(model, make_clips(8), speedup=2, rounds=1, speed_batch_size=size)
+
+
+def test_speeds_that_jump_across_the_target_are_compared_and_named(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = itertools.cycle([1.2, 1.9])
+    monkeypatch.setattr(
+        "hf_video_tome.tuning.search.measure_speed_ups", lambda _, settings, **__: [next(jumps)] * len(settings)
+    )
+    found = tune(model, make_clips(8), speedup=1.5, rounds=1, trials=0)
+    assert {it.name for it in found.finalists} == {"constant r", "decreasing r"}
+    [note] = [note for note in found.notes if note.startswith("Measured again, not all are 1.5 times as fast")]
+    assert all(f"{it.name} {it.speedup:.2f}" in note for it in found.finalists)
+
+
+def test_settings_that_are_slower_here_are_named(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "hf_video_tome.tuning.search.measure_speed_ups", lambda _, settings, **__: [0.8] * len(settings)
+    )
+    found = tune(model, make_clips(8), operations=1.3, rounds=1, trials=0)
+    assert found.recommended is not None
+    slower = f"{found.recommended.name} is slower than the unmerged model (0.80 times its speed)"
+    assert any(slower in note for note in found.notes)
+
+
+def test_simple_settings_that_do_not_reach_the_goal_are_named() -> None:
+    model = make_model()
+    most = [fit_operations(model.config, {"schedule": name}, 1000.0).factor for name in ("constant", "decreasing")]
+    assert max(most) > 1.01 * min(most)
+    found = tune(model, make_clips(4), operations=math.sqrt(math.prod(most)), trials=0)
+    missing = {trial.name: trial.refused for trial in found.trials if trial.refused}
+    assert len(missing) == 1
+    for name, reason in missing.items():
+        assert any(note.startswith("Left out: ") and name in note and str(reason) in note for note in found.notes)
+    assert not missing.keys() & {it.name for it in found.finalists}
+
+
+@pytest.mark.parametrize(("held_back", "said"), [(12, True), (24, False)])
+def test_too_few_clips_to_tell_settings_apart_are_named(model: Any, held_back: int, said: bool) -> None:
+    found = tune(model, make_clips(2 * held_back), trials=0)
+    note = "Only 12 clips were held back, too few to tell settings apart: give at least 48 clips, so that 24 are"
+    assert any(it.startswith(note) for it in found.notes) == said
+
+
+def test_a_model_inside_a_wrapper_is_found(model: Any, clips: Tensor, result: TuningResult) -> None:
+    assert tune(nn.ModuleDict({"module": model}), clips).to_dict() == result.to_dict()
+
+
+def test_no_agreement_is_drawn_above_100_percent(result: TuningResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("hf_video_tome.tuning.plot.save", lambda figure, _: drawn.append(figure))
+    held_back = Outcomes((0.1,) * 12, (True,) * 11 + (False,))
+    finalists = tuple(replace(it, held_back=held_back) for it in result.finalists)
+    draw_frontier(replace(result, finalists=finalists, frontier=()), "unused.png")
+    [[divergence, agreement]] = [figure.axes for figure in drawn]
+    assert agreement.get_ylim()[1] == 100
+    ends = [segment for bars in agreement.collections for segment in bars.get_segments()]
+    assert len(ends) == len(finalists)
+    assert all(low < 100 * 11 / 12 < high <= 100 for (_, low), (_, high) in ends)
+    assert divergence.get_ylim()[1] < 1
+
+
 # --- recommendations
 def finalist(name: str, searched: float, held_back: Sequence[float], speed: float = 2.0) -> Finalist:
     def outcomes(values: Sequence[float]) -> Outcomes:
@@ -308,6 +379,19 @@ NOISY = [0.1, 0.3, 0.2, 0.4]
 def test_the_best_has_to_beat_simple_settings_beyond_noise(held_back: list[float], recommended: str) -> None:
     ours, simple = finalist("trial 1", 0.1, held_back), finalist("constant r", 0.2, NOISY)
     assert [it.name for it in recommend_closest([simple, ours])] == [recommended, "trial 1"]
+
+
+def test_all_that_the_search_found_may_beat_simple_settings() -> None:
+    found = [finalist("trial 1", 0.1, NOISY), finalist("trial 2", 0.15, [it - 0.05 for it in NOISY])]
+    assert [it.name for it in recommend_closest([*found, finalist("constant r", 0.2, NOISY)])] == [
+        "trial 2",
+        "trial 1",
+    ]
+
+
+def test_all_clips_say_which_simple_settings_are_the_best() -> None:
+    one, other = finalist("constant r", 0.1, NOISY), finalist("decreasing r", 0.15, [*NOISY[1:], 0.0])
+    assert recommend_closest([one, other])[0] is other
 
 
 def test_the_recommended_settings_lose_to_no_simple_ones_beyond_noise() -> None:

@@ -13,33 +13,21 @@ from ...merging.setting_error import SettingError
 from ...merging.settings import SETTINGS
 from ..common import (
     Classifier,
-    Dtype,
-    DtypeOption,
     InputError,
     JsonOption,
     ModelArgument,
-    check_device,
     describe_merging,
-    find_checkpoint,
     input_errors,
-    load_classifier,
     with_settings,
-)
-from ..evaluation import (
-    ClipOptions,
-    DeviceChoice,
-    VideoOptions,
-    WorkersOption,
-    choose_sampling,
 )
 from ..merging_options import SettingOptions, option_of, parse_settings, with_options
 from ..option_groups import grouped_options
 from ..printing import print_fields, print_line, progress_bar, write_json
-from ..videos import VideosOption, find_videos, settings_as_options, videos_request
-from .analyze.inputs import check_one_process, choose_device, decode, finish_clips
-from .analyze.options import DatasetOption
+from ..videos import settings_as_options
+from .analyze.inputs import finish_clips
 from .card import CardOptions
-from .save import check_folder, write_checkpoint
+from .save import write_checkpoint
+from .unlabelled_clips import ClipRunOptions, SourceOptions, find_clips
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,9 +76,7 @@ class _Batches:
 def command(
     model: ModelArgument,
     *,
-    videos: VideosOption = None,
-    dataset: DatasetOption = None,
-    data: VideoOptions,
+    source: SourceOptions,
     clips: Annotated[
         int, typer.Option(metavar="N", min=1, help="Number of videos to use, evenly spaced over all of them.")
     ] = 96,
@@ -129,16 +115,13 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the checkpoint in the --save folder.")
     ] = False,
-    sampling: ClipOptions,
+    running: ClipRunOptions,
     batch_size: Annotated[
         int,
         typer.Option(
             "--batch-size", metavar="N", min=1, help="Number of videos per batch; thresholds are means over batches."
         ),
     ] = 16,
-    workers: WorkersOption = 0,
-    dtype: DtypeOption = Dtype.float32,
-    device: DeviceChoice = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of all random numbers.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -153,17 +136,18 @@ def command(
     if schedule is not None and r is None:
         raise InputError("--schedule has no effect without --r")
     asked, others = parse_settings(r=r, schedule=schedule), settings.settings()
-    location = find_checkpoint(model)
-    if device is not None:
-        check_device(device)
-    check_one_process()
-    if save is not None:
-        check_folder(save, location, overwrite, "--save")
-    request = videos_request(model, videos, dataset, data, sampling, batch_size, workers, dtype, seed)
-    classifier = load_classifier(model, others, dtype, choose_device(device))
-    examples, source = find_videos(request, videos, clips)
-    sampled = choose_sampling(request, request.dataset, classifier)
-    decoded = decode(examples, sampled, classifier, request, source)
+    found_clips = find_clips(
+        model,
+        source,
+        running,
+        settings=others,
+        limit=clips,
+        batch_size=batch_size,
+        seed=seed,
+        save=save,
+        overwrite=overwrite,
+    )
+    classifier, decoded = found_clips.classifier, found_clips.decode()
     batches = _Batches(classifier, decoded.frames, batch_size)
     goal = f"r = {r}" if r is not None else f"{2.5 if speedup is None else speedup:g} times fewer MACs"
     with (
@@ -189,10 +173,10 @@ def command(
         write_json(
             {
                 "model": classifier.name,
-                "videos": source,
+                "videos": found_clips.source,
                 "num_clips": len(decoded),
                 "unreadable": len(decoded.failures),
-                "sampling": sampled.to_dict(),
+                "sampling": found_clips.sampling.to_dict(),
                 "settings": found,
                 "token_merging": resolved,
                 "token_counts": [round(count, 3) for count in cost.token_counts],
@@ -206,7 +190,7 @@ def command(
         print_fields(
             [
                 ("model", f"{classifier.name} ({classifier.model.config.model_type})"),
-                ("clips", f"{len(decoded)} of {source}"),
+                ("clips", f"{len(decoded)} of {found_clips.source}"),
                 ("merging", describe_merging(resolved)),
                 *([("thresholds", _listed(found["thresholds"]))] if "thresholds" in found else []),
                 ("tokens", f"{means}{' on average' if found['mode'] == 'dymu' else ''}"),

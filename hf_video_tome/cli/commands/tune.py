@@ -16,22 +16,16 @@ from ...merging.settings import SETTINGS
 from ...tuning.decided import DECIDED
 from ..common import (
     Classifier,
-    Dtype,
-    DtypeOption,
     InputError,
     JsonOption,
     ModelArgument,
-    check_device,
     check_writable,
-    find_checkpoint,
     input_errors,
-    load_classifier,
     make_folder,
     print_busy,
     require_packages,
     with_settings,
 )
-from ..evaluation import ClipOptions, DeviceChoice, VideoOptions, WorkersOption, choose_sampling
 from ..merging_options import SettingOptions, with_options
 from ..option_groups import grouped_options
 from ..printing import (
@@ -44,11 +38,11 @@ from ..printing import (
     print_table,
     write_json,
 )
-from ..videos import VideosOption, find_videos, settings_as_options, videos_request
-from .analyze.inputs import check_one_process, choose_device, decode, finish_clips
-from .analyze.options import DatasetOption
+from ..videos import settings_as_options
+from .analyze.inputs import finish_clips
 from .card import CardOptions
-from .save import check_folder, write_checkpoint
+from .save import write_checkpoint
+from .unlabelled_clips import ClipRunOptions, SourceOptions, UnlabelledClips, find_clips
 
 if TYPE_CHECKING:
     from ...analysis.estimates import Estimate
@@ -68,7 +62,17 @@ Examples:
   hf-video-tome tune MODEL --dataset kinetics400 --data-dir /data/k400 --agreement 0.98 --clips 600 --minutes 60
 """
 SHORT_HELP = "Find the best settings for a checkpoint, on unlabelled videos."
-ARGUMENTS = ("speedup", "operations", "agreement", "holdout", "trials", "rounds", "minutes", "clips")
+ARGUMENTS = (
+    "speedup",
+    "operations",
+    "agreement",
+    "holdout",
+    "trials",
+    "rounds",
+    "minutes",
+    "clips",
+    "speed_batch_size",
+)
 RESULTS, PLOT, SETTINGS_FILE, JOURNAL = "results.json", "frontier.png", "settings.json", "journal.jsonl"
 
 
@@ -81,9 +85,7 @@ class SharedOptions(SettingOptions):
 def command(
     model: ModelArgument,
     *,
-    videos: VideosOption = None,
-    dataset: DatasetOption = None,
-    data: VideoOptions,
+    source: SourceOptions,
     clips: Annotated[
         int, typer.Option(metavar="N", min=4, help="Number of videos to use, evenly spaced over all of them.")
     ] = 48,
@@ -124,7 +126,7 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace earlier results, and the checkpoint in the --save folder.")
     ] = False,
-    sampling: ClipOptions,
+    running: ClipRunOptions,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="Number of clips per batch.")
     ] = 8,
@@ -137,9 +139,6 @@ def command(
             show_default="1 on the CPU, else --batch-size",
         ),
     ] = None,
-    workers: WorkersOption = 0,
-    dtype: DtypeOption = Dtype.float32,
-    device: DeviceChoice = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the search.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -160,22 +159,24 @@ def command(
             else "one of --speedup, --operations and --agreement must be given"
         )
     shared = settings.settings()
-    location = find_checkpoint(model)
-    if device is not None:
-        check_device(device)
-    check_one_process()
     folder = output or Path("tuning") / model_name(model).replace("/", "-")
     _check_output(folder, overwrite)
-    if save is not None:
-        check_folder(save, location, overwrite, "--save")
-    request = videos_request(model, videos, dataset, data, sampling, batch_size, workers, dtype, seed)
-    classifier = load_classifier(model, {}, dtype, choose_device(device))
+    found = find_clips(
+        model,
+        source,
+        running,
+        settings={},
+        limit=clips,
+        batch_size=batch_size,
+        seed=seed,
+        save=save,
+        overwrite=overwrite,
+    )
+    classifier = found.classifier
     with_settings(classifier.model.config, shared)
-    examples, source = find_videos(request, videos, clips)
-    sampled = choose_sampling(request, request.dataset, classifier)
     if not as_json:
-        _print_decided(classifier, len(examples), source, goals, holdout, dtype, folder)
-    decoded = decode(examples, sampled, classifier, request, source)
+        _print_decided(found, goals, holdout, folder)
+    decoded = found.decode()
     make_folder(folder)
     if overwrite:
         (folder / JOURNAL).unlink(missing_ok=True)
@@ -210,9 +211,9 @@ def command(
         raise
     content: dict[str, Any] = {
         "model": model_name(classifier.name),
-        "videos": _described(dataset),
+        "videos": "a folder of videos" if source.dataset is None else source.dataset,
         "unreadable": len(decoded.failures),
-        "sampling": sampled.to_dict(),
+        "sampling": found.sampling.to_dict(),
         **result.to_dict(),
     }
     with input_errors(OSError, at=f"--output {folder}"):
@@ -229,10 +230,6 @@ def command(
     if speedup is not None:
         print_busy(processor.share)
     finish_clips(decoded)
-
-
-def _described(dataset: str | None) -> str:
-    return "a folder of videos" if dataset is None else dataset
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
@@ -269,22 +266,18 @@ def _goal_in_words(goals: Mapping[str, float | None]) -> str:
     }[name]
 
 
-def _print_decided(
-    classifier: Classifier,
-    num_videos: int,
-    source: str,
-    goals: Mapping[str, float | None],
-    holdout: float,
-    dtype: Dtype,
-    folder: Path,
-) -> None:
+def _print_decided(found: UnlabelledClips, goals: Mapping[str, float | None], holdout: float, folder: Path) -> None:
+    classifier, num_videos = found.classifier, len(found.examples)
     held_back = int(num_videos * holdout)
     print_fields(
         [
             ("model", f"{classifier.name} ({classifier.model.config.model_type})"),
-            ("clips", f"{num_videos} of {source}; {held_back} held back, transform {classifier.transform_source}"),
+            (
+                "clips",
+                f"{num_videos} of {found.source}; {held_back} held back, transform {classifier.transform_source}",
+            ),
             ("goal", _goal_in_words(goals)),
-            ("runs on", f"{classifier.device}, {dtype}"),
+            ("runs on", f"{classifier.device}, {found.request.dtype}"),
             ("output", folder),
         ]
     )
@@ -293,12 +286,13 @@ def _print_decided(
 def _print_result(classifier: Classifier, result: TuningResult) -> None:
     print_line()
     if result.finalists:
+        measured = any(it.speedup is not None for it in result.finalists)
         print_table(
-            ["settings", "MACs", "speed-up", "KL", "agree %", "KL, search"],
+            ["settings", "MACs", *(["speed-up"] if measured else []), "KL (nats)", "agree %", "KL, search clips"],
             [_row(it, result) for it in result.finalists],
             text=("settings",),
-            title=f"{len(result.trials)} settings tried; these on {len(result.finalists[0].held_back.divergences)} "
-            "clips that were held back:",
+            title=f"{len(result.trials)} settings tried, each with the amount of removal that the goal needs; on the "
+            f"{len(result.finalists[0].held_back.divergences)} clips held back:",
         )
     for it in result.comparison:
         changes = f"KL {_signed(it.divergence, 1, 4)}, agreement {_signed(it.agreement, 100, 1)} points"
@@ -310,6 +304,8 @@ def _print_result(classifier: Classifier, result: TuningResult) -> None:
     print_fields([("recommended", describe_settings(config.token_merging_settings(resolved=True)))])
     defaults = config.token_merging_defaults()
     changed = {name: value for name, value in result.settings.items() if value != defaults[name]}
+    if isinstance(changed.get("input_keep"), float):  # the exact number, rather than a share of 16 digits
+        changed["input_keep"] = config.token_merging_plan().input_keep
     print_line(f"options: {settings_as_options(changed)}")
 
 
@@ -321,7 +317,7 @@ def _row(finalist: Finalist, result: TuningResult) -> list[str]:
     return [
         name,
         f"{finalist.operations:.2f}x",
-        "" if finalist.speedup is None else f"{finalist.speedup:.2f}x",
+        *([] if finalist.speedup is None else [f"{finalist.speedup:.2f}x"]),
         _with_error(estimate(finalist.held_back.divergences), 1, 4),
         _with_error(estimate(finalist.held_back.agreements), 100, 1),
         "" if searched is None else f"{searched.mean_divergence:.4f}",
