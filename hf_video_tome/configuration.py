@@ -311,11 +311,6 @@ class TokenMergingConfigMixin:
         raise NotImplementedError
 
     @property
-    def default_token_merging_segments(self) -> int | None:
-        """Number of segments in scope "clip", for modes that have a default; None for that of the mode."""
-        return None
-
-    @property
     def token_layout(self) -> TokenLayout:
         """Token layout of a clip with the shape given by the config."""
         return self.layout_of(self.clip_shape)
@@ -568,7 +563,7 @@ class TokenMergingConfigMixin:
             average=settings.average,
             thresholds=settings.thresholds,
             options=MODES[settings.mode].complete_options(settings.mode_options),
-            **self._architecture_choices(settings),
+            **self._architecture_choices(settings, layout),
         )
         kept = self._kept_at_input(layout, settings)
         return Plan(
@@ -582,12 +577,16 @@ class TokenMergingConfigMixin:
             reads="grid" if settings.restore else "tokens",
         )
 
-    def _architecture_choices(self, settings: TokenMergingSettings) -> dict[str, Any]:
-        """Returns the architecture's choices for settings that are None."""
+    def default_segments(self, layout: TokenLayout) -> int | None:
+        """Returns the number of segments of a clip, for modes that have a default; None for that of the mode."""
+        return None
+
+    def _architecture_choices(self, settings: TokenMergingSettings, layout: TokenLayout) -> dict[str, Any]:
+        """Returns the architecture's choices for settings that are None, and clips of a layout."""
         proportional, segments, scope = settings.proportional_attention, settings.segments, self._scope(settings)
         default = MODES[settings.mode].default_segments
         if segments is None and scope == "clip" and default is not None:
-            segments = self.default_token_merging_segments or default
+            segments = self.default_segments(layout) or default
         return {
             "scope": scope,
             "segments": segments,
@@ -613,7 +612,7 @@ class TokenMergingConfigMixin:
         """
         settings = self.token_merging if settings is None else settings
         values = {name: settings.get(name) for name in self.token_merging_defaults()}
-        return values | self._architecture_choices(settings) if resolved else values
+        return values | self._architecture_choices(settings, self.token_layout) if resolved else values
 
     def update_token_merging(self, **changes: Any) -> None:
         """Sets several token merging fields at once.

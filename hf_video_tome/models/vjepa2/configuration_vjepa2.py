@@ -37,14 +37,12 @@ class VJEPA2Config(TokenMergingConfigMixin, transformers.VJEPA2Config):
     # The pipeline of transformers reads `num_frames`.
     attribute_map: ClassVar[dict[str, str]] = {"num_frames": "frames_per_clip"}
 
-    @property
-    def default_token_merging_segments(self) -> int | None:
-        """Number of segments for modes that have a default: each of four time slots, 8 at 64 frames.
+    def default_segments(self, layout: TokenLayout) -> int | None:
+        """Returns the number of segments of a clip, for modes that have a default: four time slots each.
 
-        Tokens at the same time and place should meet those before and after: the keys of the first layer hardly tell
-        places apart, so tokens that can only meet others of their own time slot merge with the wrong ones.
+        That is 8 at 64 frames. In segments of one or two time slots, a token can hardly meet those of its own place.
         """
-        return max(1, self.token_layout.num_frames // 4)
+        return max(1, layout.num_frames // 4)
 
     def tubelet_grid(self, clip: ClipShape) -> tuple[int, int, int]:
         """Returns the number of tokens per axis; the embeddings repeat frames of clips shorter than a tubelet."""

@@ -311,8 +311,10 @@ def test_one_layer_merges_and_lists_name_others() -> None:
     config.update_token_merging(r=[0, 1001, 0.5])
     assert config.token_merging_plan().token_counts() == [3137, 3137, 1 + 2136, 1 + 568]
     assert VJEPA2Config(token_merging_mode="cluster", token_merging_r=100).token_merging_plan().settings.segments == 8
-    short = VJEPA2Config(frames_per_clip=16, token_merging_mode="cluster", token_merging_r=100)
-    assert short.token_merging_plan().settings.segments == 2  # of four time slots each, too
+    for config in (VJEPA2Config(frames_per_clip=16), VJEPA2Config()):  # four time slots each, as in long clips
+        config.update_token_merging(mode="cluster", r=100)
+        clip = config.clip_shape._replace(frames=16)
+        assert config.token_merging_plan(clip).settings.segments == 2
 
 
 @pytest.mark.parametrize("scope", ["frame", "tube", "time"])
