@@ -373,11 +373,11 @@ class TestOnePlanIsMadeOfOneObject:
         expected = {name: value for name, value in config.to_dict().items() if name.startswith("token_merging")}
         real = config._architecture_choices
 
-        def interrupted(settings):
+        def interrupted(*args):
             config.update_token_merging(r=0, mode="merge", pooling="mean")
-            return real(settings)
+            return real(*args)
 
-        monkeypatch.setattr(type(config), "_architecture_choices", lambda self, settings: interrupted(settings))
+        monkeypatch.setattr(type(config), "_architecture_choices", lambda self, *args: interrupted(*args))
         assert {
             name: value for name, value in config.to_dict().items() if name.startswith("token_merging")
         } == expected
