@@ -83,14 +83,16 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best settings of the search compared with simple ones, on the clips that were held back.
+    """Settings compared with simple ones, on the clips that were held back.
 
     Attributes:
+        compared: Name of the settings.
         name: Name of the simple settings.
-        divergence: Mean difference of the divergence, clip by clip: below 0 if the search was closer.
-        agreement: Mean difference of the agreement, clip by clip: above 0 if the search was closer.
+        divergence: Mean difference of the divergence, clip by clip: below 0 if `compared` is closer.
+        agreement: Mean difference of the agreement, clip by clip: above 0 if `compared` is closer.
     """
 
+    compared: str
     name: str
     divergence: Estimate
     agreement: Estimate
@@ -98,6 +100,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Returns the comparison, JSON-safe."""
         return {
+            "compared": self.compared,
             "name": self.name,
             "divergence": estimate_to_dict(self.divergence),
             "agreement": estimate_to_dict(self.agreement),
@@ -114,7 +117,8 @@ class TuningResult:
         best: The best of the search, on its clips; None if there is none.
         gained: Whether the search found something better than the simple settings, beyond noise.
         finalists: The best and all simple settings, on the clips that were held back.
-        comparison: The best compared with each of the simple settings.
+        comparison: The recommended settings compared with each of the simple ones; the best, if those that are
+            recommended are simple.
         frontier: Settings that no others surpass in both speed and divergence, from slow to fast.
         trials: All trials.
         notes: Remarks for the user, one sentence each.

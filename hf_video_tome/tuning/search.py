@@ -631,10 +631,11 @@ class _Search:
         finalists: Sequence[Finalist],
         fitted: Sequence[_Fitted],
     ) -> TuningResult:
+        compared = best if recommended is None or recommended.is_simple else recommended
         comparison = [
-            Comparison(it.name, *difference(best.held_back, it.held_back))
+            Comparison(compared.name, it.name, *difference(compared.held_back, it.held_back))
             for it in finalists
-            if best is not None and it.is_simple and it is not best
+            if compared is not None and it.is_simple and it is not compared
         ]
         if recommended is not None and recommended.is_simple:
             better = "clearly faster than" if self._goal.name == "agreement" else "better beyond noise than"

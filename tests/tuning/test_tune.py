@@ -405,6 +405,34 @@ def test_the_fastest_has_to_be_clearly_faster(speed: float, recommended: str) ->
     assert recommend_fastest(finalists)[0].name == recommended
 
 
+@pytest.mark.parametrize(("recommended", "compared"), [("second", "second"), ("simple", "best")])
+def test_what_is_recommended_is_compared_unless_it_is_simple(
+    model: Any,
+    clips: Tensor,
+    journal: Path,
+    result: TuningResult,
+    monkeypatch: pytest.MonkeyPatch,
+    recommended: str,
+    compared: str,
+) -> None:
+    chosen: dict[str, Finalist] = {}
+
+    def recommend(finalists: Sequence[Finalist]) -> tuple[Finalist, Finalist]:
+        simple = [it for it in finalists if it.is_simple]
+        best, second = [it for it in finalists if not it.is_simple]
+        chosen.update(simple=simple[0], best=best, second=second)
+        return chosen[recommended], best
+
+    monkeypatch.setattr("hf_video_tome.tuning.search.recommend_closest", recommend)
+    found = tune(model, clips, journal=journal)
+    assert [it.name for it in found.comparison] == [it.name for it in found.finalists if it.is_simple]
+    for it in found.comparison:
+        assert it.compared == it.to_dict()["compared"] == chosen[compared].name
+        [simple] = [other for other in found.finalists if other.name == it.name]
+        means = (chosen[compared].held_back.mean_divergence, simple.held_back.mean_divergence)
+        assert it.divergence.value == pytest.approx(means[0] - means[1])
+
+
 # --- the space
 def test_the_space_has_every_mode_but_adaptive_ones_and_controls() -> None:
     space = search_space(VideoMAEConfig())

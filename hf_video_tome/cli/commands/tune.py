@@ -296,7 +296,7 @@ def _print_result(classifier: Classifier, result: TuningResult) -> None:
         )
     for it in result.comparison:
         changes = f"KL {_signed(it.divergence, 1, 4)}, agreement {_signed(it.agreement, 100, 1)} points"
-        print_paragraph(f"best minus {it.name}: {changes}")
+        print_paragraph(f"{it.compared} minus {it.name}: {changes}")
     for note in result.notes:
         print_paragraph(note)
     config = with_settings(classifier.model.config, result.settings)
