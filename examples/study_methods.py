@@ -531,8 +531,8 @@ def summary(studies: Sequence[Mapping[str, Any]]) -> str:
             f"clips and over the budgets in the title of its column: those of at least {LEAST:g} times fewer "
             f"operations, or speed-ups in columns at equal time, that the reference reaches. Where a method misses "
             f"some of them, its cell names those that it is averaged over. ▲ better and ▼ worse by {bound:.1f} "
-            f"standard errors: if no method made a difference, one page in twenty would have such a mark among its {count} "
-            f"comparisons; △ and ▽ by 2. Second column: ▲ / ▼.",
+            f"standard errors: if no method made a difference, one page in twenty would have such a mark among its "
+            f"{count} comparisons; △ and ▽ by 2. Second column: ▲ / ▼.",
             table(["method", "▲ / ▼", *titles], rows),
         ]
     )
