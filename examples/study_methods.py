@@ -23,6 +23,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,7 @@ from hf_video_tome.loading import load_classifier
 from hf_video_tome.merging import SettingError
 from hf_video_tome.metrics.standard_errors import mean_with_error
 from hf_video_tome.models.fit_operations import fit_operations
-from hf_video_tome.presets import RECIPES, preset
+from hf_video_tome.presets import RECIPES, preset, recipe_of
 
 TARGETS = (2.5, 4.0)
 """Reduction factors of operations."""
@@ -132,14 +133,13 @@ def is_control(method: str) -> bool:
 def presets(config: Any) -> Iterator[dict[str, Any]]:
     """Iterates over the presets "balanced" and "fast" of a model, each at its own budget."""
     unmerged = hf_video_tome.mac_count(config, **config.unmerged_settings).total
-    for name, recipes in RECIPES.items():
-        kind = "joint" if config.default_token_merging_scope == "clip" else "divided"
+    for name in RECIPES:
         try:
             settings = preset(name, config)
         except SettingError:  # the model is too short for it
             continue
         ratio = unmerged / hf_video_tome.mac_count(config, **settings).total
-        yield entry(name_of(name), settings, round(ratio, 3), recipes.get(config.model_type, recipes[kind]).factor)
+        yield entry(name_of(name), settings, round(ratio, 3), recipe_of(name, config).factor)
 
 
 def fit(config: Any, method: Method, target: float) -> tuple[dict[str, Any], float] | None:
@@ -233,8 +233,8 @@ MARKS = {"better": " ▲", "worse": " ▼", "perhaps better": " △", "perhaps w
 
 
 def budgets(study: Mapping[str, Any]) -> Iterator[tuple[str, bool, float]]:
-    """Iterates over the budgets of a study: title, whether it is one of time, and its factor."""
-    found = {("speed" in setting, setting["target"]) for setting in study["settings"][1:]}
+    """Iterates over the budgets of the methods of a study: title, whether it is one of time, and its factor."""
+    found = {("speed" in setting, setting["target"]) for setting in study["settings"][1:] if not is_preset(setting)}
     for is_time, factor in sorted(found):
         yield f"{factor:g}x {'faster' if is_time else 'fewer operations'}", is_time, factor
 
@@ -261,22 +261,23 @@ def cell(setting: Mapping[str, Any] | None, *, with_nll: bool = False) -> str:
 
 
 def method_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]], *, with_nll: bool = False) -> str:
-    """Returns a table with a row per method, in descending order of mean agreement.
+    """Returns a table with a row per method: first those that reach most budgets, by descending mean agreement.
 
     Args:
         columns: For each title, the settings by method.
         with_nll: Whether to show the negative log-likelihood.
     """
 
-    def agreement(name: str) -> float:
+    def order(name: str) -> tuple[int, float]:
         found = [column[name] for column in columns.values() if name in column]
-        return float(np.mean([setting["agreement"][0] for setting in found if not misses(setting)] or [-1.0]))
+        reached = [setting["agreement"][0] for setting in found if not misses(setting)]
+        return len(columns) - len(reached), -float(np.mean(reached or [0.0]))
 
     names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = [
         [f"*{name}*" if is_control(name) else name]
         + [cell(column.get(name), with_nll=with_nll) for column in columns.values()]
-        for name in sorted(names, key=agreement, reverse=True)
+        for name in sorted(names, key=order)
     ]
     return table(["method", *columns], rows)
 
@@ -330,29 +331,55 @@ def by_family(studies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], lis
     return groups
 
 
+FOLD = re.compile(r"fold (\d+)")
+"""Name of a fold within that of the clips."""
+
+
+def fold_of(study: Mapping[str, Any]) -> int:
+    """Returns the number of the fold of a study; 0 if it has none."""
+    found = FOLD.search(study["data"])
+    return int(found[1]) if found else 0
+
+
 def join_folds(studies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Joins the studies of a model that differ in their fold only: means over all clips."""
+    """Joins the studies of a model that differ in their fold only: means over all clips.
+
+    Raises:
+        SystemExit: If there are two studies of the same fold, or the folds have different settings.
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for study in studies:
-        groups.setdefault((study["model"], re.sub(r"fold \d+", "{}", study["data"])), []).append(study)
-    return [
-        group[0]
-        if len(group) == 1
-        else {
-            **group[0],
-            "data": data.format(f"{len(group)} folds"),
-            "clips": sum(study["clips"] for study in group),
-            "settings": [join(settings) for settings in zip(*(study["settings"] for study in group), strict=True)],
-        }
-        for (_, data), group in groups.items()
-    ]
+        groups.setdefault((study["model"], FOLD.sub("fold", study["data"])), []).append(study)
+    return [join_studies(sorted(group, key=fold_of)) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def join_studies(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the results of a model over the clips of several folds, which are in ascending order."""
+    first, *others = group
+    for before, study in pairwise(group):
+        if fold_of(study) == fold_of(before):
+            raise SystemExit(f"error: two files are of {title_of(study)}")
+    for study in others:
+        if settings_of(study) != settings_of(first):
+            raise SystemExit(f"error: {title_of(study)}: other settings than in fold {fold_of(first)}")
+    *numbers, last = (str(fold_of(study)) for study in group)
+    return {
+        **first,
+        "data": FOLD.sub(f"folds {', '.join(numbers)} and {last}", first["data"]),
+        "clips": sum(study["clips"] for study in group),
+        "settings": [join(settings) for settings in zip(*(study["settings"] for study in group), strict=True)],
+    }
+
+
+def settings_of(study: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Returns what a study measures, without the results."""
+    return [(setting["differs"], setting["target"], setting["changes"]) for setting in study["settings"]]
 
 
 def join(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the results of a setting over the clips of several studies."""
     counts = np.array([len(setting["right"]) for setting in settings])
     joined: dict[str, Any] = {**settings[0], "right": "".join(setting["right"] for setting in settings)}
-    assert all(setting["changes"] == joined["changes"] for setting in settings)
     for measure in ("accuracy", "change", "agreement", "kl", "nll"):
         means, errors = np.array([setting[measure] for setting in settings]).T
         joined[measure] = [
@@ -383,11 +410,7 @@ def preset_table(studies: Sequence[Mapping[str, Any]]) -> str:
             change = answers_of(study, found[name]) - answers_of(study, 0)
             differences.setdefault(study["data"], {}).setdefault(name, []).append(change)
         rows.append(row)
-    for data, by_name in differences.items():
-        count = max(map(len, by_name.values()))
-        if count > 1:
-            means = [points(mean_with_error(np.mean(changes, axis=0))) for changes in by_name.values()]
-            rows.append([f"**mean of {count} models**", data, "", *(word for mean in means for word in ("", mean))])
+    rows += [mean_row(data, by_name) for data, by_name in differences.items() if max(map(len, by_name.values())) > 1]
     header = [word for name in RECIPES for word in (f"{name}: fewer operations", "change / agreement")]
     return "\n\n".join(
         [
@@ -396,6 +419,23 @@ def preset_table(studies: Sequence[Mapping[str, Any]]) -> str:
             table(["model", "clips", "unmerged, %", *header], rows),
         ]
     )
+
+
+def mean_row(data: str, by_name: Mapping[str, Sequence[np.ndarray]]) -> list[str]:
+    """Returns the row of the mean changes of the presets over the models that have them.
+
+    Args:
+        data: Name of the clips.
+        by_name: For each preset, the change of each clip for each model, (N,).
+    """
+    counts = {len(changes) for changes in by_name.values()}
+    row = [f"**mean of {max(counts)} models**" if len(counts) == 1 else "**mean of models**", data, ""]
+    for name in map(name_of, RECIPES):
+        changes = by_name.get(name, [])
+        mean = points(mean_with_error(np.mean(changes, axis=0))) if changes else ""
+        count = f" ({len(changes)} model{'s' if len(changes) > 1 else ''})" if changes and len(counts) > 1 else ""
+        row += ["", mean + count]
+    return row
 
 
 def preset_overview(studies: Sequence[Mapping[str, Any]]) -> str:
@@ -417,41 +457,82 @@ def preset_overview(studies: Sequence[Mapping[str, Any]]) -> str:
     return table(["checkpoint", "clips", "unmerged", *RECIPES], rows)
 
 
+LEAST = 2.5
+"""Least reduction factor of operations at which methods are compared with the reference: below it, few differ."""
+
+
+def against_reference(
+    group: Sequence[Mapping[str, Any]], *, is_time: bool
+) -> tuple[list[float], dict[str, tuple[list[float], np.ndarray]]]:
+    """Compares all methods with the reference, for one model on all variants of the same clips.
+
+    Args:
+        group: Studies, one per variant.
+        is_time: Whether to compare at equal time instead of at equal operations.
+
+    Returns:
+        The budgets that the reference reaches, and for each method, those of them that it reaches on every variant
+        too, with the mean difference of right answers at these, (N,).
+    """
+    differences: dict[tuple[str, float], list[np.ndarray]] = {}
+    for study in group:
+        numbers = {
+            (s["differs"]["method"], s["target"]): number
+            for number, s in enumerate(study["settings"])
+            if number and ("speed" in s) == is_time and not is_preset(s) and not misses(s)
+        }
+        for (name, target), number in numbers.items():
+            if (REFERENCE, target) in numbers and (is_time or target >= LEAST):
+                change = answers_of(study, number) - answers_of(study, numbers[REFERENCE, target])
+                differences.setdefault((name, target), []).append(change)
+    wanted = {target: len(found) for (name, target), found in sorted(differences.items()) if name == REFERENCE}
+    compared: dict[str, tuple[list[float], np.ndarray]] = {}
+    for name in dict.fromkeys(name for name, _ in differences if name != REFERENCE):
+        reached = [target for target, count in wanted.items() if len(differences.get((name, target), [])) == count]
+        if reached:
+            mean = np.mean([change for target in reached for change in differences[name, target]], axis=0)
+            compared[name] = reached, mean
+    return list(wanted), compared
+
+
+def times(factors: Iterable[float]) -> str:
+    """Formats budgets as a remark in parentheses."""
+    return f" ({', '.join(f'{factor:g}x' for factor in factors)})"
+
+
 def summary(studies: Sequence[Mapping[str, Any]]) -> str:
     """Returns the differences of accuracy from the reference: a row per method, a column per model and data."""
     cells: dict[str, dict[str, tuple[float, float]]] = {}
+    remarks: dict[tuple[str, str], str] = {}
     for is_time in (False, True):
         for (model, data), group in by_family(studies).items():
-            differences: dict[str, list[np.ndarray]] = {}
-            for study in group:
-                numbers = {
-                    (s["differs"]["method"], s["target"]): number
-                    for number, s in enumerate(study["settings"])
-                    if number and ("speed" in s) == is_time and not is_preset(s) and not misses(s)
-                }
-                for (name, target), number in numbers.items():
-                    if name != REFERENCE and (REFERENCE, target) in numbers:
-                        reference = answers_of(study, numbers[REFERENCE, target])
-                        differences.setdefault(name, []).append(answers_of(study, number) - reference)
-            title = f"{model}, {data}{', at equal time' if is_time else ''}"
-            for name, found in differences.items():
-                cells.setdefault(name, {})[title] = mean_with_error(np.mean(found, axis=0))
-    compared = sum(map(len, cells.values()))
-    bound = certain_distance(compared)
+            wanted, compared = against_reference(group, is_time=is_time)
+            title = f"{model}, {data}{', at equal time' if is_time else ''}{times(wanted)}"
+            for name, (reached, differences) in compared.items():
+                cells.setdefault(name, {})[title] = mean_with_error(differences)
+                remarks[name, title] = times(reached) if reached != wanted else ""
+    count = sum(map(len, cells.values()))
+    bound = certain_distance(count)
     titles = list(dict.fromkeys(title for row in cells.values() for title in row))
     rows = []
     for name, row in cells.items():
         verdicts = {title: verdict(*pair, bound) for title, pair in row.items()}
-        better, worse = (sum(it == wanted for it in verdicts.values()) for wanted in ("better", "worse"))
-        shown = [f"{points(row[title])}{MARKS.get(verdicts[title], '')}" if title in row else "" for title in titles]
+        better, worse = (sum(it == sign for it in verdicts.values()) for sign in ("better", "worse"))
+        shown = [
+            f"{points(row[title])}{MARKS.get(verdicts[title], '')}{remarks[name, title]}" if title in row else ""
+            for title in titles
+        ]
         rows.append([name, f"{better} / {worse} of {len(row)}", *shown])
     return "\n\n".join(
         [
             "### Against merging early",
             f"Change of accuracy against `merge` with the decreasing schedule and proportional attention at the same "
-            f"budget, averaged over the variants of the clips and the budgets, clip by clip, in points ± standard "
-            f"error. ▲ better and ▼ worse by {bound:.1f} standard errors: if no method made a difference, one page in "
-            f"twenty would have such a mark among its {compared} comparisons; △ and ▽ by 2. Second column: ▲ / ▼.",
+            f"budget, in points ± standard error. Each number is the mean, clip by clip, over the variants of the "
+            f"clips and over the budgets in the title of its column: those of at least {LEAST:g} times fewer "
+            f"operations, or speed-ups in columns at equal time, that the reference reaches. Where a method misses "
+            f"some of them, its cell names those that it is averaged over. ▲ better and ▼ worse by {bound:.1f} "
+            f"standard errors: if no method made a difference, one page in twenty would have such a mark among its "
+            f"{count} comparisons; △ and ▽ by 2. Second column: ▲ / ▼.",
             table(["method", "▲ / ▼", *titles], rows),
         ]
     )

@@ -96,6 +96,25 @@ def preset(name: str, model_or_config: nn.Module | PreTrainedConfig) -> dict[str
     return PRESETS[name](config)
 
 
+def recipe_of(name: str, config: TokenMergingConfigMixin) -> Recipe:
+    """Returns the recipe of a preset for a model.
+
+    Args:
+        name: Name of the preset, one of `RECIPES`.
+        config: Config of the model.
+
+    Returns:
+        The recipe of the model type if it has one, or else that of models that attend to clips as a whole, or not.
+
+    Examples:
+        >>> from hf_video_tome import TimesformerConfig
+        >>> recipe_of("fast", TimesformerConfig()).factor
+        3.0
+    """
+    kind = "joint" if config.default_token_merging_scope == "clip" else "divided"
+    return RECIPES[name].get(config.model_type, RECIPES[name][kind])
+
+
 def _with_defaults(config: TokenMergingConfigMixin, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the defaults of all other settings of the architecture, except for `restore`, which is about the output."""
     complete = {**config.token_merging_defaults(), **settings}
@@ -121,8 +140,7 @@ def _paper(config: TokenMergingConfigMixin) -> dict[str, Any]:
 
 def _recipe(name: str, config: TokenMergingConfigMixin) -> dict[str, Any]:
     """Returns the settings of a recipe, with the least r that reaches its factor."""
-    kind = "joint" if config.default_token_merging_scope == "clip" else "divided"
-    recipe = RECIPES[name].get(config.model_type, RECIPES[name][kind])
+    recipe = recipe_of(name, config)
     settings = _with_defaults(config, recipe.settings)
     fitted = fit_operations(config, settings, recipe.factor)
     if fitted.factor < recipe.factor:
