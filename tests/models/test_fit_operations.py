@@ -59,9 +59,20 @@ def test_what_the_model_does_not_support_is_an_error() -> None:
         fit_operations(config_of("timesformer"), {"input": "random"}, 1.5, amount="input_keep")
 
 
-@pytest.mark.parametrize("factor", [1.5, 2.5, 4.0])
+def test_nothing_is_removed_if_the_input_stage_alone_reaches_the_factor() -> None:
+    config = hf_video_tome.VideoMAEConfig()
+    settings = {"input": "random", "input_keep": 1000, "mode": "pitome"}
+    alone = factor(config, **settings, r=0)
+    assert factor(config, **settings, r=1) < alone, "matching must cost more than one token saves"
+    for target in (alone, alone / 1.1):
+        fitted = fit_operations(config, settings, target)
+        assert (fitted.settings["r"], fitted.factor) == (0, alone)
+    assert fit_operations(config, settings, alone * 1.001).settings["r"] > 1
+
+
+@pytest.mark.parametrize("target", [1.5, 2.5, 4.0])
 @pytest.mark.parametrize("schedule", ["constant", "decreasing"])
-def test_few_exact_counts_are_needed(factor: float, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_exact_counts_are_needed(target: float, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config, encoder, counted = hf_video_tome.VideoMAEConfig(), ENCODERS["videomae"], []
 
     def count(tried: Any) -> Any:
@@ -69,6 +80,8 @@ def test_few_exact_counts_are_needed(factor: float, schedule: str, monkeypatch: 
         return encoder.mac_count(tried)
 
     monkeypatch.setitem(ENCODERS, "videomae", replace(encoder, mac_count=count))
-    fitted = fit_operations(config, {"schedule": schedule}, factor)
-    assert fitted.settings["r"] in counted
-    assert len(counted) <= 9  # bisection needs 12
+    fitted = fit_operations(config, {"schedule": schedule}, target)
+    assert 0 < len(counted) <= 9  # bisection needs 12
+    within_reach = min(target, factor(config, schedule=schedule, r=config.token_layout.num_tokens))
+    one_less = {**fitted.settings, "r": fitted.settings["r"] - 1}
+    assert fitted.factor >= within_reach > factor(config, **one_less), "the least r must be found"
