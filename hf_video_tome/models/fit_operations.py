@@ -86,8 +86,8 @@ def fit_operations(
 
     within_reach = min(factor, factor_of(most))
     below, low = 0, most  # operations fall as more tokens are removed
-    if factor_of(below) >= within_reach:
-        low = 1
+    if factor_of(below) >= within_reach:  # removing 1 may cost more than it saves
+        low = 0
     interpolate = True
     while low - below > 1:
         width, middle = low - below, guess(below, low) if interpolate else (below + low) // 2

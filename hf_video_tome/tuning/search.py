@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from .._compat import is_compiled, is_compiled_name
 from ..analysis.clips import merging
 from ..analysis.speed import measure_speed_ups
 from ..evaluation.runner import digest_weights
 from ..merging.setting_error import SettingError
 from ..merging.values import is_between, shown
+from ..models.encoder import Encoder
 from ..models.find_model import find_merging_model
 from ..models.fit_operations import FittedSettings
+from ..models.scoped_settings import REFUSAL
 from ..version import __version__
 from .memo import Memo
 from .outcomes import HELD_BACK, SEARCH, ClipOutcomes, RefusedError, difference, digest_clips, split
@@ -128,8 +131,9 @@ def tune(
 
     Raises:
         ImportError: If Optuna is not installed.
-        ValueError: If an argument is out of range, the model cannot run the clips, the goal is out of reach, or the
-            journal belongs to another search.
+        ValueError: If an argument is out of range, the model is no classifier or cannot run the clips, the goal is out
+            of reach, or the journal belongs to another search.
+        RuntimeError: If the model is compiled.
 
     Examples:
         >>> import torch
@@ -156,7 +160,7 @@ def tune(
     if not is_between(minutes, 0, math.inf):
         raise ValueError(f"minutes must be a number >= 0, got {shown(minutes)}")
     _require_optuna()
-    model = find_merging_model(model).model
+    model = _find_classifier(model)
     clips = _list_clips(clips, model, transform)
     parts = split(len(clips), holdout, seed)
     for part in parts:
@@ -230,6 +234,16 @@ def _require_optuna() -> None:
     except ImportError as error:
         raise ImportError('tune needs Optuna: pip install "hf-video-tome[tune]"') from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _find_classifier(model: Any) -> Any:
+    """Returns the classifier in a module; refuses compiled ones, whose speed would be measured without compilation."""
+    found = find_merging_model(model)
+    if is_compiled(found.model) or any(is_compiled_name(name) for name, _ in model.named_modules()):
+        raise RuntimeError(REFUSAL)
+    if isinstance(found.entry, Encoder):
+        raise ValueError(f"model must be a classifier, got the base model {type(found.model).__name__}")
+    return found.model
 
 
 def _list_clips(clips: Any, model: Any, transform: ClipTransform | None) -> list[Tensor]:

@@ -510,5 +510,19 @@ def test_a_stock_model_is_an_error() -> None:
         tune(stock, make_clips(8))
 
 
+def test_a_base_model_is_an_error(model: Any) -> None:
+    with pytest.raises(ValueError, match="model must be a classifier, got the base model VideoMAEModel"):
+        tune(model.base_model, make_clips(8))
+
+
+def test_a_compiled_model_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="do not reach compiled models"):
+        tune(torch.compile(make_model()), make_clips(8))
+    model = make_model()
+    model.compile()
+    with pytest.raises(RuntimeError, match="do not reach compiled models"):
+        tune(model, make_clips(8))
+
+
 def test_what_is_decided_are_settings() -> None:
     assert {*DECIDED} <= {*VideoMAEConfig().token_merging_settings()}
