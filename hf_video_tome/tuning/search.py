@@ -460,7 +460,8 @@ class _Search:
                 if trial.operations is not None
             ]
         if self._goal.name == "speedup":
-            fitted = self._fit_to_speed([(name, shape, factor) for name, shape, _ in chosen], "measuring finalists")
+            shapes = [(name, shape, factor) for name, shape, _ in chosen]
+            fitted = self._fit_to_speed(shapes, "measuring finalists", note_missed=True)
             reached = {it.name for it in fitted}
             for name, _, _ in chosen:
                 if name not in reached:
@@ -495,8 +496,13 @@ class _Search:
             )
         )
 
-    def _fit_to_speed(self, shapes: Sequence[tuple[str, Shape, float]], phase: str) -> list[_Fitted]:
-        """Fits shapes to the speed-up, starting from reduction factors; leaves out those that do not reach it."""
+    def _fit_to_speed(
+        self, shapes: Sequence[tuple[str, Shape, float]], phase: str, *, note_missed: bool = False
+    ) -> list[_Fitted]:
+        """Fits shapes to the speed-up, starting from reduction factors; leaves out those that do not reach it.
+
+        If none does, the closest of each shape are left, and `note_missed` says whether to note it.
+        """
         target = self._goal.value
         measured: dict[str, list[tuple[float, _Fitted]]] = {name: [] for name, _, _ in shapes}
         left = list(shapes)
@@ -536,6 +542,12 @@ class _Search:
         equal = [it for speed, it in closest if _equal_speeds(speed, target)]
         # On a busy machine, measurements may jump across the target: what was measured on both sides can reach it.
         both = [it for _, it in closest if len({speed < target for speed, _ in measured[it.name]}) == 2]
+        if not equal and not both and note_missed:
+            speeds = ", ".join(f"{it.name} {speed:.2f}" for speed, it in closest)
+            self._notes.append(
+                f"No settings reach a speed-up of {target:g} within {SPEED_TOLERANCE:.0%}: those compared have "
+                f"other speeds ({speeds}), so that slower ones may only seem better."
+            )
         return equal or both or [it for _, it in closest]
 
     def _agrees(self, shape: Shape, factor: float, part: str) -> bool:

@@ -309,6 +309,15 @@ def test_speeds_that_jump_across_the_target_are_compared_and_named(
     assert all(f"{it.name} {it.speedup:.2f}" in note for it in found.finalists)
 
 
+def test_a_speed_up_that_all_settings_miss_is_noted(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "hf_video_tome.tuning.search.measure_speed_ups", lambda _, settings, **__: [1.9] * len(settings)
+    )
+    found = tune(model, make_clips(8), speedup=1.5, rounds=1, trials=0)
+    [note] = [note for note in found.notes if note.startswith("No settings reach a speed-up of 1.5 within 4%: ")]
+    assert "constant r 1.90, decreasing r 1.90" in note or "decreasing r 1.90, constant r 1.90" in note
+
+
 def test_settings_that_are_slower_here_are_named(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "hf_video_tome.tuning.search.measure_speed_ups", lambda _, settings, **__: [0.8] * len(settings)
