@@ -50,9 +50,17 @@ def rows(tuned: Mapping[str, Any], evaluated: Path) -> list[list[str]]:
 
     Args:
         tuned: Results of the search.
-        evaluated: Output folder of an evaluation of `settings_of`, or of some of them.
+        evaluated: Output folder of an evaluation of `settings_of`.
+
+    Raises:
+        ValueError: If the search found or recommended nothing, or some of its settings were not evaluated.
     """
+    if tuned["recommended"] is None or all(it["is_simple"] for it in tuned["finalists"]):
+        missing = "recommended settings" if tuned["recommended"] is None else "settings that the search found"
+        raise ValueError(f"the results of tune have no {missing}, so there is nothing to compare")
     changes = [it["changes"] for it in read_json(evaluated / "results.json")["run"]["settings"]]
+    if changes[0].get("r") != 0 or changes[0].get("input") is not None:
+        raise ValueError(f"setting 0 in {evaluated} must be no merging, {{'r': 0}}, got {changes[0]}")
     predicted: dict[int, dict[str, dict[str, Any]]] = {}
     for line in (evaluated / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
         it = json.loads(line)
@@ -68,6 +76,9 @@ def rows(tuned: Mapping[str, Any], evaluated: Path) -> list[list[str]]:
 
     numbered = [(it, _number(it, changes)) for it in tuned["finalists"]]
     known = [(it, number) for it, number in numbered if number is not None]
+    if len(known) < len(numbered):
+        names = ", ".join(it["name"] for it, number in numbered if number is None)
+        raise ValueError(f"{evaluated} must have the settings of all finalists, lacks {names}")
     found = min(
         (it for it in known if not it[0]["is_simple"]), key=lambda it: it[0]["searched"]["divergence"]["value"]
     )
@@ -128,11 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if len(chosen.folders) % 2:
         parser.error("folders must come in pairs: that of tune, then that of evaluate")
-    found = [
-        row
-        for tuned, evaluated in zip(chosen.folders[::2], chosen.folders[1::2], strict=True)
-        for row in rows(read_json(tuned / "results.json"), evaluated)
-    ]
+    found = []
+    for tuned, evaluated in zip(chosen.folders[::2], chosen.folders[1::2], strict=True):
+        try:
+            found += rows(read_json(tuned / "results.json"), evaluated)
+        except ValueError as error:
+            raise SystemExit(f"error: {tuned}: {error}") from error
     print(table(HEADERS, found))
 
 

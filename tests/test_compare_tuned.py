@@ -74,3 +74,25 @@ def test_folders_come_in_pairs(script, folders, capsys) -> None:
     with pytest.raises(SystemExit):
         script.main(["table", folders[0]])
     assert "must come in pairs" in capsys.readouterr().err
+
+
+def change(path: Path, edit: Any) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("folder", "edit", "message"),
+    [
+        (0, lambda it: it.update(recommended=None), "tuned: the results of tune have no recommended settings"),
+        (0, lambda it: it["finalists"].pop(1), "tuned: the results of tune have no settings that the search found"),
+        (1, lambda it: it["run"]["settings"].pop(2), "must have the settings of all finalists, lacks trial 3"),
+        (1, lambda it: it["run"]["settings"].pop(0), "must be no merging"),
+    ],
+)
+def test_what_is_missing_is_one_line(script, folders, folder, edit, message) -> None:
+    change(Path(folders[folder]) / "results.json", edit)
+    with pytest.raises(SystemExit, match=f"^error: .*{message}") as caught:
+        script.main(["table", *folders])
+    assert "\n" not in str(caught.value)
