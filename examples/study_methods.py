@@ -323,6 +323,11 @@ def family_of(study: Mapping[str, Any]) -> tuple[str, str]:
     return study["model"], study["data"].split(",")[0]
 
 
+def variant_of(study: Mapping[str, Any]) -> str:
+    """Returns the variant of the clips, what follows their name."""
+    return str(study["data"]).removeprefix(family_of(study)[1]).strip(", ")
+
+
 def by_family(studies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
     """Groups studies by model and name of the clips."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -442,7 +447,10 @@ def preset_overview(studies: Sequence[Mapping[str, Any]]) -> str:
     """Returns the mean results of the presets over all variants of the clips, a row per model and kind of clips."""
     rows = []
     for (model, data), group in by_family(join_folds(studies)).items():
-        row = [model, data + (f", {len(group)} variants" if len(group) > 1 else "")]
+        row = [
+            model,
+            f"{data}: {', '.join(variant_of(study) for study in group)}" if len(group) > 1 else group[0]["data"],
+        ]
         row.append(f"{100 * np.mean([study['settings'][0]['accuracy'][0] for study in group]):.1f} %")
         for name in map(name_of, RECIPES):
             changes, agreements = [], []
@@ -544,7 +552,7 @@ def model_section(group: Sequence[Mapping[str, Any]]) -> str:
     if len(group) == 1:
         text = f"{unmerged_results(group[0])} {CELLS}; controls in italics:"
         return "\n\n".join([f"### {title_of(group[0])}", text, method_table(columns_of(group[0]))])
-    variants = {study["data"].removeprefix(data).strip(", "): columns_of(study) for study in group}
+    variants = {variant_of(study): columns_of(study) for study in group}
     parts = [f"### {model}, {data}", f"{CELLS}; controls in italics:"]
     for title in dict.fromkeys(title for columns in variants.values() for title in columns):
         columns = {variant: columns[title] for variant, columns in variants.items() if title in columns}

@@ -259,8 +259,8 @@ def test_the_overview_averages_over_variants(study: ModuleType) -> None:
         ]
     )
     assert rows_of(text)[1:] == [
-        "| m | D, 2 variants | 75.0 % | +12.5 ± 12.5 / 87.5 % |  |",
-        "| n | D | 25.0 % |  | −25.0 ± 25.0 / 50.0 % |",
+        "| m | D: a, b | 75.0 % | +12.5 ± 12.5 / 87.5 % |  |",
+        "| n | D, a | 25.0 % |  | −25.0 ± 25.0 / 50.0 % |",
     ]
 
 
