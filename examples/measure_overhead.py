@@ -18,10 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from study_budgets import table, write_json, write_page
+from study_methods import METHODS, fit
 
 import hf_video_tome
 from hf_video_tome.benchmark.timing import ProcessorTime, busy_warning, interleave, ratio, timer_of
@@ -29,17 +31,17 @@ from hf_video_tome.merging import Assignment, Context, assign_kept, register_mod
 from hf_video_tome.merging.modes.registry import all_but_one
 from hf_video_tome.merging.noise import uniform_noise
 from hf_video_tome.models import ARCHITECTURES
-from hf_video_tome.models.fit_operations import fit_operations
 
-METHODS: dict[str, dict[str, Any]] = {
-    "merge decreasing": {"schedule": "decreasing", "proportional_attention": True},
-    "cluster": {"mode": "cluster", "proportional_attention": True},
-    "runs": {"mode": "runs", "proportional_attention": True},
-    "absorb norm": {"mode": "absorb", "mode_options": {"score": "norm"}, "proportional_attention": True},
-    "pitome decreasing": {"mode": "pitome", "schedule": "decreasing", "proportional_attention": True},
-    "input run_length": {"input": "run_length", "r": 0, "proportional_attention": True},
-    "input temporal_difference": {"input": "temporal_difference", "r": 0, "proportional_attention": True},
-}
+NAMES = (
+    "merge decreasing",
+    "cluster",
+    "runs",
+    "absorb norm",
+    "pitome decreasing",
+    "input run_length",
+    "input temporal_difference",
+)
+"""Names of the methods, as in study_methods.py."""
 UNSEEN = "drop_unseen"
 """Name of the control."""
 
@@ -57,7 +59,7 @@ def control_of(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings that drop as many tokens in the same layers at random, with the same kind of attention."""
     if settings.get("input"):
         return {**settings, "input": "random"}
-    tried = type(config)(**config.to_dict())
+    tried = type(config).from_stock(config)
     tried.update_token_merging(**settings)
     counts = hf_video_tome.token_counts(tried)
     removed = [before - after for before, after in pairwise(counts)]
@@ -78,10 +80,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen: dict[str, dict[str, Any]] = {"": dict(config.unmerged_settings)}
     factors: dict[str, float] = {}
     for name in arguments.methods:
-        amount: Any = "input_keep" if "input" in METHODS[name] else "r"
-        fitted = fit_operations(config, METHODS[name], arguments.factor, amount=amount, nearest=True)
-        chosen[name], factors[name] = fitted.settings, fitted.factor
-        chosen[f"{name}, {UNSEEN}"] = control_of(config, fitted.settings)
+        fitted = fit(config, METHODS[name], arguments.factor)
+        if fitted is None:
+            raise SystemExit(f"error: {arguments.architecture} does not support {name}")
+        chosen[name], factors[name] = fitted
+        chosen[f"{name}, {UNSEEN}"] = control_of(config, chosen[name])
     before = config.token_merging_settings()
 
     def prepare(settings: Mapping[str, Any]) -> Callable[[], object]:
@@ -104,13 +107,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "batch_size": arguments.batch_size,
         "threads": arguments.threads,
         "rounds": arguments.rounds,
-        "seconds": round(sorted(seconds[""])[len(seconds[""]) // 2], 3),
+        "seconds": round(median(seconds[""]), 3),
         "busy": bool(warning),
         "versions": {"torch": torch.__version__, "hf_video_tome": hf_video_tome.__version__},
         "methods": [
             {
                 "name": name,
-                "factor": round(factors[name], 3),
+                "factor": factors[name],
                 "speed": [round(it, 3) for it in ratio(seconds[""], seconds[name])],
                 "against_control": [round(it, 3) for it in ratio(seconds[f"{name}, {UNSEEN}"], seconds[name])],
             }
@@ -152,7 +155,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     measuring = commands.add_parser("measure", help="time a model with all methods")
     measuring.add_argument("architecture", help="videomae, vivit or vjepa2", choices=["videomae", "vivit", "vjepa2"])
     measuring.add_argument("--config", default="{}", help="fields of the config, in JSON")
-    measuring.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    measuring.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES), metavar="METHOD")
     measuring.add_argument("--factor", type=float, default=2.5, help="reduction factor of operations")
     measuring.add_argument("--dtype", default="float32")
     measuring.add_argument("--batch-size", type=int, default=1)

@@ -399,11 +399,17 @@ def answers_of(study: Mapping[str, Any], number: int) -> np.ndarray:
     return np.array(list(study["settings"][number]["right"]), dtype=float)
 
 
+def preset_numbers(study: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the number of each preset among the settings of a study."""
+    settings = enumerate(study["settings"])
+    return {setting["differs"]["method"]: number for number, setting in settings if number and is_preset(setting)}
+
+
 def preset_table(studies: Sequence[Mapping[str, Any]]) -> str:
     """Returns the results of the presets, and their means over the models of the same clips."""
     rows, differences = [], dict[str, dict[str, list[np.ndarray]]]()
     for study in studies:
-        found = {s["differs"]["method"]: number for number, s in enumerate(study["settings"]) if number}
+        found = preset_numbers(study)
         value, error = (100 * number for number in study["settings"][0]["accuracy"])
         row = [study["model"], study["data"], f"{value:.1f} ± {error:.1f}"]
         for name in map(name_of, RECIPES):
@@ -455,10 +461,10 @@ def preset_overview(studies: Sequence[Mapping[str, Any]]) -> str:
         for name in map(name_of, RECIPES):
             changes, agreements = [], []
             for study in group:
-                for number, setting in enumerate(study["settings"]):
-                    if number and setting["differs"]["method"] == name:
-                        changes.append(answers_of(study, number) - answers_of(study, 0))
-                        agreements.append(100 * setting["agreement"][0])
+                number = preset_numbers(study).get(name)
+                if number is not None:
+                    changes.append(answers_of(study, number) - answers_of(study, 0))
+                    agreements.append(100 * study["settings"][number]["agreement"][0])
             mean = points(mean_with_error(np.mean(changes, axis=0))) if changes else ""
             row.append(f"{mean} / {np.mean(agreements):.1f} %" if changes else "")
         rows.append(row)

@@ -26,7 +26,7 @@ def test_controls_remove_as_many_tokens_in_the_same_layers(overhead: ModuleType,
     arguments = ["measure", "videomae", "--config", config, "--rounds", "1", "--threads", "1", "--factor", "1.5"]
     overhead.main([*arguments, "--output", str(output)])
     content = json.loads(output.read_text())
-    assert [method["name"] for method in content["methods"]] == list(overhead.METHODS)
+    assert [method["name"] for method in content["methods"]] == list(overhead.NAMES)
     assert all(1.3 < method["factor"] < 1.7 and min(method["against_control"]) > 0 for method in content["methods"])
     settings = {"mode": "cluster", "r": 40, "proportional_attention": True}
     control = overhead.control_of(VideoMAEConfig(**json.loads(config)), settings)
