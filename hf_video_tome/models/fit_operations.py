@@ -85,9 +85,8 @@ def fit_operations(
         return min(below + 1 + found, above - 1)
 
     within_reach = min(factor, factor_of(most))
-    below, low = 0, most  # operations fall as more tokens are removed
-    if factor_of(below) >= within_reach:  # removing 1 may cost more than it saves
-        low = 0
+    # Operations fall as more tokens are removed, but removing 1 may cost more than it saves.
+    below, low = 0, 0 if factor_of(0) >= within_reach else most
     interpolate = True
     while low - below > 1:
         width, middle = low - below, guess(below, low) if interpolate else (below + low) // 2

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..common import Classifier, Dtype, DtypeOption, check_device, find_checkpoint, load_classifier
 from ..evaluation import ClipOptions, DeviceChoice, EvaluationRequest, VideoOptions, WorkersOption, choose_sampling
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ...analysis import Clips
     from ...data.sampling import ClipSampling
     from ...evaluation import Examples
+
+_Options = TypeVar("_Options", VideoOptions, ClipOptions)
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,15 @@ def find_clips(
     check_one_process()
     if save is not None:
         check_folder(save, location, overwrite, "--save")
-    data = VideoOptions(source.data_dir, source.split, source.annotations, source.data_option)
-    sampling = ClipOptions(run.strategy, run.sampling_rate)
+    data, sampling = _base(VideoOptions, source), _base(ClipOptions, run)
     request = videos_request(
         model, source.videos, source.dataset, data, sampling, batch_size, run.workers, run.dtype, seed
     )
     classifier = load_classifier(model, settings, run.dtype, choose_device(run.device))
     examples, name = find_videos(request, source.videos, limit)
     return UnlabelledClips(classifier, examples, name, choose_sampling(request, request.dataset, classifier), request)
+
+
+def _base(kind: type[_Options], options: _Options) -> _Options:
+    """Returns the options of a class, without those that a subclass adds."""
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})
