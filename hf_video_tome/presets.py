@@ -63,8 +63,8 @@ def preset(name: str, model_or_config: nn.Module | PreTrainedConfig) -> dict[str
     | "balanced" | at least 2.5 times fewer operations |
     | "fast" | at least 4 times fewer operations; 3 for models that attend to space and time separately |
 
-    What "balanced" and "fast" consist of was chosen on validation clips, and confirmed on others for VideoMAE and
-    V-JEPA 2.
+    What "balanced" and "fast" consist of was chosen on validation clips; what they keep on others depends on the
+    checkpoint and the videos.
 
     Args:
         name: Name of the preset.
